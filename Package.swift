@@ -1,0 +1,48 @@
+// swift-tools-version: 6.3
+import PackageDescription
+
+let package = Package(
+    name: "swift-glora",
+    products: [.executable(name: "glora", targets: ["glora"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: [
+        // Lowest first; an arrow in the graph points only upwards in this list.
+        .systemLibrary(name: "COpenCL"),
+        .systemLibrary(name: "CCLBlast"),
+        .systemLibrary(name: "COpenBLAS"),
+        .systemLibrary(name: "CTurboJPEG"),
+        .systemLibrary(name: "CPNG"),
+        .systemLibrary(name: "CZlib"),
+        .target(name: "CKernels"),
+        .target(name: "CEmbedded"),
+        .target(name: "TensorCore"),
+        .target(name: "CPUBackend", dependencies: ["TensorCore", "COpenBLAS"]),
+        .target(name: "OpenCLBackend", dependencies: ["TensorCore", "COpenCL", "CCLBlast", "CKernels"]),
+        .target(name: "Adapters", dependencies: ["TensorCore"]),
+        .target(name: "Checkpoints", dependencies: ["TensorCore", "Adapters", "CZlib"]),
+        .target(name: "Datasets", dependencies: ["TensorCore", "CTurboJPEG", "CPNG"]),
+        .target(name: "GeneratedTasks", dependencies: ["TensorCore", "Datasets"]),
+        .target(name: "VisionModels", dependencies: ["TensorCore", "Adapters", "Checkpoints"]),
+        .target(name: "Training", dependencies: ["TensorCore", "Adapters", "Checkpoints", "Datasets", "VisionModels"]),
+        .executableTarget(
+            name: "glora",
+            dependencies: [
+                "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "Checkpoints", "Datasets",
+                "GeneratedTasks", "VisionModels", "Training", "CEmbedded", "Yams",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
+        .target(
+            name: "TestSupport", dependencies: ["TensorCore", "CPUBackend", "OpenCLBackend"],
+            path: "Tests/TestSupport"),
+        .testTarget(name: "BackendTests", dependencies: ["TestSupport"]),
+        .testTarget(name: "CheckpointTests", dependencies: ["TestSupport", "Checkpoints"]),
+        .testTarget(name: "DatasetTests", dependencies: ["Datasets", "GeneratedTasks"]),
+        .testTarget(name: "AdapterTests", dependencies: ["TestSupport", "Adapters"]),
+        .testTarget(name: "ModelTests", dependencies: ["TestSupport", "VisionModels"]),
+        .testTarget(name: "TrainingTests", dependencies: ["TestSupport", "Training"]),
+        .testTarget(name: "CommandTests", dependencies: ["Checkpoints", "Datasets"]),
+    ]
+)

@@ -1,0 +1,48 @@
+/// A bump allocator over a few large buffers: a plan takes its activations here once, and a step allocates nothing.
+///
+/// `reset` starts the next plan (say, the smaller last batch of an evaluation) over the same memory: views made before stay
+/// valid, but share it. Buffers are chunks rather than one block because a driver caps a single buffer, often at a
+/// quarter of the memory.
+public final class Arena {
+    private let backend: any Backend
+    private let chunkCount: Int
+    private var chunks: [Tensor] = []
+    private var chunk = 0
+    private var offset = 0
+
+    /// Bytes of device memory that this arena holds.
+    public var byteCount: Int { chunks.reduce(0) { $0 + $1.byteCount } }
+
+    /// An empty arena; `chunkByteCount` is what it takes from the device at a time.
+    public init(_ backend: any Backend, chunkByteCount: Int = 64 << 20) {
+        self.backend = backend
+        chunkCount = min(chunkByteCount, backend.largestBufferByteCount) / 4 / viewAlignment * viewAlignment
+    }
+
+    /// The elements that a tensor of this shape occupies.
+    public static func footprint(_ shape: [Int]) -> Int {
+        (max(shape.reduce(1, *), 1) + viewAlignment - 1) / viewAlignment * viewAlignment
+    }
+
+    /// A float32 or int32 tensor, uninitialised. Throws `BackendError.outOfMemory`.
+    public func take(_ shape: [Int], _ elementType: ElementType = .float32) throws -> Tensor {
+        let needed = Arena.footprint(shape)
+        while chunk < chunks.count, offset + needed > chunks[chunk].count {
+            chunk += 1
+            offset = 0
+        }
+        if chunk == chunks.count {
+            chunks.append(try backend.allocate([max(chunkCount, needed)], .float32))
+            offset = 0
+        }
+        let view = try backend.view(chunks[chunk], at: offset, shape)
+        offset += needed
+        return Tensor(buffer: view.buffer, shape: shape, elementType: elementType)
+    }
+
+    /// Starts over from the first chunk; what is held is kept for the next plan.
+    public func reset() {
+        chunk = 0
+        offset = 0
+    }
+}

@@ -1,0 +1,218 @@
+/// What a device can do for a vision transformer with adapters: a closed set of operations, each with its backward.
+///
+/// Destination-passing: arguments come in the order outputs, inputs, constants. Every tensor is dense and row-major;
+/// a tensor of more than two dimensions is read as the matrix [rows, columns] where a matrix is asked for.
+/// Activation gradients are overwritten, parameter gradients accumulate; an operation that does otherwise says so.
+/// An output may be the same tensor as an input only where the operation says so.
+///
+/// Memory is taken when a model or a plan is built, where allocation throws. The operations themselves neither
+/// allocate nor throw: a failing launch stops the program with the operation's name and the device's status.
+///
+/// A backend is not `Sendable`: its queue belongs to one training loop.
+public protocol Backend: AnyObject {
+    /// What the user reads: `cpu (2 threads, OpenBLAS)`, `opencl:0 (NVIDIA H200)`.
+    var name: String { get }
+    /// The device's memory in bytes, for the plan that is printed before the first step.
+    var memoryByteCount: Int { get }
+    /// The largest single buffer in bytes.
+    var largestBufferByteCount: Int { get }
+
+    // MARK: Memory
+
+    /// Takes memory, uninitialised. Throws `BackendError.outOfMemory` with the size when the device has not enough.
+    func allocate(_ shape: [Int], _ elementType: ElementType) throws -> Tensor
+    /// A part of `tensor` from element `offset` on, without a copy. `offset` is a multiple of `viewAlignment`.
+    /// Views are made when a plan is built, not in a step.
+    func view(_ tensor: Tensor, at offset: Int, _ shape: [Int]) throws -> Tensor
+    /// Copies `tensor.byteCount` bytes from the host; the source may be reused on return.
+    func upload(_ tensor: Tensor, _ source: UnsafeRawBufferPointer)
+    /// Waits for the operations before it, then copies `tensor.byteCount` bytes to the host.
+    func download(_ destination: UnsafeMutableRawBufferPointer, _ tensor: Tensor)
+    /// Waits until every operation so far is done.
+    func synchronize()
+    /// out ← value, float32.
+    func fill(_ out: Tensor, _ value: Float)
+    /// out ← x, of the same count.
+    func copy(_ out: Tensor, _ x: Tensor)
+
+    // MARK: Matrices
+
+    /// c [m, n] ← op(a) · op(b), or c + op(a) · op(b) when `accumulate`. op(a) is [m, k], op(b) [k, n];
+    /// `transposeA` means that a is stored [k, m], `transposeB` that b is stored [n, k].
+    func matmul(
+        _ c: Tensor, _ a: Tensor, _ b: Tensor, transposeA: Bool, transposeB: Bool, accumulate: Bool)
+    /// y [n, out] ← x [n, in] · weightᵀ + bias, with weight [out, in] and bias [out] or none.
+    func linear(_ y: Tensor, _ x: Tensor, _ weight: Tensor, _ bias: Tensor?)
+    /// x [n, d] ← x + row [d] in every row.
+    func addRow(_ x: Tensor, _ row: Tensor)
+    /// out [d] ← Σₙ x [n, d], or out + Σₙ x when `accumulate`.
+    func sumRows(_ out: Tensor, _ x: Tensor, accumulate: Bool)
+
+    // MARK: GLoRA
+
+    /// W = W₀ ⊙ (1 + A) + B, all [out, in]. `weight` is not `frozen`, which is never written.
+    func gloraWeight(_ weight: Tensor, _ frozen: Tensor, _ a: MatrixTerm, _ b: MatrixTerm)
+    /// Given dWeight [out, in], accumulates into the gradients of a and b:
+    ///
+    ///     ∂A = dW ⊙ W₀, ∂B = dW;  lowRank: ∂Xd[:, :r] += ∂X · Xu[:r]ᵀ, ∂Xu[:r] += Xd[:, :r]ᵀ · ∂X;
+    ///     vector: ∂Xd[:, 0] += Σᵢ ∂X[:, i];  constant: ∂Xd[0, 0] += Σ ∂X.
+    ///
+    /// Elements that the form doesn't read are left as they are.
+    func gloraWeightBackward(
+        _ a: MatrixTerm, _ b: MatrixTerm, _ dWeight: Tensor, _ frozen: Tensor)
+    /// b = b₀ ⊙ (1 + D) + E + W₀ · C with b [out], and `prompt` [in] receives the column C (it is scratch; zeros when
+    /// C is none). Without b₀: b = E + W₀ · C, and D is not used. C goes through the frozen W₀, never through W.
+    func gloraBias(
+        _ bias: Tensor, _ prompt: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?,
+        _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm)
+    /// Given dBias [out] = Σ dy, accumulates into the gradients of c, d and e, using `dPrompt` [in] as scratch:
+    ///
+    ///     ∂C = W₀ᵀ · db;  lowRank: ∂Cd[:, :r] += ∂C · Cu[:r]ᵀ, ∂Cu[:r] += Cd[:, :r]ᵀ · ∂C;  vector: ∂Cd[:, 0] += ∂C;
+    ///     ∂D = db ⊙ b₀, ∂E = db;  constant: the sum goes into element 0.
+    func gloraBiasBackward(
+        _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm,
+        _ dPrompt: Tensor, _ dBias: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?)
+
+    // MARK: Transformer
+
+    /// patches [B, (H/p)·(W/p), C·p·p] ← images [B, C, H, W], each patch flattened channel, row, column (the order of a
+    /// convolution's weight [D, C, p, p]); patches in raster order.
+    func extractPatches(_ patches: Tensor, _ images: Tensor, patchSize: Int)
+    /// tokens [B, T, D] ← positions [T, D] + [class token; projected patches [B, N, D]], with T = N + 1, or T = N
+    /// without a class token.
+    func embedTokens(_ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor)
+    /// dProjected [B, N, D] is overwritten; dClassToken [D] and dPositions [T, D] accumulate the sums over the batch.
+    func embedTokensBackward(
+        _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor)
+    /// y = (x − mean) · rstd ⊙ weight + bias over the last dimension, rstd = 1 / √(var + ε) with the biased variance.
+    /// x, y [n, d]; mean, rstd [n] are kept for the backward.
+    func layerNorm(
+        _ y: Tensor, _ mean: Tensor, _ rstd: Tensor,
+        _ x: Tensor, _ weight: Tensor, _ bias: Tensor, epsilon: Float)
+    /// dx [n, d], and with `accumulate` dx + …: the residual stream's gradient is added to in place.
+    /// dWeight and dBias [d] accumulate; nil when frozen.
+    func layerNormBackward(
+        _ dx: Tensor, _ dWeight: Tensor?, _ dBias: Tensor?,
+        _ dy: Tensor, _ x: Tensor, _ mean: Tensor, _ rstd: Tensor, _ weight: Tensor, accumulate: Bool)
+    /// y = x/2 · (1 + erf(x/√2)), the exact GELU.
+    func gelu(_ y: Tensor, _ x: Tensor)
+    /// dx = dy ⊙ (Φ(x) + x φ(x)). dx may be dy.
+    func geluBackward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor)
+    /// Multi-head self-attention. qkv [B, T, 3·D] holds q, k, v in thirds, heads first inside each third; per head of
+    /// width h = D/heads: P = softmax(q kᵀ / √h) in `probabilities` [B, heads, T, T], out [B, T, D] = P v.
+    func attention(_ out: Tensor, _ probabilities: Tensor, _ qkv: Tensor, heads: Int)
+    /// dqkv [B, T, 3·D] is overwritten; `dProbabilities` [B, heads, T, T] is scratch.
+    func attentionBackward(
+        _ dqkv: Tensor, _ dProbabilities: Tensor,
+        _ dOut: Tensor, _ qkv: Tensor, _ probabilities: Tensor, heads: Int)
+    /// out = x + scale[b] · branch, all [B, …]; without `sampleScale` [B], x + branch. out may be x.
+    func residualAdd(_ out: Tensor, _ x: Tensor, _ branch: Tensor, sampleScale: Tensor?)
+    /// out = scale[b] · x, both [B, …], sampleScale [B]. out may be x.
+    func scaleSamples(_ out: Tensor, _ x: Tensor, sampleScale: Tensor)
+    /// out [B, D] ← the mean of tokens [B, T, D] over T in `range`; the class token is 0..<1.
+    func poolTokens(_ out: Tensor, _ tokens: Tensor, range: Range<Int>)
+    /// dTokens [B, T, D] ← dOut / range.count inside `range`, zero outside.
+    func poolTokensBackward(_ dTokens: Tensor, _ dOut: Tensor, range: Range<Int>)
+
+    // MARK: Loss and optimizer
+
+    /// losses [B] ← −log softmax(logits [B, K])[label], with labels [B] int32 in 0..<K.
+    /// dLogits [B, K] ← (softmax − onehot) / B unless it is nil.
+    func softmaxCrossEntropy(_ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ labels: Tensor)
+    /// One AdamW step over flat tensors [n] that hold many parameters, each a segment of whole blocks of
+    /// `viewAlignment` elements:
+    ///
+    ///     θ ← θ (1 − λη);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − η · c₁ · m / (√v · c₂ + ε)
+    ///
+    /// `segmentOfBlock` [n / viewAlignment] int32 says which segment a block belongs to; `segments` [count, 3] holds for
+    /// each: 1 to update it or 0 to leave it and its moments alone, c₁ = 1/(1−β₁ᵗ), c₂ = 1/√(1−β₂ᵗ).
+    /// Each segment has a step count t of its own.
+    func adamW(
+        _ values: Tensor, _ firstMoments: Tensor, _ secondMoments: Tensor,
+        _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings)
+}
+
+/// What a view's offset must be a multiple of, in elements: 512 bytes, the largest sub-buffer alignment that a
+/// driver asks for (NVIDIA's 4,096 bits; PoCL and Intel ask for 1,024).
+public let viewAlignment = 128
+
+/// The constants of an AdamW step.
+public struct AdamWSettings: Sendable, Equatable {
+    /// η.
+    public var learningRate: Float
+    /// λ, decoupled.
+    public var weightDecay: Float
+    /// β₁.
+    public var beta1: Float = 0.9
+    /// β₂.
+    public var beta2: Float = 0.999
+    /// ε, added to the root.
+    public var epsilon: Float = 1e-8
+
+    /// PyTorch's defaults for what isn't given.
+    public init(learningRate: Float, weightDecay: Float) {
+        self.learningRate = learningRate
+        self.weightDecay = weightDecay
+    }
+}
+
+/// What goes wrong with a device at the edges of a run. Each message says what, where, and what to do.
+public enum BackendError: Error, CustomStringConvertible, Equatable {
+    /// The device can't give that much memory.
+    case outOfMemory(device: String, requested: Int, available: Int)
+    /// No device answers to the name; lists those that exist.
+    case noSuchDevice(String)
+    /// A driver refused something: the operation, the status, and advice.
+    case driver(String)
+    /// A kernel didn't compile: the driver's log, which names file and line.
+    case build(String)
+
+    public var description: String {
+        switch self {
+        case .outOfMemory(let device, let requested, let available):
+            "\(device) has not enough memory: \(requested >> 20) MiB asked for, "
+                + "\(available >> 20) MiB there. Use a smaller --batch-size or another --device."
+        case .noSuchDevice(let message), .driver(let message), .build(let message): message
+        }
+    }
+}
+
+extension Backend {
+    public func linear(_ y: Tensor, _ x: Tensor, _ weight: Tensor, _ bias: Tensor?) {
+        matmul(y, x, weight, transposeA: false, transposeB: true, accumulate: false)
+        if let bias { addRow(y, bias) }
+    }
+
+    /// A new tensor with the host's values.
+    public func tensor(_ host: HostTensor) throws -> Tensor {
+        let tensor = try allocate(host.shape, .float32)
+        upload(tensor, host.values)
+        return tensor
+    }
+
+    /// Copies float32 values from the host; traps unless the counts agree.
+    public func upload(_ tensor: Tensor, _ values: [Float]) {
+        precondition(tensor.count == values.count && tensor.elementType == .float32)
+        values.withUnsafeBytes { upload(tensor, $0) }
+    }
+
+    /// Copies int32 values from the host; traps unless the counts agree.
+    public func upload(_ tensor: Tensor, _ values: [Int32]) {
+        precondition(tensor.count == values.count && tensor.elementType == .int32)
+        values.withUnsafeBytes { upload(tensor, $0) }
+    }
+
+    /// A float32 tensor's values, read back to the host.
+    public func values(_ tensor: Tensor) -> [Float] {
+        precondition(tensor.elementType == .float32)
+        return [Float](unsafeUninitializedCapacity: tensor.count) { buffer, count in
+            download(UnsafeMutableRawBufferPointer(buffer), tensor)
+            count = tensor.count
+        }
+    }
+
+    /// A float32 tensor, read back to the host.
+    public func host(_ tensor: Tensor) -> HostTensor {
+        HostTensor(shape: tensor.shape, values: values(tensor))
+    }
+}

@@ -1,0 +1,86 @@
+// The forms that the five support tensors of GLoRA take, and one layer's term of each kind as a backend sees it.
+// A form that the method doesn't have can't be written: C has no constant, D and E have no lowRank.
+//
+// Source: arXiv 2306.07967 §3; ViT-Slim/GLoRA/layer.py, whose strings are `LoRA_r`, `vector`, `constant`, `none`.
+
+/// A or B, a matrix of W₀'s shape [out, in].
+///
+/// All forms read the same storage (they are *entangled*): Xd [out, R] and Xu [R, in].
+public enum MatrixForm: Hashable, Sendable {
+    /// No term.
+    case none
+    /// Xd[0, 0] everywhere.
+    case constant
+    /// Xd[:, 0] as a column: one value per output row.
+    case vector
+    /// Xd[:, :rank] · Xu[:rank, :].
+    case lowRank(Int)
+}
+
+/// C, a column of length `in` that goes through W₀ into the bias.
+public enum PromptForm: Hashable, Sendable {
+    /// No term.
+    case none
+    /// Cd[:, 0].
+    case vector
+    /// Cd[:, :rank] · Cu[:rank, 0].
+    case lowRank(Int)
+}
+
+/// D or E, a vector of length `out`.
+public enum ScaleForm: Hashable, Sendable {
+    /// No term.
+    case none
+    /// The first element, everywhere.
+    case constant
+    /// The whole vector.
+    case vector
+}
+
+/// A or B of one layer in the form in use: `down` is Xd [out, R], `up` is Xu [R, in].
+public struct MatrixTerm {
+    /// Which part of the storage counts.
+    public var form: MatrixForm
+    /// Xd [out, R].
+    public var down: Parameter
+    /// Xu [R, in].
+    public var up: Parameter
+
+    /// A term over entangled storage.
+    public init(form: MatrixForm, down: Parameter, up: Parameter) {
+        self.form = form
+        self.down = down
+        self.up = up
+    }
+}
+
+/// C of one layer in the form in use: `down` is Cd [in, R], `up` is Cu [R, 1].
+public struct PromptTerm {
+    /// Which part of the storage counts.
+    public var form: PromptForm
+    /// Cd [in, R].
+    public var down: Parameter
+    /// Cu [R, 1].
+    public var up: Parameter
+
+    /// A term over entangled storage.
+    public init(form: PromptForm, down: Parameter, up: Parameter) {
+        self.form = form
+        self.down = down
+        self.up = up
+    }
+}
+
+/// D or E of one layer in the form in use: `values` is [out].
+public struct ScaleTerm {
+    /// Which part of the storage counts.
+    public var form: ScaleForm
+    /// [out].
+    public var values: Parameter
+
+    /// A term over entangled storage.
+    public init(form: ScaleForm, values: Parameter) {
+        self.form = form
+        self.values = values
+    }
+}
