@@ -136,21 +136,22 @@ public protocol Backend: AnyObject {
 /// driver asks for (NVIDIA's 4,096 bits; PoCL and Intel ask for 1,024).
 public let viewAlignment = 128
 
-/// The constants of an AdamW step.
+/// The constants of an AdamW step, in double: a backend forms 1 − β in double before it rounds to float32 (1 − 0.999 in
+/// float32 is off by 1.3e-5).
 public struct AdamWSettings: Sendable, Equatable {
     /// η.
-    public var learningRate: Float
+    public var learningRate: Double
     /// λ, decoupled.
-    public var weightDecay: Float
+    public var weightDecay: Double
     /// β₁.
-    public var beta1: Float = 0.9
+    public var beta1 = 0.9
     /// β₂.
-    public var beta2: Float = 0.999
+    public var beta2 = 0.999
     /// ε, added to the root.
-    public var epsilon: Float = 1e-8
+    public var epsilon = 1e-8
 
     /// PyTorch's defaults for what isn't given.
-    public init(learningRate: Float, weightDecay: Float) {
+    public init(learningRate: Double, weightDecay: Double) {
         self.learningRate = learningRate
         self.weightDecay = weightDecay
     }
@@ -167,6 +168,7 @@ public enum BackendError: Error, CustomStringConvertible, Equatable {
     /// A kernel didn't compile: the driver's log, which names file and line.
     case build(String)
 
+    /// One sentence: what, where, what to do.
     public var description: String {
         switch self {
         case .outOfMemory(let device, let requested, let available):
@@ -178,6 +180,7 @@ public enum BackendError: Error, CustomStringConvertible, Equatable {
 }
 
 extension Backend {
+    /// The finer form: a matmul, then the row. A backend with an epilogue does both at once.
     public func linear(_ y: Tensor, _ x: Tensor, _ weight: Tensor, _ bias: Tensor?) {
         matmul(y, x, weight, transposeA: false, transposeB: true, accumulate: false)
         if let bias { addRow(y, bias) }

@@ -1,0 +1,113 @@
+/// The trained tensors of a model in one flat buffer, with their gradients and AdamW's moments beside it: an optimizer step
+/// is one launch, clearing the gradients one fill, saving one read.
+///
+/// Each tensor is a *segment* of whole blocks of `viewAlignment` elements. The padding between segments has zero gradients
+/// and zero values, and stays so.
+public final class ParameterStore {
+    /// A tensor to be: its name and first value.
+    public struct Declaration {
+        /// The name in the model.
+        public var name: String
+        /// The value before the first step.
+        public var initial: HostTensor
+
+        /// A declaration of a tensor.
+        public init(_ name: String, _ initial: HostTensor) {
+            self.name = name
+            self.initial = initial
+        }
+    }
+
+    /// One tensor's place in the flat buffers.
+    public struct Segment: Sendable {
+        /// The name in the model.
+        public let name: String
+        /// The tensor's shape.
+        public let shape: [Int]
+        /// The first element, a multiple of `viewAlignment`.
+        public let offset: Int
+        /// The tensor's elements, without padding.
+        public var count: Int { shape.reduce(1, *) }
+    }
+
+    /// The segments in the order of declaration.
+    public let segments: [Segment]
+    /// [n] current values.
+    public let values: Tensor
+    /// [n] gradients of the step under way.
+    public let gradients: Tensor
+    /// [n] AdamW's first moments.
+    public let firstMoments: Tensor
+    /// [n] AdamW's second moments.
+    public let secondMoments: Tensor
+    /// [n / viewAlignment] int32: the segment that a block belongs to.
+    public let segmentOfBlock: Tensor
+    /// [segments, 3]: what `Backend.adamW` reads of each segment in a step.
+    public let segmentTable: Tensor
+
+    private let backend: any Backend
+    private let parameters: [String: Parameter]
+
+    /// Takes the memory and writes the first values. Throws `BackendError.outOfMemory`. Traps when two tensors have one name.
+    public init(_ backend: any Backend, _ declarations: [Declaration]) throws {
+        var segments: [Segment] = []
+        var blocks: [Int32] = []
+        for (index, declaration) in declarations.enumerated() {
+            segments.append(
+                Segment(
+                    name: declaration.name, shape: declaration.initial.shape,
+                    offset: blocks.count * viewAlignment))
+            let blockCount = Arena.footprint(declaration.initial.shape) / viewAlignment
+            blocks += Array(repeating: Int32(index), count: blockCount)
+        }
+        let count = max(blocks.count, 1) * viewAlignment
+        self.backend = backend
+        self.segments = segments
+        values = try backend.allocate([count], .float32)
+        gradients = try backend.allocate([count], .float32)
+        firstMoments = try backend.allocate([count], .float32)
+        secondMoments = try backend.allocate([count], .float32)
+        segmentOfBlock = try backend.allocate([max(blocks.count, 1)], .int32)
+        segmentTable = try backend.allocate([max(segments.count, 1), 3], .float32)
+        backend.upload(segmentOfBlock, blocks.isEmpty ? [0] : blocks)
+        for tensor in [values, gradients, firstMoments, secondMoments] { backend.fill(tensor, 0) }
+        var parameters: [String: Parameter] = [:]
+        for (segment, declaration) in zip(segments, declarations) {
+            let parameter = Parameter(
+                name: segment.name,
+                value: try backend.view(values, at: segment.offset, segment.shape),
+                gradient: try backend.view(gradients, at: segment.offset, segment.shape))
+            backend.upload(parameter.value, declaration.initial.values)
+            precondition(parameters.updateValue(parameter, forKey: segment.name) == nil, segment.name)
+        }
+        self.parameters = parameters
+    }
+
+    /// The trained tensor of that name, or nil.
+    public subscript(_ name: String) -> Parameter? { parameters[name] }
+
+    /// Sets every gradient to zero.
+    public func clearGradients() { backend.fill(gradients, 0) }
+
+    /// The tensors out of a flat buffer of this store, by name.
+    public func unpack(_ flat: Tensor) -> [String: HostTensor] {
+        let all = backend.values(flat)
+        return Dictionary(
+            uniqueKeysWithValues: segments.map {
+                ($0.name, HostTensor(shape: $0.shape, values: Array(all[$0.offset..<$0.offset + $0.count])))
+            })
+    }
+
+    /// Writes tensors by name into a flat buffer of this store. Traps when one is missing or of another shape: files
+    /// are checked where they are read.
+    public func pack(_ flat: Tensor, _ tensors: [String: HostTensor]) {
+        var all = [Float](repeating: 0, count: flat.count)
+        for segment in segments {
+            guard let tensor = tensors[segment.name], tensor.shape == segment.shape else {
+                preconditionFailure("\(segment.name) of shape \(segment.shape) is not among the tensors")
+            }
+            all.replaceSubrange(segment.offset..<segment.offset + segment.count, with: tensor.values)
+        }
+        backend.upload(flat, all)
+    }
+}
