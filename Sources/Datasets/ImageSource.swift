@@ -1,0 +1,70 @@
+/// Labelled images by index: a split on disk (`ImageList`) or images made in memory (`InMemoryImages`).
+public protocol ImageSource: Sendable {
+    /// What the user reads in messages: the task and the split.
+    var name: String { get }
+    /// The number of images.
+    var count: Int { get }
+    /// The number of classes K of the task; it may be more than occur here.
+    var classCount: Int { get }
+    /// A hash of what is in here, by which a resumed run recognises its data. FNV-1a, 64 bits: it notices
+    /// mistakes, not forgery.
+    var contentHash: UInt64 { get }
+    /// The class of an image, in 0..<classCount.
+    func label(at index: Int) -> Int
+    /// The image; called from several threads at once. Throws `DatasetError` with the path.
+    func image(at index: Int) throws -> RGBImage
+}
+
+/// Images that are already in memory: generated tasks, tests.
+public struct InMemoryImages: ImageSource {
+    /// What the user reads in messages.
+    public let name: String
+    /// The number of classes.
+    public let classCount: Int
+    /// Over pixels and labels.
+    public let contentHash: UInt64
+    private let images: [RGBImage]
+    private let labels: [Int]
+
+    /// Traps unless there is one label in 0..<classCount for each image.
+    public init(name: String, images: [RGBImage], labels: [Int], classCount: Int) {
+        precondition(
+            images.count == labels.count && labels.allSatisfy { (0..<classCount).contains($0) },
+            "\(name): \(images.count) images do not fit \(labels.count) labels in \(classCount) classes")
+        self.name = name
+        self.images = images
+        self.labels = labels
+        self.classCount = classCount
+        var hash = ContentHash()
+        for (image, label) in zip(images, labels) {
+            hash.add(image.pixels)
+            hash.add(label)
+        }
+        contentHash = hash.value
+    }
+
+    /// The number of images.
+    public var count: Int { images.count }
+
+    /// The class of an image.
+    public func label(at index: Int) -> Int { labels[index] }
+
+    /// The image itself.
+    public func image(at index: Int) -> RGBImage { images[index] }
+}
+
+/// FNV-1a over 64 bits (Fowler, Noll, Vo).
+struct ContentHash {
+    private(set) var value: UInt64 = 0xcbf2_9ce4_8422_2325
+
+    mutating func add(_ bytes: some Sequence<UInt8>) {
+        for byte in bytes { value = (value ^ UInt64(byte)) &* 0x100_0000_01b3 }
+    }
+
+    /// Eight bytes, lowest first, so that what lies next to a number can't run into it.
+    mutating func add(_ number: Int) {
+        for shift in stride(from: 0, to: 64, by: 8) {
+            value = (value ^ UInt64(UInt8(truncatingIfNeeded: number >> shift))) &* 0x100_0000_01b3
+        }
+    }
+}
