@@ -1,0 +1,38 @@
+import Foundation
+import TensorCore
+
+// loss = −log softmax(z)[label] = log Σ exp(z − max) + max − z[label],  dz = (softmax(z) − onehot)
+// / B.
+
+extension CPUBackend {
+    /// losses [B] and, unless nil, dLogits [B, K] from logits [B, K] and labels [B] int32.
+    public func softmaxCrossEntropy(_ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ labels: Tensor)
+    {
+        let (b, k) = (logits.rows, logits.columns)
+        require(
+            losses.count == b && labels.count == b && (dLogits?.count ?? b * k) == b * k,
+            "softmaxCrossEntropy",
+            "losses \(losses.shape), logits \(logits.shape) and labels \(labels.shape) don't fit")
+        let losses = floats(losses, "softmaxCrossEntropy")  // [B]
+        let gradient = dLogits.map { floats($0, "softmaxCrossEntropy") }  // [B, K]
+        let logits = floats(logits, "softmaxCrossEntropy")  // [B, K]
+        let labels = integers(labels, "softmaxCrossEntropy")  // [B]
+        parallel(b, grain: rowGrain(k)) { range in
+            withUnsafeTemporaryAllocation(of: Float.self, capacity: k) { scratch in
+                for row in range {
+                    let z = logits + row * k
+                    let label = Int(labels[row])
+                    require(
+                        (0..<k).contains(label), "softmaxCrossEntropy",
+                        "label \(label) of sample \(row) is not in 0..<\(k)")
+                    let dz = gradient.map { $0 + row * k } ?? scratch.baseAddress!
+                    let (largest, sum) = softmax(dz, z, k)
+                    losses[row] = Float(log(Double(sum))) + (largest - z[label])
+                    guard gradient != nil else { continue }
+                    dz[label] -= 1
+                    for i in 0..<k { dz[i] /= Float(b) }
+                }
+            }
+        }
+    }
+}

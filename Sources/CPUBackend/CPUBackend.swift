@@ -1,0 +1,169 @@
+import Foundation
+import Synchronization
+import TensorCore
+
+/// Every operation of `Backend` on the host's processors: matrix products by OpenBLAS, everything else in
+/// plain loops over unsafe pointers. It is the readable definition that the other backends are compared
+/// with.
+///
+/// - An operation is done when it returns, so `synchronize` has nothing to wait for.
+/// - Loops are cut into blocks that threads take in turn (`parallel`). No sum depends on which thread takes a block, nor
+/// on how many threads there are; only the tiles of a matrix product follow the number of threads. Two runs
+/// on one machine with one `GLORA_THREADS` give the same bits.
+/// - OpenBLAS works on one thread per call, and we call it from several: its own pool spins for 27 ms after
+///   each product, on the processors that our loops need next.
+public final class CPUBackend: Backend {
+    /// How many threads an operation uses at most.
+    public let threadCount: Int
+    private let ledger: MemoryLedger
+
+    /// A backend over the machine's active processors, or over `GLORA_THREADS` of them when the environment
+    /// holds that as a positive number, or over `threads`.
+    public init(threads: Int? = nil) {
+        let asked = threads ?? ProcessInfo.processInfo.environment["GLORA_THREADS"].flatMap { Int($0) } ?? 0
+        threadCount = asked > 0 ? asked : max(1, ProcessInfo.processInfo.activeProcessorCount)
+        ledger = MemoryLedger(capacity: sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)))
+        useSingleThreadedBLAS()
+    }
+
+    /// `cpu (2 threads, OpenBLAS)`.
+    public var name: String { "cpu (\(threadCount) thread\(threadCount == 1 ? "" : "s"), OpenBLAS)" }
+    /// The machine's physical memory in bytes.
+    public var memoryByteCount: Int { ledger.capacity }
+    /// As much as there is memory.
+    public var largestBufferByteCount: Int { ledger.capacity }
+
+    // MARK: Memory
+
+    /// Takes memory, uninitialised and aligned to 64 bytes. Throws `BackendError.outOfMemory` when what is
+    /// held and what is asked for exceed the physical memory together: the kernel would grant it and end
+    /// the process later.
+    public func allocate(_ shape: [Int], _ elementType: ElementType) throws -> Tensor {
+        var byteCount = elementType.byteCount
+        for size in shape {
+            precondition(size >= 0, "allocate: shape \(shape) has a negative size")
+            let (product, overflow) = byteCount.multipliedReportingOverflow(by: size)
+            byteCount = overflow ? .max : product
+        }
+        guard ledger.take(byteCount) else { throw outOfMemory(byteCount) }
+        guard let buffer = CPUBuffer(byteCount: byteCount, ledger: ledger) else {
+            ledger.give(byteCount)
+            throw outOfMemory(byteCount)
+        }
+        return Tensor(buffer: buffer, shape: shape, elementType: elementType)
+    }
+
+    private func outOfMemory(_ byteCount: Int) -> BackendError {
+        .outOfMemory(device: name, requested: byteCount, available: ledger.available)
+    }
+
+    /// A part of `tensor` from element `offset` on, which keeps the whole buffer alive.
+    public func view(_ tensor: Tensor, at offset: Int, _ shape: [Int]) throws -> Tensor {
+        let parent = buffer(tensor, "view")
+        let byteCount = shape.reduce(1, *) * tensor.elementType.byteCount
+        let byteOffset = offset * tensor.elementType.byteCount
+        require(
+            offset >= 0 && offset % viewAlignment == 0, "view",
+            "offset \(offset) is no multiple of \(viewAlignment)")
+        require(
+            byteOffset + byteCount <= parent.byteCount, "view",
+            "shape \(shape) at \(offset) ends outside a tensor of shape \(tensor.shape)")
+        return Tensor(
+            buffer: CPUBuffer(of: parent, byteOffset: byteOffset, byteCount: byteCount), shape: shape,
+            elementType: tensor.elementType)
+    }
+
+    /// Copies `tensor.byteCount` bytes from the host.
+    public func upload(_ tensor: Tensor, _ source: UnsafeRawBufferPointer) {
+        require(source.count >= tensor.byteCount, "upload", "\(source.count) bytes for shape \(tensor.shape)")
+        guard tensor.byteCount > 0 else { return }
+        buffer(tensor, "upload").base.copyMemory(from: source.baseAddress!, byteCount: tensor.byteCount)
+    }
+
+    /// Copies `tensor.byteCount` bytes to the host.
+    public func download(_ destination: UnsafeMutableRawBufferPointer, _ tensor: Tensor) {
+        require(
+            destination.count >= tensor.byteCount, "download",
+            "\(destination.count) bytes for shape \(tensor.shape)")
+        guard tensor.byteCount > 0 else { return }
+        destination.baseAddress!.copyMemory(
+            from: buffer(tensor, "download").base, byteCount: tensor.byteCount)
+    }
+
+    /// Returns at once: an operation is done when it returns.
+    public func synchronize() {}
+
+    /// out ← value, float32.
+    public func fill(_ out: Tensor, _ value: Float) {
+        let y = floats(out, "fill")
+        parallel(out.count, grain: elementGrain) { range in
+            (y + range.lowerBound).update(repeating: value, count: range.count)
+        }
+    }
+
+    /// out ← x, of the same count.
+    public func copy(_ out: Tensor, _ x: Tensor) {
+        require(out.count == x.count, "copy", "from shape \(x.shape) to \(out.shape)")
+        let destination = buffer(out, "copy").base
+        let source = buffer(x, "copy").base
+        parallel(out.byteCount, grain: 4 * elementGrain) { range in
+            (destination + range.lowerBound).copyMemory(
+                from: source + range.lowerBound, byteCount: range.count)
+        }
+    }
+}
+
+// MARK: Buffers
+
+/// Host memory: an allocation of its own, or a part of another buffer, which it then keeps alive.
+final class CPUBuffer: Buffer {
+    let base: UnsafeMutableRawPointer
+    let byteCount: Int
+    private let parent: CPUBuffer?
+    private let ledger: MemoryLedger?
+
+    /// Memory of its own, aligned to a cache line; nil when the system has none. The ledger has it booked
+    /// already.
+    init?(byteCount: Int, ledger: MemoryLedger) {
+        var memory: UnsafeMutableRawPointer?
+        guard posix_memalign(&memory, 64, max(byteCount, 64)) == 0, let memory else { return nil }
+        base = memory
+        self.byteCount = byteCount
+        parent = nil
+        self.ledger = ledger
+    }
+
+    init(of parent: CPUBuffer, byteOffset: Int, byteCount: Int) {
+        base = parent.base + byteOffset
+        self.byteCount = byteCount
+        self.parent = parent
+        ledger = nil
+    }
+
+    deinit {
+        guard parent == nil else { return }
+        free(base)
+        ledger?.give(byteCount)
+    }
+}
+
+/// How many bytes the buffers of a backend hold together.
+final class MemoryLedger: Sendable {
+    let capacity: Int
+    private let held = Mutex(0)
+
+    init(capacity: Int) { self.capacity = capacity }
+
+    var available: Int { held.withLock { capacity - $0 } }
+
+    /// Books the bytes, or returns false when they don't fit.
+    func take(_ byteCount: Int) -> Bool {
+        held.withLock {
+            guard byteCount <= capacity - $0 else { return false }
+            $0 += byteCount
+            return true
+        }
+    }
+
+    func give(_ byteCount: Int) { held.withLock { $0 -= byteCount } }
+}
