@@ -1,0 +1,85 @@
+import Foundation
+
+/// A file open for reading at any offset.
+///
+/// `pread` rather than `mmap`: when another program truncates the file, a read fails with an error where a mapping
+/// would kill the process; and the copy goes straight into the array that is wanted anyway.
+final class FileReader: Sendable {
+    let path: String
+    /// The size in bytes when it was opened.
+    let size: Int
+    private let descriptor: Int32
+
+    init(_ url: URL) throws {
+        path = url.path
+        var status = stat()
+        guard stat(path, &status) == 0 else {
+            throw CheckpointError("cannot open \(path): \(String(cString: strerror(errno))); check the path")
+        }
+        // Asked before opening: opening a pipe would wait for its writer.
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw CheckpointError("\(path) is not a file; give the path of a file")
+        }
+        descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            throw CheckpointError(
+                "cannot open \(path): \(String(cString: strerror(errno))); check its permissions")
+        }
+        size = Int(status.st_size)
+    }
+
+    deinit { close(descriptor) }
+
+    /// Fills `buffer` from `offset` on.
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws {
+        var done = 0
+        while done < buffer.count {
+            let count = pread(
+                descriptor, buffer.baseAddress! + done, buffer.count - done, off_t(offset + done))
+            if count < 0 && errno == EINTR { continue }
+            guard count >= 0 else {
+                throw CheckpointError(
+                    "cannot read \(path): \(String(cString: strerror(errno))); check the disk")
+            }
+            guard count > 0 else {
+                throw CheckpointError(
+                    "\(path) ends at byte \(offset + done) while it is being read; write it again")
+            }
+            done += count
+        }
+    }
+
+    /// `count` elements from `offset` on, which must lie in the file.
+    func elements<Element: BitwiseCopyable>(_ type: Element.Type, count: Int, at offset: Int) throws
+        -> [Element]
+    {
+        try Array(unsafeUninitializedCapacity: count) { buffer, initialized in
+            let bytes = UnsafeMutableRawBufferPointer(
+                start: buffer.baseAddress, count: count * MemoryLayout<Element>.stride)
+            try read(into: bytes, at: offset)
+            initialized = count
+        }
+    }
+
+    /// The bytes of a whole small file. Throws above `limit` bytes.
+    static func contents(of url: URL, limit: Int = 64 << 20) throws -> [UInt8] {
+        let reader = try FileReader(url)
+        guard reader.size <= limit else {
+            throw CheckpointError(
+                "\(reader.path) has \(reader.size) bytes, more than the \(limit) expected; check the path")
+        }
+        return try reader.elements(UInt8.self, count: reader.size, at: 0)
+    }
+}
+
+extension JSONValue {
+    /// Reads a JSON file. Throws `CheckpointError` with the path.
+    public init(contentsOf url: URL) throws {
+        let bytes = try FileReader.contents(of: url)
+        do {
+            try self.init(parsing: bytes)
+        } catch let error as CheckpointError {
+            throw CheckpointError("\(url.path): \(error.description); correct the file or write it again")
+        }
+    }
+}

@@ -1,0 +1,67 @@
+import Foundation
+import TensorCore
+
+/// Writes a safetensors file, all tensors as F32 or, rounded to nearest even, as F16.
+///
+/// The same tensors always give the same bytes. Throws `CheckpointError` as `AtomicFile`, and when a value is too
+/// large for F16.
+public func writeSafetensors(
+    _ tensors: [String: HostTensor], to url: URL, metadata: [String: String] = [:], float16: Bool = false
+) throws {
+    try writeSafetensors(tensors, to: url, metadata: metadata) { _ in float16 }
+}
+
+/// Writes a safetensors file, the tensors that `storesAsFloat16` names as F16 and the others as F32; otherwise as
+/// above.
+public func writeSafetensors(
+    _ tensors: [String: HostTensor], to url: URL, metadata: [String: String] = [:],
+    storesAsFloat16: (String) -> Bool
+) throws {
+    precondition(tensors["__metadata__"] == nil, "a tensor can't have the name __metadata__")
+    // As the format's library orders them: the wide types first, so that all stay aligned; then by name.
+    let types = Dictionary(uniqueKeysWithValues: tensors.keys.map { ($0, storesAsFloat16($0) ? 2 : 4) })
+    let names = tensors.keys.sorted { (types[$1]!, $0) < (types[$0]!, $1) }
+
+    var header = "{"
+    if !metadata.isEmpty {
+        header += "\"__metadata__\": " + JSONValue.object(metadata.mapValues { .string($0) }).text()
+    }
+    var position = 0
+    for name in names {
+        let end = position + tensors[name]!.values.count * types[name]!
+        let entry: JSONValue = [
+            "dtype": types[name] == 2 ? "F16" : "F32",
+            "shape": .array(tensors[name]!.shape.map { .integer($0) }),
+            "data_offsets": [.integer(position), .integer(end)],
+        ]
+        header += (header == "{" ? "" : ", ") + JSONValue.string(name).text() + ": " + entry.text()
+        position = end
+    }
+    header += "}"
+    var bytes = Array(header.utf8)
+    // Spaces, so that the data begin at a multiple of 8 bytes.
+    bytes += Array(repeating: UInt8(ascii: " "), count: (8 - bytes.count % 8) % 8)
+
+    try AtomicFile.write(to: url) { writer in
+        try withUnsafeBytes(of: UInt64(bytes.count).littleEndian) { try writer.write($0) }
+        try bytes.withUnsafeBytes { try writer.write($0) }
+        for name in names {
+            let values = tensors[name]!.values
+            if types[name] == 4 {
+                try values.withUnsafeBytes { try writer.write($0) }
+            } else {
+                try float16(values, name: name, path: url.path).withUnsafeBytes { try writer.write($0) }
+            }
+        }
+    }
+}
+
+private func float16(_ values: [Float], name: String, path: String) throws -> [Float16] {
+    let halves = values.map { Float16($0) }
+    if let index = halves.indices.first(where: { halves[$0].isInfinite && values[$0].isFinite }) {
+        throw CheckpointError(
+            "cannot write \(path): tensor '\(name)' holds \(values[index]), more than float16 can; write float32"
+        )
+    }
+    return halves
+}
