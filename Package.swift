@@ -16,6 +16,7 @@ let package = Package(
         .systemLibrary(name: "CTurboJPEG"),
         .systemLibrary(name: "CPNG"),
         .systemLibrary(name: "CZlib"),
+        .target(name: "CImageShim", dependencies: ["CPNG"]),
         .target(name: "CKernels"),
         .target(name: "CEmbedded"),
         .target(name: "TensorCore"),
@@ -23,15 +24,20 @@ let package = Package(
         .target(name: "OpenCLBackend", dependencies: ["TensorCore", "COpenCL", "CCLBlast", "CKernels"]),
         .target(name: "Adapters", dependencies: ["TensorCore"]),
         .target(name: "Checkpoints", dependencies: ["TensorCore", "Adapters", "CZlib"]),
-        .target(name: "Datasets", dependencies: ["TensorCore", "CTurboJPEG", "CPNG"]),
+        .target(name: "Datasets", dependencies: ["TensorCore", "CTurboJPEG", "CImageShim"]),
         .target(name: "GeneratedTasks", dependencies: ["TensorCore", "Datasets"]),
         .target(name: "VisionModels", dependencies: ["TensorCore", "Adapters", "Checkpoints"]),
-        .target(name: "Training", dependencies: ["TensorCore", "Adapters", "Checkpoints", "Datasets", "VisionModels"]),
+        .target(
+            name: "Training",
+            dependencies: ["TensorCore", "Adapters", "Checkpoints", "Datasets", "VisionModels", "Yams"]),
+        .target(
+            name: "GoldenVectors",
+            dependencies: ["TensorCore", "Adapters", "Checkpoints", "VisionModels", "Training", "CEmbedded"]),
         .executableTarget(
             name: "glora",
             dependencies: [
                 "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "Checkpoints", "Datasets",
-                "GeneratedTasks", "VisionModels", "Training", "CEmbedded", "Yams",
+                "GeneratedTasks", "VisionModels", "Training", "GoldenVectors", "CEmbedded", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .target(
@@ -41,7 +47,7 @@ let package = Package(
         .testTarget(name: "CheckpointTests", dependencies: ["TestSupport", "Checkpoints"]),
         .testTarget(name: "DatasetTests", dependencies: ["Datasets", "GeneratedTasks"]),
         .testTarget(name: "AdapterTests", dependencies: ["TestSupport", "Adapters"]),
-        .testTarget(name: "ModelTests", dependencies: ["TestSupport", "VisionModels"]),
+        .testTarget(name: "ModelTests", dependencies: ["TestSupport", "VisionModels", "Training", "GoldenVectors"]),
         .testTarget(name: "TrainingTests", dependencies: ["TestSupport", "Training"]),
         .testTarget(name: "CommandTests", dependencies: ["Checkpoints", "Datasets"]),
     ]

@@ -127,7 +127,9 @@ extension MatrixForm: TextForm {
         case ("constant", _): self = .constant
         case ("vector", _): self = .vector
         case (_, let rank?): self = .lowRank(rank)
-        default: throw FormError(description: "'\(text)' is no form of A or B; use none, constant, vector or LoRA_<rank>")
+        default:
+            throw FormError(
+                description: "'\(text)' is no form of A or B; use none, constant, vector or LoRA_<rank>")
         }
     }
 
@@ -185,30 +187,20 @@ extension ScaleForm: TextForm {
 }
 
 extension GLoRAPath: Codable {
-    private enum CodingKeys: String, CodingKey {
-        case a = "A"
-        case b = "B"
-        case c = "C"
-        case d = "D"
-        case e = "E"
-    }
-
-    /// Reads `{"A": "LoRA_4", …}`; a key that is missing is none.
+    /// Reads `{"A": "LoRA_4", …}`; a key that is missing is none. Throws `FormError` for a form or a key that isn't one.
     public init(from decoder: any Decoder) throws {
-        let container = try decoder.container(keyedBy: CodingKeys.self)
-        func form<Form: TextForm>(_ key: CodingKeys) throws -> Form {
-            try Form(text: container.decodeIfPresent(String.self, forKey: key) ?? "none")
+        let texts = try decoder.singleValueContainer().decode([String: String].self)
+        if let stranger = texts.keys.sorted().first(where: { !["A", "B", "C", "D", "E"].contains($0) }) {
+            throw FormError(description: "a path has no '\(stranger)'; its keys are A, B, C, D and E")
         }
-        self.init(a: try form(.a), b: try form(.b), c: try form(.c), d: try form(.d), e: try form(.e))
+        func form<Form: TextForm>(_ key: String) throws -> Form { try Form(text: texts[key] ?? "none") }
+        self.init(
+            a: try form("A"), b: try form("B"), c: try form("C"), d: try form("D"), e: try form("E"))
     }
 
     /// Writes `{"A": "LoRA_4", …}`.
     public func encode(to encoder: any Encoder) throws {
-        var container = encoder.container(keyedBy: CodingKeys.self)
-        try container.encode(a.text, forKey: .a)
-        try container.encode(b.text, forKey: .b)
-        try container.encode(c.text, forKey: .c)
-        try container.encode(d.text, forKey: .d)
-        try container.encode(e.text, forKey: .e)
+        var container = encoder.singleValueContainer()
+        try container.encode(["A": a.text, "B": b.text, "C": c.text, "D": d.text, "E": e.text])
     }
 }

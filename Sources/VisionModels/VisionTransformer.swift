@@ -173,9 +173,9 @@ public final class VisionTransformer {
     /// The head's parameters, D·K + K.
     public var headParameterCount: Int { head.outputs * (head.inputs + 1) }
 
-    /// The tensors that get a gradient in a step on these paths, the head's included.
+    /// The tensors that get a gradient in a step on these paths: the head, what the paths read, and in pretraining all.
     public func trainedNames(_ paths: [GLoRAPath]) -> Set<String> {
-        var names: Set<String> = ["head.weight", "head.bias"]
+        var names = positions.gradient == nil ? ["head.weight", "head.bias"] : Set(store.segments.map(\.name))
         for (linear, path) in zip(linears, paths) where linear.support != nil {
             for name in linear.tensorsOnPath(path) { names.insert("\(linear.name).\(name)") }
         }
@@ -313,8 +313,8 @@ public final class VisionTransformer {
     // MARK: Merging
 
     /// The checkpoint of the same shape that computes what this model computes on `paths`, in timm's names: W and b folded,
-    /// the head the task's.
-    public func merged(paths: [GLoRAPath]) -> ViTCheckpoint {
+    /// the head the task's. Throws `CheckpointError` when the tensors don't make a checkpoint.
+    public func merged(paths: [GLoRAPath]) throws -> ViTCheckpoint {
         var tensors = base
         for (name, tensor) in store.unpack(store.values) where base[name] != nil || name.hasPrefix("head.") {
             tensors[name] = tensor
@@ -324,7 +324,7 @@ public final class VisionTransformer {
             tensors["\(linear.name).weight"] = weight
             tensors["\(linear.name).bias"] = bias
         }
-        return ViTCheckpoint(configuration: configuration, tensors: tensors)
+        return try ViTCheckpoint(configuration: configuration, tensors: tensors)
     }
 
     // MARK: Pieces

@@ -1,0 +1,203 @@
+import Adapters
+import Checkpoints
+import Datasets
+import Foundation
+import TensorCore
+import VisionModels
+
+/// A fine-tuning run from its settings to its folder: the model on a device, the trainer, and what is written where.
+public final class FineTuning {
+    /// The model with its support tensors.
+    public let model: VisionTransformer
+    /// The loop.
+    public let trainer: Trainer
+    /// The settings.
+    public let options: TrainingOptions
+
+    private let directory: RunDirectory
+    private let baseHash: String
+
+    /// Prepares a run in `directory`: a new one, or with `resumes` the one that is there, from its last state.
+    ///
+    /// Throws `TrainingError` for settings that can't be meant, a folder in the way, another frozen base or other data than
+    /// the run's, or too little memory (with the batch size that would fit); `CheckpointError`; `BackendError`.
+    public init(
+        _ options: TrainingOptions, checkpoint: ViTCheckpoint, training: any ImageSource,
+        validation: (any ImageSource)?, in directory: RunDirectory, resumes: Bool = false,
+        on backend: any Backend
+    ) throws {
+        try options.validate()
+        guard training.count > 0 else {
+            throw TrainingError.settings("\(training.name) has no images to train on")
+        }
+        self.options = options
+        self.directory = directory
+        baseHash = contentHash(checkpoint.tensors)
+        let dataHash = [training.contentHash, validation?.contentHash ?? 0]
+            .map { String($0, radix: 16) }.joined(separator: "-")
+        let configuration = RunDirectory.Configuration(
+            options: options, baseHash: baseHash, dataHash: dataHash, classCount: training.classCount)
+        if resumes {
+            let saved = try directory.configuration()
+            guard saved.baseHash == baseHash else {
+                throw TrainingError.run(
+                    "\(options.model) is not the model that \(directory.url.path) was started with "
+                        + "(hash \(baseHash), the run has \(saved.baseHash)); give the same file")
+            }
+            guard saved.dataHash == dataHash else {
+                throw TrainingError.run(
+                    "\(options.data) is not the data that \(directory.url.path) was started with "
+                        + "(hash \(dataHash), the run has \(saved.dataHash)); give the same splits")
+            }
+        }
+        let space = try options.searchSpace()
+        try FineTuning.checkMemory(checkpoint, training, options, on: backend)
+        model = try VisionTransformer(
+            checkpoint, classCount: training.classCount,
+            trained: .adapters(rank: space.largestRank, sites: space.sites), seed: options.seed,
+            on: backend)
+        let preprocessing = try options.preprocessing(for: checkpoint.configuration)
+        trainer = try Trainer(
+            model, options, paths: try PathChoice(options.path, space: space, model: model),
+            training: PreparedImages(training, preprocessing),
+            validation: validation.map { PreparedImages($0, preprocessing) })
+        if resumes {
+            try trainer.restore(try TrainingSnapshot(contentsOf: directory.last))
+            try directory.truncateMetrics(to: trainer.state)
+        } else {
+            try directory.create(configuration)
+        }
+    }
+
+    /// The paths that the run is validated and read at.
+    public var readingPaths: [GLoRAPath] { trainer.paths.readingPaths(model: model) }
+
+    /// Trains to the end, or until `shouldStop` says so after a step; returns whether it reached the end. Either way the
+    /// folder holds the state. Throws what `Trainer.run` throws, and `CheckpointError` when a file can't be written.
+    public func run(onEvent: (Trainer.Event) -> Void, shouldStop: () -> Bool) throws -> Bool {
+        try trainer.run(
+            onEvent: { event in
+                try log(event)
+                onEvent(event)
+            },
+            save: { isBest in
+                let snapshot = trainer.snapshot()
+                try snapshot.write(to: directory.last)
+                guard isBest else { return }
+                try snapshot.write(to: directory.best)
+                try saveAdapter()
+            }, shouldStop: shouldStop)
+    }
+
+    /// Writes the current values as a PEFT adapter into the run's folder.
+    private func saveAdapter() throws {
+        let configuration = model.configuration
+        try model.adapter(paths: readingPaths).save(
+            to: directory.adapter,
+            details: [
+                "base_model_name_or_path": .string(options.model),
+                "glora_base_hash": .string(baseHash),
+                "glora_normalization": [
+                    "mean": .array(configuration.mean.map { .number(Double($0)) }),
+                    "std": .array(configuration.standardDeviation.map { .number(Double($0)) }),
+                ],
+                "glora_image_size": .integer(configuration.imageSize),
+            ])
+    }
+
+    private func log(_ event: Trainer.Event) throws {
+        switch event {
+        case .step(let progress):
+            try directory.appendMetric(
+                StepLine(
+                    step: progress.step, epoch: progress.epoch, loss: progress.loss,
+                    lr: progress.learningRate))
+        case .epoch(let epoch, let loss, let rate):
+            try directory.appendMetric(EpochLine(epoch: epoch, trainLoss: loss, lr: rate))
+        case .validation(let epoch, let result, let isBest):
+            try directory.appendMetric(
+                ValidationLine(
+                    epoch: epoch, valAccuracy: result.accuracy, valLoss: result.loss, isBest: isBest))
+        }
+    }
+
+    private struct StepLine: Encodable {
+        let step: Int
+        let epoch: Int
+        let loss: Double
+        let lr: Double
+    }
+
+    private struct EpochLine: Encodable {
+        let epoch: Int
+        let trainLoss: Double
+        let lr: Double
+    }
+
+    private struct ValidationLine: Encodable {
+        let epoch: Int
+        let valAccuracy: Double
+        let valLoss: Double
+        let isBest: Bool
+    }
+
+    /// Throws before anything is taken when a step can't fit, with what is needed and the batch size that would fit.
+    private static func checkMemory(
+        _ checkpoint: ViTCheckpoint, _ training: any ImageSource, _ options: TrainingOptions,
+        on backend: any Backend
+    ) throws {
+        // Frozen and trained tensors once, and the largest layer's scratch; the trained ones have gradients and moments.
+        let weights = checkpoint.tensors.values.reduce(0) { $0 + $1.values.count } * 4
+        func needed(_ batch: Int) -> Int {
+            weights * 5 / 4
+                + ViTPlan.byteCount(
+                    checkpoint.configuration, classCount: training.classCount, batch: batch,
+                    isForTraining: true)
+        }
+        let batch = min(options.batchSize, training.count)
+        guard needed(batch) > backend.memoryByteCount else { return }
+        let fits = (1..<max(batch, 2)).reversed().first { needed($0) <= backend.memoryByteCount }
+        throw TrainingError.settings(
+            "a step of \(batch) images needs about \(needed(batch) >> 20) MiB, \(backend.name) has "
+                + "\(backend.memoryByteCount >> 20) MiB; "
+                + (fits.map { "--batch-size \($0) would fit" } ?? "not even one image fits, use another --device")
+        )
+    }
+}
+
+extension TrainingOptions {
+    /// Loads the model's checkpoint as these settings want it: at the run's image size, its normalisation the run's. Throws
+    /// `CheckpointError`.
+    public func loadCheckpoint() throws -> ViTCheckpoint {
+        var checkpoint = try ViTCheckpoint.load(URL(fileURLWithPath: model), heads: heads)
+        if let imageSize, imageSize != checkpoint.configuration.imageSize {
+            checkpoint = try checkpoint.interpolated(toImageSize: imageSize)
+        }
+        apply(normalize, to: &checkpoint.configuration)
+        return checkpoint
+    }
+
+    private func apply(_ normalization: Normalization, to configuration: inout ViTConfiguration) {
+        switch normalization {
+        case .model: break
+        case .imagenet:
+            configuration.mean = [0.485, 0.456, 0.406]
+            configuration.standardDeviation = [0.229, 0.224, 0.225]
+        case .inception:
+            configuration.mean = [0.5, 0.5, 0.5]
+            configuration.standardDeviation = [0.5, 0.5, 0.5]
+        case .none:
+            configuration.mean = [0, 0, 0]
+            configuration.standardDeviation = [1, 1, 1]
+        }
+    }
+
+    /// How images become the input of a model of this configuration. Throws `DatasetError`.
+    public func preprocessing(for configuration: ViTConfiguration) throws -> Preprocessing {
+        try Preprocessing(
+            imageSize: configuration.imageSize, mean: configuration.mean,
+            std: configuration.standardDeviation,
+            mode: crop == .squash
+                ? .squash : .centreCrop(resizeTo: resizeTo ?? configuration.imageSize * 8 / 7))
+    }
+}

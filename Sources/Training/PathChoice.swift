@@ -1,0 +1,84 @@
+import Adapters
+import Foundation
+import TensorCore
+import VisionModels
+
+/// Which path each layer takes in a step: drawn anew at every step, or fixed.
+public enum PathChoice: Sendable {
+    /// A supernet: every layer draws from the space at every step.
+    case supernet(SearchSpace)
+    /// One path for each Linear.
+    case fixed([GLoRAPath])
+
+    /// Reads what `--path` says for a model: `supernet`, `full` (the richest path of the space), `none`, or a file: one path
+    /// as JSON, which every layer takes, or an object of a path for each layer's name. Throws `TrainingError.settings`.
+    public init(_ text: String, space: SearchSpace, model: VisionTransformer) throws {
+        switch text {
+        case "supernet": self = .supernet(space)
+        case "full": self = .fixed(model.uniformPath(space.fullPath))
+        case "none": self = .fixed(model.uniformPath(.none))
+        default: self = .fixed(try PathChoice.read(text, model: model, rank: space.largestRank))
+        }
+    }
+
+    /// The paths of step `step`, a function of the run's seed and the step alone.
+    public func paths(atStep step: Int, seed: Int, model: VisionTransformer) -> [GLoRAPath] {
+        switch self {
+        case .fixed(let paths): return paths
+        case .supernet(let space):
+            var random = Random(seed, "path", step)
+            return model.drawPaths(from: space, using: &random)
+        }
+    }
+
+    /// The paths that a run is validated, saved and merged at: the fixed ones, or a supernet's richest.
+    public func readingPaths(model: VisionTransformer) -> [GLoRAPath] {
+        switch self {
+        case .fixed(let paths): paths
+        case .supernet(let space): model.uniformPath(space.fullPath)
+        }
+    }
+
+    private static func read(_ file: String, model: VisionTransformer, rank: Int) throws -> [GLoRAPath] {
+        guard let data = FileManager.default.contents(atPath: file) else {
+            throw TrainingError.settings(
+                "--path \(file) can't be read; use supernet, full, none, or a JSON file of paths")
+        }
+        let names = model.linears.map(\.name)
+        let paths: [GLoRAPath]
+        do {
+            let object = try? JSONSerialization.jsonObject(with: data) as? [String: Any]
+            if object?.values.contains(where: { $0 is [String: Any] }) == true {
+                let byName = try JSONDecoder().decode([String: GLoRAPath].self, from: data)
+                if let stranger = byName.keys.sorted().first(where: { !names.contains($0) }) {
+                    throw TrainingError.settings(
+                        "\(file) names a layer '\(stranger)'; this model has \(names[0]) … \(names.last!)")
+                }
+                paths = names.map { byName[$0] ?? .none }
+            } else {
+                paths = model.uniformPath(try JSONDecoder().decode(GLoRAPath.self, from: data))
+            }
+        } catch let error as DecodingError {
+            throw TrainingError.settings(
+                "\(file) is no path file (\(error)); write {\"A\": \"LoRA_4\", …} or one such object for each layer's name"
+            )
+        } catch let error as FormError {
+            throw TrainingError.settings("\(file): \(error)")
+        }
+        for (linear, path) in zip(model.linears, paths) {
+            if path.rank > rank {
+                throw TrainingError.settings(
+                    "\(file) asks for rank \(path.rank) in \(linear.name); the largest of --ranks is \(rank)")
+            }
+            if path != .none, linear.support == nil {
+                throw TrainingError.settings(
+                    "\(file) gives \(linear.name) a path, but --linears leaves it out")
+            }
+            if path.changesBias, linear.bias == nil {
+                throw TrainingError.settings(
+                    "\(file) gives \(linear.name) C, D or E, but the layer has no bias")
+            }
+        }
+        return paths
+    }
+}

@@ -1,0 +1,87 @@
+import Adapters
+import Checkpoints
+import Datasets
+import Foundation
+import TensorCore
+import VisionModels
+
+/// A model that is ready to be scored or merged: its tensors on a device, the paths that it is read at, and how its images are
+/// prepared.
+public struct ReadyModel {
+    /// The model.
+    public let model: VisionTransformer
+    /// A path for each Linear.
+    public let paths: [GLoRAPath]
+    /// The settings that it was trained or opened with.
+    public let options: TrainingOptions
+    /// What was assumed while the checkpoint was read.
+    public let notes: [String]
+
+    /// Which state of a run.
+    public enum State: String, CaseIterable, Sendable {
+        /// The best by validation.
+        case best
+        /// The latest.
+        case last
+    }
+
+    /// A run's model at one of its states, read at the run's own path (`full` for a supernet) or at `path`.
+    ///
+    /// Throws `TrainingError.run` when the folder holds no such state or the frozen base has changed since,
+    /// `CheckpointError`, `BackendError`.
+    public init(
+        run directory: RunDirectory, state: State, path: String? = nil, on backend: any Backend
+    ) throws {
+        let saved = try directory.configuration()
+        let checkpoint = try saved.options.loadCheckpoint()
+        guard contentHash(checkpoint.tensors) == saved.baseHash else {
+            throw TrainingError.run(
+                "\(saved.options.model) has changed since \(directory.url.path) was trained on it; "
+                    + "put the original file back")
+        }
+        let space = try saved.options.searchSpace()
+        let model = try VisionTransformer(
+            checkpoint, classCount: saved.classCount,
+            trained: .adapters(rank: space.largestRank, sites: space.sites), seed: saved.options.seed,
+            on: backend)
+        let snapshot = try TrainingSnapshot(
+            contentsOf: state == .best ? directory.best : directory.last)
+        for segment in model.store.segments where snapshot.values[segment.name]?.shape != segment.shape {
+            throw TrainingError.run(
+                "\(directory.url.path) has no \(segment.name) of shape \(segment.shape); its files don't belong together"
+            )
+        }
+        model.store.pack(model.store.values, snapshot.values)
+        self.model = model
+        options = saved.options
+        notes = checkpoint.notes
+        paths = try PathChoice(path ?? saved.options.path, space: space, model: model)
+            .readingPaths(model: model)
+    }
+
+    /// A checkpoint as it is, or with an adapter in PEFT's format. `options` says where the checkpoint lies and how images are
+    /// prepared. Throws `CheckpointError` and `BackendError`.
+    public init(_ options: TrainingOptions, adapter folder: URL?, on backend: any Backend) throws {
+        let checkpoint = try options.loadCheckpoint()
+        notes = checkpoint.notes
+        self.options = options
+        if let folder {
+            let adapter = try GLoRAAdapter.load(folder)
+            (model, paths) = try VisionTransformer.applying(adapter, to: checkpoint, on: backend)
+        } else {
+            guard let head = checkpoint.head else {
+                throw TrainingError.settings(
+                    "\(options.model) has no head to classify with; give --adapter or train a run first")
+            }
+            model = try VisionTransformer(
+                checkpoint, classCount: checkpoint.configuration.classCount,
+                trained: .adapters(rank: 1, sites: []), seed: 0, head: head, on: backend)
+            paths = model.uniformPath(.none)
+        }
+    }
+
+    /// A split prepared as this model wants it. Throws `DatasetError`.
+    public func prepare(_ source: any ImageSource) throws -> PreparedImages {
+        PreparedImages(source, try options.preprocessing(for: model.configuration))
+    }
+}

@@ -1,0 +1,115 @@
+import Checkpoints
+import Foundation
+import TensorCore
+import Yams
+
+/// The folder of a run:
+///
+///     config.yaml          the settings, as the command line's flags; the hashes of the frozen base and the data
+///     metrics.jsonl        a line for each step, epoch and validation
+///     last.safetensors     the state after the latest epoch, or where the run was stopped
+///     best.safetensors     the state of the best validation
+///     adapter/             the best state in PEFT's format
+public struct RunDirectory {
+    /// The folder.
+    public let url: URL
+
+    /// What `config.yaml` holds.
+    public struct Configuration: Codable, Equatable {
+        /// The settings.
+        public var options: TrainingOptions
+        /// The checkpoint's tensors, hashed.
+        public var baseHash: String
+        /// The training and validation splits, hashed.
+        public var dataHash: String
+        /// K.
+        public var classCount: Int
+
+        /// A configuration of these parts.
+        public init(options: TrainingOptions, baseHash: String, dataHash: String, classCount: Int) {
+            self.options = options
+            self.baseHash = baseHash
+            self.dataHash = dataHash
+            self.classCount = classCount
+        }
+    }
+
+    /// A folder that is there or is to be made.
+    public init(_ url: URL) { self.url = url }
+
+    /// `last.safetensors`.
+    public var last: URL { url.appendingPathComponent("last.safetensors") }
+    /// `best.safetensors`.
+    public var best: URL { url.appendingPathComponent("best.safetensors") }
+    /// `adapter/`.
+    public var adapter: URL { url.appendingPathComponent("adapter") }
+    /// `metrics.jsonl`.
+    public var metrics: URL { url.appendingPathComponent("metrics.jsonl") }
+    private var config: URL { url.appendingPathComponent("config.yaml") }
+
+    /// Makes the folder for a new run. Throws `TrainingError.run` when a run is already there, and `CheckpointError`.
+    public func create(_ configuration: Configuration) throws {
+        if FileManager.default.fileExists(atPath: config.path) {
+            throw TrainingError.run(
+                "\(url.path) already holds a run; add --resume to go on with it, or give another --run")
+        }
+        try AtomicFile.createFolder(url)
+        try AtomicFile.write(try YAMLEncoder().encode(configuration), to: config)
+        try AtomicFile.write("", to: metrics)
+    }
+
+    /// The run's settings. Throws `TrainingError.run` when the folder holds no run.
+    public func configuration() throws -> Configuration {
+        guard let text = try? String(contentsOf: config, encoding: .utf8) else {
+            throw TrainingError.run("\(url.path) holds no run: config.yaml is missing")
+        }
+        do {
+            return try YAMLDecoder().decode(Configuration.self, from: text)
+        } catch {
+            throw TrainingError.run("\(config.path) is not a run's configuration: \(error)")
+        }
+    }
+
+    /// Cuts `metrics.jsonl` back to what had happened when `state` was saved, so that a resumed run repeats no line.
+    public func truncateMetrics(to state: TrainingState) throws {
+        guard let text = try? String(contentsOf: metrics, encoding: .utf8) else { return }
+        struct Line: Decodable {
+            let step: Int?
+            let epoch: Int
+        }
+        let kept = text.split(separator: "\n").filter { text in
+            guard let line = try? JSONDecoder().decode(Line.self, from: Data(text.utf8)) else { return false }
+            return line.step.map { $0 <= state.step } ?? (line.epoch < state.epoch)
+        }
+        try AtomicFile.write(kept.map { $0 + "\n" }.joined(), to: metrics)
+    }
+
+    /// Appends one object as a line to `metrics.jsonl`. Throws `TrainingError.run` when it can't be written.
+    public func appendMetric(_ metric: some Encodable) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .sortedKeys
+        var line = try encoder.encode(metric)
+        line.append(UInt8(ascii: "\n"))
+        do {
+            let handle = try FileHandle(forWritingTo: metrics)
+            defer { try? handle.close() }
+            try handle.seekToEnd()
+            try handle.write(contentsOf: line)
+        } catch {
+            throw TrainingError.run("\(metrics.path) can't be written: \(error)")
+        }
+    }
+}
+
+/// The hash of a checkpoint's tensors, by which a resumed run recognises its frozen base: 64-bit FNV-1a over names, shapes and
+/// the values' bits, a value at a time. It notices mistakes, not forgery.
+public func contentHash(_ tensors: [String: HostTensor]) -> String {
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    func add(_ value: UInt64) { hash = (hash ^ value) &* 0x100_0000_01b3 }
+    for (name, tensor) in tensors.sorted(by: { $0.key < $1.key }) {
+        for byte in name.utf8 { add(UInt64(byte)) }
+        for size in tensor.shape { add(UInt64(size)) }
+        for value in tensor.values { add(UInt64(value.bitPattern)) }
+    }
+    return String(hash, radix: 16)
+}

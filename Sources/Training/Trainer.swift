@@ -1,0 +1,230 @@
+import Adapters
+import Checkpoints
+import Datasets
+import Foundation
+import TensorCore
+import VisionModels
+
+/// Trains a model's parameters on a split, epoch by epoch, and keeps nothing that a saved state doesn't hold: the order of the
+/// images, the paths and the dropped branches of every step are functions of the seed and the step, so a run that goes
+/// on from a state computes what it would have computed.
+public final class Trainer {
+    /// What happens, for whoever reports it.
+    public enum Event {
+        /// A step is done. `loss` is the batch's mean; `imagesPerSecond` is over the steps since the last event of the epoch.
+        case step(Progress)
+        /// An epoch is done: its mean training loss.
+        case epoch(Int, loss: Double, learningRate: Double)
+        /// The validation split was scored after an epoch.
+        case validation(Int, EvaluationResult, isBest: Bool)
+    }
+
+    /// Where a run stands after a step.
+    public struct Progress: Sendable {
+        /// From 0.
+        public let epoch: Int
+        /// Steps done in all.
+        public let step: Int
+        /// Steps of the whole run.
+        public let stepCount: Int
+        /// The batch's mean cross-entropy.
+        public let loss: Double
+        /// η of the step.
+        public let learningRate: Double
+        /// Images trained on per second of this process's training.
+        public let imagesPerSecond: Double
+        /// What is left at that rate.
+        public let secondsLeft: Double
+    }
+
+    /// The model in training.
+    public let model: VisionTransformer
+    /// The settings.
+    public let options: TrainingOptions
+    /// Which paths the steps take.
+    public let paths: PathChoice
+    /// Where the run stands.
+    public private(set) var state = TrainingState()
+
+    private let optimizer: AdamW
+    private let training: PreparedImages
+    private let validation: PreparedImages?
+
+    /// A run at its beginning. Takes the memory of its steps. Throws `BackendError.outOfMemory`.
+    public init(
+        _ model: VisionTransformer, _ options: TrainingOptions, paths: PathChoice,
+        training: PreparedImages, validation: PreparedImages?
+    ) throws {
+        self.model = model
+        self.options = options
+        self.paths = paths
+        self.training = training
+        self.validation = validation
+        optimizer = AdamW(model.store, mode: options.adamw, on: model.backend)
+        _ = try model.plan(batch: batchSize, isForTraining: true)
+    }
+
+    /// Images in a step: a training set smaller than a batch is one batch.
+    private var batchSize: Int { min(options.batchSize, training.source.count) }
+
+    /// Steps in an epoch.
+    public var stepsPerEpoch: Int {
+        let count = training.source.count
+        return options.dropLast ? count / batchSize : (count + batchSize - 1) / batchSize
+    }
+
+    /// Trains until the end or until `shouldStop` says so after a step. Returns whether it reached the end. `save` is called
+    /// with the run's state after every epoch and at a stop; `isBest` marks the best validation so far.
+    ///
+    /// Throws `TrainingError.notANumber` before the broken step changes anything, and `DatasetError`.
+    public func run(
+        onEvent: (Event) throws -> Void, save: (_ isBest: Bool) throws -> Void, shouldStop: () -> Bool
+    ) throws -> Bool {
+        var clock = StepClock()
+        while state.epoch < options.epochs {
+            let epoch = state.epoch
+            let rate = options.schedule.learningRate(inEpoch: epoch)
+            training.loader.start(Array(batches(ofEpoch: epoch).dropFirst(state.stepInEpoch)))
+            clock.start()
+            while let batch = try training.loader.next() {
+                let loss = try step(batch, rate: rate)
+                state.step += 1
+                state.stepInEpoch += 1
+                state.epochLoss += loss
+                clock.add(images: batch.count)
+                let stepsLeft = options.epochs * stepsPerEpoch - state.step
+                try onEvent(
+                    .step(
+                        Progress(
+                            epoch: epoch, step: state.step, stepCount: options.epochs * stepsPerEpoch,
+                            loss: loss, learningRate: rate, imagesPerSecond: clock.imagesPerSecond,
+                            secondsLeft: Double(stepsLeft * batchSize) / clock.imagesPerSecond)))
+                if shouldStop(), state.stepInEpoch < stepsPerEpoch {
+                    try save(false)
+                    return false
+                }
+            }
+            try onEvent(.epoch(epoch, loss: state.epochLoss / Double(stepsPerEpoch), learningRate: rate))
+            state.epoch += 1
+            state.stepInEpoch = 0
+            state.epochLoss = 0
+            let isBest = try validateIfDue(epoch, onEvent)
+            try save(isBest)
+            if shouldStop(), state.epoch < options.epochs { return false }
+        }
+        return true
+    }
+
+    /// Scores the validation split when its turn has come. Without one, the latest state is the best.
+    private func validateIfDue(_ epoch: Int, _ onEvent: (Event) throws -> Void) throws -> Bool {
+        guard let validation else { return true }
+        guard (epoch + 1) % options.validateEvery == 0 || epoch + 1 == options.epochs else { return false }
+        let result = try evaluate(
+            model, paths: paths.readingPaths(model: model), on: validation, batchSize: batchSize,
+            isForTraining: true)
+        let isBest = state.bestAccuracy.map { result.accuracy > $0 } ?? true
+        if isBest {
+            state.bestAccuracy = result.accuracy
+            state.bestEpoch = epoch
+        }
+        state.lastAccuracy = result.accuracy
+        try onEvent(.validation(epoch, result, isBest: isBest))
+        return isBest
+    }
+
+    /// One step on a batch; returns its mean loss.
+    private func step(_ batch: Batch, rate: Double) throws -> Double {
+        let backend = model.backend
+        let plan = try model.plan(batch: batch.count, isForTraining: true)
+        let stepPaths = paths.paths(atStep: state.step, seed: options.seed, model: model)
+        batch.upload(to: plan, on: backend)
+        let dropsBranches = options.dropPath > 0
+        if dropsBranches { drawBranchScales(plan) }
+        model.store.clearGradients()
+        model.forward(plan, paths: stepPaths, dropsBranches: dropsBranches)
+        model.loss(plan)
+        let losses = backend.values(plan.losses)
+        let loss = losses.reduce(0) { $0 + Double($1) } / Double(losses.count)
+        guard loss.isFinite else {
+            throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
+        }
+        model.backward(plan, paths: stepPaths, dropsBranches: dropsBranches)
+        optimizer.step(
+            AdamWSettings(learningRate: rate, weightDecay: options.weightDecay),
+            onPath: model.trainedNames(stepPaths))
+        return loss
+    }
+
+    /// Stochastic depth, per sample: a branch of block l is dropped with probability p · l / (L − 1), and what stays is
+    /// scaled by 1 / (1 − p). Source: timm 0.6.5, `drop_path`.
+    private func drawBranchScales(_ plan: ViTPlan) {
+        let depth = model.configuration.depth
+        var random = Random(options.seed, "drop-path", state.step)
+        for (branch, scales) in plan.branchScales.enumerated() {
+            let keep = 1 - options.dropPath * Double(branch / 2) / Double(max(depth - 1, 1))
+            let values = (0..<plan.batch).map { _ in
+                random.uniform() < keep ? Float(1 / keep) : 0
+            }
+            model.backend.upload(scales, values)
+        }
+    }
+
+    private func batches(ofEpoch epoch: Int) -> [[Int]] {
+        var random = Random(options.seed, "order", epoch)
+        let order = (0..<training.source.count).shuffled(using: &random)
+        return (0..<stepsPerEpoch).map {
+            Array(order[$0 * batchSize..<min(($0 + 1) * batchSize, order.count)])
+        }
+    }
+
+    // MARK: State
+
+    /// Everything that a resumed run needs: values, moments, step counts, and where the run stands.
+    public func snapshot() -> TrainingSnapshot {
+        let store = model.store
+        var state = state
+        state.stepCounts = Dictionary(
+            uniqueKeysWithValues: zip(store.segments.map(\.name), optimizer.stepCounts))
+        return TrainingSnapshot(
+            state: state, values: store.unpack(store.values),
+            firstMoments: store.unpack(store.firstMoments), secondMoments: store.unpack(store.secondMoments))
+    }
+
+    /// Goes on from a snapshot. Throws `TrainingError.run` when its tensors aren't this model's.
+    public func restore(_ snapshot: TrainingSnapshot) throws {
+        let store = model.store
+        for segment in store.segments {
+            for tensors in [snapshot.values, snapshot.firstMoments, snapshot.secondMoments]
+            where tensors[segment.name]?.shape != segment.shape {
+                throw TrainingError.run(
+                    "the saved state has \(segment.name) as \(tensors[segment.name]?.shape ?? []), "
+                        + "this run as \(segment.shape); it belongs to another run")
+            }
+        }
+        store.pack(store.values, snapshot.values)
+        store.pack(store.firstMoments, snapshot.firstMoments)
+        store.pack(store.secondMoments, snapshot.secondMoments)
+        optimizer.stepCounts = store.segments.map { snapshot.state.stepCounts[$0.name] ?? 0 }
+        state = snapshot.state
+    }
+}
+
+/// Measures training alone: neither validation nor saving counts.
+private struct StepClock {
+    private var images = 0
+    private var seconds = 0.0
+    private var last = ContinuousClock.now
+
+    mutating func start() { last = .now }
+
+    mutating func add(images count: Int) {
+        let now = ContinuousClock.now
+        let elapsed = last.duration(to: now).components
+        seconds += Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
+        last = now
+        images += count
+    }
+
+
+    var imagesPerSecond: Double { Double(images) / max(seconds, 1e-9) }
+}

@@ -1,0 +1,165 @@
+import Adapters
+import Foundation
+
+/// Every setting of a training run, with the original's defaults. The coding keys are the command line's flags, so a run's
+/// `config.yaml` is its command line written down.
+///
+/// Source: ViT-Slim/GLoRA/supernet.py.
+public struct TrainingOptions: Codable, Equatable, Sendable {
+    /// The pretrained checkpoint: a file or folder.
+    public var model = ""
+    /// The data set's folder.
+    public var data = ""
+    /// Attention heads, for a checkpoint that doesn't say.
+    public var heads: Int?
+    /// The input size in pixels; nil for the checkpoint's own.
+    public var imageSize: Int?
+    /// How pixels are normalised.
+    public var normalize = Normalization.model
+    /// How an image is brought to the input size.
+    public var crop = Crop.squash
+    /// The shorter side before a centre crop; nil for 8/7 of the input size (256 for 224).
+    public var resizeTo: Int?
+    /// The split that is trained on.
+    public var trainSplit = "train800"
+    /// `supernet`, `full`, `none`, or a path file.
+    public var path = "supernet"
+    /// The ranks that lowRank may mean.
+    public var ranks = [4]
+    /// The Linears with support tensors.
+    public var linears = SearchSpace.Site.allCases
+    /// The forms of A.
+    public var formsA: [SearchSpace.FormName] = [.lowRank, .vector, .constant, .none]
+    /// The forms of B.
+    public var formsB: [SearchSpace.FormName] = [.lowRank, .vector, .constant, .none]
+    /// The forms of C.
+    public var formsC: [SearchSpace.FormName] = [.lowRank, .vector, .none]
+    /// The forms of D.
+    public var formsD: [SearchSpace.FormName] = [.constant, .none, .vector]
+    /// The forms of E.
+    public var formsE: [SearchSpace.FormName] = [.constant, .none, .vector]
+    /// AdamW's learning rate after the warm-up.
+    public var learningRate = 1e-4
+    /// AdamW's decoupled weight decay, on every trained tensor.
+    public var weightDecay = 1e-4
+    /// What AdamW does to tensors off the path.
+    public var adamw = AdamW.Mode.dense
+    /// Images in a step.
+    public var batchSize = 64
+    /// Whether the last, smaller batch of an epoch is left out.
+    public var dropLast = true
+    /// Passes over the training split.
+    public var epochs = 500
+    /// Epochs of linear warm-up.
+    public var warmupEpochs = 10
+    /// The rate of the warm-up's first epoch.
+    public var warmupLearningRate = 1e-6
+    /// The rate that the cosine ends at.
+    public var minimumLearningRate = 1e-5
+    /// Drop-path's probability in the last block; it grows linearly from 0.
+    public var dropPath = 0.1
+    /// The seed of every draw.
+    public var seed = 42
+    /// Epochs between validations; the last epoch is always validated.
+    public var validateEvery = 10
+
+    /// The original's settings.
+    public init() {}
+
+    /// How the pixels of an image become numbers.
+    public enum Normalization: String, Codable, CaseIterable, Sendable {
+        /// Mean and deviation of the checkpoint's own configuration.
+        case model
+        /// Mean (0.485, 0.456, 0.406), deviation (0.229, 0.224, 0.225).
+        case imagenet
+        /// Mean and deviation 0.5.
+        case inception
+        /// 0…1 as it is.
+        case none
+    }
+
+    /// How an image is brought to the model's square.
+    public enum Crop: String, Codable, CaseIterable, Sendable {
+        /// Resized whatever its proportions, as VTAB-1K does.
+        case squash
+        /// The shorter side resized, the centre cut out.
+        case center
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case model, data, heads, normalize, crop, path, ranks, linears, adamw, epochs, seed
+        case imageSize = "image-size"
+        case resizeTo = "resize-to"
+        case trainSplit = "train-split"
+        case formsA = "forms-a"
+        case formsB = "forms-b"
+        case formsC = "forms-c"
+        case formsD = "forms-d"
+        case formsE = "forms-e"
+        case learningRate = "lr"
+        case weightDecay = "weight-decay"
+        case batchSize = "batch-size"
+        case dropLast = "drop-last"
+        case warmupEpochs = "warmup-epochs"
+        case warmupLearningRate = "warmup-lr"
+        case minimumLearningRate = "min-lr"
+        case dropPath = "drop-path"
+        case validateEvery = "validate-every"
+    }
+
+    /// The search space that the forms, ranks and Linears make. Throws `FormError`.
+    public func searchSpace() throws -> SearchSpace {
+        try SearchSpace(
+            a: formsA, b: formsB, c: formsC, d: formsD, e: formsE, ranks: ranks, sites: linears)
+    }
+
+    /// The learning rate by epoch.
+    public var schedule: CosineSchedule {
+        var schedule = CosineSchedule(
+            learningRate: learningRate, epochs: epochs, warmupEpochs: warmupEpochs)
+        schedule.warmupLearningRate = warmupLearningRate
+        schedule.minimumLearningRate = minimumLearningRate
+        return schedule
+    }
+
+    /// Throws `TrainingError.settings` for a number that can't be meant, with the flag's name and what it may be.
+    public func validate() throws {
+        func check(_ holds: Bool, _ sentence: String) throws {
+            if !holds { throw TrainingError.settings(sentence) }
+        }
+        try check(epochs > 0, "--epochs must be at least 1, not \(epochs)")
+        try check(batchSize > 0, "--batch-size must be at least 1, not \(batchSize)")
+        try check(
+            learningRate >= 0 && learningRate.isFinite, "--lr must be a number from 0 on, not \(learningRate)")
+        try check(
+            weightDecay >= 0 && weightDecay.isFinite,
+            "--weight-decay must be a number from 0 on, not \(weightDecay)")
+        try check(warmupEpochs >= 0, "--warmup-epochs must be 0 or more, not \(warmupEpochs)")
+        try check((0..<1).contains(dropPath), "--drop-path must be at least 0 and below 1, not \(dropPath)")
+        try check(validateEvery > 0, "--validate-every must be at least 1, not \(validateEvery)")
+        try check(
+            imageSize.map { (1...16384).contains($0) } ?? true,
+            "--image-size must be from 1 to 16384")
+        _ = try searchSpace()
+    }
+}
+
+/// What ends a run early. Each message says what, where, and what to do.
+public enum TrainingError: Error, CustomStringConvertible, Equatable {
+    /// A setting that can't be meant.
+    case settings(String)
+    /// The loss stopped being a number.
+    case notANumber(step: Int, run: String)
+    /// A run folder that isn't one, is in the way, or doesn't fit.
+    case run(String)
+
+    /// One sentence.
+    public var description: String {
+        switch self {
+        case .settings(let message), .run(let message): message
+        case .notANumber(let step, let run):
+            "the loss is not a number at step \(step); the last good checkpoint is kept in \(run). "
+                + "Try a lower --lr."
+        }
+    }
+}

@@ -1,0 +1,85 @@
+import Checkpoints
+import Foundation
+import TensorCore
+
+/// Where a run stands. With the tensors beside it, all that an exact resume needs: draws are functions of seed and step.
+public struct TrainingState: Codable, Equatable, Sendable {
+    /// The file format; a reader refuses another.
+    public var formatVersion = 1
+    /// The epoch under way, from 0.
+    public var epoch = 0
+    /// Steps done in that epoch.
+    public var stepInEpoch = 0
+    /// Steps done in all.
+    public var step = 0
+    /// The sum of that epoch's batch losses.
+    public var epochLoss = 0.0
+    /// The best validation accuracy so far, and the epoch after which it was measured.
+    public var bestAccuracy: Double?
+    /// See `bestAccuracy`.
+    public var bestEpoch: Int?
+    /// The latest validation accuracy.
+    public var lastAccuracy: Double?
+    /// AdamW's steps for each tensor.
+    public var stepCounts: [String: Int] = [:]
+
+    /// A run's beginning.
+    public init() {}
+}
+
+/// A run's state with its tensors, as `last.safetensors` and `best.safetensors` hold them: the values under their names, the
+/// moments under `moment1.` and `moment2.`, the state as JSON in the metadata.
+public struct TrainingSnapshot: Equatable, Sendable {
+    /// Where the run stood.
+    public var state: TrainingState
+    /// The trained tensors by name.
+    public var values: [String: HostTensor]
+    /// AdamW's m and v by name.
+    public var firstMoments, secondMoments: [String: HostTensor]
+
+    /// A snapshot of these parts.
+    public init(
+        state: TrainingState, values: [String: HostTensor], firstMoments: [String: HostTensor],
+        secondMoments: [String: HostTensor]
+    ) {
+        self.state = state
+        self.values = values
+        self.firstMoments = firstMoments
+        self.secondMoments = secondMoments
+    }
+
+    /// Writes the snapshot, whole or not at all. Throws `CheckpointError`.
+    public func write(to url: URL) throws {
+        var tensors = values
+        for (name, tensor) in firstMoments { tensors["moment1." + name] = tensor }
+        for (name, tensor) in secondMoments { tensors["moment2." + name] = tensor }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .sortedKeys
+        try writeSafetensors(
+            tensors, to: url,
+            metadata: ["glora_state": String(decoding: try encoder.encode(state), as: UTF8.self)])
+    }
+
+    /// Reads what `write` wrote. Throws `CheckpointError`, and `TrainingError.run` when it is no such file.
+    public init(contentsOf url: URL) throws {
+        let file = try SafetensorsFile(url)
+        guard let json = file.metadata["glora_state"],
+            let state = try? JSONDecoder().decode(TrainingState.self, from: Data(json.utf8))
+        else { throw TrainingError.run("\(url.path) holds no training state of this program") }
+        guard state.formatVersion == TrainingState().formatVersion else {
+            throw TrainingError.run(
+                "\(url.path) has format version \(state.formatVersion); this program reads version 1")
+        }
+        self.init(state: state, values: [:], firstMoments: [:], secondMoments: [:])
+        for name in file.names {
+            let tensor = try file.tensor(name)
+            if name.hasPrefix("moment1.") {
+                firstMoments[String(name.dropFirst(8))] = tensor
+            } else if name.hasPrefix("moment2.") {
+                secondMoments[String(name.dropFirst(8))] = tensor
+            } else {
+                values[name] = tensor
+            }
+        }
+    }
+}

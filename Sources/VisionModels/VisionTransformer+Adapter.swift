@@ -1,0 +1,69 @@
+import Adapters
+import Checkpoints
+import TensorCore
+
+extension VisionTransformer {
+    /// The trained tensors on `paths` as an adapter that can be saved: each layer that has support tensors, and the head.
+    public func adapter(paths: [GLoRAPath]) -> GLoRAAdapter {
+        let values = store.unpack(store.values)
+        var layers: [String: GLoRAAdapter.Layer] = [:]
+        var rank = 1
+        for (linear, path) in zip(linears, paths) where linear.support != nil {
+            var tensors: [String: HostTensor] = [:]
+            for name in ["Ad", "Au", "Bd", "Bu", "Cd", "Cu", "D", "E"] {
+                tensors[name] = values["\(linear.name).\(name)"]
+            }
+            rank = tensors["Au"]?.shape[0] ?? rank
+            layers[linear.name] = GLoRAAdapter.Layer(path: path, tensors: tensors)
+        }
+        return GLoRAAdapter(
+            rank: rank, layers: layers,
+            head: ["head.weight": values["head.weight"]!, "head.bias": values["head.bias"]!])
+    }
+
+    /// The model of `checkpoint` with an adapter's tensors, and the paths that it is read at. Layers that the adapter doesn't
+    /// name stay as they are. Throws `CheckpointError` when a tensor's shape doesn't fit the model, and
+    /// `BackendError.outOfMemory`.
+    public static func applying(
+        _ adapter: GLoRAAdapter, to checkpoint: ViTCheckpoint, on backend: any Backend
+    ) throws -> (model: VisionTransformer, paths: [GLoRAPath]) {
+        let names = linearNames(depth: checkpoint.configuration.depth)
+        for name in adapter.layers.keys.sorted() where !names.contains(name) {
+            throw CheckpointError(
+                "the adapter has a layer '\(name)', the model has \(names[0]) … \(names.last ?? ""); "
+                    + "it belongs to another model")
+        }
+        let classCount =
+            adapter.head["head.weight"]?.shape[0] ?? checkpoint.configuration.classCount
+        guard classCount > 0 else {
+            throw CheckpointError("neither the adapter nor the model has a head; train one first")
+        }
+        let model = try VisionTransformer(
+            checkpoint, classCount: classCount,
+            trained: .adapters(rank: adapter.rank, sites: SearchSpace.Site.allCases), seed: 0,
+            head: adapter.head.isEmpty ? checkpoint.head : adapter.head, on: backend)
+        var values = model.store.unpack(model.store.values)
+        func set(_ name: String, _ tensor: HostTensor) throws {
+            guard let expected = values[name]?.shape, expected == tensor.shape else {
+                throw CheckpointError(
+                    "the adapter's \(name) is \(tensor.shape), the model's \(values[name]?.shape ?? []); "
+                        + "it belongs to another model")
+            }
+            values[name] = tensor
+        }
+        for (layer, content) in adapter.layers {
+            for (name, tensor) in content.tensors { try set("\(layer).\(name)", tensor) }
+        }
+        for (name, tensor) in adapter.head { try set(name, tensor) }
+        model.store.pack(model.store.values, values)
+        return (model, names.map { adapter.layers[$0]?.path ?? .none })
+    }
+}
+
+extension ViTCheckpoint {
+    /// The checkpoint's own head, `head.weight` [K, D] and `head.bias` [K]; nil without one.
+    public var head: [String: HostTensor]? {
+        guard let weight = tensors["head.weight"], let bias = tensors["head.bias"] else { return nil }
+        return ["head.weight": weight, "head.bias": bias]
+    }
+}

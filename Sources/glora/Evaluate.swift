@@ -1,0 +1,108 @@
+import ArgumentParser
+import Checkpoints
+import Datasets
+import Foundation
+import Training
+
+extension ReadyModel.State: ExpressibleByArgument {}
+
+/// `--run`, or `--model` with or without `--adapter`: which model a command reads.
+struct ModelFlags: ParsableArguments {
+    @Option(help: "A run's folder.")
+    var run: String?
+    @Option(help: "best (by validation) or last: which of the run's states.")
+    var checkpoint = ReadyModel.State.best
+    @Option(help: "Read the run at another path: full, none, or a JSON file.")
+    var path: String?
+    @Option(help: "A checkpoint, instead of a run.")
+    var model: String?
+    @Option(help: "A PEFT GLoRA adapter's folder, on top of --model.")
+    var adapter: String?
+    @OptionGroup var input: InputFlags
+
+    mutating func validate() throws {
+        guard (run == nil) != (model == nil) else {
+            throw ValidationError("give either --run or --model")
+        }
+        if adapter != nil, model == nil { throw ValidationError("--adapter needs the --model that it belongs to") }
+    }
+
+    func open(_ device: DeviceFlags, _ console: Console) throws -> ReadyModel {
+        let backend = try device.backend(console)
+        let ready: ReadyModel
+        if let run {
+            ready = try ReadyModel(
+                run: RunDirectory(URL(fileURLWithPath: run)), state: checkpoint, path: path, on: backend)
+        } else {
+            var options = TrainingOptions()
+            options.model = model ?? ""
+            input.apply(to: &options)
+            ready = try ReadyModel(options, adapter: adapter.map { URL(fileURLWithPath: $0) }, on: backend)
+        }
+        for note in ready.notes { console.note(note) }
+        return ready
+    }
+}
+
+struct Evaluate: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "eval",
+        abstract: "Score a run, a checkpoint or an adapter on a split.",
+        discussion: """
+            Example:
+              glora eval --run runs/a --data task --split test
+              glora eval --model merged.safetensors --data task --split test --json
+            """)
+
+    @OptionGroup var source: ModelFlags
+    @Option(help: "The data set (default: the run's own).")
+    var data: String?
+    @Option(help: "val, test, or another split of the data set.")
+    var split = "test"
+    @Option(help: "Images at a time.")
+    var batchSize = 64
+    @OptionGroup var device: DeviceFlags
+    @OptionGroup var common: CommonFlags
+
+    struct Result: Encodable {
+        let accuracy: Double
+        let loss: Double
+        let count: Int
+        let correct: Int
+        let split: String
+    }
+
+    mutating func validate() throws {
+        if batchSize < 1 { throw ValidationError("--batch-size must be at least 1, not \(batchSize)") }
+        if data == nil, source.run == nil { throw ValidationError("--data is missing: the folder of labelled images") }
+    }
+
+    func run() throws {
+        let console = common.console
+        let ready = try source.open(device, console)
+        let task = try TaskFolder.open(URL(fileURLWithPath: data ?? ready.options.data))
+        let images = try task.split(split)
+        try task.checkClassCount(of: ready.model.configuration)
+        let result = try evaluate(
+            ready.model, paths: ready.paths, on: try ready.prepare(images),
+            batchSize: min(batchSize, images.count))
+        console.say(
+            "\(images.name): accuracy \((100 * result.accuracy).fixed(2)) % "
+                + "(\(result.correct) of \(result.count)), loss \(result.loss.fixed(4))")
+        try console.result(
+            Result(
+                accuracy: result.accuracy, loss: result.loss, count: result.count, correct: result.correct,
+                split: split))
+    }
+}
+
+extension TaskFolder {
+    /// Throws when labels of this task don't fit the model's head.
+    func checkClassCount(of model: ViTConfiguration) throws {
+        guard classCount <= model.classCount else {
+            throw DatasetError(
+                "\(url.path) has \(classCount) classes, the model's head \(model.classCount); use the data that the head was trained for."
+            )
+        }
+    }
+}

@@ -1,0 +1,71 @@
+import ArgumentParser
+import Foundation
+import Yams
+
+@main
+struct Glora: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "glora",
+        abstract: "Fine-tunes vision transformers with GLoRA on any OpenCL device or the CPU.",
+        discussion: """
+            Example:
+              glora train --model vit_base_patch16_224 --data vtab-1k/cifar --run runs/cifar
+              glora eval --run runs/cifar --data vtab-1k/cifar --split test
+              glora merge --run runs/cifar --output cifar.safetensors
+            """,
+        version: "0.1.0",
+        subcommands: [
+            Train.self, Evaluate.self, Merge.self, Devices.self, Selftest.self, Pretrain.self, Demo.self,
+        ])
+
+    /// Parses the command line, with the settings of a `--config` file put before its flags so that the flags win.
+    static func main() {
+        do {
+            let arguments = try expandConfig(Array(CommandLine.arguments.dropFirst()))
+            var command = try parseAsRoot(arguments)
+            try command.run()
+        } catch {
+            exit(withError: error)
+        }
+    }
+
+    /// `--config FILE`: the file's `key: value` pairs as `--key value`, right after the subcommand.
+    static func expandConfig(_ arguments: [String]) throws -> [String] {
+        guard let index = arguments.firstIndex(where: { $0 == "--config" || $0.hasPrefix("--config=") }) else {
+            return arguments
+        }
+        let isJoined = arguments[index] != "--config"
+        guard isJoined || index + 1 < arguments.count else {
+            throw ValidationError("--config needs a YAML file")
+        }
+        let file = isJoined ? String(arguments[index].dropFirst(9)) : arguments[index + 1]
+        var rest = arguments
+        rest.removeSubrange(index...(isJoined ? index : index + 1))
+        let flags = try configFlags(file)
+        return Array(rest.prefix(1)) + flags + Array(rest.dropFirst())
+    }
+
+    private static func configFlags(_ file: String) throws -> [String] {
+        guard let text = try? String(contentsOfFile: file, encoding: .utf8) else {
+            throw ValidationError("--config \(file) can't be read")
+        }
+        let node: Node?
+        do { node = try Yams.compose(yaml: text) } catch {
+            throw ValidationError("\(file) is not YAML: \(error)")
+        }
+        guard let mapping = node?.mapping else {
+            throw ValidationError("\(file) must hold lines such as 'lr: 0.001'")
+        }
+        // A run's config.yaml keeps the settings under `options`, beside its hashes.
+        let settings = mapping["options"]?.mapping ?? mapping
+        return try settings.flatMap { key, value -> [String] in
+            guard let key = key.string else { throw ValidationError("\(file): a key is not a word") }
+            if let isOn = value.bool { return [isOn ? "--\(key)" : "--no-\(key)"] }
+            if let list = value.sequence {
+                return ["--\(key)=" + list.map { $0.string ?? "" }.joined(separator: ",")]
+            }
+            guard let word = value.string else { throw ValidationError("\(file): '\(key)' is not a value") }
+            return ["--\(key)=\(word)"]
+        }
+    }
+}

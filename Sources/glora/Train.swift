@@ -1,0 +1,158 @@
+import ArgumentParser
+import Checkpoints
+import Datasets
+import Foundation
+import TensorCore
+import Training
+import VisionModels
+import Yams
+
+struct Train: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Fine-tune a pretrained ViT on a folder of labelled images.",
+        discussion: """
+            Without further flags this trains the original's supernet. --path full trains the richest path alone,
+            --path none is the linear probe. A YAML file of these flags is read by --config FILE; flags override it.
+
+            Example:
+              glora train --model vit --data task --run runs/a --path full --epochs 50 --warmup-epochs 5 --lr 1e-3
+              glora train --run runs/a --resume
+            """)
+
+    @OptionGroup var training: TrainingFlags
+    @Option(help: "The run's folder: settings, metrics, checkpoints and adapter.")
+    var run: String
+    @Flag(help: "Go on exactly where the run in --run stopped, with its own settings.")
+    var resume = false
+    @Option(help: "A YAML file of these flags.")
+    var config: String?
+    @OptionGroup var device: DeviceFlags
+    @OptionGroup var common: CommonFlags
+
+    func run() throws {
+        let console = common.console
+        let directory = RunDirectory(URL(fileURLWithPath: run))
+        let options = try resume ? savedOptions(directory) : training.options
+        if options.model.isEmpty { throw ValidationError("--model is missing: the pretrained ViT to start from") }
+        if options.data.isEmpty { throw ValidationError("--data is missing: the folder of labelled images") }
+        do { try options.validate() } catch { throw ValidationError("\(error)") }
+        let task = try TaskFolder.open(URL(fileURLWithPath: options.data))
+        let trainingSplit = try task.split(options.trainSplit)
+        let validationSplit = try task.validationSplit()
+        let checkpoint = try options.loadCheckpoint()
+        for note in checkpoint.notes { console.note(note) }
+        let backend = try device.backend(console)
+        let tuning = try FineTuning(
+            options, checkpoint: checkpoint, training: trainingSplit, validation: validationSplit,
+            in: directory, resumes: resume, on: backend)
+        let result = try RunReporter(tuning, directory, console).train()
+        try console.result(result)
+        if !result.finished { throw ExitCode(130) }
+    }
+
+    /// The settings of the run that is to go on. A flag that says otherwise is an error: the result would be neither run.
+    private func savedOptions(_ directory: RunDirectory) throws -> TrainingOptions {
+        let saved = try directory.configuration().options
+        let (mine, theirs) = (try keyed(training.options), try keyed(saved))
+        for argument in CommandLine.arguments where argument.hasPrefix("--") {
+            var flag = String(argument.dropFirst(2).prefix { $0 != "=" })
+            if flag.hasPrefix("no-") { flag.removeFirst(3) }
+            guard let value = mine[flag], value != theirs[flag] else { continue }
+            throw ValidationError(
+                "--\(flag) differs from the run's own setting in \(directory.url.path)/config.yaml; "
+                    + "leave it out, or start another --run")
+        }
+        return saved
+    }
+
+    private func keyed(_ options: TrainingOptions) throws -> [String: Node] {
+        let node = try Yams.compose(yaml: try YAMLEncoder().encode(options))
+        return Dictionary(
+            uniqueKeysWithValues: (node?.mapping ?? [:]).compactMap { key, value in
+                key.string.map { ($0, value) }
+            })
+    }
+}
+
+/// Runs a fine-tuning while telling the console how it goes.
+struct RunReporter {
+    /// What `glora train --json` prints.
+    struct Result: Encodable {
+        let run: String
+        let finished: Bool
+        let epochs: Int
+        let steps: Int
+        let lastLoss: Double?
+        let valAccuracy: Double?
+        let bestValAccuracy: Double?
+        let adapterParameters: Int
+        let headParameters: Int
+        let seconds: Double
+        let imagesPerSecond: Double?
+    }
+
+    private let tuning: FineTuning
+    private let directory: RunDirectory
+    private let console: Console
+
+    init(_ tuning: FineTuning, _ directory: RunDirectory, _ console: Console) {
+        self.tuning = tuning
+        self.directory = directory
+        self.console = console
+    }
+
+    func train() throws -> Result {
+        let model = tuning.model
+        let trainedCount = model.parameterCount(tuning.readingPaths)
+        console.say(
+            "trainable parameters: \(trainedCount.grouped) in the adapter, "
+                + "\(model.headParameterCount.grouped) in the head")
+        if tuning.trainer.state.step > 0 { console.say("resuming after step \(tuning.trainer.state.step)") }
+        Interrupt.install()
+        let start = Date()
+        var lastStep: Trainer.Progress?
+        var lastMilestone = Date()
+        let finished = try tuning.run(
+            onEvent: { event in
+                switch event {
+                case .step(let progress):
+                    lastStep = progress
+                    console.progress(line(progress))
+                case .epoch(let epoch, let loss, let rate):
+                    // Every epoch on short runs; at most a line every ten seconds on long ones.
+                    let isDue = -lastMilestone.timeIntervalSinceNow > 10 || tuning.options.epochs <= 20
+                    guard isDue, let lastStep else { return }
+                    lastMilestone = Date()
+                    console.endProgress()
+                    console.say(
+                        "epoch \(epoch + 1)/\(tuning.options.epochs)  loss \(loss.fixed(4))  "
+                            + "lr \(String(format: "%.2e", rate))  "
+                            + "\(lastStep.imagesPerSecond.fixed(1)) img/s  \(lastStep.secondsLeft.duration) left")
+                case .validation(let epoch, let result, let isBest):
+                    console.endProgress()
+                    console.say(
+                        "epoch \(epoch + 1)/\(tuning.options.epochs)  validation accuracy "
+                            + "\((100 * result.accuracy).fixed(2)) %  loss \(result.loss.fixed(4))"
+                            + (isBest ? "  (best so far)" : ""))
+                }
+            }, shouldStop: { Interrupt.wasRequested })
+        console.endProgress()
+        let path = directory.url.path
+        console.say(
+            finished
+                ? "done: \(path)/ holds the last and the best checkpoint, the adapter and metrics.jsonl"
+                : "stopped after step \(tuning.trainer.state.step); go on with: glora train --run \(path) --resume")
+        let state = tuning.trainer.state
+        return Result(
+            run: path, finished: finished, epochs: state.epoch, steps: state.step, lastLoss: lastStep?.loss,
+            valAccuracy: state.lastAccuracy, bestValAccuracy: state.bestAccuracy,
+            adapterParameters: trainedCount, headParameters: model.headParameterCount,
+            seconds: -start.timeIntervalSinceNow, imagesPerSecond: lastStep?.imagesPerSecond)
+    }
+
+    private func line(_ progress: Trainer.Progress) -> String {
+        "epoch \(progress.epoch + 1)/\(tuning.options.epochs)  step \(progress.step)/\(progress.stepCount)  "
+            + "loss \(progress.loss.fixed(4))  \(progress.imagesPerSecond.fixed(1)) img/s  "
+            + "\(progress.secondsLeft.duration) left"
+    }
+}
