@@ -18,8 +18,10 @@ func exponential(_ x: Float) -> Float {
     let r = (x - n * 0.693_359_375) + n * 2.121_944_40e-4  // ln 2 in two parts, the first exact
     // Pairs of terms rather than Horner's chain: a third of the latency, which is what a loop of this waits for.
     let r2 = r * r
-    let p = (5.000_000_120_1e-1 + 1.666_666_545_9e-1 * r)
-        + r2 * ((4.166_579_589_4e-2 + 8.333_451_907_3e-3 * r) + r2 * (1.398_199_950_7e-3 + 1.987_569_150_0e-4 * r))
+    let p =
+        (5.000_000_120_1e-1 + 1.666_666_545_9e-1 * r)
+        + r2
+        * ((4.166_579_589_4e-2 + 8.333_451_907_3e-3 * r) + r2 * (1.398_199_950_7e-3 + 1.987_569_150_0e-4 * r))
     let power = Float(bitPattern: (shifted.bitPattern &<< 23) &+ 0x3f80_0000)
     let value = (p * r2 + r + 1) * power
     return x < -87 ? 0 : value  // a NaN stays one
