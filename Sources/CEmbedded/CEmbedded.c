@@ -1,0 +1,86 @@
+// The table of embedded files. #embed is C23, which Clang 19 and later offer in every mode and warn about.
+#pragma clang diagnostic ignored "-Wc23-extensions"
+
+#include "CEmbedded.h"
+
+static const uint8_t glora_layer_000_pw_i12o20r2_n1_b[] = {
+#embed "Golden/glora_layer/000_pw_i12o20r2_n1_b.safetensors"
+};
+static const uint8_t glora_layer_002_pw_i12o20r2_n7_nb[] = {
+#embed "Golden/glora_layer/002_pw_i12o20r2_n7_nb.safetensors"
+};
+static const uint8_t glora_layer_022_pw_i33o17r8_n1_b[] = {
+#embed "Golden/glora_layer/022_pw_i33o17r8_n1_b.safetensors"
+};
+static const uint8_t glora_layer_034_all_none_i12o20r2_n1_b[] = {
+#embed "Golden/glora_layer/034_all-none_i12o20r2_n1_b.safetensors"
+};
+static const uint8_t glora_layer_035_all_lora_i12o20r2_n7_b[] = {
+#embed "Golden/glora_layer/035_all-lora_i12o20r2_n7_b.safetensors"
+};
+static const uint8_t glora_layer_037_all_vector_i12o20r2_n1_nb[] = {
+#embed "Golden/glora_layer/037_all-vector_i12o20r2_n1_nb.safetensors"
+};
+static const uint8_t glora_layer_038_all_constant_i12o20r2_n7_b[] = {
+#embed "Golden/glora_layer/038_all-constant_i12o20r2_n7_b.safetensors"
+};
+static const uint8_t glora_layer_049_edge_i5o1r3_n3_b[] = {
+#embed "Golden/glora_layer/049_edge_i5o1r3_n3_b.safetensors"
+};
+static const uint8_t glora_layer_050_edge_i5o1r3_n3_nb[] = {
+#embed "Golden/glora_layer/050_edge_i5o1r3_n3_nb.safetensors"
+};
+static const uint8_t glora_layer_051_edge_i1o6r2_n3_b[] = {
+#embed "Golden/glora_layer/051_edge_i1o6r2_n3_b.safetensors"
+};
+static const uint8_t glora_layer_052_edge_i1o6r2_n3_nb[] = {
+#embed "Golden/glora_layer/052_edge_i1o6r2_n3_nb.safetensors"
+};
+static const uint8_t glora_layer_053_init_i12o20r2_n7_b[] = {
+#embed "Golden/glora_layer/053_init_i12o20r2_n7_b.safetensors"
+};
+static const uint8_t search_param_count_mixed[] = {
+#embed "Golden/search/param_count_mixed.json"
+};
+static const uint8_t vit_base[] = {
+#embed "Golden/vit/base.safetensors"
+};
+static const uint8_t vit_fixed_mixed[] = {
+#embed "Golden/vit/fixed_mixed.safetensors"
+};
+static const uint8_t vit_lr_schedule[] = {
+#embed "Golden/vit/lr_schedule.json"
+};
+static const uint8_t vit_traj_random_wellcond_zerograd_in_place[] = {
+#embed "Golden/vit/traj_random_wellcond_zerograd_in_place.safetensors"
+};
+static const uint8_t vit_traj_random_wellcond_zerograd_to_none[] = {
+#embed "Golden/vit/traj_random_wellcond_zerograd_to_none.safetensors"
+};
+
+#define FILE_OF(name, bytes) {name, bytes, sizeof(bytes)}
+
+static const EmbeddedFile files[] = {
+    FILE_OF("Golden/glora_layer/000_pw_i12o20r2_n1_b.safetensors", glora_layer_000_pw_i12o20r2_n1_b),
+    FILE_OF("Golden/glora_layer/002_pw_i12o20r2_n7_nb.safetensors", glora_layer_002_pw_i12o20r2_n7_nb),
+    FILE_OF("Golden/glora_layer/022_pw_i33o17r8_n1_b.safetensors", glora_layer_022_pw_i33o17r8_n1_b),
+    FILE_OF("Golden/glora_layer/034_all-none_i12o20r2_n1_b.safetensors", glora_layer_034_all_none_i12o20r2_n1_b),
+    FILE_OF("Golden/glora_layer/035_all-lora_i12o20r2_n7_b.safetensors", glora_layer_035_all_lora_i12o20r2_n7_b),
+    FILE_OF("Golden/glora_layer/037_all-vector_i12o20r2_n1_nb.safetensors", glora_layer_037_all_vector_i12o20r2_n1_nb),
+    FILE_OF("Golden/glora_layer/038_all-constant_i12o20r2_n7_b.safetensors", glora_layer_038_all_constant_i12o20r2_n7_b),
+    FILE_OF("Golden/glora_layer/049_edge_i5o1r3_n3_b.safetensors", glora_layer_049_edge_i5o1r3_n3_b),
+    FILE_OF("Golden/glora_layer/050_edge_i5o1r3_n3_nb.safetensors", glora_layer_050_edge_i5o1r3_n3_nb),
+    FILE_OF("Golden/glora_layer/051_edge_i1o6r2_n3_b.safetensors", glora_layer_051_edge_i1o6r2_n3_b),
+    FILE_OF("Golden/glora_layer/052_edge_i1o6r2_n3_nb.safetensors", glora_layer_052_edge_i1o6r2_n3_nb),
+    FILE_OF("Golden/glora_layer/053_init_i12o20r2_n7_b.safetensors", glora_layer_053_init_i12o20r2_n7_b),
+    FILE_OF("Golden/search/param_count_mixed.json", search_param_count_mixed),
+    FILE_OF("Golden/vit/base.safetensors", vit_base),
+    FILE_OF("Golden/vit/fixed_mixed.safetensors", vit_fixed_mixed),
+    FILE_OF("Golden/vit/lr_schedule.json", vit_lr_schedule),
+    FILE_OF("Golden/vit/traj_random_wellcond_zerograd_in_place.safetensors", vit_traj_random_wellcond_zerograd_in_place),
+    FILE_OF("Golden/vit/traj_random_wellcond_zerograd_to_none.safetensors", vit_traj_random_wellcond_zerograd_to_none),
+};
+
+intptr_t embeddedFileCount(void) { return sizeof(files) / sizeof(files[0]); }
+
+EmbeddedFile embeddedFile(intptr_t index) { return files[index]; }

@@ -1,0 +1,164 @@
+import Checkpoints
+import Foundation
+
+/// What comes out of replaying one golden file.
+public struct GoldenResult: Sendable {
+    /// How the replay ended.
+    public enum Status: Equatable, Sendable {
+        /// Every number is within its bound.
+        case passed
+        /// At least one isn't, or the file can't be replayed: a sentence.
+        case failed(String)
+        /// The file is about a part of the method that this program doesn't compute yet.
+        case notYet
+    }
+
+    /// The file's path inside the suite: `vit/fixed_mixed.safetensors`.
+    public let name: String
+    /// How it ended.
+    public let status: Status
+    /// The number that came closest to its bound, as in `grad.Ad: normalised squared error 2.1e-14, bound 1e-10`; empty where
+    /// there is none.
+    public let detail: String
+}
+
+/// A golden file that doesn't say what a replay needs.
+struct GoldenError: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
+
+/// Holds a backend's numbers against the float64 truth of one golden file and remembers what was worst.
+///
+///     with the authors' float32 beside it:  Σ(a−t)² / Σt²  ≤  max(1e-10, 16 · Σ(o−t)² / Σt²)
+///     without, or where t is zero:          max |a−t|      ≤  max(1e-6 · largest gradient, 4 · stored deviation)
+///
+/// a: ours, t: the truth, o: the authors' float32. A NaN is never within a bound.
+struct Comparison {
+    private var failures: [String] = []
+    private var checkCount = 0
+    private var worst = (ratio: -1.0, text: "")
+
+    /// Records `error`, which passes when it is at most `bound`.
+    mutating func expect(_ name: String, _ measure: String, error: Double, bound: Double) {
+        checkCount += 1
+        let text = "\(name): \(measure) \(brief(error)), bound \(brief(bound))"
+        guard error <= bound else {
+            failures.append(text)
+            return
+        }
+        let ratio = bound > 0 ? error / bound : 0
+        if ratio > worst.ratio { worst = (ratio, text) }
+    }
+
+    /// Records a statement that is true or not; `otherwise` says what is wrong.
+    mutating func expect(_ condition: Bool, otherwise: @autoclosure () -> String) {
+        checkCount += 1
+        if !condition { failures.append(otherwise()) }
+    }
+
+    /// Normalised squared error against the truth; where that is zero, absolute error against `absoluteBound`.
+    mutating func normalised(
+        _ name: String, _ actual: [Float], truth: [Double], official: [Double]? = nil, absoluteBound: Double
+    ) {
+        guard let scale = squaredNorm(truth, name, actual) else { return }
+        guard scale > 0 else { return absolute(name, actual, truth: truth, bound: absoluteBound) }
+        let allowed = official.map { 16 * zip($0, truth).reduce(0) { $0 + square($1.0 - $1.1) } / scale } ?? 0
+        let error = zip(actual, truth).reduce(0) { $0 + square(Double($1.0) - $1.1) } / scale
+        expect(name, "normalised squared error", error: error, bound: max(1e-10, allowed))
+    }
+
+    /// Largest absolute difference from the truth.
+    mutating func absolute(_ name: String, _ actual: [Float], truth: [Double], bound: Double) {
+        guard squaredNorm(truth, name, actual) != nil else { return }
+        var largest = 0.0
+        for (a, t) in zip(actual, truth) {
+            let difference = abs(Double(a) - t)
+            // `max` may drop a NaN; this doesn't.
+            if !(difference <= largest) { largest = difference }
+            if largest.isNaN { break }
+        }
+        expect(name, "absolute error", error: largest, bound: bound)
+    }
+
+    /// Σt², or nil with a failure where the counts differ.
+    private mutating func squaredNorm(_ truth: [Double], _ name: String, _ actual: [Float]) -> Double? {
+        guard truth.count == actual.count else {
+            failures.append("\(name) has \(actual.count) elements, the file \(truth.count)")
+            return nil
+        }
+        return truth.reduce(0) { $0 + square($1) }
+    }
+
+    /// The verdict on the file. Without any check it is a failure: nothing was compared.
+    func result(_ name: String) -> GoldenResult {
+        if failures.isEmpty, checkCount > 0 {
+            let detail = worst.text.isEmpty ? "\(checkCount) comparisons, all equal" : worst.text
+            return GoldenResult(name: name, status: .passed, detail: detail)
+        }
+        var sentence = failures.prefix(3).joined(separator: "; ")
+        if failures.count > 3 { sentence += "; and \(failures.count - 3) more of \(checkCount) comparisons" }
+        if failures.isEmpty { sentence = "the file holds nothing to compare" }
+        return GoldenResult(name: name, status: .failed(sentence), detail: worst.text)
+    }
+}
+
+private func square(_ x: Double) -> Double { x * x }
+
+/// Two significant digits, as in 1.2e-10.
+private func brief(_ x: Double) -> String { String(format: "%.2g", x) }
+
+// MARK: Reading
+
+extension SafetensorsFile {
+    /// The truth and, where it is stored, the authors' float32 of tensor `name`. Throws `CheckpointError`.
+    func truth(_ name: String) throws -> (truth: [Double], official: [Double]?) {
+        (
+            try doubles("\(name).f64"),
+            entries["\(name).f32"] == nil ? nil : try doubles("\(name).f32")
+        )
+    }
+
+    /// The names of all tensors under `prefix`, without it and, where given, without `suffix`.
+    func names(under prefix: String, suffix: String = "") -> [String] {
+        names.filter { $0.hasPrefix(prefix) && $0.hasSuffix(suffix) }
+            .map { String($0.dropFirst(prefix.count).dropLast(suffix.count)) }
+    }
+}
+
+extension JSONValue {
+    /// The member `key` as an integer. Throws `GoldenError`.
+    func integer(_ key: String) throws -> Int {
+        guard let value = self[key]?.integerValue else {
+            throw GoldenError("the description has no number '\(key)'")
+        }
+        return value
+    }
+
+    /// The member `key` as a number. Throws `GoldenError`.
+    func number(_ key: String) throws -> Double {
+        guard let value = self[key]?.numberValue else {
+            throw GoldenError("the description has no number '\(key)'")
+        }
+        return value
+    }
+
+    /// The member `key` as a string. Throws `GoldenError`.
+    func string(_ key: String) throws -> String {
+        guard let value = self[key]?.stringValue else {
+            throw GoldenError("the description has no text '\(key)'")
+        }
+        return value
+    }
+
+    /// The member `key` as a list. Throws `GoldenError`.
+    func array(_ key: String) throws -> [JSONValue] {
+        guard let value = self[key]?.arrayValue else {
+            throw GoldenError("the description has no list '\(key)'")
+        }
+        return value
+    }
+
+    /// The member `key` as a list of strings; empty when it is absent.
+    func strings(_ key: String) -> [String] { self[key]?.arrayValue?.compactMap(\.stringValue) ?? [] }
+}

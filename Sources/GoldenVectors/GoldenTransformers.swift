@@ -1,0 +1,234 @@
+import Adapters
+import Checkpoints
+import Foundation
+import TensorCore
+import VisionModels
+
+/// The frozen model of a set and its batches of images.
+struct GoldenBase {
+    /// The model without a head.
+    let checkpoint: ViTCheckpoint
+    /// The head that it was made with: head.weight [K, D], head.bias [K].
+    let head: [String: HostTensor]
+    /// K.
+    let classCount: Int
+    /// [batches, B, 3, S, S].
+    let images: HostTensor
+    /// [batches, B] flattened.
+    let labels: [Int]
+
+    /// B.
+    var batch: Int { images.shape[1] }
+
+    /// Reads `base.*` and `in.*`. Sizes come from the description's `arch`, the MLP's width from its tensor. Throws
+    /// `CheckpointError` where a tensor doesn't fit.
+    init(_ file: SafetensorsFile, arch: JSONValue?, description: JSONValue) throws {
+        guard let arch else { throw GoldenError("the description has no architecture 'arch'") }
+        var tensors: [String: HostTensor] = [:]
+        for name in file.names(under: "base.") { tensors[name] = try file.tensor("base.\(name)") }
+        let hidden = tensors["blocks.0.mlp.fc1.weight"]?.shape.first
+        var configuration = ViTConfiguration(
+            imageSize: try arch.integer("img"), patchSize: try arch.integer("patch"),
+            width: try arch.integer("dim"),
+            depth: try arch.integer("depth"), heads: try arch.integer("heads"),
+            hiddenWidth: try hidden ?? 4 * arch.integer("dim"), classCount: 0)
+        if let epsilon = (arch["eps"] ?? description["eps"])?.numberValue {
+            configuration.layerNormEpsilon = Float(epsilon)
+        }
+        configuration.qkvBias = tensors["blocks.0.attn.qkv.bias"] != nil
+        classCount = try arch.integer("classes")
+        head = tensors.filter { $0.key.hasPrefix("head.") }
+        checkpoint = try ViTCheckpoint(
+            configuration: configuration, tensors: tensors.filter { !$0.key.hasPrefix("head.") })
+        images = try file.tensor("in.x")
+        labels = try file.integers("in.y")
+        let size = configuration.imageSize
+        guard images.shape.count == 5, Array(images.shape[2...]) == [3, size, size], batch > 0,
+            file.shape(of: "in.y") == Array(images.shape[..<2])
+        else {
+            throw GoldenError("in.x of shape \(images.shape) holds no batches of images of \(size) pixels")
+        }
+        guard labels.allSatisfy((0..<classCount).contains) else {
+            throw GoldenError("in.y holds a label outside 0..<\(classCount)")
+        }
+    }
+
+    /// Puts images and labels of batch `index` into a plan.
+    func load(_ index: Int, into plan: ViTPlan, on backend: any Backend) throws {
+        guard (0..<images.shape[0]).contains(index) else {
+            throw GoldenError("batch \(index) is asked for; the base has \(images.shape[0])")
+        }
+        let count = plan.images.count
+        backend.upload(plan.images, Array(images.values[index * count..<(index + 1) * count]))
+        backend.upload(plan.labels, labels[index * batch..<(index + 1) * batch].map { Int32($0) })
+    }
+
+    /// The model with support tensors of rank `rank` at `sites` and this head.
+    func model(
+        rank: Int, sites: [SearchSpace.Site], head: [String: HostTensor], on backend: any Backend
+    ) throws -> VisionTransformer {
+        let width = checkpoint.configuration.width
+        guard head["head.weight"]?.shape == [classCount, width], head["head.bias"]?.shape == [classCount]
+        else {
+            throw GoldenError("the head is no [\(classCount), \(width)] with a bias")
+        }
+        return try VisionTransformer(
+            checkpoint, classCount: classCount, trained: .adapters(rank: rank, sites: sites), seed: 0,
+            head: head,
+            on: backend)
+    }
+}
+
+/// Logits [B, K] and the mean loss of one batch, forward only.
+func evaluate(
+    _ model: VisionTransformer, _ base: GoldenBase, batch: Int, paths: [GLoRAPath]
+) throws -> (logits: [Float], loss: Double) {
+    let plan = try model.plan(batch: base.batch, isForTraining: false)
+    try base.load(batch, into: plan, on: model.backend)
+    model.backend.fill(plan.logits, .nan)
+    model.forward(plan, paths: paths)
+    model.loss(plan)
+    return (model.backend.values(plan.logits), mean(model.backend.values(plan.losses)))
+}
+
+/// The logits of the model that `merged(paths:)` of another gives, without support tensors.
+func evaluateMerged(
+    _ model: VisionTransformer, _ base: GoldenBase, batch: Int, paths: [GLoRAPath]
+) throws -> (logits: [Float], tensors: [String: HostTensor]) {
+    let merged = try model.merged(paths: paths)
+    let plain = try VisionTransformer(
+        merged, classCount: base.classCount, trained: .adapters(rank: 1, sites: []), seed: 0,
+        head: merged.tensors.filter { $0.key.hasPrefix("head.") }, on: model.backend)
+    let logits = try evaluate(plain, base, batch: batch, paths: plain.uniformPath(.none)).logits
+    return (logits, merged.tensors)
+}
+
+/// The mean in double.
+func mean(_ values: [Float]) -> Double { values.reduce(0) { $0 + Double($1) } / Double(values.count) }
+
+/// The paths of all of a model's Linears from a list that goes with the description's `layers`; none elsewhere.
+func goldenPaths(_ list: [JSONValue], _ golden: JSONValue, _ model: VisionTransformer) throws -> [GLoRAPath] {
+    let layers = golden.strings("layers")
+    guard layers.count == list.count else {
+        throw GoldenError("\(list.count) paths are given for \(layers.count) layers")
+    }
+    var paths = model.uniformPath(.none)
+    for (layer, config) in zip(layers, list) {
+        let path = try GLoRAPath(golden: config)
+        guard let index = model.linears.firstIndex(where: { $0.name == layer }) else {
+            throw GoldenError("the model has no layer '\(layer)'")
+        }
+        guard path == .none || path.rank <= model.linears[index].support?.ad.value.columns ?? 0 else {
+            throw GoldenError("\(layer) has no support tensors of rank \(path.rank)")
+        }
+        paths[index] = path
+    }
+    return paths
+}
+
+/// A model whose trained tensors are those under `prefix` in `file` (`param.` or `init.`), the head's included.
+func goldenModel(
+    _ file: SafetensorsFile, _ golden: JSONValue, _ base: GoldenBase, prefix: String, on backend: any Backend
+) throws -> VisionTransformer {
+    let sites = SearchSpace.Site.allCases.filter { site in
+        golden.strings("layers").contains { $0.hasSuffix(".\(site.rawValue)") }
+    }
+    var given: [String: HostTensor] = [:]
+    for name in file.names(under: prefix) { given[name] = try file.tensor(prefix + name) }
+    let model = try base.model(
+        rank: golden.integer("rank"), sites: sites, head: given.filter { $0.key.hasPrefix("head.") },
+        on: backend)
+    var values = model.store.unpack(model.store.values)
+    for (name, tensor) in given {
+        guard let expected = values[name] else { throw GoldenError("the model trains no '\(name)'") }
+        guard expected.shape == tensor.shape else {
+            throw GoldenError("\(prefix)\(name) has shape \(tensor.shape); the model needs \(expected.shape)")
+        }
+        values[name] = tensor
+    }
+    model.store.pack(model.store.values, values)
+    return model
+}
+
+// MARK: Replays
+
+/// Logits and loss of the frozen model on batch 0.
+func replayBase(_ file: SafetensorsFile, _ golden: JSONValue, on backend: any Backend) throws -> Comparison {
+    let base = try GoldenBase(file, arch: golden["arch"], description: golden)
+    let model = try base.model(rank: 1, sites: [], head: base.head, on: backend)
+    let (logits, loss) = try evaluate(model, base, batch: 0, paths: model.uniformPath(.none))
+    var comparison = Comparison()
+    try comparison.outputs(file, logits: logits, loss: loss)
+    return comparison
+}
+
+/// Forward and backward on given paths: logits, loss, every gradient, and the merged model.
+func replayFixed(
+    _ file: SafetensorsFile, _ golden: JSONValue, base baseFile: SafetensorsFile, on backend: any Backend
+) throws -> Comparison {
+    let base = try GoldenBase(baseFile, arch: golden["arch"], description: golden)
+    let model = try goldenModel(file, golden, base, prefix: "param.", on: backend)
+    let paths = try goldenPaths(golden.array("configs"), golden, model)
+    let batch = golden["batch"]?.integerValue ?? 0
+    let offPath = golden.strings("grad_is_None")
+
+    let plan = try model.plan(batch: base.batch, isForTraining: true)
+    try base.load(batch, into: plan, on: backend)
+    let mark: Float = 7
+    model.store.clearGradients()
+    for name in offPath { if let gradient = model.store[name]?.gradient { backend.fill(gradient, mark) } }
+    backend.fill(plan.logits, .nan)
+    model.forward(plan, paths: paths)
+    model.loss(plan)
+    model.backward(plan, paths: paths)
+    let gradients = model.store.unpack(model.store.gradients)
+
+    var comparison = Comparison()
+    try comparison.outputs(file, logits: backend.values(plan.logits), loss: mean(backend.values(plan.losses)))
+    let largest = try golden.number("grad_absmax")
+    let trained = model.trainedNames(paths)
+    for name in file.names(under: "grad.", suffix: ".f64") {
+        // Float64 alone is stored, and beside it how far the authors' float32 was off: [deviation, absmax].
+        let deviation = golden["grad_f32_dev_and_absmax"]?[name]?.arrayValue?.first?.numberValue ?? 0
+        let bound = max(1e-6 * largest, 4 * deviation)
+        let actual = gradients[name]?.values ?? []
+        let (truth, official) = try file.truth("grad.\(name)")
+        if official != nil, !golden.strings("analytically_zero_grads").contains(name) {
+            comparison.normalised(
+                "grad.\(name)", actual, truth: truth, official: official, absoluteBound: bound)
+        } else {
+            comparison.absolute("grad.\(name)", actual, truth: truth, bound: bound)
+        }
+        comparison.expect(trained.contains(name), otherwise: "\(name) is taken to be off the path")
+    }
+    for name in offPath {
+        let isUntouched = gradients[name]?.values.allSatisfy { $0 == mark } ?? false
+        comparison.expect(isUntouched, otherwise: "\(name) is off the path and its gradient was written")
+        comparison.expect(!trained.contains(name), otherwise: "\(name) is taken to be on the path")
+    }
+
+    if file.entries["merged.logits.f64"] != nil {
+        let (logits, tensors) = try evaluateMerged(model, base, batch: batch, paths: paths)
+        let (truth, official) = try file.truth("merged.logits")
+        comparison.normalised("merged.logits", logits, truth: truth, official: official, absoluteBound: 1e-6)
+        for name in file.names(under: "merged.") where name.hasSuffix(".weight") || name.hasSuffix(".bias") {
+            let truth = try file.doubles("merged.\(name)")
+            comparison.normalised(
+                "merged.\(name)", tensors[name]?.values ?? [], truth: truth, absoluteBound: 1e-6)
+        }
+    }
+    return comparison
+}
+
+extension Comparison {
+    /// `out.logits` and `out.loss`.
+    fileprivate mutating func outputs(_ file: SafetensorsFile, logits: [Float], loss: Double) throws {
+        let stored = try (logits: file.truth("out.logits"), loss: file.truth("out.loss"))
+        normalised(
+            "out.logits", logits, truth: stored.logits.truth, official: stored.logits.official,
+            absoluteBound: 1e-6)
+        normalised(
+            "out.loss", [Float(loss)], truth: stored.loss.truth, official: stored.loss.official,
+            absoluteBound: 1e-6)
+    }
+}
