@@ -92,16 +92,14 @@ public final class FineTuning {
     /// Writes the current values as a PEFT adapter into the run's folder.
     private func saveAdapter() throws {
         let configuration = model.configuration
-        try model.adapter(paths: readingPaths).save(
-            to: directory.adapter,
-            details: [
-                "base_model_name_or_path": .string(options.model),
-                "glora_base_hash": .string(baseHash),
-                "glora_normalization": [
-                    "mean": .array(configuration.mean.map { .number(Double($0)) }),
-                    "std": .array(configuration.standardDeviation.map { .number(Double($0)) }),
-                ],
+        func numbers(_ values: [Float]) -> JSONValue { .array(values.map { .number(Double($0)) }) }
+        try PEFTAdapter.save(
+            model.adapter(paths: readingPaths), to: directory.adapter,
+            extra: [
+                "glora_base_model": .string(options.model), "glora_base_hash": .string(baseHash),
                 "glora_image_size": .integer(configuration.imageSize),
+                "glora_mean": numbers(configuration.mean),
+                "glora_std": numbers(configuration.standardDeviation),
             ])
     }
 

@@ -60,13 +60,25 @@ public struct ReadyModel {
     }
 
     /// A checkpoint as it is, or with an adapter in PEFT's format. `options` says where the checkpoint lies and how images are
-    /// prepared. Throws `CheckpointError` and `BackendError`.
+    /// prepared; an adapter of ours that says its image size, mean and deviation is taken at its word where the options leave
+    /// them to the model. Throws `CheckpointError` and `BackendError`.
     public init(_ options: TrainingOptions, adapter folder: URL?, on backend: any Backend) throws {
-        let checkpoint = try options.loadCheckpoint()
-        notes = checkpoint.notes
-        self.options = options
+        var options = options
+        var checkpoint = try options.loadCheckpoint()
+        self.notes = checkpoint.notes
         if let folder {
-            let adapter = try GLoRAAdapter.load(folder)
+            let (adapter, extra) = try PEFTAdapter.load(folder, for: checkpoint.configuration)
+            if options.imageSize == nil, let imageSize = extra["glora_image_size"]?.integerValue {
+                options.imageSize = imageSize
+                checkpoint = try options.loadCheckpoint()
+            }
+            func numbers(_ key: String) -> [Float]? {
+                extra[key]?.arrayValue?.compactMap { $0.numberValue.map { Float($0) } }
+            }
+            if options.normalize == .model, let mean = numbers("glora_mean"), let std = numbers("glora_std") {
+                checkpoint.configuration.mean = mean
+                checkpoint.configuration.standardDeviation = std
+            }
             (model, paths) = try VisionTransformer.applying(adapter, to: checkpoint, on: backend)
         } else {
             guard let head = checkpoint.head else {
@@ -78,6 +90,7 @@ public struct ReadyModel {
                 trained: .adapters(rank: 1, sites: []), seed: 0, head: head, on: backend)
             paths = model.uniformPath(.none)
         }
+        self.options = options
     }
 
     /// A split prepared as this model wants it. Throws `DatasetError`.

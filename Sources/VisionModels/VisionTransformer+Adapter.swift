@@ -22,17 +22,12 @@ extension VisionTransformer {
     }
 
     /// The model of `checkpoint` with an adapter's tensors, and the paths that it is read at. Layers that the adapter doesn't
-    /// name stay as they are. Throws `CheckpointError` when a tensor's shape doesn't fit the model, and
-    /// `BackendError.outOfMemory`.
+    /// name stay as they are. The adapter was read for this checkpoint's configuration (`PEFTAdapter.load`). Throws
+    /// `CheckpointError` when there is no head, and `BackendError.outOfMemory`.
     public static func applying(
         _ adapter: GLoRAAdapter, to checkpoint: ViTCheckpoint, on backend: any Backend
     ) throws -> (model: VisionTransformer, paths: [GLoRAPath]) {
         let names = linearNames(depth: checkpoint.configuration.depth)
-        for name in adapter.layers.keys.sorted() where !names.contains(name) {
-            throw CheckpointError(
-                "the adapter has a layer '\(name)', the model has \(names[0]) … \(names.last ?? ""); "
-                    + "it belongs to another model")
-        }
         let classCount =
             adapter.head["head.weight"]?.shape[0] ?? checkpoint.configuration.classCount
         guard classCount > 0 else {
@@ -43,18 +38,10 @@ extension VisionTransformer {
             trained: .adapters(rank: adapter.rank, sites: SearchSpace.Site.allCases), seed: 0,
             head: adapter.head.isEmpty ? checkpoint.head : adapter.head, on: backend)
         var values = model.store.unpack(model.store.values)
-        func set(_ name: String, _ tensor: HostTensor) throws {
-            guard let expected = values[name]?.shape, expected == tensor.shape else {
-                throw CheckpointError(
-                    "the adapter's \(name) is \(tensor.shape), the model's \(values[name]?.shape ?? []); "
-                        + "it belongs to another model")
-            }
-            values[name] = tensor
-        }
         for (layer, content) in adapter.layers {
-            for (name, tensor) in content.tensors { try set("\(layer).\(name)", tensor) }
+            for (name, tensor) in content.tensors { values["\(layer).\(name)"] = tensor }
         }
-        for (name, tensor) in adapter.head { try set(name, tensor) }
+        for (name, tensor) in adapter.head { values[name] = tensor }
         model.store.pack(model.store.values, values)
         return (model, names.map { adapter.layers[$0]?.path ?? .none })
     }

@@ -1,0 +1,159 @@
+import ArgumentParser
+import CEmbedded
+import Checkpoints
+import Datasets
+import Foundation
+import GeneratedTasks
+import TensorCore
+import Training
+import VisionModels
+
+struct Demo: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "The whole job on a built-in model and three generated tasks, in a few minutes.",
+        discussion: """
+            Draws three tasks of 800 training, 200 validation and 1,000 test images, fine-tunes the built-in ViT on each
+            with a linear probe (the best of three learning rates by validation) and with GLoRA's full path, tests both
+            once, and merges. Everything is kept in the output folder.
+
+            Example:
+              glora demo --output glora-demo
+            """)
+
+    @Option(help: "The folder to write.")
+    var output = "glora-demo"
+    @OptionGroup var device: DeviceFlags
+    @OptionGroup var common: CommonFlags
+
+    struct Row: Encodable {
+        let task: String
+        let probe: Double
+        let glora: Double
+        let probeLearningRate: Double
+        let adapterParameters: Int
+        let maxLogitDifference: Double
+        let seconds: Double
+    }
+
+    struct Result: Encodable {
+        let output: String
+        let rows: [Row]
+        let seconds: Double
+    }
+
+    private static let probeLearningRates = [3e-4, 3e-3, 3e-2]
+    private static let gloraLearningRate = 3e-3
+
+    func run() throws {
+        let console = common.console
+        let folder = URL(fileURLWithPath: output)
+        if FileManager.default.fileExists(atPath: folder.path) {
+            throw TrainingError.run("\(output) exists already; give another --output, or remove it")
+        }
+        let backend = try device.backend(console)
+        Interrupt.install()
+        let began = Date()
+        let modelURL = folder.appendingPathComponent("model.safetensors")
+        try AtomicFile.createFolder(folder)
+        try AtomicFile.write(try Demo.builtInModel(), to: modelURL)
+        console.say("wrote \(output)/model.safetensors: the built-in ViT, pretrained on generated shapes")
+        var rows: [Row] = []
+        for task in [GeneratedTask.counting, .orientation, .shiftedStyle] {
+            rows.append(try run(task, modelURL, folder, backend, console))
+        }
+        console.say("")
+        console.say("test accuracy    linear probe    GLoRA   (1,000 images each)")
+        for row in rows {
+            console.say(
+                row.task.padding(toLength: 17, withPad: " ", startingAt: 0)
+                    + "\((100 * row.probe).fixed(1)) %".padding(toLength: 16, withPad: " ", startingAt: 0)
+                    + "\((100 * row.glora).fixed(1)) %")
+        }
+        console.say("")
+        console.say(
+            "\(output)/ holds the model, the tasks as images and lists, each run's checkpoints and adapter, and "
+                + "each task's merged model; \((-began.timeIntervalSinceNow).duration) in all")
+        try console.result(Result(output: output, rows: rows, seconds: -began.timeIntervalSinceNow))
+    }
+
+    /// Probe, GLoRA, test, merge: one task.
+    private func run(
+        _ task: GeneratedTask, _ modelURL: URL, _ folder: URL, _ backend: any Backend, _ console: Console
+    ) throws -> Row {
+        let began = Date()
+        let taskURL = folder.appendingPathComponent(task.name)
+        try task.writeVTABFolder(to: taskURL)
+        let data = try TaskFolder.open(taskURL)
+        let splits = (train: try data.split(.train), validation: try data.split(.validation))
+        console.say("\n\(task.name): \(data.classCount) classes, images in \(output)/\(task.name)/")
+
+        func train(_ name: String, _ path: String, _ rate: Double) throws -> (RunDirectory, FineTuning) {
+            var options = TrainingOptions()
+            options.model = modelURL.path
+            options.data = taskURL.path
+            options.path = path
+            options.learningRate = rate
+            options.epochs = 20
+            options.warmupEpochs = 2
+            options.dropPath = 0
+            options.validateEvery = 5
+            let directory = RunDirectory(folder.appendingPathComponent("runs/\(task.name)-\(name)"))
+            let tuning = try FineTuning(
+                options, checkpoint: try options.loadCheckpoint(), training: splits.train,
+                validation: splits.validation, in: directory, on: backend)
+            let finished = try tuning.run(
+                onEvent: { event in
+                    if case .step(let progress) = event {
+                        console.progress(
+                            "  \(name): epoch \(progress.epoch + 1)/\(options.epochs)  loss "
+                                + "\(progress.loss.fixed(3))  \(progress.imagesPerSecond.fixed(0)) img/s")
+                    }
+                }, shouldStop: { Interrupt.wasRequested })
+            console.endProgress()
+            guard finished else { throw TrainingError.run("the demo was stopped; \(output) is incomplete") }
+            console.say(
+                "  \(name), lr \(rate): validation \((100 * (tuning.trainer.state.bestAccuracy ?? 0)).fixed(1)) %")
+            return (directory, tuning)
+        }
+
+        let probes = try Demo.probeLearningRates.map { rate in
+            (rate, try train("probe-lr\(rate)", "none", rate))
+        }
+        let probe = probes.max { ($0.1.1.trainer.state.bestAccuracy ?? 0) < ($1.1.1.trainer.state.bestAccuracy ?? 0) }!
+        let (directory, glora) = try train("glora", "full", Demo.gloraLearningRate)
+
+        // The test split is read here for the first time, once for each of the two that validation chose.
+        func test(_ directory: RunDirectory) throws -> (ReadyModel, EvaluationResult) {
+            let ready = try ReadyModel(run: directory, state: .best, on: backend)
+            let prepared = try ready.prepare(try data.split(.test))
+            return (ready, try evaluate(ready.model, paths: ready.paths, on: prepared, batchSize: 64))
+        }
+        let (_, probeScore) = try test(probe.1.0)
+        let (ready, gloraScore) = try test(directory)
+        let merged = try ready.model.merged(paths: ready.paths)
+        let difference = try mergeDifference(ready, merged, on: splits.validation)
+        try difference.check()
+        let mergedURL = folder.appendingPathComponent("\(task.name)-merged.safetensors")
+        try merged.saveTimm(to: mergedURL)
+        console.say(
+            "  test: probe \((100 * probeScore.accuracy).fixed(1)) %, GLoRA \((100 * gloraScore.accuracy).fixed(1)) %; "
+                + "merged into \(output)/\(mergedURL.lastPathComponent) (logits within "
+                + "\(String(format: "%.1e", difference.largest)))")
+        return Row(
+            task: task.name, probe: probeScore.accuracy, glora: gloraScore.accuracy,
+            probeLearningRate: probe.0,
+            adapterParameters: glora.model.parameterCount(glora.readingPaths),
+            maxLogitDifference: difference.largest, seconds: -began.timeIntervalSinceNow)
+    }
+
+    /// The bytes of the built-in model, float16 safetensors made by `glora pretrain`.
+    static func builtInModel() throws -> Data {
+        for index in 0..<embeddedFileCount() {
+            let file = embeddedFile(index)
+            if String(cString: file.name) == "Model/vit-shapes.safetensors" {
+                return Data(bytes: file.bytes, count: file.byteCount)
+            }
+        }
+        throw TrainingError.run("this build of glora has no built-in model")
+    }
+}

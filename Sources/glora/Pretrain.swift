@@ -1,0 +1,117 @@
+import Adapters
+import ArgumentParser
+import Checkpoints
+import Datasets
+import Foundation
+import GeneratedTasks
+import TensorCore
+import Training
+import VisionModels
+
+struct Pretrain: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Train a small ViT from scratch on images that the program draws itself.",
+        discussion: """
+            The defaults make the model that glora demo fine-tunes. The result is float16 safetensors in timm's names.
+
+            Example:
+              glora pretrain --device cpu --output vit-shapes.safetensors
+            """)
+
+    @Option(help: "The safetensors file to write.")
+    var output: String
+    @Option(help: "Width of a token.")
+    var width = 128
+    @Option(help: "Blocks.")
+    var depth = 6
+    @Option(help: "Attention heads.")
+    var heads = 4
+    @Option(help: "Hidden width of the MLP.")
+    var hiddenWidth = 512
+    @Option(help: "Patch size in pixels.")
+    var patchSize = 8
+    @Option(help: "Generated training images; each is drawn once per epoch.")
+    var images = 40_000
+    @Option(help: "Passes over them.")
+    var epochs = 12
+    @Option(help: "Images in a step.")
+    var batchSize = 128
+    @Option(name: .customLong("lr"), help: "Learning rate after the warm-up.")
+    var learningRate = 1e-3
+    @Option(help: "Decoupled weight decay.")
+    var weightDecay = 0.05
+    @Option(help: "The seed of every draw.")
+    var seed = 1
+    @OptionGroup var device: DeviceFlags
+    @OptionGroup var common: CommonFlags
+
+    struct Result: Encodable {
+        let output: String
+        let bytes: Int
+        let valAccuracy: Double
+        let seconds: Double
+    }
+
+    func run() throws {
+        let console = common.console
+        let backend = try device.backend(console)
+        var architecture = ViTConfiguration(
+            imageSize: 32, patchSize: patchSize, width: width, depth: depth, heads: heads,
+            hiddenWidth: hiddenWidth, classCount: 0)
+        architecture.mean = [0.5, 0.5, 0.5]
+        architecture.standardDeviation = [0.25, 0.25, 0.25]
+        guard width % heads == 0, 32 % patchSize == 0 else {
+            throw ValidationError("--heads must divide --width, and --patch-size 32")
+        }
+        let training = GeneratedTask.source.source(split: .train, count: images)
+        let validation = GeneratedTask.source.source(split: .validation, count: 2_000)
+        let start = try ViTCheckpoint.random(architecture, seed: seed)
+        let model = try VisionTransformer(
+            start, classCount: training.classCount, trained: .everything, seed: seed, on: backend)
+        var options = TrainingOptions()
+        options.path = "none"
+        options.epochs = epochs
+        options.warmupEpochs = 1
+        options.batchSize = batchSize
+        options.learningRate = learningRate
+        options.weightDecay = weightDecay
+        options.dropPath = 0
+        options.seed = seed
+        options.validateEvery = 1
+        try options.validate()
+        let preprocessing = try options.preprocessing(for: architecture)
+        let trainer = try Trainer(
+            model, options, paths: .fixed(model.uniformPath(.none)),
+            training: PreparedImages(training, preprocessing),
+            validation: PreparedImages(validation, preprocessing))
+        console.say("parameters: \(model.store.segments.reduce(0) { $0 + $1.count }.grouped)")
+        let began = Date()
+        var accuracy = 0.0
+        Interrupt.install()
+        let finished = try trainer.run(
+            onEvent: { event in
+                switch event {
+                case .step(let progress):
+                    console.progress(
+                        "step \(progress.step)/\(progress.stepCount)  loss \(progress.loss.fixed(4))  "
+                            + "\(progress.imagesPerSecond.fixed(0)) img/s  \(progress.secondsLeft.duration) left")
+                case .epoch(let epoch, let loss, _):
+                    console.endProgress()
+                    console.say("epoch \(epoch + 1)/\(epochs)  loss \(loss.fixed(4))")
+                case .validation(_, let result, _):
+                    accuracy = result.accuracy
+                    console.say("  validation accuracy \((100 * result.accuracy).fixed(2)) %")
+                }
+            }, save: { _ in }, shouldStop: { Interrupt.wasRequested })
+        guard finished else {
+            throw TrainingError.run("stopped before the end; nothing was written")
+        }
+        let url = URL(fileURLWithPath: output)
+        try model.merged(paths: model.uniformPath(.none)).saveTimm(to: url, float16: true)
+        let bytes = (try? FileManager.default.attributesOfItem(atPath: url.path)[.size] as? Int) ?? 0
+        console.say("wrote \(output), \(bytes.grouped) bytes, in \((-began.timeIntervalSinceNow).duration)")
+        try console.result(
+            Result(
+                output: output, bytes: bytes, valAccuracy: accuracy, seconds: -began.timeIntervalSinceNow))
+    }
+}
