@@ -1,0 +1,149 @@
+import Foundation
+import Synchronization
+import Testing
+
+@testable import Datasets
+
+/// Images that are one grey each, by index; counts what is decoded and how far ahead.
+private final class GreySource: ImageSource {
+    let name = "greys"
+    let count: Int
+    let classCount = 7
+    let contentHash: UInt64 = 0
+    let broken: Set<Int>
+    private let decodings = Mutex<[Int]>([])
+
+    init(count: Int, broken: Set<Int> = []) {
+        self.count = count
+        self.broken = broken
+    }
+
+    /// The indices that were decoded, in no particular order.
+    var decoded: [Int] { decodings.withLock { $0 } }
+
+    func label(at index: Int) -> Int { index % 7 }
+
+    func image(at index: Int) throws -> RGBImage {
+        decodings.withLock { $0.append(index) }
+        if broken.contains(index) { throw DatasetError("image \(index) is broken") }
+        // Uneven work, so that threads finish out of order.
+        if index % 3 == 0 { usleep(500) }
+        return RGBImage(width: 3, height: 2, pixels: [UInt8](repeating: UInt8(index), count: 18))
+    }
+}
+
+@Suite struct BatchLoaderTests {
+    private let preprocessing: Preprocessing
+    private let batches = [[5, 3, 8], [0, 1, 2], [7], [9, 9, 4, 6]]
+
+    init() throws {
+        preprocessing = try Preprocessing(imageSize: 4, mean: [0, 0, 0], std: [1, 0.5, 0.25])
+    }
+
+    /// [count, 3, 4, 4] of greys.
+    private func expected(_ indices: [Int]) -> [Float] {
+        indices.flatMap { index in
+            [1, 0.5, 0.25].flatMap { std in [Float](repeating: Float(index) / 255 / std, count: 16) }
+        }
+    }
+
+    private func drain(_ loader: BatchLoader) throws -> [Batch] {
+        var all: [Batch] = []
+        while let batch = try loader.next() { all.append(batch) }
+        return all
+    }
+
+    @Test(arguments: [1, 2, 7], [0, 1 << 20])
+    func deliversInOrder(threads: Int, cacheByteLimit: Int) throws {
+        let source = GreySource(count: 10)
+        let loader = BatchLoader(source, preprocessing, threads: threads, cacheByteLimit: cacheByteLimit)
+        for _ in 0..<3 {
+            loader.start(batches)
+            let delivered = try drain(loader)
+            #expect(delivered.map(\.indices) == batches)
+            for batch in delivered {
+                #expect(batch.shape == [batch.count, 3, 4, 4])
+                #expect(batch.labels == batch.indices.map { Int32($0 % 7) })
+                #expect(batch.images == expected(batch.indices))
+            }
+            #expect(try loader.next() == nil)
+        }
+    }
+
+    @Test func keepsResizedImages() throws {
+        for (limit, decodings) in [(10 * 48, 10), (10 * 48 - 1, 20)] {
+            let source = GreySource(count: 10)
+            let loader = BatchLoader(source, preprocessing, threads: 1, cacheByteLimit: limit)
+            for _ in 0..<2 {
+                loader.start([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]])
+                _ = try drain(loader)
+            }
+            #expect(source.decoded.count == decodings)
+        }
+    }
+
+    @Test func decodesAheadButNotFar() throws {
+        let source = GreySource(count: 10)
+        let loader = BatchLoader(source, preprocessing, threads: 2, batchesAhead: 2, cacheByteLimit: 0)
+        loader.start((0..<10).map { [$0] })
+        for _ in 0..<200 where source.decoded.count < 2 { usleep(10_000) }
+        usleep(20_000)
+        #expect(source.decoded.sorted() == [0, 1])
+        #expect(try loader.next()?.indices == [0])
+        for _ in 0..<200 where source.decoded.count < 3 { usleep(10_000) }
+        usleep(20_000)
+        #expect(source.decoded.sorted() == [0, 1, 2])
+    }
+
+    @Test(arguments: [1, 4])
+    func errorsComeInTheirPlace(threads: Int) throws {
+        let source = GreySource(count: 10, broken: [7, 9])
+        let loader = BatchLoader(source, preprocessing, threads: threads)
+        loader.start([[0, 1], [2, 9, 3, 7], [4]])
+        #expect(try loader.next()?.indices == [0, 1])
+        #expect(throws: DatasetError("image 9 is broken")) { try loader.next() }
+        #expect(try loader.next() == nil)
+        loader.start([[4]])
+        #expect(try loader.next()?.images == expected([4]))
+    }
+
+    @Test func anEpochCanBeDropped() throws {
+        let loader = BatchLoader(GreySource(count: 10), preprocessing, threads: 3)
+        loader.start(batches)
+        let first = try loader.next()
+        loader.start([[1], [2]])
+        #expect(try drain(loader).map(\.indices) == [[1], [2]])
+        // A batch that is held keeps its pixels while its loader goes on and goes away.
+        #expect(first?.images == expected([5, 3, 8]))
+    }
+
+    @Test func readsFilesAndMemory() throws {
+        let png = try Fixtures.bytes("rgb8.png")
+        let lines = Array("a.png 0\nb.png 1".utf8)
+        try withTemporaryFolder(["a.png": png, "b.png": Array(png[..<90]), "train.txt": lines]) { folder in
+            let list = try TaskFolder.open(folder).split(.train)
+            let loader = BatchLoader(list, preprocessing)
+            let image = try decode(png)
+            loader.start([[0], [1]])
+            #expect(try loader.next()?.images == preprocessing(image))
+            let error = #expect(throws: DatasetError.self) { try loader.next() }
+            #expect(error?.description.contains("b.png") == true)
+
+            let memory = InMemoryImages(name: "one", images: [image], labels: [1], classCount: 2)
+            let second = BatchLoader(memory, preprocessing)
+            second.start([[0, 0]])
+            let batch = try second.next()
+            #expect(batch?.labels == [1, 1])
+            #expect(batch?.images == preprocessing(image) + preprocessing(image))
+        }
+    }
+
+    @Test func memoryHashesKnowPixelsAndLabels() {
+        func hash(_ value: UInt8, _ label: Int) -> UInt64 {
+            let image = RGBImage(width: 1, height: 1, pixels: [value, 0, 0])
+            return InMemoryImages(name: "", images: [image], labels: [label], classCount: 2).contentHash
+        }
+        #expect(hash(1, 0) == hash(1, 0))
+        #expect(Set([hash(1, 0), hash(2, 0), hash(1, 1)]).count == 3)
+    }
+}

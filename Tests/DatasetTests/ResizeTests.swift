@@ -1,0 +1,85 @@
+import Datasets
+import Testing
+
+@Suite struct ResizeTests {
+    static let source = try? RGBImage(contentsOf: Fixtures.path("source.png"))
+
+    @Test(arguments: Fixtures.expected.resized)
+    func equalsPillow(_ expected: Fixtures.Resized) throws {
+        let source = try #require(ResizeTests.source)
+        let image = source.resized(width: expected.width, height: expected.height)
+        #expect(image.width == expected.width && image.height == expected.height)
+        if let pixels = expected.pixels {
+            #expect(zip(image.pixels, pixels).map { abs(Int($0) - Int($1)) }.max() == 0)
+        }
+        #expect(fnv(image.pixels) == expected.hash)
+    }
+
+    @Test(arguments: Fixtures.expected.cropped)
+    func cropEqualsTorchvision(_ expected: Fixtures.Cropped) throws {
+        let source = try view(expected.view)
+        let preprocessing = try Preprocessing(
+            imageSize: expected.side, mean: [0, 0, 0], std: [1, 1, 1],
+            mode: .centreCrop(resizeTo: expected.shorter))
+        #expect(fnv(preprocessing.resized(source).pixels) == expected.hash)
+    }
+
+    /// The source, its rows as columns, or its first 19 columns, of which more than twice as many rows are lost.
+    private func view(_ name: String) throws -> RGBImage {
+        let source = try #require(ResizeTests.source)
+        if name == "whole" { return source }
+        let width = name == "narrow" ? 19 : source.height
+        let height = name == "narrow" ? source.height : source.width
+        var pixels: [UInt8] = []
+        for y in 0..<height {
+            for x in 0..<width {
+                let start = (name == "narrow" ? y * source.width + x : x * source.width + y) * 3
+                pixels += source.pixels[start..<start + 3]
+            }
+        }
+        return RGBImage(width: width, height: height, pixels: pixels)
+    }
+
+    @Test func oneColourStaysOneColour() {
+        for value in [0, 1, 127, 254, 255] as [UInt8] {
+            let image = RGBImage(width: 9, height: 5, pixels: [UInt8](repeating: value, count: 135))
+            for (width, height) in [(1, 1), (4, 31), (100, 2)] {
+                #expect(image.resized(width: width, height: height).pixels.allSatisfy { $0 == value })
+            }
+        }
+    }
+}
+
+@Suite struct PreprocessingTests {
+    @Test func normalises() throws {
+        let source = try #require(ResizeTests.source)
+        let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        let preprocessing = try Preprocessing(
+            imageSize: 31, mean: mean.map(Float.init), std: std.map(Float.init))
+        let resized = source.resized(width: 31, height: 31)
+        let values = preprocessing(source)
+        try #require(values.count == 3 * 31 * 31)
+        var error = 0.0
+        var total = 0.0
+        for channel in 0..<3 {
+            for pixel in 0..<31 * 31 {
+                let truth = (Double(resized.pixels[3 * pixel + channel]) / 255 - mean[channel]) / std[channel]
+                let difference = Double(values[channel * 31 * 31 + pixel]) - truth
+                error += difference * difference
+                total += truth * truth
+            }
+        }
+        #expect(error / total < 1e-12)
+    }
+
+    @Test func refusesWhatCannotBe() {
+        let (zero, one) = ([0, 0, 0] as [Float], [1, 1, 1] as [Float])
+        #expect(throws: DatasetError.self) { try Preprocessing(imageSize: 0, mean: zero, std: one) }
+        #expect(throws: DatasetError.self) { try Preprocessing(imageSize: 8, mean: zero, std: zero) }
+        #expect(throws: DatasetError.self) { try Preprocessing(imageSize: 8, mean: [0], std: one) }
+        #expect(throws: DatasetError.self) { try Preprocessing(imageSize: 8, mean: [.nan, 0, 0], std: one) }
+        #expect(throws: DatasetError.self) {
+            try Preprocessing(imageSize: 8, mean: zero, std: one, mode: .centreCrop(resizeTo: 7))
+        }
+    }
+}

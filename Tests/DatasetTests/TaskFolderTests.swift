@@ -1,0 +1,169 @@
+import Datasets
+import Foundation
+import Testing
+
+@Suite struct TaskFolderTests {
+    /// A VTAB-1K folder with three training, two validation and one test image, over these changes.
+    private func withTask(_ changes: [String: String], _ body: (URL) throws -> Void) throws {
+        let png = try Fixtures.bytes("grey1.png")
+        var files: [String: [UInt8]] = [
+            "train800.txt": Array("images/a.png 0\nimages/b.png 2\r\nimages/soap dispenser 3.png 1\n".utf8),
+            "val200.txt": Array("images/d.png 1\n\nimages/e.png\t0".utf8),
+            "test.txt": Array("images/f.png 3\n".utf8),
+        ]
+        for name in ["a", "b", "soap dispenser 3", "d", "e", "f"] { files["images/\(name).png"] = png }
+        for (path, text) in changes { files[path] = Array(text.utf8) }
+        try withTemporaryFolder(files, body)
+    }
+
+    private func message(_ url: URL, _ split: String) -> String {
+        #expect(throws: DatasetError.self) { try TaskFolder.open(url).split(split) }?.description ?? ""
+    }
+
+    @Test func readsLists() throws {
+        try withTask([:]) { url in
+            let task = try TaskFolder.open(url)
+            #expect(task.classCount == 4)  // The test split's label 3 counts.
+            #expect(task.classNames == nil)
+            #expect(task.splitNames == ["test", "train800", "val200"])
+            let train = try task.split("train800")
+            #expect(train.samples.map(\.label) == [0, 2, 1])
+            #expect(
+                train.samples.map(\.path)
+                    == ["a", "b", "soap dispenser 3"].map { "\(url.path)/images/\($0).png" })
+            #expect(train.classCount == 4)
+            #expect(try train.image(at: 2) == decode(Fixtures.bytes("grey1.png")))
+            #expect(try task.split(.validation).samples.map(\.label) == [1, 0])
+            #expect(try task.split(.test).count == 1)
+        }
+    }
+
+    @Test func joinsTrainingAndValidation() throws {
+        try withTask([:]) { url in
+            let both = try TaskFolder.open(url).split(.trainAndValidation)
+            #expect(both.samples.map(\.label) == [0, 2, 1, 1, 0])
+        }
+        try withTask(["train800val200.txt": "images/e.png 0\n"]) { url in
+            let both = try TaskFolder.open(url).split("train800val200")
+            #expect(both.samples.map(\.label) == [0])
+        }
+    }
+
+    @Test func readsClassNames() throws {
+        try withTask(["classes.txt": "cat\ndog\nowl\nsoap dispenser\nzebra\n"]) { url in
+            let task = try TaskFolder.open(url)
+            #expect(task.classCount == 5)
+            #expect(task.classNames == ["cat", "dog", "owl", "soap dispenser", "zebra"])
+        }
+        try withTask(["classes.txt": "cat\ndog\n"]) { url in
+            let text = message(url, "train")
+            #expect(text.contains("train800.txt, line 2"))
+            #expect(text.contains("label 2") && text.contains("2 classes"))
+        }
+        try withTask(["classes.txt": "\n"]) { url in
+            #expect(message(url, "train").contains("classes.txt names no classes"))
+        }
+    }
+
+    @Test func readsOtherLists() throws {
+        let png = try Fixtures.bytes("grey1.png")
+        let line = Array("p/a.png 4\n".utf8)
+        try withTemporaryFolder(["p/a.png": png, "shots.seed0.txt": line]) { url in
+            let task = try TaskFolder.open(url)
+            #expect(task.classCount == 5)
+            #expect(try task.split("shots.seed0").samples.map(\.label) == [4])
+            #expect(try task.split("shots.seed0.txt").count == 1)
+            let list = try ImageList(listFile: url.appendingPathComponent("shots.seed0.txt"), relativeTo: url)
+            #expect(list.classCount == 5 && list.count == 1)
+        }
+    }
+
+    @Test func badLinesAreNamed() throws {
+        for (lines, words) in [
+            ("images/a.png 0\nimages/missing.png 1\n", ["line 2", "/images/missing.png"]),
+            ("images/a.png 0\n\nimages/a.png one\n", ["line 3", "\"one\"", "not an integer"]),
+            ("images/a.png 1.0\n", ["line 1", "not an integer"]),
+            ("images/a.png\n", ["line 1", "no label"]),
+            ("images/a.png -1\n", ["line 1", "-1", "out of range"]),
+            ("images/a.png 100000000\n", ["line 1", "100000000", "out of range"]),
+            ("images 0\n", ["line 1", "no image file"]),
+            ("empty.png 0\n", ["line 1", "empty"]),
+            ("\n \n", ["train800.txt", "lists no images"]),
+            ("", ["train800.txt", "lists no images"]),
+        ] {
+            try withTask(["train800.txt": lines, "empty.png": ""]) { url in
+                let text = message(url, "train")
+                for word in words { #expect(text.contains(word), "\(lines): \(text)") }
+            }
+        }
+    }
+
+    @Test func binaryListsAreRefused() throws {
+        try withTemporaryFolder(["train800.txt": [0x61, 0xff, 0xfe, 0x20, 0x30]]) { url in
+            #expect(message(url, "train").contains("not UTF-8"))
+        }
+    }
+
+    @Test func missingSplitsListThoseThatAreThere() throws {
+        try withTask([:]) { url in
+            let text = message(url, "holdout")
+            #expect(text.contains("no split holdout") && text.contains("test, train800, val200"))
+        }
+    }
+
+    @Test func foldersWithoutATaskAreRefused() throws {
+        try withTemporaryFolder(["notes.md": [65]]) { url in
+            #expect(message(url, "train").contains("holds no task"))
+            #expect(message(url.appendingPathComponent("nowhere"), "train").contains("no folder"))
+        }
+    }
+
+    @Test func readsImageFolders() throws {
+        let png = try Fixtures.bytes("grey1.png")
+        let names = [
+            "train/dog/2.png", "train/dog/10.png", "train/Zebra/1.png", "train/cat/deep/1.jpg",
+            "train/.hidden/1.png", "val/cat/9.png", "test/dog/.DS_Store", "test/dog/3.png",
+        ]
+        try withTemporaryFolder(Dictionary(uniqueKeysWithValues: names.map { ($0, png) })) { url in
+            let task = try TaskFolder.open(url)
+            #expect(task.classNames == ["Zebra", "cat", "dog"])
+            #expect(task.splitNames == ["train", "val", "test"])
+            let train = try task.split("train800")
+            let paths = train.samples.map { String($0.path.dropFirst(url.path.count + 1)) }
+            #expect(
+                paths == ["train/Zebra/1.png", "train/cat/deep/1.jpg", "train/dog/10.png", "train/dog/2.png"])
+            #expect(train.samples.map(\.label) == [0, 1, 2, 2])
+            #expect(try task.split("val200").samples.map(\.label) == [1])
+            #expect(try task.split("train800val200").samples.map(\.label) == [0, 1, 2, 2, 1])
+            #expect(try task.split(.test).samples.map(\.label) == [2])
+        }
+    }
+
+    @Test func imageFoldersWithStrangersAreRefused() throws {
+        let png = try Fixtures.bytes("grey1.png")
+        try withTemporaryFolder(["train/a/1.png": png, "test/b/1.png": png, "val/a/note.txt": [65]]) { url in
+            #expect(message(url, "test").contains("test/b is not one of the 1 classes"))
+            #expect(message(url, "val").contains("val/a/note.txt is neither"))
+        }
+        try withTemporaryFolder(["train/1.png": png]) { url in
+            #expect(message(url, "train").contains("no class folders"))
+        }
+        try withTemporaryFolder(["train/a/1.png": png, "val/a/.keep": []]) { url in
+            #expect(message(url, "val").contains("lists no images"))
+            #expect(message(url, "test").contains("there are: train, val"))
+        }
+    }
+
+    @Test func hashesKnowContentAndNotPlace() throws {
+        var hashes: [UInt64] = []
+        let reordered = "images/b.png 2\nimages/a.png 0\nimages/soap dispenser 3.png 1\n"
+        let relabelled = "images/a.png 1\nimages/b.png 2\nimages/soap dispenser 3.png 1\n"
+        for changes in [
+            [:], [:], ["train800.txt": reordered], ["train800.txt": relabelled], ["images/a.png": "longer"],
+        ] {
+            try withTask(changes) { hashes.append(try TaskFolder.open($0).split(.train).contentHash) }
+        }
+        #expect(hashes[0] == hashes[1])
+        #expect(Set(hashes).count == 4)
+    }
+}
