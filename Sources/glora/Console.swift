@@ -8,20 +8,20 @@ struct Console {
 
     /// A line for the person who runs the command.
     func say(_ line: String) {
-        write(line + "\n", to: isJSON ? stderr : stdout)
+        write(line + "\n", to: isJSON ? .standardError : .standardOutput)
     }
 
     /// A warning or an assumption, always on standard error.
-    func note(_ line: String) { write("note: \(line)\n", to: stderr) }
+    func note(_ line: String) { write("note: \(line)\n", to: .standardError) }
 
     /// A line that the next one replaces on a terminal; elsewhere it is left out, `say` marks the milestones.
     func progress(_ line: String) {
-        if isTerminal { write("\r\u{1b}[2K\(line)", to: stderr) }
+        if isTerminal { write("\r\u{1b}[2K\(line)", to: .standardError) }
     }
 
     /// Clears the progress line.
     func endProgress() {
-        if isTerminal { write("\r\u{1b}[2K", to: stderr) }
+        if isTerminal { write("\r\u{1b}[2K", to: .standardError) }
     }
 
     /// The result for machines: one object on one line.
@@ -29,12 +29,12 @@ struct Console {
         guard isJSON else { return }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        write(String(decoding: try encoder.encode(value), as: UTF8.self) + "\n", to: stdout)
+        write(String(decoding: try encoder.encode(value), as: UTF8.self) + "\n", to: .standardOutput)
     }
 
-    private func write(_ text: String, to stream: UnsafeMutablePointer<FILE>) {
-        fputs(text, stream)
-        fflush(stream)
+    private func write(_ text: String, to stream: FileHandle) {
+        // A closed pipe (`| head`) is the reader's choice, no error of ours.
+        try? stream.write(contentsOf: Data(text.utf8))
     }
 }
 

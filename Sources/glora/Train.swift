@@ -20,8 +20,8 @@ struct Train: ParsableCommand {
             """)
 
     @OptionGroup var training: TrainingFlags
-    @Option(help: "The run's folder: settings, metrics, checkpoints and adapter.")
-    var run: String
+    @Option(name: .customLong("run"), help: "The run's folder: settings, metrics, checkpoints and adapter.")
+    var runFolder: String
     @Flag(help: "Go on exactly where the run in --run stopped, with its own settings.")
     var resume = false
     @Option(help: "A YAML file of these flags.")
@@ -31,7 +31,7 @@ struct Train: ParsableCommand {
 
     func run() throws {
         let console = common.console
-        let directory = RunDirectory(URL(fileURLWithPath: run))
+        let directory = RunDirectory(URL(fileURLWithPath: runFolder))
         let options = try resume ? savedOptions(directory) : training.options
         if options.model.isEmpty { throw ValidationError("--model is missing: the pretrained ViT to start from") }
         if options.data.isEmpty { throw ValidationError("--data is missing: the folder of labelled images") }
