@@ -28,7 +28,7 @@ public final class GuardedTensors {
     }
 
     /// An int32 tensor that the operation must not change.
-    public func input(_ values: [Int32], _ shape: [Int], _ name: String = "labels") throws -> Tensor {
+    public func integers(_ values: [Int32], _ shape: [Int], _ name: String = "integers") throws -> Tensor {
         try place(values.map(UInt32.init(bitPattern:)), shape, .int32, isInput: true, name)
     }
 

@@ -1,0 +1,67 @@
+import TensorCore
+import TestSupport
+import Testing
+
+/// Two runs on one device give the same bits, which exact resumption stands on. The operations that reduce
+/// are those where the order of threads could show.
+@Suite struct DeterminismTests {
+    @Test(arguments: TestDevice.all)
+    func reductions(device: TestDevice) throws {
+        let first = try device.withBackend { try results($0) }
+        for _ in 0..<(TestDevice.onlySmall ? 1 : 4) {
+            let next = try device.withBackend { try results($0) }
+            for (a, b) in zip(first, next) {
+                expectIdentical(b.values, a.values, "a second run of \(a.name)")
+            }
+        }
+        #expect(first.count == 12)
+    }
+
+    private func results(_ backend: any Backend) throws -> [(name: String, values: [Float])] {
+        let (b, t, heads, d) = TestDevice.onlySmall ? (2, 5, 2, 16) : (8, 65, 4, 128)
+        let (n, rank) = (b * t, 4)
+        var seed = 0
+        func random(_ shape: [Int]) throws -> Tensor {
+            seed += 1
+            return try backend.tensor(
+                HostTensor(shape: shape, values: randomValues(shape.reduce(1, *), seed: seed)))
+        }
+        func parameter(_ shape: [Int]) throws -> Parameter {
+            Parameter(name: "p", value: try random(shape), gradient: try random(shape))
+        }
+        let (x, weight, bias) = (try random([b, t, d]), try random([3 * d, d]), try random([3 * d]))
+        let (qkv, out) = (try random([b, t, 3 * d]), try random([b, t, d]))
+        let (p, dp) = (try random([b, heads, t, t]), try random([b, heads, t, t]))
+        backend.linear(qkv, x, weight, bias)
+        backend.attention(out, p, qkv, heads: heads)
+        let dqkv = try random([b, t, 3 * d])
+        backend.attentionBackward(dqkv, dp, out, qkv, p, heads: heads)
+        let dWeight = try random([3 * d, d])
+        backend.matmul(dWeight, dqkv, x, transposeA: true, transposeB: false, accumulate: true)
+        let sums = try random([3 * d])
+        backend.sumRows(sums, dqkv, accumulate: true)
+        let (mean, rstd, y, dx) = (try random([n]), try random([n]), try random([n, d]), try random([n, d]))
+        let (w, dw, db) = (try random([d]), try random([d]), try random([d]))
+        backend.layerNorm(y, mean, rstd, x, w, w, epsilon: 1e-6)
+        backend.layerNormBackward(dx, dw, db, out, x, mean, rstd, w, accumulate: false)
+        let a = MatrixTerm(
+            form: .lowRank(rank), down: try parameter([3 * d, rank]), up: try parameter([rank, d]))
+        let constant = MatrixTerm(
+            form: .constant, down: try parameter([3 * d, rank]), up: try parameter([rank, d]))
+        backend.gloraWeightBackward(a, constant, dWeight, weight)
+        let c = PromptTerm(
+            form: .lowRank(rank), down: try parameter([d, rank]), up: try parameter([rank, 1]))
+        let scale = ScaleTerm(form: .constant, values: try parameter([3 * d]))
+        let dPrompt = try random([d])
+        backend.gloraBiasBackward(c, scale, scale, dPrompt, sums, weight, bias)
+        let named: [(String, Tensor)] = [
+            ("attention", out), ("attentionBackward", dqkv), ("matmul", dWeight), ("sumRows", sums),
+            ("layerNorm", y), ("layerNormBackward dx", dx), ("layerNormBackward dWeight", dw),
+            ("gloraWeightBackward down", a.down.gradient!), ("gloraWeightBackward up", a.up.gradient!),
+            ("gloraWeightBackward constant", constant.down.gradient!),
+            ("gloraBiasBackward down", c.down.gradient!),
+            ("gloraBiasBackward constant", scale.values.gradient!),
+        ]
+        return named.map { ($0.0, backend.values($0.1)) }
+    }
+}
