@@ -1,0 +1,75 @@
+extension ViTConfiguration {
+    /// Every tensor of the model by timm's name, with its shape; a Linear's weight is [out, in].
+    public var tensorShapes: [String: [Int]] {
+        let (D, H) = (width, hiddenWidth)
+        var shapes: [String: [Int]] = [
+            "pos_embed": [1, tokenCount, D],
+            "patch_embed.proj.weight": [D, channels, patchSize, patchSize],
+            "patch_embed.proj.bias": [D],
+        ]
+        if hasClassToken { shapes["cls_token"] = [1, 1, D] }
+        for index in 0..<depth {
+            let block = "blocks.\(index)."
+            for norm in ["norm1", "norm2"] {
+                shapes[block + norm + ".weight"] = [D]
+                shapes[block + norm + ".bias"] = [D]
+            }
+            for (linear, outputs, inputs) in [
+                ("attn.qkv", 3 * D, D), ("attn.proj", D, D), ("mlp.fc1", H, D), ("mlp.fc2", D, H),
+            ] {
+                shapes[block + linear + ".weight"] = [outputs, inputs]
+                if linear != "attn.qkv" || qkvBias { shapes[block + linear + ".bias"] = [outputs] }
+            }
+        }
+        shapes[finalNorm + ".weight"] = [D]
+        shapes[finalNorm + ".bias"] = [D]
+        if classCount > 0 {
+            shapes["head.weight"] = [classCount, D]
+            shapes["head.bias"] = [classCount]
+        }
+        return shapes
+    }
+
+    /// The final LayerNorm's name: `norm`, or `fc_norm` when it comes after the mean.
+    public var finalNorm: String { pooling == .meanBeforeNorm ? "fc_norm" : "norm" }
+
+    /// The paths of the Linears in the blocks, in the order of the forward pass: `blocks.0.attn.qkv`,
+    /// `blocks.0.attn.proj`, `blocks.0.mlp.fc1`, `blocks.0.mlp.fc2`, `blocks.1.attn.qkv`, …
+    public var linearPaths: [String] {
+        (0..<depth).flatMap { index in
+            ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"].map { "blocks.\(index).\($0)" }
+        }
+    }
+
+    /// Throws `CheckpointError` beginning with `source` when the sizes contradict each other.
+    func check(source: String) throws {
+        func require(_ condition: Bool, _ what: String) throws {
+            if !condition { throw CheckpointError("\(source): \(what)") }
+        }
+        try require(
+            [imageSize, patchSize, width, depth, heads, hiddenWidth].allSatisfy { $0 > 0 } && classCount >= 0,
+            "a size is not positive (image \(imageSize), patch \(patchSize), width \(width), depth \(depth), "
+                + "heads \(heads), hidden width \(hiddenWidth), classes \(classCount)); correct the configuration"
+        )
+        try require(
+            width % heads == 0,
+            "the width \(width) can't be divided among \(heads) heads; give the right number of heads")
+        try require(
+            imageSize % patchSize == 0,
+            "patches of \(patchSize) don't fill an image of \(imageSize) pixels; choose a multiple of \(patchSize)"
+        )
+        try require(
+            channels == 3, "the model reads images of \(channels) channels; only 3 (RGB) are supported")
+        try require(
+            mean.count == channels && standardDeviation.count == channels
+                && standardDeviation.allSatisfy { $0 > 0 && $0.isFinite } && mean.allSatisfy(\.isFinite),
+            "mean \(mean) and std \(standardDeviation) are not \(channels) numbers with a positive std; correct them"
+        )
+        try require(
+            layerNormEpsilon > 0 && layerNormEpsilon < 1,
+            "LayerNorm's eps \(layerNormEpsilon) is not between 0 and 1; correct the configuration")
+        try require(
+            hasClassToken || pooling != .classToken,
+            "the head reads the class token, which the model doesn't have")
+    }
+}

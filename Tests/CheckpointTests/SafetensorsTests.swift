@@ -1,0 +1,166 @@
+import Foundation
+import TensorCore
+import Testing
+
+@testable import Checkpoints
+
+/// The reader takes what the format's library writes and nothing that it would refuse.
+@Suite struct SafetensorsTests {
+    /// Writes a file of this header and these data and opens it.
+    private func open(_ header: String, data: [UInt8] = [], length: UInt64? = nil) throws -> SafetensorsFile {
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("x.safetensors")
+            let size = withUnsafeBytes(of: (length ?? UInt64(header.utf8.count)).littleEndian) { Array($0) }
+            try AtomicFile.write(size + Array(header.utf8) + data, to: url)
+            return try SafetensorsFile(url)
+        }
+    }
+
+    @Test func writtenTensorsAreReadBack() throws {
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("x.safetensors")
+            let special: [Float] = [
+                .infinity, -.infinity, -0.0, .leastNonzeroMagnitude, .greatestFiniteMagnitude,
+            ]
+            let tensors: [String: HostTensor] = [
+                "a": numbers([3, 5]), "ä \"quoted\"\n": numbers([2, 1, 4], seed: 2), "scalar": numbers([]),
+                "empty": HostTensor(shape: [0, 7], values: []),
+                "special": HostTensor(shape: [5], values: special),
+            ]
+            try writeSafetensors(tensors, to: url, metadata: ["k": "v\u{1}", "format": "pt"])
+            let file = try SafetensorsFile(url)
+            #expect(file.metadata == ["k": "v\u{1}", "format": "pt"])
+            #expect(file.names == tensors.keys.sorted())
+            for (name, tensor) in tensors {
+                #expect(try file.tensor(name) == tensor)
+                #expect(file.shape(of: name) == tensor.shape)
+            }
+            #expect(try file.tensor("special").values[2].sign == .minus)
+            // The same bytes every time, and data at a multiple of 8.
+            let bytes = try Data(contentsOf: url)
+            try writeSafetensors(tensors, to: url, metadata: ["k": "v\u{1}", "format": "pt"])
+            #expect(try Data(contentsOf: url) == bytes)
+            #expect(Int(bytes[0]) % 8 == 0)
+        }
+    }
+
+    @Test func float16IsRoundedToNearestEven() throws {
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("x.safetensors")
+            // 2049 and 2051 lie halfway between the even numbers that float16 has there.
+            let values: [Float] = [2049, 2051, 65504, -65519, 1e-8, 6e-8, .infinity]
+            let wide = numbers([3])
+            try writeSafetensors(
+                ["a": HostTensor(shape: [7], values: values), "b": wide], to: url,
+                storesAsFloat16: { $0 == "a" })
+            let file = try SafetensorsFile(url)
+            #expect(file.entries["a"]!.type == "F16")
+            #expect(try file.tensor("a").values == [2048, 2052, 65504, -65504, 0, 0x1p-24, .infinity])
+            #expect(try file.tensor("b") == wide)
+            let error = message {
+                try writeSafetensors(["c": HostTensor(shape: [1], values: [65520])], to: url, float16: true)
+            }
+            #expect(error!.contains("'c' holds 65520"))
+            #expect(try SafetensorsFile(url).names == ["a", "b"])
+        }
+    }
+
+    @Test func everyNumberTypeIsConverted() throws {
+        func entry(_ name: String, _ type: String, _ range: Range<Int>, _ count: Int) -> String {
+            "\"\(name)\":{\"dtype\":\"\(type)\",\"shape\":[\(count)],\"data_offsets\":[\(range.lowerBound),\(range.upperBound)]}"
+        }
+        let doubles = [1.0 / 3, -2e300], integers: [Int64] = [-5, 1 << 40], small: [Int32] = [-7, 9]
+        var data = doubles.withUnsafeBytes { Array($0) } + integers.withUnsafeBytes { Array($0) }
+        data += small.withUnsafeBytes { Array($0) }
+        data += [Float16(1.5), -0.25].withUnsafeBytes { Array($0) }
+        data += [UInt16(0x3FC0), 0xC000].withUnsafeBytes { Array($0) }
+        let header =
+            "{"
+            + [
+                entry("d", "F64", 0..<16, 2), entry("i", "I64", 16..<32, 2), entry("j", "I32", 32..<40, 2),
+                entry("h", "F16", 40..<44, 2), entry("b", "BF16", 44..<48, 2),
+            ].joined(separator: ",") + "}"
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("x.safetensors")
+            let length = withUnsafeBytes(of: UInt64(header.utf8.count)) { Array($0) }
+            try AtomicFile.write(length + Array(header.utf8) + data, to: url)
+            let file = try SafetensorsFile(url)
+            #expect(try file.doubles("d") == doubles)
+            #expect(try file.tensor("d").values == [1.0 / 3, -.infinity])
+            #expect(try file.integers("i") == [-5, 1 << 40])
+            #expect(try file.integers("j") == [-7, 9])
+            #expect(try file.tensor("h").values == [1.5, -0.25])
+            #expect(try file.tensor("b").values == [1.5, -2])
+            #expect(try file.doubles("b") == [1.5, -2])
+            #expect(message { _ = try file.tensor("i") }!.contains("dtype I64; convert it to F32"))
+            #expect(message { _ = try file.integers("d") }!.contains("dtype F64; convert it to I64"))
+            #expect(message { _ = try file.tensor("z") }!.contains("no tensor 'z'"))
+        }
+    }
+
+    static let tensor = "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}"
+
+    /// A header, the number of bytes of data, and what the error must say.
+    @Test(arguments: [
+        ("{\(tensor)}", 7, "'a' ends at byte 8 of the data, which have 7"), ("{\(tensor)}", 9, "cover 8"),
+        ("{\(tensor),\(tensor)}", 8, "'a' occurs twice"),
+        ("{\(tensor),\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "overlaps"),
+        ("{\(tensor),\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}", 16, "leaves a hole"),
+        ("{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "takes 12 bytes"),
+        ("{\"a\":{\"dtype\":\"F33\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "unknown dtype F33"),
+        ("{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, "impossible dimension -2"),
+        ("{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, "impossible dimension 2.0"),
+        (
+            "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,8]}}", 8,
+            "larger than memory"
+        ),
+        (
+            "{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,8]}}", 8,
+            "impossible dimension"
+        ),
+        ("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "impossible data_offsets"),
+        (
+            "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[9223372036854775800,9223372036854775807]}}",
+            8, "impossible"
+        ),
+        ("{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "lacks its dtype, shape or data_offsets"),
+        ("{\"a\":3}", 0, "lacks its dtype"), ("{\"__metadata__\":{\"a\":3}}", 0, "else than strings"),
+        ("{\"__metadata__\":[]}", 0, "no object"), ("[]", 0, "no JSON object"), ("{", 0, "key is missing"),
+        ("{\"a\":", 0, "ends too early"),
+        (" {}", 0, "no JSON object"), ("{} x", 0, "more text"), ("{\"a\":01}", 0, "invalid JSON"),
+        (String(repeating: "[", count: 100_000), 0, "levels of nesting"),
+    ])
+    func lyingHeadersAreRefused(_ header: String, _ count: Int, _ part: String) throws {
+        let error = message { _ = try open(header, data: [UInt8](repeating: 0, count: count)) }
+        #expect(error?.contains(part) == true, "\(error ?? "no error")")
+        #expect(error?.contains("x.safetensors") == true)
+    }
+
+    @Test func wrongLengthsAreRefused() throws {
+        #expect(message { _ = try open("{}", length: 3) }!.contains("truncated within its header"))
+        #expect(message { _ = try open("{}", length: 100_000_001) }!.contains("at most 100000000"))
+        #expect(message { _ = try open("{}", length: .max) }!.contains("at most 100000000"))
+        #expect(message { _ = try open("{\"a\": \"\u{FFFD}\"}", length: 0) }!.contains("header"))
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("x")
+            #expect(message { _ = try SafetensorsFile(url) }!.contains("No such file"))
+            #expect(message { _ = try SafetensorsFile(folder) }!.contains("is not a file"))
+            try AtomicFile.write([1, 2, 3], to: url)
+            #expect(message { _ = try SafetensorsFile(url) }!.contains("only 3 bytes"))
+            try AtomicFile.write(
+                [5, 0, 0, 0, 0, 0, 0, 0] + Array("{\"".utf8) + [0xFF] + Array("\"}".utf8), to: url)
+            #expect(message { _ = try SafetensorsFile(url) }!.contains("UTF-8"))
+        }
+    }
+
+    /// A file that shrinks after it was opened is an error, not a signal.
+    @Test func aFileThatShrinksIsAnError() throws {
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("x.safetensors")
+            try writeSafetensors(["a": numbers([1000])], to: url)
+            let file = try SafetensorsFile(url)
+            #expect(truncate(url.path, 200) == 0)
+            #expect(message { _ = try file.tensor("a") }!.contains("ends at byte 200"))
+        }
+    }
+}

@@ -1,0 +1,260 @@
+import Foundation
+import TensorCore
+import TestSupport
+import Testing
+
+@testable import Checkpoints
+
+/// Every format gives the numbers that its own tool computes.
+@Suite struct ViTCheckpointTests {
+    /// Inputs [2, 3, 16, 16].
+    let x = try! SafetensorsFile(fixture("inputs.safetensors")).tensor("x")
+
+    @Test(arguments: ["timm", "timm-mean", "huggingface", "google"])
+    func logitsAreTheTools(_ name: String) throws {
+        let checkpoint = try ViTCheckpoint.load(fixture(name == "google" ? "google.npz" : name))
+        expectClose(try expected(name).values, referenceLogits(checkpoint, x), name)
+    }
+
+    @Test func configurationIsReadNotAssumed() throws {
+        let timm = try ViTCheckpoint.load(fixture("timm")).configuration
+        var expected = ViTConfiguration(
+            imageSize: 16, patchSize: 8, width: 24, depth: 2, heads: 2, hiddenWidth: 36, classCount: 5)
+        expected.layerNormEpsilon = 1e-5
+        expected.mean = [0.4, 0.45, 0.5]
+        expected.standardDeviation = [0.2, 0.25, 0.3]
+        #expect(timm == expected)
+        #expect(try ViTCheckpoint.load(fixture("huggingface")).configuration == expected)
+        expected.pooling = .meanBeforeNorm
+        #expect(try ViTCheckpoint.load(fixture("timm-mean")).configuration == expected)
+        let google = try ViTCheckpoint.load(fixture("google.npz"))
+        #expect(google.configuration.layerNormEpsilon == 1e-6)
+        #expect(google.configuration.heads == 2)
+        #expect(google.configuration.mean == [0.485, 0.456, 0.406])
+        #expect(google.notes == ["npz: eps 1e-6 and ImageNet's mean and std are assumed"])
+    }
+
+    @Test func positionsAreInterpolatedAsTimmDoes() throws {
+        let checkpoint = try ViTCheckpoint.load(fixture("timm")).interpolated(toImageSize: 24)
+        let positions = checkpoint.tensors["pos_embed"]!
+        #expect(positions.shape == [1, 10, 24])
+        let truth = try expected("timm-24.pos_embed").values.map { Double($0) }
+        expectClose(positions.values, truth, "positions", limit: 1e-12)
+        let images = try SafetensorsFile(fixture("inputs.safetensors")).tensor("x24")
+        expectClose(try expected("timm-24").values, referenceLogits(checkpoint, images), "logits")
+        #expect(message { _ = try checkpoint.interpolated(toImageSize: 20) }!.contains("multiple of 8"))
+    }
+
+    /// Far up and down: the support of the kernel grows only downwards.
+    @Test(arguments: [5, 16]) func gridsOfAnySizeAreInterpolated(_ size: Int) throws {
+        var configuration = ViTConfiguration(
+            imageSize: 7, patchSize: 1, width: 4, depth: 1, heads: 1, hiddenWidth: 4, classCount: 0)
+        var tensors = configuration.tensorShapes.mapValues { HostTensor(shape: $0, repeating: 0) }
+        tensors["pos_embed"] = try expected("grid-7")
+        let checkpoint = try ViTCheckpoint(configuration: configuration, tensors: tensors)
+        let result = try checkpoint.interpolated(toImageSize: size)
+        configuration.imageSize = size
+        #expect(result.configuration == configuration)
+        let truth = try expected("grid-7.to-\(size)").values.map { Double($0) }
+        expectClose(result.tensors["pos_embed"]!.values, truth, "to \(size)", limit: 1e-12)
+    }
+
+    @Test func filesWrittenAreReadBack() throws {
+        try withTemporaryFolder { folder in
+            for name in ["timm", "timm-mean"] {
+                var checkpoint = try ViTCheckpoint.load(fixture(name))
+                checkpoint.configuration.heads = 3
+                for place in [name, name + ".safetensors"] {
+                    let url = folder.appendingPathComponent(place)
+                    try checkpoint.saveTimm(to: url)
+                    #expect(try ViTCheckpoint.load(url) == checkpoint)
+                }
+            }
+            let checkpoint = try ViTCheckpoint.load(fixture("timm"))
+            let url = folder.appendingPathComponent("hf")
+            try checkpoint.saveHuggingFace(to: url, classNames: ["a", "b", "c", "d", "e"])
+            #expect(try ViTCheckpoint.load(url) == checkpoint)
+            try checkpoint.withoutHead().saveHuggingFace(to: url)
+            #expect(try ViTCheckpoint.load(url) == checkpoint.withoutHead())
+            let mean = try ViTCheckpoint.load(fixture("timm-mean"))
+            #expect(message { try mean.saveHuggingFace(to: url) }!.contains("class token"))
+        }
+    }
+
+    @Test func float16FilesAreCloseAndHalfAsLarge() throws {
+        try withTemporaryFolder { folder in
+            let checkpoint = try ViTCheckpoint.load(fixture("timm"))
+            let url = folder.appendingPathComponent("model.safetensors")
+            try checkpoint.saveTimm(to: url, float16: true)
+            let size = try url.resourceValues(forKeys: [.fileSizeKey]).fileSize!
+            #expect(size < 31_000)
+            let halves = try ViTCheckpoint.load(url).tensors
+            for (name, tensor) in checkpoint.tensors {
+                #expect(halves[name]!.values == tensor.values.map { Float(Float16($0)) }, "\(name)")
+            }
+        }
+    }
+
+    @Test func theHeadIsReplaced() throws {
+        let checkpoint = try ViTCheckpoint.load(fixture("timm"))
+        let weight = numbers([3, 24])
+        let replaced = checkpoint.withHead(weight: weight, bias: numbers([3]))
+        #expect(replaced.configuration.classCount == 3)
+        #expect(replaced.tensors["head.weight"] == weight)
+        #expect(
+            try ViTCheckpoint(configuration: replaced.configuration, tensors: replaced.tensors) == replaced)
+    }
+
+    // MARK: Without a config.json, and with other kinds
+
+    @Test func aLoneFileSaysWhatIsAssumed() throws {
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("model.safetensors")
+            try FileManager.default.copyItem(at: fixture("timm/model.safetensors"), to: url)
+            let checkpoint = try ViTCheckpoint.load(url, heads: 2)
+            #expect(checkpoint.configuration.heads == 2)
+            #expect(checkpoint.configuration.layerNormEpsilon == 1e-6)
+            #expect(
+                checkpoint.notes == [
+                    "no config.json: 2 heads, eps 1e-6 and ImageNet's mean and std are assumed"
+                ])
+            #expect(message { _ = try ViTCheckpoint.load(url) }!.contains("give the number of heads"))
+            #expect(
+                message { _ = try ViTCheckpoint.load(url, heads: 7) }!.contains(
+                    "can't be divided among 7 heads"))
+        }
+    }
+
+    @Test func anArchitectureNameTellsTheHeads() throws {
+        for (name, width, heads) in [
+            ("vit_base_patch16_224", 128, 2), ("vit_huge_patch14_224", 160, 16),
+            ("deit_tiny_patch16_224", 192, 3),
+        ] {
+            let configuration = ViTConfiguration(
+                imageSize: 4, patchSize: 2, width: width, depth: 1, heads: 1, hiddenWidth: 8, classCount: 0)
+            let tensors = configuration.tensorShapes.mapValues { HostTensor(shape: $0, repeating: 0) }
+            try withTemporaryFolder { folder in
+                try writeSafetensors(tensors, to: folder.appendingPathComponent("model.safetensors"))
+                let config =
+                    "{\"architecture\": \"\(name)\", \"num_classes\": 1000, \"global_pool\": \"token\", "
+                    + "\"pretrained_cfg\": {\"mean\": [0.5, 0.5, 0.5], \"std\": [0.5, 0.5, 0.5]}}"
+                try AtomicFile.write(config, to: folder.appendingPathComponent("config.json"))
+                let loaded = try ViTCheckpoint.load(folder)
+                #expect(loaded.configuration.heads == heads)
+                #expect(loaded.configuration.mean == [0.5, 0.5, 0.5])
+                #expect(loaded.configuration.classCount == 0)
+            }
+        }
+    }
+
+    @Test func shardsAndTransformers5NamesAreRead() throws {
+        let whole = try ViTCheckpoint.load(fixture("huggingface"))
+        let file = try SafetensorsFile(fixture("huggingface/model.safetensors"))
+        var tensors: [String: HostTensor] = [:]
+        for name in file.names {
+            var new = name.replacingOccurrences(of: "encoder.layer.", with: "layers.")
+            for (old, replacement) in [
+                ("attention.attention.query", "attention.q_proj"),
+                ("attention.attention.key", "attention.k_proj"),
+                ("attention.attention.value", "attention.v_proj"),
+                ("attention.output.dense", "attention.o_proj"),
+                ("intermediate.dense", "mlp.fc1"), ("output.dense", "mlp.fc2"),
+            ] { new = new.replacingOccurrences(of: old, with: replacement) }
+            tensors[new] = try file.tensor(name)
+        }
+        tensors["vit.pooler.dense.weight"] = numbers([24, 24])
+        try withTemporaryFolder { folder in
+            for name in ["config.json", "preprocessor_config.json"] {
+                try FileManager.default.copyItem(
+                    at: fixture("huggingface/" + name), to: folder.appendingPathComponent(name))
+            }
+            let names = tensors.keys.sorted()
+            let shards = [names[..<10], names[10...]]
+            var map: [String: JSONValue] = [:]
+            for (index, shard) in shards.enumerated() {
+                let part = tensors.filter { shard.contains($0.key) }
+                try writeSafetensors(part, to: folder.appendingPathComponent("model-\(index).safetensors"))
+                for name in shard { map[name] = .string("model-\(index).safetensors") }
+            }
+            let index = folder.appendingPathComponent("model.safetensors.index.json")
+            try AtomicFile.write(JSONValue.object(["weight_map": .object(map)]).text(), to: index)
+            #expect(try ViTCheckpoint.load(folder) == whole)
+            map["vit.layernorm.bias"] = "../model-1.safetensors"
+            try AtomicFile.write(JSONValue.object(["weight_map": .object(map)]).text(), to: index)
+            #expect(message { _ = try ViTCheckpoint.load(folder) }!.contains("no file beside it"))
+        }
+    }
+
+    // MARK: Refused
+
+    /// Changes to the timm fixture and a part of the sentence that names what is wrong.
+    @Test(arguments: [
+        (
+            "blocks.1.mlp.fc2.weight", [24, 35],
+            "'blocks.1.mlp.fc2.weight' has shape [24, 35], but the rest of the model needs [24, 36]"
+        ),
+        ("blocks.1.norm2.bias", [], "lacks the tensor 'blocks.1.norm2.bias' of shape [24]"),
+        ("blocks.0.ls1.gamma", [24], "LayerScale"), ("dist_token", [1, 1, 24], "distillation token"),
+        ("pre_logits.fc.weight", [24, 24], "layer before the head"), ("extra.thing", [3], "'extra.thing'"),
+        ("pos_embed", [1, 6, 24], "6 positions, not a square"), ("head.bias", [4], "has shape [4]"),
+        ("blocks.7.norm1.bias", [24], "tensors say 3"),
+        ("patch_embed.proj.weight", [24, 1, 8, 8], "1 channels"),
+    ])
+    func modelsThatDontFitAreRefused(_ name: String, _ shape: [Int], _ part: String) throws {
+        var tensors = try ViTCheckpoint.load(fixture("timm")).tensors
+        tensors[name] = shape.isEmpty ? nil : numbers(shape)
+        try withTemporaryFolder { folder in
+            try writeSafetensors(tensors, to: folder.appendingPathComponent("model.safetensors"))
+            try FileManager.default.copyItem(
+                at: fixture("timm/config.json"), to: folder.appendingPathComponent("config.json"))
+            let text = message { _ = try ViTCheckpoint.load(folder) }
+            #expect(text?.contains(part) == true, "\(text ?? "no error")")
+        }
+    }
+
+    @Test(arguments: [
+        ("\"depth\": 2", "\"depth\": 3", "depth = 3, but the tensors say 2"),
+        ("\"num_heads\": 2", "\"num_heads\": 5", "among 5 heads"),
+        ("\"num_heads\": 2", "\"num_heads\": 0", "not positive"),
+        ("\"qkv_bias\": true", "\"qk_norm\": true", "qk_norm = true, which is not supported"),
+        ("\"qkv_bias\": true", "\"act_layer\": \"quick_gelu\"", "act_layer"),
+        ("\"mlp_ratio\": 1.5", "\"mlp_ratio\": 1e300", "mlp_ratio"), ("0.2,", "0,", "positive std"),
+        ("\"global_pool\": \"token\"", "\"global_pool\": \"map\"", "pooling 'map'"),
+        ("{", "[", "invalid JSON"), ("\"norm_eps\": 1e-05", "\"norm_eps\": 0", "eps 0.0"),
+    ])
+    func configurationsThatDontFitAreRefused(_ old: String, _ new: String, _ part: String) throws {
+        try withTemporaryFolder { folder in
+            try FileManager.default.copyItem(
+                at: fixture("timm/model.safetensors"), to: folder.appendingPathComponent("model.safetensors"))
+            let text = try String(contentsOf: fixture("timm/config.json"), encoding: .utf8)
+            let range = try #require(text.range(of: old))
+            let url = folder.appendingPathComponent("config.json")
+            try AtomicFile.write(text.replacingCharacters(in: range, with: new), to: url)
+            let error = message { _ = try ViTCheckpoint.load(folder) }
+            #expect(error?.contains(part) == true, "\(error ?? "no error")")
+        }
+    }
+
+    @Test func otherFilesAreRefused() throws {
+        try withTemporaryFolder { folder in
+            #expect(message { _ = try ViTCheckpoint.load(folder) }!.contains("no model.safetensors"))
+            let missing = folder.appendingPathComponent("absent")
+            #expect(message { _ = try ViTCheckpoint.load(missing) }!.contains("No such file"))
+            try AtomicFile.write("x", to: folder.appendingPathComponent("pytorch_model.bin"))
+            #expect(message { _ = try ViTCheckpoint.load(folder) }!.contains("pickle"))
+            let hf = folder.appendingPathComponent("hf")
+            try FileManager.default.copyItem(at: fixture("huggingface"), to: hf)
+            let config = hf.appendingPathComponent("config.json")
+            try AtomicFile.write("{\"model_type\": \"deit\"}", to: config)
+            #expect(message { _ = try ViTCheckpoint.load(hf) }!.contains("'deit'"))
+            try AtomicFile.write("{\"model_type\": \"vit\", \"hidden_act\": \"relu\"}", to: config)
+            #expect(message { _ = try ViTCheckpoint.load(hf) }!.contains("relu"))
+            try AtomicFile.write("{\"model_type\": \"vit\", \"image_size\": 32}", to: config)
+            #expect(
+                message { _ = try ViTCheckpoint.load(hf) }!.contains(
+                    "image_size = 32, but the tensors say 16"))
+            try FileManager.default.removeItem(at: config)
+            #expect(message { _ = try ViTCheckpoint.load(hf) }!.contains("config.json must lie beside it"))
+        }
+    }
+}
