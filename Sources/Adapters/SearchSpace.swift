@@ -69,7 +69,8 @@ public struct SearchSpace: Codable, Hashable, Sendable {
         }
         return GLoRAPath(
             a: richest(matrixForms(a)) { $0.richness }, b: richest(matrixForms(b)) { $0.richness },
-            c: richest(promptForms) { $0.columnCount * 2 }, d: richest(scaleForms(d)) { $0.richness },
+            c: richest(promptForms) { $0 == .vector ? 1 : 2 * $0.columnCount },
+            d: richest(scaleForms(d)) { $0.richness },
             e: richest(scaleForms(e)) { $0.richness })
     }
 

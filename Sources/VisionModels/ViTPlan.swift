@@ -94,8 +94,9 @@ public struct ViTPlan {
         }
         branch = try take(b, t, d)
         normed = try take(b, t, d)
-        mean = try take(b * t)
-        rstd = try take(b * t)
+        let normedRows = model.pooling == .meanBeforeNorm ? b : b * t
+        mean = try take(normedRows)
+        rstd = try take(normedRows)
         pooled = try take(b, d)
         features = try take(b, d)
         gradients =

@@ -1,0 +1,190 @@
+import Adapters
+import TensorCore
+import TestSupport
+import Testing
+
+/// The layer on a backend against the double-precision reference: forward, dx, every gradient, the merged layer, and what a
+/// path leaves alone.
+@Suite struct GLoRALinearTests {
+    static let inputs = 6
+    static let outputs = 5
+    static let rank = 3
+    static let rows = 4
+
+    /// On the CPU all 432 paths of the original's space at the storage's rank, everywhere every 41st of the 1,620 paths
+    /// at ranks 1, 2 and 3: the stride shares no divisor with any number of forms, so it meets every form of every tensor.
+    @Test(arguments: TestDevice.all) func paths(device: TestDevice) throws {
+        let original = try SearchSpace(ranks: [3]).paths
+        let all = try SearchSpace(ranks: [1, 2, 3]).paths
+        let spread = stride(from: 0, to: all.count, by: TestDevice.onlySmall ? 211 : 41).map { all[$0] }
+        #expect(Set(spread.map(\.a)).count == 6 && Set(spread.map(\.b)).count == 6)
+        #expect(Set(spread.map(\.c)).count == 5 && Set(spread.map(\.d)).count == 3 && Set(spread.map(\.e)).count == 3)
+        let chosen = device.description == "cpu" ? original + spread : spread
+        try device.withBackend { backend in
+            for hasBias in [true, false] { try GLoRALinearTests.check(chosen, hasBias: hasBias, backend) }
+        }
+    }
+
+    /// The reference's gradients, against central differences of Σ dy ⊙ y in double.
+    @Test func referenceAgainstCentralDifferences() throws {
+        let all = try SearchSpace(ranks: [2, 3]).paths
+        for path in stride(from: 0, to: all.count, by: 29).map({ all[$0] }) {
+            for hasBias in [true, false] {
+                var (layer, x, dy) = GLoRALinearTests.example(hasBias: hasBias)
+                let (dx, gradients) = layer.backward(dy, x, path)
+                func loss(_ layer: LayerReference, _ x: [Double]) -> Double {
+                    zip(layer.forward(x, path), dy).reduce(0) { $0 + $1.0 * $1.1 }
+                }
+                for (name, gradient) in gradients {
+                    for index in gradient.indices {
+                        let saved = layer.stored[name]![index]
+                        layer.stored[name]![index] = saved + 1e-4
+                        let above = loss(layer, x)
+                        layer.stored[name]![index] = saved - 1e-4
+                        let below = loss(layer, x)
+                        layer.stored[name]![index] = saved
+                        #expect(abs((above - below) / 2e-4 - gradient[index]) < 1e-8, "\(name) on \(path)")
+                    }
+                }
+                for index in x.indices {
+                    var (above, below) = (x, x)
+                    above[index] += 1e-4
+                    below[index] -= 1e-4
+                    #expect(abs((loss(layer, above) - loss(layer, below)) / 2e-4 - dx[index]) < 1e-8)
+                }
+            }
+        }
+    }
+
+    /// First values: Xd, D and E zero, so the layer starts as the frozen one; Xu within Xavier's bound.
+    @Test func firstValues() throws {
+        var random = Random(3, "test")
+        let declarations = GLoRALinear.declarations("l", inputs: 50, outputs: 7, rank: 4, random: &random)
+        let byName = Dictionary(uniqueKeysWithValues: declarations.map { ($0.name, $0.initial) })
+        let shapes = byName.mapValues(\.shape)
+        #expect(
+            shapes == [
+                "l.Ad": [7, 4], "l.Au": [4, 50], "l.Bd": [7, 4], "l.Bu": [4, 50], "l.Cd": [50, 4],
+                "l.Cu": [4, 1],
+                "l.D": [7], "l.E": [7],
+            ])
+        for name in ["l.Ad", "l.Bd", "l.Cd", "l.D", "l.E"] {
+            #expect(byName[name]!.values.allSatisfy { $0 == 0 })
+        }
+        for (name, bound) in [("l.Au", (6.0 / 54).squareRoot()), ("l.Bu", (6.0 / 54).squareRoot())] {
+            let values = byName[name]!.values.map(Double.init)
+            #expect(values.allSatisfy { abs($0) <= bound })
+            // The variance of U(±bound) is bound²/3; 200 values stray from it by 9 % at most, almost always.
+            let variance = values.reduce(0) { $0 + $1 * $1 } / Double(values.count)
+            #expect(abs(variance / (bound * bound / 3) - 1) < 0.25)
+        }
+        #expect(byName["l.Cu"]!.values.allSatisfy { abs(Double($0)) <= (6.0 / 5).squareRoot() })
+        #expect(byName["l.Au"] != byName["l.Bu"])
+    }
+
+    // MARK: Helpers
+
+    /// A layer with values in every stored tensor, x [n, in] and dy [n, out]; all are float32 numbers.
+    static func example(hasBias: Bool) -> (layer: LayerReference, x: [Double], dy: [Double]) {
+        func values(_ count: Int, _ seed: Int) -> [Double] {
+            doubles(randomValues(count, seed: seed, scale: 0.7))
+        }
+        let stored = [
+            "Ad": values(outputs * rank, 1), "Au": values(rank * inputs, 2), "Bd": values(outputs * rank, 3),
+            "Bu": values(rank * inputs, 4), "Cd": values(inputs * rank, 5), "Cu": values(rank, 6),
+            "D": values(outputs, 7), "E": values(outputs, 8),
+        ]
+        let layer = LayerReference(
+            inputs: inputs, outputs: outputs, rank: rank, weight: values(outputs * inputs, 9),
+            bias: hasBias ? values(outputs, 10) : nil, stored: stored)
+        return (layer, values(rows * inputs, 11), values(rows * outputs, 12))
+    }
+
+    private static func check(_ paths: [GLoRAPath], hasBias: Bool, _ backend: any Backend) throws {
+        let (reference, x, dy) = example(hasBias: hasBias)
+        let shapes = [
+            "Ad": [outputs, rank], "Au": [rank, inputs], "Bd": [outputs, rank], "Bu": [rank, inputs],
+            "Cd": [inputs, rank], "Cu": [rank, 1], "D": [outputs], "E": [outputs],
+        ]
+        func host(_ values: [Double], _ shape: [Int]) -> HostTensor {
+            HostTensor(shape: shape, values: values.map { Float($0) })
+        }
+        let store = try ParameterStore(
+            backend, shapes.keys.sorted().map { .init("l.\($0)", host(reference.stored[$0]!, shapes[$0]!)) })
+        let layer = GLoRALinear(
+            name: "l",
+            weight: Parameter(
+                name: "l.weight", value: try backend.tensor(host(reference.weight, [outputs, inputs]))),
+            bias: try reference.bias.map {
+                Parameter(name: "l.bias", value: try backend.tensor(host($0, [outputs])))
+            },
+            support: GLoRALinear.Support("l", in: store))
+        let scratch = try GLoRALinear.Scratch(
+            Arena(backend, chunkByteCount: 1 << 14), weightCount: outputs * inputs, outputs: outputs,
+            inputs: inputs)
+        let (xs, dys) = (
+            try backend.tensor(host(x, [rows, inputs])), try backend.tensor(host(dy, [rows, outputs]))
+        )
+        let (y, dx) = (
+            try backend.allocate([rows, outputs], .float32), try backend.allocate([rows, inputs], .float32)
+        )
+        // Gradients accumulate: they start from these values, which a tensor off the path keeps to the bit.
+        let before = Dictionary(
+            uniqueKeysWithValues: shapes.enumerated().map { index, entry in
+                let count = entry.value.reduce(1, *)
+                let values = randomValues(count, seed: 100 + index)
+                return ("l.\(entry.key)", HostTensor(shape: entry.value, values: values))
+            })
+
+        for path in paths {
+            store.pack(store.gradients, before)
+            backend.fill(y, .nan)
+            backend.fill(dx, .nan)
+            layer.forward(y, xs, path: path, backend, scratch)
+            layer.backward(dx, dys, xs, path: path, backend, scratch)
+            let after = store.unpack(store.gradients)
+            let merged = layer.merged(path: path, backend, scratch)
+
+            let expected = reference.backward(dy, x, path)
+            expectClose(backend.values(y), reference.forward(x, path), "y on \(path)")
+            expectClose(backend.values(dx), expected.dx, "dx on \(path)")
+            expectClose(merged.weight.values, reference.merged(path).weight, "W on \(path)")
+            if let bias = merged.bias {
+                expectClose(bias.values, reference.merged(path).bias, "b on \(path)")
+            } else {
+                #expect(!hasBias && !path.changesBias)
+            }
+            let onPath = Set(layer.tensorsOnPath(path))
+            #expect(onPath == tensorsRead(path, hasBias: hasBias), "on \(path)")
+            for name in shapes.keys {
+                let start = before["l.\(name)"]!.values
+                guard onPath.contains(name) else {
+                    expectIdentical(after["l.\(name)"]!.values, start, "gradient of \(name) off \(path)")
+                    continue
+                }
+                let sum = zip(doubles(start), expected.gradients[name]!).map { $0 + $1 }
+                expectClose(after["l.\(name)"]!.values, sum, "gradient of \(name) on \(path)")
+            }
+        }
+    }
+
+    /// What autograd would give a gradient, from the formulas.
+    private static func tensorsRead(_ path: GLoRAPath, hasBias: Bool) -> Set<String> {
+        var names: Set<String> = []
+        for (letter, form) in [("A", path.a), ("B", path.b)] {
+            switch form {
+            case .none: break
+            case .constant, .vector: names.insert(letter + "d")
+            case .lowRank: names.formUnion([letter + "d", letter + "u"])
+            }
+        }
+        switch path.c {
+        case .none: break
+        case .vector: names.insert("Cd")
+        case .lowRank: names.formUnion(["Cd", "Cu"])
+        }
+        if path.d != .none && hasBias { names.insert("D") }
+        if path.e != .none { names.insert("E") }
+        return names
+    }
+}

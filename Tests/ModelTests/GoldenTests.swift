@@ -1,0 +1,166 @@
+import CEmbedded
+import Checkpoints
+import Foundation
+import GoldenVectors
+import TensorCore
+import TestSupport
+import Testing
+
+/// The golden vectors inside the program on every device, and what a suite says of files that are wrong.
+@Suite struct GoldenTests {
+    @Test(arguments: TestDevice.all) func builtInVectorsPass(device: TestDevice) throws {
+        let suite = try GoldenSuite.builtIn()
+        var results: [GoldenResult] = []
+        try device.withBackend { backend in suite.run(on: backend) { results.append($0) } }
+        for result in results { #expect(result.status == .passed, "\(result.name): \(result.status)") }
+        let names = results.map(\.name)
+        #expect(names == names.sorted() && names.count == 18)
+        for part in [
+            "glora_layer/049", "vit/base", "vit/fixed", "in_place", "to_none", "lr_schedule", "param_count",
+        ] {
+            #expect(names.contains { $0.contains(part) }, "\(part) is not among them")
+        }
+        #expect(results.allSatisfy { !$0.detail.isEmpty })
+    }
+
+    /// A layer's numbers, each changed a little both as truth and as the authors' float32, with what the suite has to say.
+    @Test(arguments: [
+        ("out.y", Float(1.001), "out.y: normalised squared error"),
+        ("out.dx", 1.001, "out.dx: normalised squared error"),
+        ("out.W_merged", 1.001, "out.W_merged: normalised squared error"),
+        ("grad.D", 1.001, "grad.D: normalised squared error"),
+        ("grad.Ad", .nan, "grad.Ad: absolute error nan"),
+        ("grad.E", 0, "grad.E: absolute error"),
+        ("in.Ad", .nan, "out.y: normalised squared error nan"),
+    ])
+    func wrongNumbersFail(tensor: String, factor: Float, message: String) throws {
+        let folder = try TemporaryFolder()
+        let layer = try folder.unpack("glora_layer/000_pw_i12o20r2_n1_b.safetensors")
+        #expect(try folder.replay().map(\.status) == [.passed])
+        var (tensors, metadata) = try layer.contents()
+        for name in tensors.keys where name.hasPrefix(tensor) {
+            for index in tensors[name]!.values.indices { tensors[name]!.values[index] *= factor }
+        }
+        try writeSafetensors(tensors, to: layer.url, metadata: metadata)
+        try folder.expectFailure(message)
+    }
+
+    /// A description that doesn't fit the numbers.
+    @Test(arguments: [
+        (
+            #""kind": "glora_layer""#, #""kind": "glora_tensor""#,
+            "is of the kind 'glora_tensor', which this program doesn't know"
+        ),
+        (
+            #""grad_is_None": ["#, #""grad_is_None": ["Ad", "#,
+            "Ad is off the path and its gradient was written"
+        ),
+        (#""A": "vector""#, #""A": "constant""#, "out.y: normalised squared error"),
+        (#""A": "vector""#, #""A": "matrix""#, "'matrix' is no form of A or B"),
+        (#""in": 12"#, #""in": 13"#, "has shape"),
+        (#""in": 12"#, #""inputs": 12"#, "the description has no number 'in'"),
+    ])
+    func wrongDescriptionsFail(text: String, replacement: String, message: String) throws {
+        let folder = try TemporaryFolder()
+        let layer = try folder.unpack("glora_layer/000_pw_i12o20r2_n1_b.safetensors")
+        var (tensors, metadata) = try layer.contents()
+        // Through the parser, so that the spacing is known.
+        let golden = try JSONValue(parsing: metadata["golden"]!.utf8).text()
+        #expect(golden.contains(text))
+        metadata["golden"] = golden.replacingOccurrences(of: text, with: replacement)
+        tensors["unused"] = nil
+        try writeSafetensors(tensors, to: layer.url, metadata: metadata)
+        try folder.expectFailure(message)
+    }
+
+    @Test func otherFilesFailOneByOne() throws {
+        let folder = try TemporaryFolder()
+        try folder.unpack("vit/fixed_mixed.safetensors")
+        try folder.expectFailure("needs vit/base.safetensors, which isn't in")
+        try folder.write(#"{"some": 1}"#, "a.json")
+        try folder.write("not a header", "b.safetensors")
+        try folder.write(#"{"kind": "search_trace"}"#, "c.json")
+        try folder.write(
+            #"{"files": [{"file": "d.json", "meta": {"kind": "lr_schedule"}}]}"#, "manifest.json")
+        try folder.write(
+            #"{"s": {"lr": 1, "t_initial": 9, "warmup_t": 0, "warmup_lr_init": 0, "lr_min": 0, "lr_used_in_epoch": [1, 2]}}"#,
+            "d.json")
+        let statuses = try folder.replay().map { "\($0.name): \($0.status)" }
+        #expect(statuses.count == 5)
+        #expect(statuses[0].contains("say of which kind it is"))
+        #expect(statuses[1].contains("is no safetensors file"))
+        #expect(statuses[2] == "c.json: notYet")
+        #expect(statuses[3].contains("s: relative error 0.5"))
+        #expect(statuses[4].contains("vit/fixed_mixed.safetensors: failed"))
+    }
+
+    @Test func wrongCountsFail() throws {
+        let folder = try TemporaryFolder()
+        let url = try folder.unpack("search/param_count_mixed.json").url
+        let text = try String(contentsOf: url, encoding: .utf8)
+        try folder.write(
+            text.replacingOccurrences(of: "\"params\":868791", with: "\"params\":868790"), "c.json")
+        try FileManager.default.removeItem(at: url)
+        try folder.expectFailure("candidate 1: 868791 parameters, the file 868790")
+    }
+
+    @Test func foldersWithoutVectorsAreRefused() throws {
+        let folder = try TemporaryFolder()
+        #expect(throws: (any Error).self) { try GoldenSuite(directory: folder.url) }
+        #expect(throws: (any Error).self) {
+            try GoldenSuite(directory: folder.url.appendingPathComponent("none"))
+        }
+    }
+}
+
+/// A folder of vectors that goes with the test.
+private final class TemporaryFolder {
+    let url = FileManager.default.temporaryDirectory.appendingPathComponent("vectors-\(UUID().uuidString)")
+
+    init() throws { try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true) }
+
+    deinit { try? FileManager.default.removeItem(at: url) }
+
+    struct File {
+        let url: URL
+
+        func contents() throws -> (tensors: [String: HostTensor], metadata: [String: String]) {
+            let file = try SafetensorsFile(url)
+            var tensors: [String: HostTensor] = [:]
+            for name in file.names { tensors[name] = try file.tensor(name) }
+            return (tensors, file.metadata)
+        }
+    }
+
+    /// Copies an embedded file.
+    @discardableResult func unpack(_ path: String) throws -> File {
+        let target = url.appendingPathComponent(path)
+        try AtomicFile.createFolder(target.deletingLastPathComponent())
+        let all = (0..<embeddedFileCount()).map(embeddedFile)
+        let file = try #require(all.first { String(cString: $0.name) == "Golden/\(path)" })
+        try AtomicFile.write(UnsafeRawBufferPointer(start: file.bytes, count: file.byteCount), to: target)
+        return File(url: target)
+    }
+
+    func write(_ text: String, _ name: String) throws {
+        try AtomicFile.write(text, to: url.appendingPathComponent(name))
+    }
+
+    func replay() throws -> [GoldenResult] {
+        var results: [GoldenResult] = []
+        let suite = try GoldenSuite(directory: url)
+        try TestDevice.all[0].withBackend { backend in suite.run(on: backend) { results.append($0) } }
+        return results
+    }
+
+    /// Replays the only file, which has to fail with a sentence that contains `message`.
+    func expectFailure(_ message: String) throws {
+        let results = try replay()
+        #expect(results.count == 1)
+        guard case .failed(let sentence) = results[0].status else {
+            Issue.record("\(results[0].name) is \(results[0].status), not failed")
+            return
+        }
+        #expect(sentence.contains(message))
+    }
+}

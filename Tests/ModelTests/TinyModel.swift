@@ -1,0 +1,89 @@
+import Adapters
+import Checkpoints
+import TensorCore
+import TestSupport
+import VisionModels
+
+/// A model small enough for central differences in every element: 2 blocks, width 6, 2 heads, 4 patches, 3 classes.
+struct TinyModel {
+    let checkpoint: ViTCheckpoint
+    /// head.weight [3, 6], head.bias [3].
+    let head: [String: HostTensor]
+    static let classCount = 3
+
+    init(
+        pooling: ViTConfiguration.Pooling = .classToken, hasClassToken: Bool = true, qkvBias: Bool = true
+    ) throws {
+        var configuration = ViTConfiguration(
+            imageSize: 4, patchSize: 2, width: 6, depth: 2, heads: 2, hiddenWidth: 5,
+            classCount: TinyModel.classCount)
+        configuration.pooling = pooling
+        configuration.hasClassToken = hasClassToken
+        configuration.qkvBias = qkvBias
+        configuration.layerNormEpsilon = 1e-5
+        var tensors: [String: HostTensor] = [:]
+        for (seed, (name, shape)) in configuration.tensorShapes.sorted(by: { $0.key < $1.key }).enumerated() {
+            let isScale = name.contains("norm") && name.hasSuffix("weight")
+            let values = randomValues(shape.reduce(1, *), seed: seed, scale: 0.4, mean: isScale ? 1 : 0)
+            tensors[name] = HostTensor(shape: shape, values: values)
+        }
+        checkpoint = try ViTCheckpoint(configuration: configuration, tensors: tensors)
+        head = tensors.filter { $0.key.hasPrefix("head.") }
+    }
+
+    /// The model under another treatment, with this head.
+    func model(_ trained: VisionTransformer.Trained, on backend: any Backend) throws -> VisionTransformer {
+        try VisionTransformer(
+            checkpoint, classCount: TinyModel.classCount, trained: trained, seed: 5, head: head, on: backend)
+    }
+
+    /// The model with support tensors of rank 2, all of them random: no path is the frozen model by chance.
+    func adapted(on backend: any Backend) throws -> VisionTransformer {
+        let model = try model(.adapters(rank: 2, sites: SearchSpace.Site.allCases), on: backend)
+        var values = model.store.unpack(model.store.values)
+        for (seed, name) in values.keys.sorted().enumerated() where !name.hasPrefix("head.") {
+            values[name]!.values = randomValues(values[name]!.values.count, seed: 50 + seed, scale: 0.3)
+        }
+        model.store.pack(model.store.values, values)
+        return model
+    }
+
+    var reference: ReferenceViT {
+        ReferenceViT(
+            configuration: checkpoint.configuration,
+            tensors: checkpoint.tensors.mapValues { doubles($0.values) })
+    }
+
+    /// [B, 3, 4, 4].
+    static func images(_ batch: Int, seed: Int = 900) -> [Float] { randomValues(batch * 48, seed: seed) }
+
+    /// [B].
+    static func labels(_ batch: Int) -> [Int] { (0..<batch).map { ($0 * 2 + 1) % classCount } }
+
+    /// A path for each of the eight Linears, all forms among them.
+    static let mixedPaths: [GLoRAPath] = [
+        GLoRAPath(a: .lowRank(2), b: .vector, d: .vector, e: .constant),
+        GLoRAPath(a: .vector, b: .constant, c: .lowRank(2), d: .constant),
+        GLoRAPath(b: .lowRank(1), c: .vector, e: .vector),
+        GLoRAPath(a: .constant, c: .lowRank(1), d: .vector),
+        .none,
+        .full(rank: 2),
+        GLoRAPath(e: .vector),
+        GLoRAPath(a: .lowRank(1)),
+    ]
+}
+
+extension VisionTransformer {
+    /// Uploads a batch and computes logits and losses; with a plan for training the gradients too.
+    func step(
+        _ plan: ViTPlan, _ images: [Float], _ labels: [Int], paths: [GLoRAPath], scales: [[Float]]? = nil
+    ) {
+        backend.upload(plan.images, images)
+        backend.upload(plan.labels, labels.map { Int32($0) })
+        for (tensor, values) in zip(plan.branchScales, scales ?? []) { backend.upload(tensor, values) }
+        backend.fill(plan.logits, .nan)
+        forward(plan, paths: paths, dropsBranches: scales != nil)
+        loss(plan)
+        if plan.isForTraining { backward(plan, paths: paths, dropsBranches: scales != nil) }
+    }
+}

@@ -1,0 +1,231 @@
+import Adapters
+import Checkpoints
+import TensorCore
+import TestSupport
+import Testing
+import VisionModels
+
+/// The model's forward and hand-written backward against the definition in double precision, and against itself where two
+/// ways must give the same.
+@Suite struct VisionTransformerTests {
+    /// What the head reads, with and without a class token and a bias of q, k and v.
+    enum Variant: CaseIterable, Sendable {
+        case classToken, meanAfterNorm, meanBeforeNorm, noClassToken, noQKVBias, dropPath
+
+        func make() throws -> TinyModel {
+            switch self {
+            case .classToken, .dropPath: try TinyModel()
+            case .meanAfterNorm: try TinyModel(pooling: .meanAfterNorm)
+            case .meanBeforeNorm: try TinyModel(pooling: .meanBeforeNorm)
+            case .noClassToken: try TinyModel(pooling: .meanBeforeNorm, hasClassToken: false)
+            case .noQKVBias: try TinyModel(qkvBias: false)
+            }
+        }
+
+        /// Drop-path with p = 0.25: each image keeps a branch scaled by 1 / (1 − p), or loses it. [B = 2] for each of 4.
+        var scales: [[Float]]? {
+            let kept: Float = 4 / 3
+            return self == .dropPath ? [[kept, 0], [0, kept], [kept, kept], [0, kept]] : nil
+        }
+    }
+
+    /// Loss and every element of every gradient in pretraining, where everything is trained.
+    @Test(arguments: Variant.allCases) func everyGradient(variant: Variant) throws {
+        let tiny = try variant.make()
+        let (images, labels) = (TinyModel.images(2), TinyModel.labels(2))
+        let scales = variant.scales?.map { doubles($0) }
+        let reference = tiny.reference
+        let expected = reference.gradients(doubles(images), labels: labels, scales: scales)
+        let logits = reference.logits(doubles(images), batch: 2, scales: scales)
+        let loss = reference.loss(doubles(images), labels: labels, scales: scales)
+        for device in TestDevice.all {
+            try device.withBackend { backend in
+                let model = try tiny.model(.everything, on: backend)
+                let paths = model.uniformPath(.none)
+                let plan = try model.plan(batch: 2, isForTraining: true)
+                model.store.clearGradients()
+                model.step(plan, images, labels, paths: paths, scales: variant.scales)
+                expectClose(backend.values(plan.logits), logits, "logits on \(device)")
+                let losses = backend.values(plan.losses)
+                expectClose([losses.reduce(0, +) / 2], [loss], "loss on \(device)")
+                let gradients = model.store.unpack(model.store.gradients)
+                #expect(Set(gradients.keys) == Set(expected.keys))
+                #expect(model.trainedNames(paths) == Set(expected.keys))
+                for (name, gradient) in gradients {
+                    expectClose(gradient.values, expected[name]!, "gradient of \(name) on \(device)")
+                }
+                // A second backward adds the same once more.
+                model.backward(plan, paths: paths, dropsBranches: variant.scales != nil)
+                for (name, gradient) in model.store.unpack(model.store.gradients) {
+                    expectClose(gradient.values, expected[name]!.map { 2 * $0 }, "\(name) twice on \(device)")
+                }
+            }
+        }
+    }
+
+    /// A plan for evaluation shares one block's memory among all blocks and gives the same logits.
+    @Test(arguments: TestDevice.all) func evaluationGivesTheLogitsOfTraining(device: TestDevice) throws {
+        try device.withBackend { backend in
+            let model = try TinyModel().adapted(on: backend)
+            let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
+            let training = try model.plan(batch: 3, isForTraining: true)
+            model.step(training, images, labels, paths: TinyModel.mixedPaths)
+            let (logits, losses) = (backend.values(training.logits), backend.values(training.losses))
+            let evaluation = try model.plan(batch: 3, isForTraining: false)
+            model.step(evaluation, images, labels, paths: TinyModel.mixedPaths)
+            expectClose(backend.values(evaluation.logits), doubles(logits), "logits", limit: 1e-12)
+            expectClose(backend.values(evaluation.losses), doubles(losses), "losses", limit: 1e-12)
+        }
+    }
+
+    /// An image's logits don't depend on the batch around it, though the smaller plan lies over the larger one's memory.
+    @Test(arguments: TestDevice.all) func aSmallerBatchGivesASliceOfTheLarger(device: TestDevice) throws {
+        try device.withBackend { backend in
+            let model = try TinyModel().adapted(on: backend)
+            let (images, labels) = (TinyModel.images(5), TinyModel.labels(5))
+            let large = try model.plan(batch: 5, isForTraining: false)
+            model.step(large, images, labels, paths: TinyModel.mixedPaths)
+            let all = doubles(backend.values(large.logits))
+            let small = try model.plan(batch: 2, isForTraining: false)
+            model.step(
+                small, Array(images[3 * 48..<5 * 48]), Array(labels[3..<5]), paths: TinyModel.mixedPaths)
+            let part = Array(all[3 * TinyModel.classCount..<5 * TinyModel.classCount])
+            expectClose(backend.values(small.logits), part, "logits of the last two", limit: 1e-12)
+        }
+    }
+
+    /// The merged checkpoint computes the same as the adapted model, in the reference and in a model without support tensors.
+    @Test(arguments: TestDevice.all) func mergedEqualsUnmerged(device: TestDevice) throws {
+        try device.withBackend { backend in
+            let model = try TinyModel(pooling: .meanBeforeNorm).adapted(on: backend)
+            let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
+            let plan = try model.plan(batch: 3, isForTraining: false)
+            for paths in [TinyModel.mixedPaths, model.uniformPath(.full(rank: 2)), model.uniformPath(.none)] {
+                model.step(plan, images, labels, paths: paths)
+                let logits = backend.values(plan.logits)
+                let merged = try model.merged(paths: paths)
+                #expect(merged.tensors.mapValues(\.shape) == merged.configuration.tensorShapes)
+                let reference = ReferenceViT(
+                    configuration: merged.configuration,
+                    tensors: merged.tensors.mapValues { doubles($0.values) })
+                expectClose(
+                    logits, reference.logits(doubles(images), batch: 3, scales: nil), "merged in double")
+                let plain = try VisionTransformer(
+                    merged, classCount: TinyModel.classCount, trained: .adapters(rank: 1, sites: []), seed: 1,
+                    head: merged.tensors, on: backend)
+                let plainPlan = try plain.plan(batch: 3, isForTraining: false)
+                plain.step(plainPlan, images, labels, paths: plain.uniformPath(.none))
+                expectClose(backend.values(plainPlan.logits), doubles(logits), "merged")
+            }
+        }
+    }
+
+    /// A layer whose support tensors are zero computes the same off its path and on the full one; so must everything above.
+    /// The backward stops at the lowest layer that is on a path: at each of the 8 Linears, and at the head.
+    @Test(arguments: TestDevice.all) func theBackwardStopsWhereNothingIsTrainedBelow(device: TestDevice)
+        throws
+    {
+        let kept: Float = 4 / 3
+        let scales: [[Float]] = [[kept, 0], [0, kept], [kept, kept], [kept, 0]]
+        let mark: Float = 9
+        try device.withBackend { backend in
+            let model = try TinyModel().adapted(on: backend)
+            let random = model.store.unpack(model.store.values)
+            let (images, labels) = (TinyModel.images(2), TinyModel.labels(2))
+            let plan = try model.plan(batch: 2, isForTraining: true)
+            for lowest in 0...model.linears.count {
+                var values = random
+                let frozen = model.linears[..<lowest].map { "\($0.name)." }
+                func isFrozen(_ name: String) -> Bool { frozen.contains { name.hasPrefix($0) } }
+                for name in values.keys where isFrozen(name) {
+                    values[name] = HostTensor(shape: values[name]!.shape, repeating: 0)
+                }
+                model.store.pack(model.store.values, values)
+                let full = model.uniformPath(.full(rank: 2))
+                model.store.clearGradients()
+                model.step(plan, images, labels, paths: full, scales: scales)
+                let everywhere = model.store.unpack(model.store.gradients)
+                let upper = Array(repeating: GLoRAPath.none, count: lowest) + full[lowest...]
+                let trained = model.trainedNames(upper)
+                model.store.clearGradients()
+                for segment in model.store.segments where !trained.contains(segment.name) {
+                    backend.fill(model.store[segment.name]!.gradient!, mark)
+                }
+                model.step(plan, images, labels, paths: upper, scales: scales)
+                for (name, gradient) in model.store.unpack(model.store.gradients) {
+                    #expect(trained.contains(name) == !isFrozen(name))
+                    if isFrozen(name) {
+                        #expect(gradient.values.allSatisfy { $0 == mark }, "\(name) was written")
+                    } else {
+                        expectClose(
+                            gradient.values, doubles(everywhere[name]!.values), "\(name) from \(lowest) on")
+                    }
+                }
+            }
+        }
+    }
+
+    /// Layers that the search space leaves out, or that have no bias, take the part of a path that they can.
+    @Test func pathsAreMadeAdmissible() throws {
+        try TestDevice.all[0].withBackend { backend in
+            let full = GLoRAPath.full(rank: 2)
+            let some = try TinyModel().model(.adapters(rank: 2, sites: [.qkv, .fc1]), on: backend)
+            #expect(some.uniformPath(full) == [full, .none, full, .none, full, .none, full, .none])
+            #expect(some.store["blocks.0.attn.proj.Ad"] == nil)
+            let counts = [(6, 18), (6, 5)].map { full.parameterCount(inputs: $0.0, outputs: $0.1) }
+            #expect(some.parameterCount(some.uniformPath(full)) == 2 * counts.reduce(0, +))
+            #expect(some.headParameterCount == 21)
+            let unbiased = try TinyModel(qkvBias: false).adapted(on: backend)
+            let paths = unbiased.uniformPath(full)
+            #expect(paths[0] == GLoRAPath(a: .lowRank(2), b: .lowRank(2)) && paths[1] == full)
+            let merged = try unbiased.merged(paths: paths)
+            #expect(merged.tensors["blocks.0.attn.qkv.bias"] == nil)
+        }
+    }
+
+    /// Paths are drawn for each layer by itself, and again the same from the same stream.
+    @Test func pathsAreDrawnPerLayer() throws {
+        try TestDevice.all[0].withBackend { backend in
+            let model = try TinyModel().adapted(on: backend)
+            let space = try SearchSpace(ranks: [2])
+            var (first, again) = (Random(1, "path", 7), Random(1, "path", 7))
+            let paths = model.drawPaths(from: space, using: &first)
+            #expect(paths.count == 8)
+            #expect(Set(paths).count > 4)
+            #expect(model.drawPaths(from: space, using: &again) == paths)
+            #expect(model.drawPaths(from: space, using: &again) != paths)
+        }
+    }
+
+    /// A fresh head and fresh support tensors follow the seed, and the fresh model computes what the frozen one computes.
+    @Test func aFreshModelIsTheFrozenOne() throws {
+        try TestDevice.all[0].withBackend { backend in
+            let tiny = try TinyModel()
+            func fresh(_ seed: Int) throws -> VisionTransformer {
+                try VisionTransformer(
+                    tiny.checkpoint, classCount: 4,
+                    trained: .adapters(rank: 2, sites: SearchSpace.Site.allCases),
+                    seed: seed, on: backend)
+            }
+            let model = try fresh(3)
+            #expect(model.configuration.classCount == 4)
+            let values = model.store.unpack(model.store.values)
+            let (twin, other) = (try fresh(3), try fresh(4))
+            #expect(twin.store.unpack(twin.store.values) == values)
+            let others = other.store.unpack(other.store.values)
+            for name in ["head.weight", "blocks.0.attn.qkv.Au"] { #expect(others[name] != values[name]) }
+            // U(±1/√6).
+            #expect(values["head.weight"]!.values.allSatisfy { abs($0) <= 0.40825 })
+            let plan = try model.plan(batch: 2, isForTraining: false)
+            model.step(plan, TinyModel.images(2), [0, 1], paths: model.uniformPath(.full(rank: 2)))
+            var reference = ReferenceViT(
+                configuration: model.configuration,
+                tensors: tiny.checkpoint.tensors.mapValues { doubles($0.values) })
+            for name in ["head.weight", "head.bias"] {
+                reference.tensors[name] = doubles(values[name]!.values)
+            }
+            let logits = reference.logits(doubles(TinyModel.images(2)), batch: 2, scales: nil)
+            expectClose(backend.values(plan.logits), logits, "logits")
+        }
+    }
+}
