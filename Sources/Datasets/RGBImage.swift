@@ -109,14 +109,22 @@ extension RGBImage {
             decoder, source, length, &pixels, width, 0, height, format.rawValue,
             TJFLAG_ACCURATEDCT | TJFLAG_LIMITSCANS)
         if result != 0 {
-            // As in Pillow, damage that the decoder can step over is let pass and a file that ends early is not.
-            // Only the first of several warnings can be asked for, hence the search for the end marker.
-            let isWarning = tjGetErrorCode(decoder) == TJERR_WARNING.rawValue
-            guard isWarning, hasEndMarker(bytes) else { throw damaged(name, reason(decoder)) }
+            // As in Pillow, damage that the decoder can step over is let pass, and a file that ends early is not.
+            // TurboJPEG keeps the first warning or the error that stopped it, and gives both as warnings when there
+            // were both; so the text decides, and the end marker is looked for in case a warning hid its absence.
+            let reason = reason(decoder)
+            let isHarmless = harmlessWarnings.contains { reason.hasPrefix($0) }
+            guard isHarmless, hasEndMarker(bytes) else { throw damaged(name, reason) }
         }
         return RGBImage(
             width: Int(width), height: Int(height), pixels: isCMYK ? rgb(fromInvertedCMYK: pixels) : pixels)
     }
+
+    /// How libjpeg's warnings about damage that it steps over begin (jerror.h).
+    private static let harmlessWarnings = [
+        "Corrupt JPEG data", "Invalid SOS parameters", "Inconsistent progression sequence",
+        "Warning: unknown JFIF revision", "Unknown Adobe color transform",
+    ]
 
     private static func reason(_ decoder: tjhandle) -> String { String(cString: tjGetErrorStr2(decoder)) }
 

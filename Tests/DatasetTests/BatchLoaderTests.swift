@@ -86,11 +86,11 @@ private final class GreySource: ImageSource {
         let source = GreySource(count: 10)
         let loader = BatchLoader(source, preprocessing, threads: 2, batchesAhead: 2, cacheByteLimit: 0)
         loader.start((0..<10).map { [$0] })
-        for _ in 0..<200 where source.decoded.count < 2 { usleep(10_000) }
+        for _ in 0..<3000 where source.decoded.count < 2 { usleep(10_000) }
         usleep(20_000)
         #expect(source.decoded.sorted() == [0, 1])
         #expect(try loader.next()?.indices == [0])
-        for _ in 0..<200 where source.decoded.count < 3 { usleep(10_000) }
+        for _ in 0..<3000 where source.decoded.count < 3 { usleep(10_000) }
         usleep(20_000)
         #expect(source.decoded.sorted() == [0, 1, 2])
     }

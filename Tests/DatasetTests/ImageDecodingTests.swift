@@ -140,9 +140,22 @@ import Testing
         }
     }
 
+    /// Pillow, too, reads over stray bytes before a marker, and stops at an unknown marker even after a warning.
+    @Test func jpegWarningsPassAndErrorsDoNot() throws {
+        let bytes = try Fixtures.bytes("rgb420.jpg")
+        let tables = try #require(
+            bytes.indices.dropLast().first { bytes[$0] == 0xff && bytes[$0 + 1] == 0xc4 })
+        let stray = bytes[..<tables] + [0, 0] + bytes[tables...]
+        #expect(try decode(Array(stray)) == decode(bytes))
+        let unended = Array(stray.dropLast(2))
+        #expect(throws: DatasetError.self) { try decode(unended) }
+        #expect(throws: DatasetError.self) { try decode(unended + [0xff, 0x31, 0xff, 0xd9]) }
+    }
+
     @Test func pngChecksums() throws {
         var bytes = try Fixtures.bytes("rgb8.png")
-        bytes[60] ^= 1
+        // The last byte of the pixels' checksum; the 12 bytes after it are the end chunk.
+        bytes[bytes.count - 13] ^= 1
         #expect(throws: DatasetError.self) { try decode(bytes) }
     }
 
