@@ -1,0 +1,44 @@
+import CKernels
+
+/// The OpenCL program's text: every embedded file of the folder Kernels, one after the other.
+enum KernelSource {
+    /// The embedded files in the order of compilation.
+    static let files: [(name: String, text: String)] = (0..<ckernels_file_count()).map {
+        let file = ckernels_files()[$0]
+        return (
+            String(cString: file.name),
+            String(decoding: UnsafeBufferPointer(start: file.bytes, count: file.count), as: UTF8.self)
+        )
+    }
+
+    /// `#line` before each file makes the driver's log name it.
+    static let whole = files.map { "#line 1 \"\($0.name)\"\n\($0.text)\n" }.joined()
+}
+
+/// How the kernels' work is laid out on a device: the two macros of Prelude.cl.
+///
+/// A CPU device runs a work-group as a loop on one core, so it gets one work-item that computes with the whole
+/// registers; a GPU gets 64 of them with float4, which any of them can run.
+package struct KernelLayout: Equatable, Sendable {
+    /// WIDTH, the floats that a work-item handles at once: 4, 8 or 16.
+    package var width: Int
+    /// LOCAL, the work-items of a group: a power of two.
+    package var local: Int
+
+    /// A layout for tests: any device runs any layout.
+    package init(width: Int, local: Int) {
+        self.width = width
+        self.local = local
+    }
+
+    /// What suits the device.
+    init(for device: OpenCLDevice) {
+        self =
+            device.kind == .cpu
+            ? KernelLayout(width: device.nativeVectorWidth >= 16 ? 16 : 8, local: 1)
+            : KernelLayout(width: 4, local: min(64, device.maxWorkGroupSize))
+    }
+
+    /// The compiler's options. No fast-math: the goldens ask for errors of 1e-5, and NaNs have to stay NaNs.
+    var options: String { "-cl-std=CL1.2 -D WIDTH=\(width) -D LOCAL=\(local)" }
+}

@@ -1,0 +1,195 @@
+import COpenCL
+import TensorCore
+
+/// The operations as OpenCL 1.2 kernels (the folder Kernels) and matrix products, on one device.
+///
+/// One in-order queue: every operation sees what those before it wrote. Kernels, the program and all memory are made
+/// before a step; in a step there are only launches. Sums are taken in a fixed order, without atomics, so the same
+/// input gives the same bits on the same device.
+public final class OpenCLBackend: Backend {
+    /// `opencl:0 (NVIDIA H200)`.
+    public let name: String
+    /// What it runs on.
+    public let device: OpenCLDevice
+    /// The device's memory in bytes.
+    public var memoryByteCount: Int { device.globalMemoryByteCount }
+    /// The largest single buffer in bytes.
+    public var largestBufferByteCount: Int { device.maxAllocationByteCount }
+
+    let shared: OpenCLContext
+    let layout: KernelLayout
+    let queue: cl_command_queue
+    let ledger = MemoryLedger()
+    private let program: cl_program
+    private var kernels: [String: cl_kernel] = [:]
+    /// Partial sums between the two halves of a reduction.
+    private(set) var scratch: Tensor!  // [scratchCount]
+
+    /// Partial sums that fit into the scratch: 32 parts of 8 rows of 4,096, 4 MiB.
+    static let scratchCount = 1 << 20
+
+    /// A backend on the device. Builds the kernels, or reads them from the cache on disk.
+    ///
+    /// Throws `BackendError.build` with the driver's log, `.driver` when the driver refuses, `.outOfMemory`.
+    public convenience init(device: OpenCLDevice) throws {
+        try self.init(device: device, layout: KernelLayout(for: device), source: KernelSource.whole)
+    }
+
+    /// A backend with another layout or other kernels, for tests.
+    package init(device: OpenCLDevice, layout: KernelLayout, source: String) throws {
+        self.device = device
+        self.layout = layout
+        name = "\(device)"
+        let shared = try OpenCLContext.shared(device)
+        let program = try shared.program(
+            source: source, options: layout.options, cache: ProgramCache())
+        var status: cl_int = 0
+        let queue = clCreateCommandQueue(shared.context, device.id, 0, &status)
+        try check(
+            status, "clCreateCommandQueue", on: name,
+            advice: "check the driver with clinfo, or use another --device.")
+        (self.shared, self.program, self.queue) = (shared, program, queue!)
+        try makeKernels()
+        scratch = try allocate([OpenCLBackend.scratchCount], .float32)
+    }
+
+    deinit {
+        clFinish(queue)
+        for kernel in kernels.values { clReleaseKernel(kernel) }
+        clReleaseCommandQueue(queue)
+    }
+
+    /// A kernel object holds its arguments, so each backend has its own.
+    private func makeKernels() throws {
+        var count: cl_uint = 0
+        let advice = "update the driver, or use another --device."
+        try check(
+            clCreateKernelsInProgram(program, 0, nil, &count), "clCreateKernelsInProgram", on: name,
+            advice: advice)
+        var found = [cl_kernel?](repeating: nil, count: Int(count))
+        try check(
+            clCreateKernelsInProgram(program, count, &found, nil), "clCreateKernelsInProgram", on: name,
+            advice: advice)
+        for case let kernel? in found {
+            var size = 0
+            clGetKernelInfo(kernel, cl_kernel_info(CL_KERNEL_FUNCTION_NAME), 0, nil, &size)
+            var bytes = [UInt8](repeating: 0, count: size)
+            clGetKernelInfo(kernel, cl_kernel_info(CL_KERNEL_FUNCTION_NAME), size, &bytes, nil)
+            let name = String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            kernels[name] = kernel
+            var largest = 0
+            clGetKernelWorkGroupInfo(
+                kernel, device.id, cl_kernel_work_group_info(CL_KERNEL_WORK_GROUP_SIZE),
+                MemoryLayout<Int>.size, &largest, nil)
+            guard largest >= layout.local else {
+                throw BackendError.driver(
+                    "\(self.name) runs the kernel \(name) with at most \(largest) work-items in a group, but "
+                        + "\(layout.local) are needed: use another --device.")
+            }
+        }
+    }
+
+    /// The tensor's memory; stops the program when it belongs to another backend.
+    func buffer(_ tensor: Tensor, _ operation: String) -> OpenCLBuffer {
+        guard let buffer = tensor.buffer as? OpenCLBuffer else {
+            fatalError("\(operation): a tensor of shape \(tensor.shape) does not belong to \(name)")
+        }
+        return buffer
+    }
+
+    /// Stops the program unless the status is success: within a step there is no way on.
+    func succeed(_ status: cl_int, _ operation: String) {
+        guard status == CL_SUCCESS else {
+            fatalError("\(operation) on \(name) failed with \(describe(status: status))")
+        }
+    }
+
+    /// Starts `groups` work-groups of `layout.local` work-items (in the first dimension) of a kernel, with the arguments
+    /// in the kernel's order.
+    func launch<each Argument: KernelArgument>(
+        _ kernelName: String, _ groups: (Int, Int, Int), _ arguments: repeat each Argument
+    ) {
+        guard groups.0 > 0, groups.1 > 0, groups.2 > 0 else { return }
+        guard let kernel = kernels[kernelName] else { fatalError("there is no kernel \(kernelName)") }
+        var index: cl_uint = 0
+        for argument in repeat each arguments {
+            let status = argument.set(kernel, index, self, kernelName)
+            guard status == CL_SUCCESS else {
+                fatalError(
+                    "argument \(index) of \(kernelName) on \(name) failed with \(describe(status: status))")
+            }
+            index += 1
+        }
+        let status = withUnsafeTemporaryAllocation(of: Int.self, capacity: 6) { sizes in
+            (sizes[0], sizes[1], sizes[2]) = (groups.0 * layout.local, groups.1, groups.2)
+            (sizes[3], sizes[4], sizes[5]) = (layout.local, 1, 1)
+            return clEnqueueNDRangeKernel(
+                queue, kernel, 3, nil, sizes.baseAddress, sizes.baseAddress! + 3, 0, nil, nil)
+        }
+        succeed(status, kernelName)
+    }
+
+    /// How many groups share `count` rows of equal work (`first_row`, `last_row` in Prelude.cl).
+    ///
+    /// A CPU device gets a few long stretches for each core, since a group costs it more than a short row does; a GPU a group
+    /// for each row.
+    func rowGroups(_ count: Int) -> Int {
+        min(count, layout.local == 1 ? 8 * device.computeUnits : 1 << 16)
+    }
+
+    /// How many groups share `count` elements in blocks of BLOCK (Prelude.cl).
+    func elementGroups(_ count: Int) -> Int { rowGroups((count + 1023) / 1024) }
+}
+
+/// What a kernel takes: a tensor's memory, or a constant.
+protocol KernelArgument {
+    func set(_ kernel: cl_kernel, _ index: cl_uint, _ backend: OpenCLBackend, _ name: String) -> cl_int
+}
+
+extension Tensor: KernelArgument {
+    func set(_ kernel: cl_kernel, _ index: cl_uint, _ backend: OpenCLBackend, _ name: String) -> cl_int {
+        var memory: cl_mem? = backend.buffer(self, name).memory
+        return clSetKernelArg(kernel, index, MemoryLayout<cl_mem?>.size, &memory)
+    }
+}
+
+/// A null pointer when there is none.
+extension Optional: KernelArgument where Wrapped == Tensor {
+    func set(_ kernel: cl_kernel, _ index: cl_uint, _ backend: OpenCLBackend, _ name: String) -> cl_int {
+        if let self { return self.set(kernel, index, backend, name) }
+        return clSetKernelArg(kernel, index, MemoryLayout<cl_mem?>.size, nil)
+    }
+}
+
+/// `int` in a kernel; stops the program when it doesn't fit.
+extension Int: KernelArgument {
+    func set(_ kernel: cl_kernel, _ index: cl_uint, _ backend: OpenCLBackend, _ name: String) -> cl_int {
+        guard var value = cl_int(exactly: self) else {
+            fatalError("\(name): a size of \(self) is more than a kernel's int holds")
+        }
+        return clSetKernelArg(kernel, index, MemoryLayout<cl_int>.size, &value)
+    }
+}
+
+/// `int` in a kernel: 0 or 1.
+extension Bool: KernelArgument {
+    func set(_ kernel: cl_kernel, _ index: cl_uint, _ backend: OpenCLBackend, _ name: String) -> cl_int {
+        (self ? 1 : 0).set(kernel, index, backend, name)
+    }
+}
+
+/// `float` in a kernel.
+extension Float: KernelArgument {
+    func set(_ kernel: cl_kernel, _ index: cl_uint, _ backend: OpenCLBackend, _ name: String) -> cl_int {
+        var value = self
+        return clSetKernelArg(kernel, index, MemoryLayout<Float>.size, &value)
+    }
+}
+
+/// `int8` in a kernel.
+extension SIMD8<Int32>: KernelArgument {
+    func set(_ kernel: cl_kernel, _ index: cl_uint, _ backend: OpenCLBackend, _ name: String) -> cl_int {
+        var value = self
+        return clSetKernelArg(kernel, index, MemoryLayout<SIMD8<Int32>>.size, &value)
+    }
+}
