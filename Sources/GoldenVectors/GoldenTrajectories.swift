@@ -119,8 +119,8 @@ private func stepPaths(_ golden: JSONValue, _ model: VisionTransformer) throws -
 // MARK: Parameters
 
 extension Comparison {
-    /// The trained tensors against those under `prefix`: within 1e-5 where the trajectory is well conditioned, else within the
-    /// 2 · steps · η by which two runs can part.
+    /// The trained tensors against those under `prefix`: within max(1e-5, 4 · stored deviation) where the trajectory is well
+    /// conditioned, else within the 2 · steps · η by which two runs can part.
     fileprivate mutating func parameters(
         _ prefix: String, _ file: SafetensorsFile, _ model: VisionTransformer, _ golden: JSONValue,
         _ conditioning: Conditioning, _ settings: AdamWSettings, steps: Int
@@ -130,22 +130,19 @@ extension Comparison {
         for name in file.names(under: prefix) {
             let actual = values[name]?.values ?? []
             let truth = try file.doubles(prefix + name)
-            switch conditioning {
-            case .well: absolute(prefix + name, actual, truth: truth, bound: 1e-5)
-            case .sampled: absolute(prefix + name, actual, truth: truth, bound: loose)
-            case .fixed:
-                let isOnQKVBias = name.hasSuffix(".attn.qkv.D") || name.hasSuffix(".attn.qkv.E")
-                guard isOnQKVBias, actual.count == truth.count else {
-                    let deviation = golden["final_f32_dev"]?[name]?.numberValue ?? 0
-                    absolute(prefix + name, actual, truth: truth, bound: max(1e-5, 4 * deviation))
-                    continue
-                }
+            let hasNoise = name.hasSuffix(".attn.qkv.D") || name.hasSuffix(".attn.qkv.E")
+            if conditioning == .sampled {
+                absolute(prefix + name, actual, truth: truth, bound: loose)
+            } else if conditioning == .fixed, hasNoise, actual.count == truth.count {
                 let third = actual.count / 3
-                let (k, rest) = (third..<2 * third, [0..<third, 2 * third..<actual.count])
-                absolute(prefix + name + "[k]", Array(actual[k]), truth: Array(truth[k]), bound: loose)
-                for part in rest {
-                    absolute(prefix + name, Array(actual[part]), truth: Array(truth[part]), bound: 1e-5)
+                for (part, bound) in [
+                    (0..<third, 1e-5), (third..<2 * third, loose), (2 * third..<3 * third, 1e-5),
+                ] {
+                    absolute(prefix + name, Array(actual[part]), truth: Array(truth[part]), bound: bound)
                 }
+            } else {
+                let deviation = golden["final_f32_dev"]?[name]?.numberValue ?? 0
+                absolute(prefix + name, actual, truth: truth, bound: max(1e-5, 4 * deviation))
             }
         }
     }

@@ -18,7 +18,8 @@ import Testing
         let all = try SearchSpace(ranks: [1, 2, 3]).paths
         let spread = stride(from: 0, to: all.count, by: TestDevice.onlySmall ? 211 : 41).map { all[$0] }
         #expect(Set(spread.map(\.a)).count == 6 && Set(spread.map(\.b)).count == 6)
-        #expect(Set(spread.map(\.c)).count == 5 && Set(spread.map(\.d)).count == 3 && Set(spread.map(\.e)).count == 3)
+        #expect(Set(spread.map(\.c)).count == 5)
+        #expect(Set(spread.map(\.d)).count == 3 && Set(spread.map(\.e)).count == 3)
         let chosen = device.description == "cpu" ? original + spread : spread
         try device.withBackend { backend in
             for hasBias in [true, false] { try GLoRALinearTests.check(chosen, hasBias: hasBias, backend) }
