@@ -17,7 +17,7 @@ let package = Package(
         .systemLibrary(name: "CZlib"),
         .target(name: "CImageShim", linkerSettings: [.linkedLibrary("png16")]),
         .target(name: "CKernels"),
-        .target(name: "CEmbedded"),
+        .target(name: "CEmbedded", exclude: ["Golden", "Model"]),
         .target(name: "TensorCore"),
         .target(name: "CPUBackend", dependencies: ["TensorCore", "COpenBLAS"]),
         .target(name: "OpenCLBackend", dependencies: ["TensorCore", "COpenCL", "CCLBlast", "CKernels"]),
@@ -43,11 +43,13 @@ let package = Package(
             name: "TestSupport", dependencies: ["TensorCore", "CPUBackend", "OpenCLBackend"],
             path: "Tests/TestSupport"),
         .testTarget(name: "BackendTests", dependencies: ["TestSupport"]),
-        .testTarget(name: "CheckpointTests", dependencies: ["TestSupport", "Checkpoints"]),
-        .testTarget(name: "DatasetTests", dependencies: ["Datasets", "GeneratedTasks"]),
+        .testTarget(
+            name: "CheckpointTests", dependencies: ["TestSupport", "Checkpoints"], exclude: ["Fixtures"]),
+        .testTarget(
+            name: "DatasetTests", dependencies: ["Datasets", "GeneratedTasks"], exclude: ["Fixtures"]),
         .testTarget(name: "AdapterTests", dependencies: ["TestSupport", "Adapters"]),
         .testTarget(name: "ModelTests", dependencies: ["TestSupport", "VisionModels", "Training", "GoldenVectors"]),
-        .testTarget(name: "TrainingTests", dependencies: ["TestSupport", "Training"]),
+        .testTarget(name: "TrainingTests", dependencies: ["TestSupport", "Training", "CPUBackend"]),
         .testTarget(name: "CommandTests", dependencies: ["Checkpoints", "Datasets"]),
     ]
 )

@@ -41,8 +41,8 @@ struct Demo: ParsableCommand {
         let seconds: Double
     }
 
-    private static let probeLearningRates = [3e-4, 3e-3, 3e-2]
-    private static let gloraLearningRate = 3e-3
+    private static let probeLearningRates = [1e-2, 3e-2, 1e-1]
+    private static let gloraLearningRate = 5e-3
 
     func run() throws {
         let console = common.console

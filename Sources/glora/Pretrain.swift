@@ -21,19 +21,19 @@ struct Pretrain: ParsableCommand {
     @Option(help: "The safetensors file to write.")
     var output: String
     @Option(help: "Width of a token.")
-    var width = 128
+    var width = 96
     @Option(help: "Blocks.")
-    var depth = 6
+    var depth = 5
     @Option(help: "Attention heads.")
     var heads = 4
     @Option(help: "Hidden width of the MLP.")
-    var hiddenWidth = 512
+    var hiddenWidth = 384
     @Option(help: "Patch size in pixels.")
     var patchSize = 8
     @Option(help: "Generated training images; each is drawn once per epoch.")
-    var images = 40_000
+    var images = 32_000
     @Option(help: "Passes over them.")
-    var epochs = 12
+    var epochs = 14
     @Option(help: "Images in a step.")
     var batchSize = 128
     @Option(name: .customLong("lr"), help: "Learning rate after the warm-up.")
@@ -59,7 +59,7 @@ struct Pretrain: ParsableCommand {
             imageSize: 32, patchSize: patchSize, width: width, depth: depth, heads: heads,
             hiddenWidth: hiddenWidth, classCount: 0)
         architecture.mean = [0.5, 0.5, 0.5]
-        architecture.standardDeviation = [0.25, 0.25, 0.25]
+        architecture.standardDeviation = [0.5, 0.5, 0.5]
         guard width % heads == 0, 32 % patchSize == 0 else {
             throw ValidationError("--heads must divide --width, and --patch-size 32")
         }
@@ -71,7 +71,9 @@ struct Pretrain: ParsableCommand {
         var options = TrainingOptions()
         options.path = "none"
         options.epochs = epochs
+        // The scheduler's first two epochs run at the warm-up rate; the original's 1e-6 would waste them.
         options.warmupEpochs = 1
+        options.warmupLearningRate = learningRate / 4
         options.batchSize = batchSize
         options.learningRate = learningRate
         options.weightDecay = weightDecay

@@ -15,6 +15,9 @@ public struct TestDevice: Sendable, CustomStringConvertible {
     /// `cpu`, or `opencl:` with an index or a part of a device's name.
     public let description: String
 
+    /// A device by what `--device` would say.
+    public init(description: String) { self.description = description }
+
     /// `cpu` and the first OpenCL device, unless the environment says otherwise.
     public static let all: [TestDevice] =
         (ProcessInfo.processInfo.environment["GLORA_TEST_DEVICES"] ?? "cpu,opencl:0")

@@ -1,0 +1,159 @@
+import Adapters
+import Checkpoints
+import Datasets
+import Foundation
+import TensorCore
+import TestSupport
+import Testing
+import Training
+import VisionModels
+
+@Suite(.serialized) struct FineTuningTests {
+    /// Trains `options` in `folder`, stopping after `stopAfter` steps if given; returns the losses of the steps.
+    private func train(
+        _ options: TrainingOptions, _ folder: URL, resumes: Bool = false, stopAfter: Int? = nil,
+        training: InMemoryImages = TinyTask.images(21, seed: 1), on backend: any Backend
+    ) throws -> [Double] {
+        let tuning = try FineTuning(
+            options, checkpoint: try TinyTask.checkpoint(), training: training,
+            validation: TinyTask.images(12, seed: 2), in: RunDirectory(folder), resumes: resumes, on: backend)
+        var losses: [Double] = []
+        let finished = try tuning.run(
+            onEvent: { if case .step(let progress) = $0 { losses.append(progress.loss) } },
+            shouldStop: { stopAfter.map { losses.count >= $0 } ?? false })
+        #expect(finished == (stopAfter == nil))
+        return losses
+    }
+
+    @Test(
+        "A run that was stopped and resumed has the losses and the bytes of one that wasn't",
+        arguments: TestDevice.all, [("supernet", 3), ("supernet", 2), ("full", 5), ("none", 4)])
+    func resume(_ device: TestDevice, _ what: (path: String, stopAfter: Int)) throws {
+        try TinyTask.withRun(on: device) { backend, folder in
+            for mode in AdamW.Mode.allCases {
+                var options = TinyTask.options()
+                options.path = what.path
+                options.adamw = mode
+                let (whole, parts) = (
+                    folder.appendingPathComponent("whole-\(mode)"), folder.appendingPathComponent("parts-\(mode)")
+                )
+                let expected = try train(options, whole, on: backend)
+                #expect(expected.count == 6)
+                var losses = try train(options, parts, stopAfter: what.stopAfter, on: backend)
+                losses += try train(options, parts, resumes: true, on: backend)
+                #expect(losses == expected)
+                for name in [
+                    "last.safetensors", "best.safetensors", "metrics.jsonl", "adapter/adapter_model.safetensors",
+                ] {
+                    let (one, other) = (
+                        try Data(contentsOf: whole.appendingPathComponent(name)),
+                        try Data(contentsOf: parts.appendingPathComponent(name))
+                    )
+                    #expect(one == other && !one.isEmpty, "\(name)")
+                }
+            }
+        }
+    }
+
+    @Test("Training learns: the loss falls and the validation images are told apart", arguments: TestDevice.all)
+    func learns(_ device: TestDevice) throws {
+        try TinyTask.withRun(on: device) { backend, folder in
+            var options = TinyTask.options(epochs: 12)
+            options.path = "full"
+            options.dropPath = 0
+            let losses = try train(options, folder, on: backend)
+            #expect(losses.allSatisfy(\.isFinite))
+            #expect(losses.last! < 0.5 * losses.first!)
+            let state = try TrainingSnapshot(contentsOf: RunDirectory(folder).best).state
+            #expect(state.bestAccuracy! > 0.9)
+        }
+    }
+
+    @Test("A training set smaller than a batch is one batch, drop-last or not", arguments: [true, false])
+    func smallSet(dropLast: Bool) throws {
+        try TinyTask.withRun(on: .cpu) { backend, folder in
+            var options = TinyTask.options(epochs: 2)
+            options.dropLast = dropLast
+            let losses = try train(options, folder, training: TinyTask.images(5, seed: 1), on: backend)
+            #expect(losses.count == 2)
+        }
+    }
+
+    @Test("Without drop-last the last, smaller batch counts")
+    func keepsLast() throws {
+        try TinyTask.withRun(on: .cpu) { backend, folder in
+            var options = TinyTask.options(epochs: 1)
+            options.dropLast = false
+            #expect(try train(options, folder, on: backend).count == 3)
+        }
+    }
+
+    @Test("A loss that is not a number stops the run, names the step and keeps the last good checkpoint")
+    func notANumber() throws {
+        try TinyTask.withRun(on: .cpu) { backend, folder in
+            var options = TinyTask.options(epochs: 8)
+            options.path = "full"
+            options.learningRate = 1e20
+            options.warmupEpochs = 2
+            options.warmupLearningRate = 1e-6
+            let error = #expect(throws: TrainingError.self) { try train(options, folder, on: backend) }
+            guard case .notANumber(let step, _) = error else {
+                Issue.record("another error: \(String(describing: error))")
+                return
+            }
+            #expect(step > 4)
+            let last = try TrainingSnapshot(contentsOf: RunDirectory(folder).last)
+            #expect(last.state.step < step && last.state.step >= 4)
+        }
+    }
+
+    @Test("A run goes on only with its own base and data, and a folder with a run isn't overwritten")
+    func refusals() throws {
+        try TinyTask.withRun(on: .cpu) { backend, folder in
+            let options = TinyTask.options()
+            let directory = RunDirectory(folder)
+            _ = try train(options, folder, stopAfter: 1, on: backend)
+            func attempt(_ checkpoint: ViTCheckpoint, _ images: InMemoryImages, resumes: Bool) throws {
+                _ = try FineTuning(
+                    options, checkpoint: checkpoint, training: images, validation: TinyTask.images(12, seed: 2),
+                    in: directory, resumes: resumes, on: backend)
+            }
+            let (base, data) = (try TinyTask.checkpoint(), TinyTask.images(21, seed: 1))
+            for (run, word) in [
+                ({ try attempt(try TinyTask.checkpoint(seed: 9), data, resumes: true) }, "not the model"),
+                ({ try attempt(base, TinyTask.images(21, seed: 5), resumes: true) }, "not the data"),
+                ({ try attempt(base, data, resumes: false) }, "already holds a run"),
+            ] {
+                let error = #expect(throws: TrainingError.self) { try run() }
+                #expect("\(error!)".contains(word))
+            }
+            try attempt(base, data, resumes: true)
+        }
+    }
+
+    @Test("Too little memory is an error before anything is taken, with the batch that would fit")
+    func memory() throws {
+        try TinyTask.withRun(on: .cpu) { backend, folder in
+            var options = TinyTask.options()
+            options.batchSize = 1 << 40
+            let many = CountedImages(count: 1 << 40)
+            let error = #expect(throws: TrainingError.self) {
+                _ = try FineTuning(
+                    options, checkpoint: try TinyTask.checkpoint(), training: many, validation: nil,
+                    in: RunDirectory(folder), on: backend)
+            }
+            let text = "\(error!)"
+            #expect(text.contains("needs about") && text.contains("--batch-size"))
+        }
+    }
+}
+
+/// As many images as are asked for, never drawn.
+private struct CountedImages: ImageSource {
+    let name = "counted"
+    let count: Int
+    let classCount = 3
+    let contentHash: UInt64 = 1
+    func label(at index: Int) -> Int { 0 }
+    func image(at index: Int) throws -> RGBImage { throw DatasetError("no image") }
+}

@@ -1,0 +1,115 @@
+import Adapters
+import CPUBackend
+import Checkpoints
+import Datasets
+import Foundation
+import TensorCore
+import Testing
+import Training
+import VisionModels
+
+@Suite(.serialized) struct SettingsTests {
+    @Test("The defaults are the original's")
+    func defaults() {
+        let options = TrainingOptions()
+        #expect(options.learningRate == 1e-4 && options.weightDecay == 1e-4 && options.batchSize == 64)
+        #expect(options.epochs == 500 && options.warmupEpochs == 10 && options.dropPath == 0.1)
+        #expect(options.ranks == [4] && options.seed == 42 && options.adamw == .dense && options.dropLast)
+        #expect(options.path == "supernet" && options.trainSplit == "train800")
+    }
+
+    @Test("A run's configuration survives its file")
+    func configuration() throws {
+        try TinyTask.withFolder { folder in
+            var options = TinyTask.options()
+            options.heads = 3
+            options.formsC = [.none]
+            options.normalize = .inception
+            let directory = RunDirectory(folder.appendingPathComponent("run"))
+            let written = RunDirectory.Configuration(
+                options: options, baseHash: "0e10", dataHash: "1e5-22", classCount: 7)
+            try directory.create(written)
+            #expect(try directory.configuration() == written)
+        }
+    }
+
+    @Test(
+        "Numbers that can't be meant are refused with the flag's name",
+        arguments: [
+            ("--epochs", { $0.epochs = 0 }), ("--batch-size", { $0.batchSize = 0 }),
+            ("--lr", { $0.learningRate = .nan }), ("--lr", { $0.learningRate = -1 }),
+            ("--weight-decay", { $0.weightDecay = -1 }), ("--drop-path", { $0.dropPath = 1 }),
+            ("--warmup-epochs", { $0.warmupEpochs = -1 }), ("--validate-every", { $0.validateEvery = 0 }),
+            ("rank", { $0.ranks = [0] }), ("D", { $0.formsD = [.lowRank] }), ("C", { $0.formsC = [.constant] }),
+        ] as [(String, @Sendable (inout TrainingOptions) -> Void)])
+    func refusals(_ flag: String, _ change: @Sendable (inout TrainingOptions) -> Void) throws {
+        var options = TrainingOptions()
+        try options.validate()
+        change(&options)
+        let error = #expect(throws: (any Error).self) { try options.validate() }
+        #expect("\(error!)".contains(flag))
+    }
+
+    @Test("--path reads supernet, full, none, one path for all layers, and a path for each layer")
+    func paths() throws {
+        let space = try SearchSpace(ranks: [4, 2])
+        let model = try VisionTransformer(
+            TinyTask.checkpoint(), classCount: 3, trained: .adapters(rank: 4, sites: space.sites), seed: 1,
+            on: CPUBackend())
+        func fixed(_ text: String) throws -> [GLoRAPath] {
+            guard case .fixed(let paths) = try PathChoice(text, space: space, model: model) else {
+                throw TrainingError.settings("not fixed")
+            }
+            return paths
+        }
+        #expect(try fixed("full") == Array(repeating: .full(rank: 4), count: 8))
+        #expect(try fixed("none") == Array(repeating: .none, count: 8))
+        try TinyTask.withFolder { folder in
+            func file(_ text: String) throws -> String {
+                let url = folder.appendingPathComponent("\(UUID().uuidString).json")
+                try Data(text.utf8).write(to: url)
+                return url.path
+            }
+            let lora = try fixed(file(#"{"B": "LoRA_2"}"#))
+            #expect(lora == Array(repeating: .lora(rank: 2), count: 8))
+            let one = try fixed(file(#"{"blocks.1.mlp.fc1": {"A": "vector", "E": "constant"}}"#))
+            #expect(one[6] == GLoRAPath(a: .vector, e: .constant))
+            #expect(one.filter { $0 == .none }.count == 7)
+            for (text, word) in [
+                (#"{"B": "LoRA_8"}"#, "rank 8"), (#"{"C": "constant"}"#, "constant"), (#"{"X": "none"}"#, "X"),
+                (#"{"blocks.9.attn.qkv": {"A": "none"}}"#, "blocks.9"), ("[1]", "path file"), ("{", "path file"),
+            ] {
+                let error = #expect(throws: TrainingError.self) { _ = try fixed(try file(text)) }
+                #expect("\(error!)".contains(word), "\(text): \(error!)")
+            }
+            #expect(throws: TrainingError.self) { _ = try fixed("nowhere.json") }
+        }
+    }
+
+    @Test("The schedule's first epochs both run at the warm-up rate, and the cosine ends near its floor")
+    func schedule() {
+        var options = TrainingOptions()
+        options.epochs = 100
+        let schedule = options.schedule
+        #expect(schedule.learningRate(inEpoch: 0) == 1e-6 && schedule.learningRate(inEpoch: 1) == 1e-6)
+        #expect(abs(schedule.learningRate(inEpoch: 2) - 1.09e-5) < 1e-12)
+        #expect(schedule.learningRate(inEpoch: 99) < 1.02e-5)
+        options.warmupEpochs = 0
+        #expect(options.schedule.learningRate(inEpoch: 0) == 1e-4)
+    }
+
+    @Test("Draws depend on seed, purpose and index, and on nothing else")
+    func random() {
+        var (a, b) = (Random(1, "path", 3), Random(1, "path", 3))
+        #expect((0..<8).map { _ in a.next() } == (0..<8).map { _ in b.next() })
+        var others = [Random(2, "path", 3), Random(1, "order", 3), Random(1, "path", 4)]
+        var first = Random(1, "path", 3)
+        let value = first.next()
+        for index in others.indices { #expect(others[index].next() != value) }
+        var many = Random(5, "moments")
+        let values = (0..<20_000).map { _ in many.normal() }
+        let mean = values.reduce(0, +) / 20_000
+        let variance = values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / 20_000
+        #expect(abs(mean) < 0.03 && abs(variance - 1) < 0.05)
+    }
+}
