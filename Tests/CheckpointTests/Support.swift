@@ -1,5 +1,6 @@
 import Foundation
 import TensorCore
+import Testing
 
 @testable import Checkpoints
 
@@ -45,4 +46,13 @@ func numbers(_ shape: [Int], seed: Int = 1) -> HostTensor {
         return Float(Double(state >> 11) / Double(1 << 53) - 0.5)
     }
     return HostTensor(shape: shape, values: values)
+}
+
+/// Records an issue unless `body` throws a CheckpointError that says `part`.
+func expectError(
+    _ part: String, sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Void
+) {
+    let text = message(body)
+    guard text?.contains(part) != true else { return }
+    Issue.record("'\(part)' is not said, but: \(text ?? "nothing")", sourceLocation: sourceLocation)
 }
