@@ -1,45 +1,47 @@
 // x [n], out [n] ← value.
 __kernel GROUP void fill(__global float *out, float value, int n) {
-    FOR_ELEMENTS(i, n) store_lanes((lanes)(value), out + i, n - i);
+    FOR_ELEMENTS (i, n) store_lanes((lanes)(value), out + i, n - i);
 }
 
 // out = x + scale[b] · branch, all [B, size]; scale [B] may be null (1). out may be x.
 __kernel GROUP void residual_add_forward(
-    __global float *out, __global const float *x, __global const float *branch, __global const float *scale, int n,
-    int size) {
-    FOR_ROWS(row, n) {
+    __global float *out, __global const float *x, __global const float *branch, __global const float *scale,
+    int n, int size) {
+    FOR_ROWS (row, n) {
         size_t start = (size_t)row * size;
         float s = scale ? scale[row] : 1.0f;
-        FOR_COLUMNS(j, size)
-        store_lanes(
-            MULTIPLY_ADD((lanes)(s), load_lanes(branch + start + j, size - j), load_lanes(x + start + j, size - j)),
-            out + start + j, size - j);
+        FOR_COLUMNS (j, size)
+            store_lanes(
+                MULTIPLY_ADD(
+                    (lanes)(s), load_lanes(branch + start + j, size - j),
+                    load_lanes(x + start + j, size - j)),
+                out + start + j, size - j);
     }
 }
 
 // out = scale[b] · x, both [B, size]. out may be x.
 __kernel GROUP void scale_samples(
     __global float *out, __global const float *x, __global const float *scale, int n, int size) {
-    FOR_ROWS(row, n) {
+    FOR_ROWS (row, n) {
         size_t start = (size_t)row * size;
-        FOR_COLUMNS(j, size)
-        store_lanes(scale[row] * load_lanes(x + start + j, size - j), out + start + j, size - j);
+        FOR_COLUMNS (j, size)
+            store_lanes(scale[row] * load_lanes(x + start + j, size - j), out + start + j, size - j);
     }
 }
 
 // x [n, d] ← x + row [d] in every row.
 __kernel GROUP void add_row(__global float *x, __global const float *row, int n, int d) {
-    FOR_ROWS(i, n) {
+    FOR_ROWS (i, n) {
         size_t start = (size_t)i * d;
-        FOR_COLUMNS(j, d)
-        store_lanes(load_lanes(x + start + j, d - j) + load_lanes(row + j, d - j), x + start + j, d - j);
+        FOR_COLUMNS (j, d)
+            store_lanes(load_lanes(x + start + j, d - j) + load_lanes(row + j, d - j), x + start + j, d - j);
     }
 }
 
 // out [n] ← out + x ⊙ factor, both [n]; factor may be null (1).
 __kernel GROUP void add_product(
     __global float *out, __global const float *x, __global const float *factor, int n) {
-    FOR_ELEMENTS(i, n) {
+    FOR_ELEMENTS (i, n) {
         lanes product = load_lanes(x + i, n - i);
         if (factor) product *= load_lanes(factor + i, n - i);
         store_lanes(load_lanes(out + i, n - i) + product, out + i, n - i);

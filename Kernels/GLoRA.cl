@@ -1,7 +1,8 @@
-// W = W₀ ⊙ (1 + A) + B,  b = b₀ ⊙ (1 + D) + E + W₀ · C  (arXiv 2306.07967). The sums of the backward are in Reductions.cl.
+// W = W₀ ⊙ (1 + A) + B,  b = b₀ ⊙ (1 + D) + E + W₀ · C  (arXiv 2306.07967). The sums of the backward are in
+// Reductions.cl.
 //
-// Forms: 0 none, 1 constant, 2 vector, 3 lowRank. A factor pair is down [·, R] and up [R, ·], of which the first `rank`
-// columns and rows count; rank is 0 for the other forms.
+// Forms: 0 none, 1 constant, 2 vector, 3 lowRank. A factor pair is down [·, R] and up [R, ·], of which the
+// first `rank` columns and rows count; rank is 0 for the other forms.
 
 enum { FORM_NONE = 0, FORM_CONSTANT = 1, FORM_VECTOR = 2, FORM_LOW_RANK = 3 };
 
@@ -14,20 +15,21 @@ static float plain_part(int form, __global const float *down, size_t row, int st
 static lanes term_lanes(
     float start, __global const float *down, __global const float *up, int rank, int d, int j) {
     lanes sum = start;
-    for (int k = 0; k < rank; k++) sum = MULTIPLY_ADD((lanes)(down[k]), load_lanes(up + (size_t)k * d + j, d - j), sum);
+    for (int k = 0; k < rank; k++)
+        sum = MULTIPLY_ADD((lanes)(down[k]), load_lanes(up + (size_t)k * d + j, d - j), sum);
     return sum;
 }
 
 // weight [n, d] from frozen W₀ [n, d], Ad [n, strideA], Au [·, d], Bd [n, strideB], Bu [·, d].
 __kernel GROUP void glora_weight_forward(
-    __global float *weight, __global const float *frozen, __global const float *downA, __global const float *upA,
-    __global const float *downB, __global const float *upB, int n, int d, int formA, int rankA, int strideA, int formB,
-    int rankB, int strideB) {
-    FOR_ROWS(row, n) {
+    __global float *weight, __global const float *frozen, __global const float *downA,
+    __global const float *upA, __global const float *downB, __global const float *upB, int n, int d,
+    int formA, int rankA, int strideA, int formB, int rankB, int strideB) {
+    FOR_ROWS (row, n) {
         float startA = 1.0f + plain_part(formA, downA, row, strideA);
         float startB = plain_part(formB, downB, row, strideB);
         __global const float *rowA = downA + (size_t)row * strideA, *rowB = downB + (size_t)row * strideB;
-        FOR_COLUMNS(j, d) {
+        FOR_COLUMNS (j, d) {
             size_t i = (size_t)row * d + j;
             lanes scale = term_lanes(startA, rowA, upA, rankA, d, j);
             lanes shift = term_lanes(startB, rowB, upB, rankB, d, j);
@@ -38,8 +40,9 @@ __kernel GROUP void glora_weight_forward(
 
 // prompt [n] ← C: Cd[:, 0], or Cd[:, :rank] · Cu[:rank] when up isn't null; down is Cd [n, stride].
 __kernel GROUP void glora_prompt(
-    __global float *prompt, __global const float *down, __global const float *up, int n, int stride, int rank) {
-    FOR_ROWS(block, (n + LOCAL - 1) / LOCAL) {
+    __global float *prompt, __global const float *down, __global const float *up, int n, int stride,
+    int rank) {
+    FOR_ROWS (block, (n + LOCAL - 1) / LOCAL) {
         int i = block * LOCAL + (int)get_local_id(0);
         if (i >= n) continue;
         float sum = up ? 0.0f : down[(size_t)i * stride];
@@ -49,12 +52,12 @@ __kernel GROUP void glora_prompt(
     }
 }
 
-// bias [n] ← [bias, which holds W₀ · C, when hasPrompt] + b₀ ⊙ (1 + D) + E; frozenBias b₀ [n] may be null, and then there is
-// neither b₀ nor D.
+// bias [n] ← [bias, which holds W₀ · C, when hasPrompt] + b₀ ⊙ (1 + D) + E; frozenBias b₀ [n] may be null,
+// and then there is neither b₀ nor D.
 __kernel GROUP void glora_bias_forward(
-    __global float *bias, __global const float *frozenBias, __global const float *d, __global const float *e, int n,
-    int formD, int formE, int hasPrompt) {
-    FOR_ROWS(block, (n + LOCAL - 1) / LOCAL) {
+    __global float *bias, __global const float *frozenBias, __global const float *d, __global const float *e,
+    int n, int formD, int formE, int hasPrompt) {
+    FOR_ROWS (block, (n + LOCAL - 1) / LOCAL) {
         int i = block * LOCAL + (int)get_local_id(0);
         if (i >= n) continue;
         float value = hasPrompt ? bias[i] : 0.0f;
@@ -63,10 +66,12 @@ __kernel GROUP void glora_bias_forward(
     }
 }
 
-// dDown[n, k] += dPrompt[n] · up[k] for k in 0..<rank, or dDown[n, 0] += dPrompt[n] when up is null; dDown is [n, stride].
+// dDown[n, k] += dPrompt[n] · up[k] for k in 0..<rank, or dDown[n, 0] += dPrompt[n] when up is null; dDown is
+// [n, stride].
 __kernel GROUP void glora_prompt_backward(
-    __global float *dDown, __global const float *dPrompt, __global const float *up, int n, int stride, int rank) {
-    FOR_ROWS(block, (n + LOCAL - 1) / LOCAL) {
+    __global float *dDown, __global const float *dPrompt, __global const float *up, int n, int stride,
+    int rank) {
+    FOR_ROWS (block, (n + LOCAL - 1) / LOCAL) {
         int i = block * LOCAL + (int)get_local_id(0);
         if (i >= n) continue;
         for (int k = 0; k < rank; k++) dDown[(size_t)i * stride + k] += up ? dPrompt[i] * up[k] : dPrompt[i];

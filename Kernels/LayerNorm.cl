@@ -5,26 +5,27 @@
 
 // y [n, d], mean [n], rstd [n] from x [n, d], weight [d], bias [d].
 __kernel GROUP void layer_norm_forward(
-    __global float *y, __global float *mean, __global float *rstd, __global const float *x, __global const float *weight,
-    __global const float *bias, int n, int d, float epsilon) {
+    __global float *y, __global float *mean, __global float *rstd, __global const float *x,
+    __global const float *weight, __global const float *bias, int n, int d, float epsilon) {
     SHARED(shared)
-    FOR_ROWS(row, n) {
+    FOR_ROWS (row, n) {
         __global const float *in = x + (size_t)row * d;
         __global float *out = y + (size_t)row * d;
         lanes sum = 0.0f;
-        FOR_COLUMNS(j, d) sum += load_lanes(in + j, d - j);
+        FOR_COLUMNS (j, d) sum += load_lanes(in + j, d - j);
         float m = group_sum(sum, shared) / d;
         // A second pass over the row, which is in the cache: E[x²] − mean² would cancel.
         lanes squares = 0.0f;
-        FOR_COLUMNS(j, d) {
+        FOR_COLUMNS (j, d) {
             lanes deviation = load_or(in + j, d - j, m) - m;
             squares = MULTIPLY_ADD(deviation, deviation, squares);
         }
         float r = 1.0f / sqrt(group_sum(squares, shared) / d + epsilon);
-        FOR_COLUMNS(j, d) {
+        FOR_COLUMNS (j, d) {
             lanes normal = (load_lanes(in + j, d - j) - m) * r;
             store_lanes(
-                MULTIPLY_ADD(normal, load_lanes(weight + j, d - j), load_lanes(bias + j, d - j)), out + j, d - j);
+                MULTIPLY_ADD(normal, load_lanes(weight + j, d - j), load_lanes(bias + j, d - j)), out + j,
+                d - j);
         }
         if (get_local_id(0) == 0) {
             mean[row] = m;
@@ -38,18 +39,18 @@ __kernel GROUP void layer_norm_backward(
     __global float *dx, __global const float *dy, __global const float *x, __global const float *mean,
     __global const float *rstd, __global const float *weight, int n, int d, int accumulate) {
     SHARED(shared)
-    FOR_ROWS(row, n) {
+    FOR_ROWS (row, n) {
         size_t start = (size_t)row * d;
         float m = mean[row], r = rstd[row];
         lanes sum = 0.0f, product = 0.0f;
-        FOR_COLUMNS(j, d) {
+        FOR_COLUMNS (j, d) {
             lanes g = load_lanes(dy + start + j, d - j) * load_lanes(weight + j, d - j);
             sum += g;
             product = MULTIPLY_ADD(g, (load_lanes(x + start + j, d - j) - m) * r, product);
         }
         float meanG = group_sum(sum, shared) / d;
         float meanProduct = group_sum(product, shared) / d;
-        FOR_COLUMNS(j, d) {
+        FOR_COLUMNS (j, d) {
             lanes g = load_lanes(dy + start + j, d - j) * load_lanes(weight + j, d - j);
             lanes normal = (load_lanes(x + start + j, d - j) - m) * r;
             lanes value = r * (g - meanG - normal * meanProduct);
@@ -59,7 +60,8 @@ __kernel GROUP void layer_norm_backward(
     }
 }
 
-// partials [parts, 2, d] ← Σ dy ⊙ x̂ and Σ dy over each part of the n rows; groups are [strips of columns, parts].
+// partials [parts, 2, d] ← Σ dy ⊙ x̂ and Σ dy over each part of the n rows; groups are [strips of columns,
+// parts].
 __kernel GROUP void layer_norm_backward_parameters(
     __global float *partials, __global const float *dy, __global const float *x, __global const float *mean,
     __global const float *rstd, int n, int d) {

@@ -1,9 +1,9 @@
 // c[m, n] ← α · Σₖ a[m, k] · b[k, n], or c + …, for every (batch, head) at once.
 //
-// A group owns a panel of columns and a stretch of rows. It keeps PANEL_DEPTH rows of b's panel in local memory, turned
-// so that a column's neighbours are neighbours in memory, and each work-item walks down the rows in tiles of
-// TILE_ROWS × TILE_VECTORS vectors of sums in registers: 16 of AVX-512's 32 registers on a CPU device, a 4 × 4
-// tile on a GPU.
+// A group owns a panel of columns and a stretch of rows. It keeps PANEL_DEPTH rows of b's panel in local
+// memory, turned so that a column's neighbours are neighbours in memory, and each work-item walks down the
+// rows in tiles of TILE_ROWS × TILE_VECTORS vectors of sums in registers: 16 of AVX-512's 32 registers on a
+// CPU device, a 4 × 4 tile on a GPU.
 
 #define LOCAL_COLUMNS (LOCAL < 8 ? LOCAL : 8)
 #define LOCAL_ROWS (LOCAL / LOCAL_COLUMNS)
@@ -19,18 +19,19 @@
 #endif
 #define TILE_COLUMNS (TILE_VECTORS * WIDTH)
 #define PANEL_COLUMNS (LOCAL_COLUMNS * TILE_COLUMNS)
-#define PANEL_DEPTH 64
+#define PANEL_DEPTH 128
 
 // Where element [i, j] of a matrix lies: s0 + i · s1 + j · s2 + batch · s3 + head · s4.
 static size_t matrix_start(int8 layout, int batch, int head) {
     return layout.s0 + (size_t)batch * layout.s3 + (size_t)head * layout.s4;
 }
 
-// Groups are [panels of columns, stretches of rowsPerGroup rows, batches · heads]; c's columns are neighbours.
+// Groups are [panels of columns, stretches of rowsPerGroup rows, batches · heads]; c's columns are
+// neighbours.
 __kernel GROUP void matmul(
-    __global float *c, __global const float *a, __global const float *b, int8 layoutC, int8 layoutA, int8 layoutB, int m,
-    int n, int k, int heads, int rowsPerGroup, float alpha, int accumulate) {
-    __local float panel[PANEL_DEPTH * PANEL_COLUMNS];  // [depth, columns]
+    __global float *c, __global const float *a, __global const float *b, int8 layoutC, int8 layoutA,
+    int8 layoutB, int m, int n, int k, int heads, int rowsPerGroup, float alpha, int accumulate) {
+    __local float panel[PANEL_DEPTH * PANEL_COLUMNS]; // [depth, columns]
     const int local_ = get_local_id(0);
     const int batch = get_group_id(2) / heads, head = get_group_id(2) % heads;
     const int firstColumn = get_group_id(0) * PANEL_COLUMNS;
@@ -48,18 +49,18 @@ __kernel GROUP void matmul(
         if (layoutB.s2 == 1) {
             for (int i = local_; i < depth * (PANEL_COLUMNS / WIDTH); i += LOCAL) {
                 int p = i / (PANEL_COLUMNS / WIDTH), j = i % (PANEL_COLUMNS / WIDTH) * WIDTH;
-                // Behind the last column any number will do; none is read from there.
+                // Zeros behind the last column: their sums are dropped.
                 lanes value = firstColumn + j < n
-                    ? load_lanes(b + (size_t)(k0 + p) * layoutB.s1 + j, n - firstColumn - j) : (lanes)(0.0f);
+                    ? load_lanes(b + (size_t)(k0 + p) * layoutB.s1 + j, n - firstColumn - j)
+                    : (lanes)(0.0f);
                 store_full(value, 0, panel + p * PANEL_COLUMNS + j);
             }
         } else {
-            for (int i = local_; i < PANEL_DEPTH * PANEL_COLUMNS; i += LOCAL) {
-                int p = i % PANEL_DEPTH, j = i / PANEL_DEPTH;
-                if (p < depth)
+            for (int j = local_ / LOCAL_COLUMNS; j < PANEL_COLUMNS; j += LOCAL_ROWS)
+                for (int p = local_ % LOCAL_COLUMNS; p < depth; p += LOCAL_COLUMNS)
                     panel[p * PANEL_COLUMNS + j] = firstColumn + j < n
-                        ? b[(size_t)(k0 + p) * layoutB.s1 + (size_t)j * layoutB.s2] : 0.0f;
-            }
+                        ? b[(size_t)(k0 + p) * layoutB.s1 + (size_t)j * layoutB.s2]
+                        : 0.0f;
         }
         GROUP_BARRIER();
         for (int row = firstRow; row < lastRow; row += LOCAL_ROWS * TILE_ROWS) {

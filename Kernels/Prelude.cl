@@ -3,14 +3,13 @@
 //     WIDTH   the floats that a work-item handles at once (4, 8 or 16)
 //     LOCAL   the work-items of every work-group, in the first dimension (a power of two; 1 on CPU devices)
 //
-// A kernel's arguments come in the order outputs, inputs, constants. A pointer that may be null says so. Tensors are
-// dense and row-major; [n, d] is a matrix of n rows.
+// A kernel's arguments come in the order outputs, inputs, constants. A pointer that may be null says so.
+// Tensors are dense and row-major; [n, d] is a matrix of n rows.
 
 #define CONCATENATE(a, b) a##b
 #define CONCATENATED(a, b) CONCATENATE(a, b)
 
 typedef CONCATENATED(float, WIDTH) lanes;
-typedef CONCATENATED(int, WIDTH) int_lanes;
 #define as_lanes CONCATENATED(as_float, WIDTH)
 #define as_int_lanes CONCATENATED(as_int, WIDTH)
 #define load_full CONCATENATED(vload, WIDTH)
@@ -35,9 +34,10 @@ static int last_row(int n) { return (int)((long)n * (get_group_id(0) + 1) / get_
 
 // Elementwise kernels go over n elements in blocks, as over rows.
 #define BLOCK 1024
-#define FOR_ELEMENTS(i, n)                             \
-    FOR_ROWS(block_, ((n) + BLOCK - 1) / BLOCK)        \
-    for (int i = block_ * BLOCK + (int)get_local_id(0) * WIDTH; i < min(n, (block_ + 1) * BLOCK); i += LOCAL * WIDTH)
+#define FOR_ELEMENTS(i, n)                                                                            \
+    FOR_ROWS (block_, ((n) + BLOCK - 1) / BLOCK)                                                      \
+        for (int i = block_ * BLOCK + (int)get_local_id(0) * WIDTH; i < min(n, (block_ + 1) * BLOCK); \
+             i += LOCAL * WIDTH)
 
 // p[0 ..< min(count, WIDTH)], and `rest` in the lanes behind.
 static lanes load_or(__global const float *p, int count, float rest) {
@@ -87,8 +87,8 @@ static float lane_sum(lanes v) { return (v.x + v.z) + (v.y + v.w); }
 static float lane_max(lanes v) { return fmax(fmax(v.x, v.z), fmax(v.y, v.w)); }
 #endif
 
-// The sum, and the maximum, over the group, the same in every work-item; `shared` is [LOCAL]. With one work-item
-// there is nothing to share, and a barrier would cut the kernel in pieces.
+// The sum, and the maximum, over the group, the same in every work-item; `shared` is [LOCAL]. With one
+// work-item there is nothing to share, and a barrier would cut the kernel in pieces.
 #if LOCAL == 1
 #define SHARED(name)
 #define group_sum(v, shared) lane_sum(v)
@@ -106,7 +106,7 @@ static float group_sum(lanes v, __local float *shared) {
         barrier(CLK_LOCAL_MEM_FENCE);
     }
     float total = shared[0];
-    barrier(CLK_LOCAL_MEM_FENCE);  // before the next use of `shared`
+    barrier(CLK_LOCAL_MEM_FENCE); // before the next use of `shared`
     return total;
 }
 static float group_max(lanes v, __local float *shared) {
@@ -123,18 +123,19 @@ static float group_max(lanes v, __local float *shared) {
 }
 #endif
 
-// eˣ for x ≤ 0 to 1 ulp, 0 below −87: eˣ = 2ⁿ eʳ with n = round(x / ln 2), |r| ≤ ln 2 / 2, and Cephes' polynomial (Moshier,
-// 1989). The built-in one is a loop over scalars in some CPU drivers.
+// eˣ for x ≤ 0 to 1 ulp, 0 below −87: eˣ = 2ⁿ eʳ with n = round(x / ln 2), |r| ≤ ln 2 / 2, and Cephes'
+// polynomial (Moshier, 1989). The built-in one is a loop over scalars in some CPU drivers.
 static lanes exponential(lanes x) {
-    const float shifter = 12582912.0f;  // 1.5 · 2²³: adding it rounds to an integer, which lies in the low bits
+    const float shifter =
+        12582912.0f; // 1.5 · 2²³: adding it rounds to an integer, which lies in the low bits
     lanes shifted = x * 1.44269504f + shifter;
     lanes n = shifted - shifter;
-    lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts, the first exact
+    lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f; // ln 2 in two parts, the first exact
     lanes r2 = r * r;
     lanes p = (5.0000001201e-1f + 1.6666654590e-1f * r) +
-              r2 * ((4.1665795894e-2f + 8.3334519073e-3f * r) + r2 * (1.3981999507e-3f + 1.9875691500e-4f * r));
+        r2 * ((4.1665795894e-2f + 8.3334519073e-3f * r) + r2 * (1.3981999507e-3f + 1.9875691500e-4f * r));
     lanes power = as_lanes((as_int_lanes(shifted) << 23) + 0x3f800000);
-    return select((p * r2 + r + 1.0f) * power, (lanes)(0.0f), x < -87.0f);  // a NaN stays one
+    return select((p * r2 + r + 1.0f) * power, (lanes)(0.0f), x < -87.0f); // a NaN stays one
 }
 
 // The columns that a group handles in a sum over rows: a few cache lines of each row.

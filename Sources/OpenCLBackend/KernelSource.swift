@@ -17,8 +17,8 @@ enum KernelSource {
 
 /// How the kernels' work is laid out on a device: the two macros of Prelude.cl.
 ///
-/// A CPU device runs a work-group as a loop on one core, so it gets one work-item that computes with the whole
-/// registers; a GPU gets 64 of them with float4, which any of them can run.
+/// A CPU device runs a work-group as a loop on one core, so it gets one work-item that computes with the
+/// whole registers; a GPU gets 64 of them with float4, which any of them can run.
 package struct KernelLayout: Equatable, Sendable {
     /// WIDTH, the floats that a work-item handles at once: 4, 8 or 16.
     package var width: Int

@@ -4,7 +4,8 @@ import TensorCore
 //
 //     dv = Pᵀ dOut,  dP = dOut vᵀ,  dq = dS k / √h,  dk = dSᵀ q / √h
 //
-// The products are `matmul` of Matrices.cl over all samples and heads at once, the rows between them Attention.cl.
+// The products are `matmul` of Matrices.cl over all samples and heads at once, the rows between them
+// Attention.cl.
 
 extension OpenCLBackend {
     /// out [B, T, D] and probabilities [B, heads, T, T] from qkv [B, T, 3·D].

@@ -16,8 +16,9 @@ extension OpenCLBackend {
             a.down.value.columns, b.form.code, b.form.rank, b.down.value.columns)
     }
 
-    /// Accumulates ∂A = dW ⊙ W₀ and ∂B = dW into the factors' gradients. The products with W₀ are formed where they are summed:
-    /// dW is read once more for each factor, which is cheaper than writing a matrix of its size.
+    /// Accumulates ∂A = dW ⊙ W₀ and ∂B = dW into the factors' gradients. The products with W₀ are formed
+    /// where they are summed: dW is read once more for each factor, which is cheaper than writing a matrix of
+    /// its size.
     public func gloraWeightBackward(_ a: MatrixTerm, _ b: MatrixTerm, _ dWeight: Tensor, _ frozen: Tensor) {
         require(
             dWeight.count == frozen.count, "gloraWeightBackward",

@@ -17,13 +17,15 @@ extension OpenCLBackend {
 
     /// out [outputs, columns] ← Σₙ weights[n, k] · x[n, j] · factor[n, j], or out + ….
     ///
-    /// x and factor are [rows, xStride]; `weights` [rows, weightStride] gives output k its column k, and none is 1.
+    /// x and factor are [rows, xStride]; `weights` [rows, weightStride] gives output k its column k, and none
+    /// is 1.
     func columnSums(
         _ out: Tensor, _ x: Tensor, factor: Tensor? = nil, weights: Tensor? = nil, rows: Int, columns: Int,
         xStride: Int? = nil, outputs: Int = 1, weightStride: Int = 1, accumulate: Bool
     ) {
         require(
-            columns <= OpenCLBackend.scratchCount, "columnSums", "a row of \(columns) is more than the scratch")
+            columns <= OpenCLBackend.scratchCount, "columnSums",
+            "a row of \(columns) is more than the scratch")
         guard columns > 0 else { return }
         let most = OpenCLBackend.scratchCount / columns
         for first in stride(from: 0, to: outputs, by: most) {
@@ -48,7 +50,8 @@ extension OpenCLBackend {
             parts, accumulate)
     }
 
-    /// out[n, k] ← Σⱼ x[n, j] · factor[n, j] · up[k, j], or out + …, with x [rows, columns]; factor and up may be none.
+    /// out[n, k] ← Σⱼ x[n, j] · factor[n, j] · up[k, j], or out + …, with x [rows, columns]; factor and up
+    /// may be none.
     func rowDots(
         _ out: Tensor, _ x: Tensor, factor: Tensor? = nil, up: Tensor? = nil, rows: Int, columns: Int,
         outputs: Int = 1, outStride: Int = 1, accumulate: Bool

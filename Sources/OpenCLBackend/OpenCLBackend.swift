@@ -3,9 +3,9 @@ import TensorCore
 
 /// The operations as OpenCL 1.2 kernels (the folder Kernels) and matrix products, on one device.
 ///
-/// One in-order queue: every operation sees what those before it wrote. Kernels, the program and all memory are made
-/// before a step; in a step there are only launches. Sums are taken in a fixed order, without atomics, so the same
-/// input gives the same bits on the same device.
+/// One in-order queue: every operation sees what those before it wrote. Kernels, the program and all memory
+/// are made before a step; in a step there are only launches. Sums are taken in a fixed order, without
+/// atomics, so the same input gives the same bits on the same device.
 public final class OpenCLBackend: Backend {
     /// `opencl:0 (NVIDIA H200)`.
     public let name: String
@@ -18,6 +18,8 @@ public final class OpenCLBackend: Backend {
 
     let shared: OpenCLContext
     let layout: KernelLayout
+    /// What computes `matmul`; a test sets it to see each.
+    package var product: ProductKernel
     let queue: cl_command_queue
     let ledger = MemoryLedger()
     private let program: cl_program
@@ -39,6 +41,7 @@ public final class OpenCLBackend: Backend {
     package init(device: OpenCLDevice, layout: KernelLayout, source: String) throws {
         self.device = device
         self.layout = layout
+        product = device.kind == .cpu ? .tiled : .clblast
         name = "\(device)"
         let shared = try OpenCLContext.shared(device)
         let program = try shared.program(
@@ -104,8 +107,8 @@ public final class OpenCLBackend: Backend {
         }
     }
 
-    /// Starts `groups` work-groups of `layout.local` work-items (in the first dimension) of a kernel, with the arguments
-    /// in the kernel's order.
+    /// Starts `groups` work-groups of `layout.local` work-items (in the first dimension) of a kernel, with
+    /// the arguments in the kernel's order.
     func launch<each Argument: KernelArgument>(
         _ kernelName: String, _ groups: (Int, Int, Int), _ arguments: repeat each Argument
     ) {
@@ -131,8 +134,8 @@ public final class OpenCLBackend: Backend {
 
     /// How many groups share `count` rows of equal work (`first_row`, `last_row` in Prelude.cl).
     ///
-    /// A CPU device gets a few long stretches for each core, since a group costs it more than a short row does; a GPU a group
-    /// for each row.
+    /// A CPU device gets a few long stretches for each core, since a group costs it more than a short row
+    /// does; a GPU a group for each row.
     func rowGroups(_ count: Int) -> Int {
         min(count, layout.local == 1 ? 8 * device.computeUnits : 1 << 16)
     }

@@ -26,8 +26,8 @@ final class OpenCLBuffer: Buffer {
     }
 }
 
-/// How much of a device's memory a backend holds. Drivers promise more than they have and fail in the middle of a
-/// step; this count fails where allocation may throw.
+/// How much of a device's memory a backend holds. Drivers promise more than they have and fail in the middle
+/// of a step; this count fails where allocation may throw.
 final class MemoryLedger {
     var taken = 0
 }

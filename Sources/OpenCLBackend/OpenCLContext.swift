@@ -43,8 +43,8 @@ final class OpenCLContext {
         self.context = context!
     }
 
-    /// The program of this source, built once per process and, if the cache folder can be written to, once per
-    /// machine. Throws `BackendError.build` with the driver's log.
+    /// The program of this source, built once per process and, if the cache folder can be written to, once
+    /// per machine. Throws `BackendError.build` with the driver's log.
     func program(source: String, options: String, cache: ProgramCache) throws -> cl_program {
         try OpenCLContext.lock.withLock {
             let key = ProgramCache.key(source: source, options: options, device: device)

@@ -46,7 +46,8 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
 
     /// Every device of every platform, in the platforms' order.
     ///
-    /// Throws `BackendError.noSuchDevice`, which says what to install, when there is no platform or no device.
+    /// Throws `BackendError.noSuchDevice`, which says what to install, when there is no platform or no
+    /// device.
     public static func all() throws -> [OpenCLDevice] {
         var count: cl_uint = 0
         let status = clGetPlatformIDs(0, nil, &count)

@@ -2,9 +2,9 @@ import Foundation
 
 /// Compiled programs on disk. A file that can't be read, or belongs to something else, is as good as none.
 ///
-/// A file is a header of text (what the program was compiled from and for, then the length and the hash of the
-/// binary), a zero byte, and the binary. It is written to a temporary name and renamed, so that a second process sees the old
-/// one, the new one or none.
+/// A file is a header of text (what the program was compiled from and for, then the length and the hash of
+/// the binary), a zero byte, and the binary. It is written to a temporary name and renamed, so that a second
+/// process sees the old one, the new one or none.
 struct ProgramCache {
     /// Raised when the layout of the files changes.
     private static let formatVersion = 1
@@ -20,7 +20,7 @@ struct ProgramCache {
         directory =
             folder("GLORA_CACHE")
             ?? (folder("XDG_CACHE_HOME")
-                ?? FileManager.default.homeDirectoryForCurrentUser.appendingPathComponent(".cache"))
+            ?? FileManager.default.homeDirectoryForCurrentUser.appendingPathComponent(".cache"))
             .appendingPathComponent("swift-glora")
     }
 
@@ -43,7 +43,9 @@ struct ProgramCache {
 
     /// The binary stored under the key, or nil.
     func load(_ key: String) -> Data? {
-        guard let data = try? Data(contentsOf: file(key)), let end = data.firstIndex(of: 0) else { return nil }
+        guard let data = try? Data(contentsOf: file(key)), let end = data.firstIndex(of: 0) else {
+            return nil
+        }
         let binary = data[(end + 1)...]
         return data[..<end].elementsEqual(header(key, binary).utf8) ? Data(binary) : nil
     }
