@@ -48,7 +48,8 @@ let package = Package(
         .testTarget(
             name: "DatasetTests", dependencies: ["Datasets", "GeneratedTasks"], exclude: ["Fixtures"]),
         .testTarget(name: "AdapterTests", dependencies: ["TestSupport", "Adapters"]),
-        .testTarget(name: "ModelTests", dependencies: ["TestSupport", "VisionModels", "Training", "GoldenVectors"]),
+        .testTarget(
+            name: "ModelTests", dependencies: ["TestSupport", "VisionModels", "Training", "GoldenVectors"]),
         .testTarget(name: "TrainingTests", dependencies: ["TestSupport", "Training", "CPUBackend"]),
         .testTarget(name: "CommandTests", dependencies: ["Checkpoints", "Datasets"]),
     ]

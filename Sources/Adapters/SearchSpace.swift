@@ -133,12 +133,18 @@ public struct SearchSpace: Codable, Hashable, Sendable {
             ("A", a, nil), ("B", b, nil), ("C", c, FormName.constant), ("D", d, .lowRank), ("E", e, .lowRank),
         ] {
             if forms.isEmpty { throw FormError(description: "\(name) needs at least one form; use none") }
+            if Set(forms).count < forms.count {
+                throw FormError(description: "\(name) names a form twice, which would draw it twice as often")
+            }
             if let banned, forms.contains(banned) {
                 throw FormError(description: "\(name) has no form '\(banned.rawValue)'")
             }
         }
         guard !ranks.isEmpty, ranks.allSatisfy({ $0 > 0 }) else {
             throw FormError(description: "ranks must be positive numbers such as 8,4")
+        }
+        guard Set(ranks).count == ranks.count else {
+            throw FormError(description: "ranks names a rank twice, which would draw it twice as often")
         }
     }
 }

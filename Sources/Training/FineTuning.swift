@@ -158,7 +158,8 @@ public final class FineTuning {
         throw TrainingError.settings(
             "a step of \(batch) images needs about \(needed(batch) >> 20) MiB, \(backend.name) has "
                 + "\(backend.memoryByteCount >> 20) MiB; "
-                + (fits.map { "--batch-size \($0) would fit" } ?? "not even one image fits, use another --device")
+                + (fits.map { "--batch-size \($0) would fit" }
+                    ?? "not even one image fits, use another --device")
         )
     }
 }

@@ -225,6 +225,5 @@ private struct StepClock {
         images += count
     }
 
-
     var imagesPerSecond: Double { Double(images) / max(seconds, 1e-9) }
 }

@@ -130,7 +130,8 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
         try check(epochs > 0, "--epochs must be at least 1, not \(epochs)")
         try check(batchSize > 0, "--batch-size must be at least 1, not \(batchSize)")
         try check(
-            learningRate >= 0 && learningRate.isFinite, "--lr must be a number from 0 on, not \(learningRate)")
+            learningRate >= 0 && learningRate.isFinite, "--lr must be a number from 0 on, not \(learningRate)"
+        )
         try check(
             weightDecay >= 0 && weightDecay.isFinite,
             "--weight-decay must be a number from 0 on, not \(weightDecay)")

@@ -11,7 +11,8 @@ extension ViTCheckpoint {
         for (index, (name, shape)) in headless.tensorShapes.sorted(by: { $0.key < $1.key }).enumerated() {
             let isNorm = name.contains("norm")
             if name.hasSuffix("bias") || isNorm {
-                tensors[name] = HostTensor(shape: shape, repeating: isNorm && name.hasSuffix("weight") ? 1 : 0)
+                tensors[name] = HostTensor(
+                    shape: shape, repeating: isNorm && name.hasSuffix("weight") ? 1 : 0)
                 continue
             }
             var random = Random(seed, "weights", index)

@@ -70,7 +70,8 @@ public final class VisionTransformer {
         let names = VisionTransformer.linearNames(depth: configuration.depth)
         switch trained {
         case .adapters(let rank, let sites):
-            for (index, name) in names.enumerated() where sites.contains(SearchSpace.Site.allCases[index % 4]) {
+            for (index, name) in names.enumerated() where sites.contains(SearchSpace.Site.allCases[index % 4])
+            {
                 let shape = checkpoint.tensors["\(name).weight"]!.shape
                 var random = Random(seed, "init", index)
                 declarations += GLoRALinear.declarations(
@@ -102,7 +103,9 @@ public final class VisionTransformer {
             return Parameter(name: name, value: tensor)
         }
         func required(_ name: String) throws -> Parameter {
-            guard let found = try parameter(name) else { preconditionFailure("\(name) is not in the checkpoint") }
+            guard let found = try parameter(name) else {
+                preconditionFailure("\(name) is not in the checkpoint")
+            }
             return found
         }
         func norm(_ name: String) throws -> Norm {
@@ -175,7 +178,8 @@ public final class VisionTransformer {
 
     /// The tensors that get a gradient in a step on these paths: the head, what the paths read, and in pretraining all.
     public func trainedNames(_ paths: [GLoRAPath]) -> Set<String> {
-        var names = positions.gradient == nil ? ["head.weight", "head.bias"] : Set(store.segments.map(\.name))
+        var names =
+            positions.gradient == nil ? ["head.weight", "head.bias"] : Set(store.segments.map(\.name))
         for (linear, path) in zip(linears, paths) where linear.support != nil {
             for name in linear.tensorsOnPath(path) { names.insert("\(linear.name).\(name)") }
         }

@@ -40,7 +40,10 @@ struct Console {
 
 /// The flags that every command has.
 struct CommonFlags: ParsableArguments {
-    @Flag(help: "Print a machine-readable result as the last line of standard output, all else on standard error.")
+    @Flag(
+        help:
+            "Print a machine-readable result as the last line of standard output, all else on standard error."
+    )
     var json = false
 
     var console: Console { Console(isJSON: json) }

@@ -41,7 +41,7 @@ struct Demo: ParsableCommand {
         let seconds: Double
     }
 
-    private static let probeLearningRates = [1e-2, 3e-2, 1e-1]
+    private static let probeLearningRates = [3e-2, 1e-1, 3e-1]
     private static let gloraLearningRate = 5e-3
 
     func run() throws {
@@ -112,14 +112,17 @@ struct Demo: ParsableCommand {
             console.endProgress()
             guard finished else { throw TrainingError.run("the demo was stopped; \(output) is incomplete") }
             console.say(
-                "  \(name), lr \(rate): validation \((100 * (tuning.trainer.state.bestAccuracy ?? 0)).fixed(1)) %")
+                "  \(name), lr \(rate): validation \((100 * (tuning.trainer.state.bestAccuracy ?? 0)).fixed(1)) %"
+            )
             return (directory, tuning)
         }
 
         let probes = try Demo.probeLearningRates.map { rate in
             (rate, try train("probe-lr\(rate)", "none", rate))
         }
-        let probe = probes.max { ($0.1.1.trainer.state.bestAccuracy ?? 0) < ($1.1.1.trainer.state.bestAccuracy ?? 0) }!
+        let probe = probes.max {
+            ($0.1.1.trainer.state.bestAccuracy ?? 0) < ($1.1.1.trainer.state.bestAccuracy ?? 0)
+        }!
         let (directory, glora) = try train("glora", "full", Demo.gloraLearningRate)
 
         // The test split is read here for the first time, once for each of the two that validation chose.

@@ -24,7 +24,9 @@ struct ModelFlags: ParsableArguments {
         guard (run == nil) != (model == nil) else {
             throw ValidationError("give either --run or --model")
         }
-        if adapter != nil, model == nil { throw ValidationError("--adapter needs the --model that it belongs to") }
+        if adapter != nil, model == nil {
+            throw ValidationError("--adapter needs the --model that it belongs to")
+        }
     }
 
     func open(_ device: DeviceFlags, _ console: Console) throws -> ReadyModel {
@@ -74,7 +76,9 @@ struct Evaluate: ParsableCommand {
 
     mutating func validate() throws {
         if batchSize < 1 { throw ValidationError("--batch-size must be at least 1, not \(batchSize)") }
-        if data == nil, source.run == nil { throw ValidationError("--data is missing: the folder of labelled images") }
+        if data == nil, source.run == nil {
+            throw ValidationError("--data is missing: the folder of labelled images")
+        }
     }
 
     func run() throws {

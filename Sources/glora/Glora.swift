@@ -31,7 +31,8 @@ struct Glora: ParsableCommand {
 
     /// `--config FILE`: the file's `key: value` pairs as `--key value`, right after the subcommand.
     static func expandConfig(_ arguments: [String]) throws -> [String] {
-        guard let index = arguments.firstIndex(where: { $0 == "--config" || $0.hasPrefix("--config=") }) else {
+        guard let index = arguments.firstIndex(where: { $0 == "--config" || $0.hasPrefix("--config=") })
+        else {
             return arguments
         }
         let isJoined = arguments[index] != "--config"

@@ -31,13 +31,13 @@ struct Pretrain: ParsableCommand {
     @Option(help: "Patch size in pixels.")
     var patchSize = 8
     @Option(help: "Generated training images; each is drawn once per epoch.")
-    var images = 32_000
+    var images = 40_000
     @Option(help: "Passes over them.")
-    var epochs = 14
+    var epochs = 13
     @Option(help: "Images in a step.")
     var batchSize = 128
     @Option(name: .customLong("lr"), help: "Learning rate after the warm-up.")
-    var learningRate = 1e-3
+    var learningRate = 2e-3
     @Option(help: "Decoupled weight decay.")
     var weightDecay = 0.05
     @Option(help: "The seed of every draw.")
@@ -96,7 +96,8 @@ struct Pretrain: ParsableCommand {
                 case .step(let progress):
                     console.progress(
                         "step \(progress.step)/\(progress.stepCount)  loss \(progress.loss.fixed(4))  "
-                            + "\(progress.imagesPerSecond.fixed(0)) img/s  \(progress.secondsLeft.duration) left")
+                            + "\(progress.imagesPerSecond.fixed(0)) img/s  \(progress.secondsLeft.duration) left"
+                    )
                 case .epoch(let epoch, let loss, _):
                     console.endProgress()
                     console.say("epoch \(epoch + 1)/\(epochs)  loss \(loss.fixed(4))")

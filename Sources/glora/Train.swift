@@ -33,7 +33,9 @@ struct Train: ParsableCommand {
         let console = common.console
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
         let options = try resume ? savedOptions(directory) : training.options
-        if options.model.isEmpty { throw ValidationError("--model is missing: the pretrained ViT to start from") }
+        if options.model.isEmpty {
+            throw ValidationError("--model is missing: the pretrained ViT to start from")
+        }
         if options.data.isEmpty { throw ValidationError("--data is missing: the folder of labelled images") }
         do { try options.validate() } catch { throw ValidationError("\(error)") }
         let task = try TaskFolder.open(URL(fileURLWithPath: options.data))
@@ -127,7 +129,8 @@ struct RunReporter {
                     console.say(
                         "epoch \(epoch + 1)/\(tuning.options.epochs)  loss \(loss.fixed(4))  "
                             + "lr \(String(format: "%.2e", rate))  "
-                            + "\(lastStep.imagesPerSecond.fixed(1)) img/s  \(lastStep.secondsLeft.duration) left")
+                            + "\(lastStep.imagesPerSecond.fixed(1)) img/s  \(lastStep.secondsLeft.duration) left"
+                    )
                 case .validation(let epoch, let result, let isBest):
                     console.endProgress()
                     console.say(
@@ -141,7 +144,8 @@ struct RunReporter {
         console.say(
             finished
                 ? "done: \(path)/ holds the last and the best checkpoint, the adapter and metrics.jsonl"
-                : "stopped after step \(tuning.trainer.state.step); go on with: glora train --run \(path) --resume")
+                : "stopped after step \(tuning.trainer.state.step); go on with: glora train --run \(path) --resume"
+        )
         let state = tuning.trainer.state
         return Result(
             run: path, finished: finished, epochs: state.epoch, steps: state.step, lastLoss: lastStep?.loss,

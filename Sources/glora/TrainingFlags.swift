@@ -51,7 +51,8 @@ struct InputFlags: ParsableArguments {
 struct TrainingFlags: ParsableArguments {
     private static let defaults = TrainingOptions()
 
-    @Option(help: "The pretrained ViT: timm safetensors (file or folder), Hugging Face folder, or Google's .npz.")
+    @Option(
+        help: "The pretrained ViT: timm safetensors (file or folder), Hugging Face folder, or Google's .npz.")
     var model = defaults.model
     @Option(help: "The data set: a VTAB-1K task folder or an ImageFolder (train/, val/, test/).")
     var data = defaults.data

@@ -35,7 +35,8 @@ import VisionModels
                 options.path = what.path
                 options.adamw = mode
                 let (whole, parts) = (
-                    folder.appendingPathComponent("whole-\(mode)"), folder.appendingPathComponent("parts-\(mode)")
+                    folder.appendingPathComponent("whole-\(mode)"),
+                    folder.appendingPathComponent("parts-\(mode)")
                 )
                 let expected = try train(options, whole, on: backend)
                 #expect(expected.count == 6)
@@ -43,7 +44,8 @@ import VisionModels
                 losses += try train(options, parts, resumes: true, on: backend)
                 #expect(losses == expected)
                 for name in [
-                    "last.safetensors", "best.safetensors", "metrics.jsonl", "adapter/adapter_model.safetensors",
+                    "last.safetensors", "best.safetensors", "metrics.jsonl",
+                    "adapter/adapter_model.safetensors",
                 ] {
                     let (one, other) = (
                         try Data(contentsOf: whole.appendingPathComponent(name)),
@@ -55,7 +57,8 @@ import VisionModels
         }
     }
 
-    @Test("Training learns: the loss falls and the validation images are told apart", arguments: TestDevice.all)
+    @Test(
+        "Training learns: the loss falls and the validation images are told apart", arguments: TestDevice.all)
     func learns(_ device: TestDevice) throws {
         try TinyTask.withRun(on: device) { backend, folder in
             var options = TinyTask.options(epochs: 12)
@@ -115,7 +118,8 @@ import VisionModels
             _ = try train(options, folder, stopAfter: 1, on: backend)
             func attempt(_ checkpoint: ViTCheckpoint, _ images: InMemoryImages, resumes: Bool) throws {
                 _ = try FineTuning(
-                    options, checkpoint: checkpoint, training: images, validation: TinyTask.images(12, seed: 2),
+                    options, checkpoint: checkpoint, training: images,
+                    validation: TinyTask.images(12, seed: 2),
                     in: directory, resumes: resumes, on: backend)
             }
             let (base, data) = (try TinyTask.checkpoint(), TinyTask.images(21, seed: 1))

@@ -40,7 +40,8 @@ import VisionModels
             ("--lr", { $0.learningRate = .nan }), ("--lr", { $0.learningRate = -1 }),
             ("--weight-decay", { $0.weightDecay = -1 }), ("--drop-path", { $0.dropPath = 1 }),
             ("--warmup-epochs", { $0.warmupEpochs = -1 }), ("--validate-every", { $0.validateEvery = 0 }),
-            ("rank", { $0.ranks = [0] }), ("D", { $0.formsD = [.lowRank] }), ("C", { $0.formsC = [.constant] }),
+            ("rank", { $0.ranks = [0] }), ("D", { $0.formsD = [.lowRank] }),
+            ("C", { $0.formsC = [.constant] }),
         ] as [(String, @Sendable (inout TrainingOptions) -> Void)])
     func refusals(_ flag: String, _ change: @Sendable (inout TrainingOptions) -> Void) throws {
         var options = TrainingOptions()
@@ -76,8 +77,10 @@ import VisionModels
             #expect(one[6] == GLoRAPath(a: .vector, e: .constant))
             #expect(one.filter { $0 == .none }.count == 7)
             for (text, word) in [
-                (#"{"B": "LoRA_8"}"#, "rank 8"), (#"{"C": "constant"}"#, "constant"), (#"{"X": "none"}"#, "X"),
-                (#"{"blocks.9.attn.qkv": {"A": "none"}}"#, "blocks.9"), ("[1]", "path file"), ("{", "path file"),
+                (#"{"B": "LoRA_8"}"#, "rank 8"), (#"{"C": "constant"}"#, "constant"),
+                (#"{"X": "none"}"#, "X"),
+                (#"{"blocks.9.attn.qkv": {"A": "none"}}"#, "blocks.9"), ("[1]", "path file"),
+                ("{", "path file"),
             ] {
                 let error = #expect(throws: TrainingError.self) { _ = try fixed(try file(text)) }
                 #expect("\(error!)".contains(word), "\(text): \(error!)")
