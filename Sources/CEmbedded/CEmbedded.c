@@ -57,10 +57,15 @@ static const uint8_t vit_traj_random_wellcond_zerograd_in_place[] = {
 static const uint8_t vit_traj_random_wellcond_zerograd_to_none[] = {
 #embed "Golden/vit/traj_random_wellcond_zerograd_to_none.safetensors"
 };
+// Made by `glora pretrain --device cpu`, whose defaults are the recipe.
+static const uint8_t model_vit_shapes[] = {
+#embed "Model/vit-shapes.safetensors"
+};
 
 #define FILE_OF(name, bytes) {name, bytes, sizeof(bytes)}
 
 static const EmbeddedFile files[] = {
+    FILE_OF("Model/vit-shapes.safetensors", model_vit_shapes),
     FILE_OF("Golden/glora_layer/000_pw_i12o20r2_n1_b.safetensors", glora_layer_000_pw_i12o20r2_n1_b),
     FILE_OF("Golden/glora_layer/002_pw_i12o20r2_n7_nb.safetensors", glora_layer_002_pw_i12o20r2_n7_nb),
     FILE_OF("Golden/glora_layer/022_pw_i33o17r8_n1_b.safetensors", glora_layer_022_pw_i33o17r8_n1_b),

@@ -79,7 +79,7 @@ extension CPUBackend {
         }
     }
 
-    /// ∂Xd[0, 0] += Σ ∂X: a sum per row, then the sum of those.
+    /// ∂Xd[0, 0] += Σ ∂X: a sum per row, then the sum of those, in double because they nearly cancel at times.
     private func constantBackward(
         _ factors: MatrixFactors, _ dW: UnsafeMutablePointer<Float>, _ w0: UnsafeMutablePointer<Float>?,
         _ outputs: Int, _ inputs: Int
@@ -90,7 +90,7 @@ extension CPUBackend {
             parallel(outputs, grain: rowGrain(inputs)) { range in
                 for o in range { rowSums[o] = rowDot(dW, w0, nil, o, inputs) }
             }
-            dDown[0] += sum(rowSums, outputs)
+            dDown[0] += Float(scratch.reduce(0.0) { $0 + Double($1) })
         }
     }
 
