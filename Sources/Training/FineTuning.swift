@@ -35,10 +35,8 @@ public final class FineTuning {
         baseHash = contentHash(checkpoint.tensors)
         let dataHash = [training.contentHash, validation?.contentHash ?? 0]
             .map { String($0, radix: 16) }.joined(separator: "-")
-        let configuration = RunDirectory.Configuration(
-            options: options, baseHash: baseHash, dataHash: dataHash, classCount: training.classCount)
-        if resumes {
-            let saved = try directory.configuration()
+        let saved = resumes ? try directory.configuration() : nil
+        if let saved {
             guard saved.baseHash == baseHash else {
                 throw TrainingError.run(
                     "\(options.model) is not the model that \(directory.url.path) was started with "
@@ -57,15 +55,25 @@ public final class FineTuning {
             trained: .adapters(rank: space.largestRank, sites: space.sites), seed: options.seed,
             on: backend)
         let preprocessing = try options.preprocessing(for: checkpoint.configuration)
+        let paths =
+            if let saved {
+                try PathChoice(saved, space: space, model: model)
+            } else {
+                try PathChoice(options.path, space: space, model: model)
+            }
         trainer = try Trainer(
-            model, options, paths: try PathChoice(options.path, space: space, model: model),
+            model, options, paths: paths,
             training: PreparedImages(training, preprocessing),
             validation: validation.map { PreparedImages($0, preprocessing) })
         if resumes {
             try trainer.restore(try TrainingSnapshot(contentsOf: directory.last))
             try directory.truncateMetrics(to: trainer.state)
         } else {
-            try directory.create(configuration)
+            try directory.create(
+                RunDirectory.Configuration(
+                    options: options, paths: PathChoice.isFile(options.path) ? readingPaths : nil,
+                    baseHash: baseHash, dataHash: dataHash, classCount: training.classCount),
+                trainer.snapshot())
         }
     }
 
@@ -75,18 +83,30 @@ public final class FineTuning {
     /// Trains to the end, or until `shouldStop` says so after a step; returns whether it reached the end. Either way the
     /// folder holds the state. Throws what `Trainer.run` throws, and `CheckpointError` when a file can't be written.
     public func run(onEvent: (Trainer.Event) -> Void, shouldStop: () -> Bool) throws -> Bool {
-        try trainer.run(
-            onEvent: { event in
-                try log(event)
-                onEvent(event)
-            },
-            save: { isBest in
-                let snapshot = trainer.snapshot()
-                try snapshot.write(to: directory.last)
-                guard isBest else { return }
-                try snapshot.write(to: directory.best)
-                try saveAdapter()
-            }, shouldStop: shouldStop)
+        do {
+            return try trainer.run(
+                onEvent: { event in
+                    try log(event)
+                    onEvent(event)
+                },
+                save: { try save(isBest: $0) }, shouldStop: shouldStop)
+        } catch TrainingError.notANumber(let step, _) {
+            throw TrainingError.notANumber(step: step, run: directory.last.path)
+        }
+    }
+
+    /// The best state goes first: a run that dies in between goes on from the last state and writes the best one again, where the
+    /// other order would leave an older one for good.
+    private func save(isBest: Bool) throws {
+        let snapshot = trainer.snapshot()
+        guard snapshot.isFinite else {
+            throw TrainingError.notANumber(step: snapshot.state.step, run: directory.last.path)
+        }
+        if isBest {
+            try snapshot.write(to: directory.best)
+            try saveAdapter()
+        }
+        try snapshot.write(to: directory.last)
     }
 
     /// Writes the current values as a PEFT adapter into the run's folder.
@@ -144,23 +164,49 @@ public final class FineTuning {
         _ checkpoint: ViTCheckpoint, _ training: any ImageSource, _ options: TrainingOptions,
         on backend: any Backend
     ) throws {
-        // Frozen and trained tensors once, and the largest layer's scratch; the trained ones have gradients and moments.
+        // Frozen tensors once and the largest layer's scratch; support tensors with their gradients and moments.
         let weights = checkpoint.tensors.values.reduce(0) { $0 + $1.values.count } * 4
+        let space = try options.searchSpace()
+        let support =
+            4 * 4 * checkpoint.configuration.supportCount(rank: space.largestRank, sites: space.sites)
         func needed(_ batch: Int) -> Int {
-            weights * 5 / 4
+            weights * 5 / 4 + support
                 + ViTPlan.byteCount(
                     checkpoint.configuration, classCount: training.classCount, batch: batch,
                     isForTraining: true)
         }
         let batch = min(options.batchSize, training.count)
-        guard needed(batch) > backend.memoryByteCount else { return }
-        let fits = (1..<max(batch, 2)).reversed().first { needed($0) <= backend.memoryByteCount }
+        let available = backend.memoryByteCount
+        guard needed(batch) > available else { return }
+        // The largest batch that fits, by bisection.
+        var (fits, tooLarge) = (0, batch)
+        while tooLarge - fits > 1 {
+            let middle = (fits + tooLarge) / 2
+            if needed(middle) <= available { fits = middle } else { tooLarge = middle }
+        }
         throw TrainingError.settings(
             "a step of \(batch) images needs about \(needed(batch) >> 20) MiB, \(backend.name) has "
-                + "\(backend.memoryByteCount >> 20) MiB; "
-                + (fits.map { "--batch-size \($0) would fit" }
-                    ?? "not even one image fits, use another --device")
+                + "\(available >> 20) MiB; "
+                + (fits > 0
+                    ? "--batch-size \(fits) would fit"
+                    : "not even one image fits, so use a smaller --image-size or --ranks, or another --device")
         )
+    }
+}
+
+extension ViTConfiguration {
+    /// Elements of the support tensors of every block at storage rank `rank`; see `GLoRALinear`.
+    fileprivate func supportCount(rank: Int, sites: [SearchSpace.Site]) -> Int {
+        let layers = sites.map { site in
+            switch site {
+            case .qkv: (outputs: 3 * width, inputs: width)
+            case .proj: (outputs: width, inputs: width)
+            case .fc1: (outputs: hiddenWidth, inputs: width)
+            case .fc2: (outputs: width, inputs: hiddenWidth)
+            }
+        }
+        return depth
+            * layers.reduce(0) { $0 + rank * (2 * $1.outputs + 3 * $1.inputs + 1) + 2 * $1.outputs }
     }
 }
 

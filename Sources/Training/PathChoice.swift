@@ -21,6 +21,24 @@ public enum PathChoice: Sendable {
         }
     }
 
+    /// A run's choice: the paths that its configuration holds, or what its `--path` says. Throws `TrainingError.settings`.
+    init(_ run: RunDirectory.Configuration, space: SearchSpace, model: VisionTransformer) throws {
+        guard let paths = run.paths else {
+            self = try PathChoice(run.options.path, space: space, model: model)
+            return
+        }
+        guard paths.count == model.linears.count else {
+            throw TrainingError.settings(
+                "the run's config.yaml has \(paths.count) paths for \(model.linears.count) layers; "
+                    + "put the original back")
+        }
+        try PathChoice.check(paths, model: model, rank: space.largestRank, source: "the run's config.yaml")
+        self = .fixed(paths)
+    }
+
+    /// Whether `--path` names a file rather than a kind of path.
+    static func isFile(_ text: String) -> Bool { !["supernet", "full", "none"].contains(text) }
+
     /// The paths of step `step`, a function of the run's seed and the step alone.
     public func paths(atStep step: Int, seed: Int, model: VisionTransformer) -> [GLoRAPath] {
         switch self {
@@ -60,25 +78,43 @@ public enum PathChoice: Sendable {
             }
         } catch let error as DecodingError {
             throw TrainingError.settings(
-                "\(file) is no path file (\(error)); write {\"A\": \"LoRA_4\", …} or one such object for each layer's name"
+                "\(file) is no path file (\(PathChoice.reason(error))); write {\"A\": \"LoRA_4\", …} or one such object for each layer's name"
             )
         } catch let error as FormError {
             throw TrainingError.settings("\(file): \(error)")
         }
+        try check(paths, model: model, rank: rank, source: file)
+        return paths
+    }
+
+    /// A decoding error's own words.
+    private static func reason(_ error: DecodingError) -> String {
+        switch error {
+        case .dataCorrupted(let context), .keyNotFound(_, let context), .typeMismatch(_, let context),
+            .valueNotFound(_, let context):
+            context.debugDescription.trimmingCharacters(in: CharacterSet(charactersIn: ". \n"))
+        @unknown default: "it can't be decoded"
+        }
+    }
+
+    /// Throws when a layer can't take the path that `source` gives it.
+    private static func check(_ paths: [GLoRAPath], model: VisionTransformer, rank: Int, source: String)
+        throws
+    {
         for (linear, path) in zip(model.linears, paths) {
             if path.rank > rank {
                 throw TrainingError.settings(
-                    "\(file) asks for rank \(path.rank) in \(linear.name); the largest of --ranks is \(rank)")
+                    "\(source) asks for rank \(path.rank) in \(linear.name); the largest of --ranks is \(rank)"
+                )
             }
             if path != .none, linear.support == nil {
                 throw TrainingError.settings(
-                    "\(file) gives \(linear.name) a path, but --linears leaves it out")
+                    "\(source) gives \(linear.name) a path, but --linears leaves it out")
             }
             if path.changesBias, linear.bias == nil {
                 throw TrainingError.settings(
-                    "\(file) gives \(linear.name) C, D or E, but the layer has no bias")
+                    "\(source) gives \(linear.name) C, D or E, but the layer has no bias")
             }
         }
-        return paths
     }
 }

@@ -44,8 +44,13 @@ public struct ReadyModel {
             checkpoint, classCount: saved.classCount,
             trained: .adapters(rank: space.largestRank, sites: space.sites), seed: saved.options.seed,
             on: backend)
-        let snapshot = try TrainingSnapshot(
-            contentsOf: state == .best ? directory.best : directory.last)
+        let file = state == .best ? directory.best : directory.last
+        guard FileManager.default.fileExists(atPath: file.path) else {
+            throw TrainingError.run(
+                "\(directory.url.path) has no \(file.lastPathComponent) yet; train on with --resume"
+                    + (state == .best ? ", or read --checkpoint last" : ""))
+        }
+        let snapshot = try TrainingSnapshot(contentsOf: file)
         for segment in model.store.segments where snapshot.values[segment.name]?.shape != segment.shape {
             throw TrainingError.run(
                 "\(directory.url.path) has no \(segment.name) of shape \(segment.shape); its files don't belong together"
@@ -55,8 +60,10 @@ public struct ReadyModel {
         self.model = model
         options = saved.options
         notes = checkpoint.notes
-        paths = try PathChoice(path ?? saved.options.path, space: space, model: model)
-            .readingPaths(model: model)
+        let choice =
+            try path.map { try PathChoice($0, space: space, model: model) }
+            ?? PathChoice(saved, space: space, model: model)
+        paths = choice.readingPaths(model: model)
     }
 
     /// A checkpoint as it is, or with an adapter in PEFT's format. `options` says where the checkpoint lies and how images are

@@ -1,3 +1,4 @@
+import Adapters
 import Checkpoints
 import Foundation
 import TensorCore
@@ -18,6 +19,8 @@ public struct RunDirectory {
     public struct Configuration: Codable, Equatable {
         /// The settings.
         public var options: TrainingOptions
+        /// The path of each Linear when the settings name a path file: what becomes of that file no longer matters.
+        public var paths: [GLoRAPath]?
         /// The checkpoint's tensors, hashed.
         public var baseHash: String
         /// The training and validation splits, hashed.
@@ -26,8 +29,12 @@ public struct RunDirectory {
         public var classCount: Int
 
         /// A configuration of these parts.
-        public init(options: TrainingOptions, baseHash: String, dataHash: String, classCount: Int) {
+        public init(
+            options: TrainingOptions, paths: [GLoRAPath]? = nil, baseHash: String, dataHash: String,
+            classCount: Int
+        ) {
             self.options = options
+            self.paths = paths
             self.baseHash = baseHash
             self.dataHash = dataHash
             self.classCount = classCount
@@ -47,26 +54,31 @@ public struct RunDirectory {
     public var metrics: URL { url.appendingPathComponent("metrics.jsonl") }
     private var config: URL { url.appendingPathComponent("config.yaml") }
 
-    /// Makes the folder for a new run. Throws `TrainingError.run` when a run is already there, and `CheckpointError`.
-    public func create(_ configuration: Configuration) throws {
+    /// Makes the folder for a new run with its state before the first step, so that it can be resumed from the very beginning.
+    /// `config.yaml` comes last: a folder that has it is a whole run.
+    /// Throws `TrainingError.run` when a run is already there, and `CheckpointError`.
+    public func create(_ configuration: Configuration, _ start: TrainingSnapshot) throws {
         if FileManager.default.fileExists(atPath: config.path) {
             throw TrainingError.run(
                 "\(url.path) already holds a run; add --resume to go on with it, or give another --run")
         }
         try AtomicFile.createFolder(url)
-        try AtomicFile.write(try YAMLEncoder().encode(configuration), to: config)
         try AtomicFile.write("", to: metrics)
+        try start.write(to: last)
+        try AtomicFile.write(try YAMLEncoder().encode(configuration), to: config)
     }
 
     /// The run's settings. Throws `TrainingError.run` when the folder holds no run.
     public func configuration() throws -> Configuration {
         guard let text = try? String(contentsOf: config, encoding: .utf8) else {
-            throw TrainingError.run("\(url.path) holds no run: config.yaml is missing")
+            throw TrainingError.run(
+                "\(url.path) holds no run: config.yaml is missing; give the --run of a glora train")
         }
         do {
             return try YAMLDecoder().decode(Configuration.self, from: text)
         } catch {
-            throw TrainingError.run("\(config.path) is not a run's configuration: \(error)")
+            throw TrainingError.run(
+                "\(config.path) is not a run's configuration (\(error)); put the original back")
         }
     }
 
@@ -96,7 +108,10 @@ public struct RunDirectory {
             try handle.seekToEnd()
             try handle.write(contentsOf: line)
         } catch {
-            throw TrainingError.run("\(metrics.path) can't be written: \(error)")
+            let reason = ((error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError) ?? error as NSError
+            throw TrainingError.run(
+                "cannot write \(metrics.path): \(String(cString: strerror(Int32(truncatingIfNeeded: reason.code)))); "
+                    + "free some space or check the permissions, then go on with --resume")
         }
     }
 }

@@ -122,6 +122,9 @@ public final class Trainer {
         let result = try evaluate(
             model, paths: paths.readingPaths(model: model), on: validation, batchSize: batchSize,
             isForTraining: true)
+        guard result.loss.isFinite else {
+            throw TrainingError.notANumber(step: state.step, run: "the run's last.safetensors")
+        }
         let isBest = state.bestAccuracy.map { result.accuracy > $0 } ?? true
         if isBest {
             state.bestAccuracy = result.accuracy

@@ -127,14 +127,15 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
         func check(_ holds: Bool, _ sentence: String) throws {
             if !holds { throw TrainingError.settings(sentence) }
         }
-        try check(epochs > 0, "--epochs must be at least 1, not \(epochs)")
+        try check((1...1_000_000).contains(epochs), "--epochs must be from 1 to 1000000, not \(epochs)")
         try check(batchSize > 0, "--batch-size must be at least 1, not \(batchSize)")
-        try check(
-            learningRate >= 0 && learningRate.isFinite, "--lr must be a number from 0 on, not \(learningRate)"
-        )
-        try check(
-            weightDecay >= 0 && weightDecay.isFinite,
-            "--weight-decay must be a number from 0 on, not \(weightDecay)")
+        for (flag, number) in [
+            ("--lr", learningRate), ("--weight-decay", weightDecay), ("--warmup-lr", warmupLearningRate),
+            ("--min-lr", minimumLearningRate),
+        ] {
+            try check(
+                number >= 0 && number.isFinite, "\(flag) must be a number from 0 on, not \(number)")
+        }
         try check(warmupEpochs >= 0, "--warmup-epochs must be 0 or more, not \(warmupEpochs)")
         try check((0..<1).contains(dropPath), "--drop-path must be at least 0 and below 1, not \(dropPath)")
         try check(validateEvery > 0, "--validate-every must be at least 1, not \(validateEvery)")
@@ -142,6 +143,7 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
             imageSize.map { (1...16384).contains($0) } ?? true,
             "--image-size must be from 1 to 16384")
         _ = try searchSpace()
+        try check(ranks.allSatisfy { $0 <= 4096 }, "--ranks must be from 1 to 4096, not \(ranks.max() ?? 0)")
     }
 }
 
@@ -159,8 +161,8 @@ public enum TrainingError: Error, CustomStringConvertible, Equatable {
         switch self {
         case .settings(let message), .run(let message): message
         case .notANumber(let step, let run):
-            "the loss is not a number at step \(step); the last good checkpoint is kept in \(run). "
-                + "Try a lower --lr."
+            "the loss is not a number at step \(step); the last good checkpoint is kept in \(run), "
+                + "start another --run with a lower --lr"
         }
     }
 }

@@ -48,6 +48,13 @@ public struct TrainingSnapshot: Equatable, Sendable {
         self.secondMoments = secondMoments
     }
 
+    /// Whether every value is a number: a step that was too long shows in the values before it shows in a loss.
+    var isFinite: Bool {
+        [values, firstMoments, secondMoments].allSatisfy { tensors in
+            tensors.values.allSatisfy { $0.values.allSatisfy(\.isFinite) }
+        }
+    }
+
     /// Writes the snapshot, whole or not at all. Throws `CheckpointError`.
     public func write(to url: URL) throws {
         var tensors = values

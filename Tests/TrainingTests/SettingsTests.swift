@@ -28,21 +28,25 @@ import VisionModels
             let directory = RunDirectory(folder.appendingPathComponent("run"))
             let written = RunDirectory.Configuration(
                 options: options, baseHash: "0e10", dataHash: "1e5-22", classCount: 7)
-            try directory.create(written)
+            let start = TrainingSnapshot(
+                state: TrainingState(), values: [:], firstMoments: [:], secondMoments: [:])
+            try directory.create(written, start)
             #expect(try directory.configuration() == written)
         }
     }
 
-    @Test(
-        "Numbers that can't be meant are refused with the flag's name",
-        arguments: [
-            ("--epochs", { $0.epochs = 0 }), ("--batch-size", { $0.batchSize = 0 }),
-            ("--lr", { $0.learningRate = .nan }), ("--lr", { $0.learningRate = -1 }),
-            ("--weight-decay", { $0.weightDecay = -1 }), ("--drop-path", { $0.dropPath = 1 }),
-            ("--warmup-epochs", { $0.warmupEpochs = -1 }), ("--validate-every", { $0.validateEvery = 0 }),
-            ("rank", { $0.ranks = [0] }), ("D", { $0.formsD = [.lowRank] }),
-            ("C", { $0.formsC = [.constant] }),
-        ] as [(String, @Sendable (inout TrainingOptions) -> Void)])
+    private static let mistakes: [(String, @Sendable (inout TrainingOptions) -> Void)] = [
+        ("--epochs", { $0.epochs = 0 }), ("--epochs", { $0.epochs = .max }),
+        ("--batch-size", { $0.batchSize = 0 }), ("--lr", { $0.learningRate = .nan }),
+        ("--lr", { $0.learningRate = -1 }), ("--warmup-lr", { $0.warmupLearningRate = .nan }),
+        ("--min-lr", { $0.minimumLearningRate = -1 }), ("--weight-decay", { $0.weightDecay = -1 }),
+        ("--drop-path", { $0.dropPath = 1 }), ("--warmup-epochs", { $0.warmupEpochs = -1 }),
+        ("--validate-every", { $0.validateEvery = 0 }), ("rank", { $0.ranks = [0] }),
+        ("--ranks", { $0.ranks = [1 << 40] }), ("D", { $0.formsD = [.lowRank] }),
+        ("C", { $0.formsC = [.constant] }),
+    ]
+
+    @Test("Numbers that can't be meant are refused with the flag's name", arguments: mistakes)
     func refusals(_ flag: String, _ change: @Sendable (inout TrainingOptions) -> Void) throws {
         var options = TrainingOptions()
         try options.validate()
