@@ -12,9 +12,10 @@ struct Demo: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "The whole job on a built-in model and three generated tasks, in a few minutes.",
         discussion: """
-            Draws three tasks of 800 training, 200 validation and 1,000 test images, fine-tunes the built-in ViT on each
-            with a linear probe (the best of three learning rates by validation) and with GLoRA's full path, tests both
-            once, and merges. Everything is kept in the output folder.
+            Draws three tasks of 800 training, 200 validation and 1,000 test images,
+            fine-tunes the built-in ViT on each with a linear probe (the best of three
+            learning rates by validation) and with GLoRA's full path, tests both once,
+            and merges. Everything is kept in the output folder.
 
             Example:
               glora demo --output glora-demo

@@ -27,6 +27,14 @@ struct ModelFlags: ParsableArguments {
         if adapter != nil, model == nil {
             throw ValidationError("--adapter needs the --model that it belongs to")
         }
+        if model != nil, path != nil || checkpoint != .best {
+            throw ValidationError("--path and --checkpoint read a --run, not a --model; leave them out")
+        }
+        if run != nil, input.isGiven {
+            throw ValidationError(
+                "--heads, --image-size, --normalize, --crop and --resize-to are the run's own; leave them out"
+            )
+        }
     }
 
     func open(_ device: DeviceFlags, _ console: Console) throws -> ReadyModel {
@@ -53,7 +61,7 @@ struct Evaluate: ParsableCommand {
         discussion: """
             Example:
               glora eval --run runs/a --data task --split test
-              glora eval --model merged.safetensors --data task --split test --json
+              glora eval --model merged.safetensors --data task --json
             """)
 
     @OptionGroup var source: ModelFlags

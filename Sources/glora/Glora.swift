@@ -9,8 +9,8 @@ struct Glora: ParsableCommand {
         abstract: "Fine-tunes vision transformers with GLoRA on any OpenCL device or the CPU.",
         discussion: """
             Example:
-              glora train --model vit_base_patch16_224 --data vtab-1k/cifar --run runs/cifar
-              glora eval --run runs/cifar --data vtab-1k/cifar --split test
+              glora train --model vit_base --data vtab-1k/cifar --run runs/cifar
+              glora eval --run runs/cifar --split test
               glora merge --run runs/cifar --output cifar.safetensors
             """,
         version: "0.1.0",
@@ -20,6 +20,9 @@ struct Glora: ParsableCommand {
 
     /// Parses the command line, with the settings of a `--config` file put before its flags so that the flags win.
     static func main() {
+        // A reader that left and a limit on file sizes are errors of a write, no reason to die in the middle of a run.
+        signal(SIGPIPE, SIG_IGN)
+        signal(SIGXFSZ, SIG_IGN)
         do {
             let arguments = try expandConfig(Array(CommandLine.arguments.dropFirst()))
             var command = try parseAsRoot(arguments)
@@ -48,14 +51,17 @@ struct Glora: ParsableCommand {
 
     private static func configFlags(_ file: String) throws -> [String] {
         guard let text = try? String(contentsOfFile: file, encoding: .utf8) else {
-            throw ValidationError("--config \(file) can't be read")
+            throw ValidationError("--config \(file) can't be read; give a YAML file of flags")
         }
         let node: Node?
         do { node = try Yams.compose(yaml: text) } catch {
-            throw ValidationError("\(file) is not YAML: \(error)")
+            // The parser's message goes on with a picture of the place; its first line says what and where.
+            let reason = ("\(error)".split(separator: "\n").first ?? "")
+                .trimmingCharacters(in: CharacterSet(charactersIn: ":"))
+            throw ValidationError("--config \(file) is not YAML (\(reason)); write lines such as 'lr: 0.001'")
         }
         guard let mapping = node?.mapping else {
-            throw ValidationError("\(file) must hold lines such as 'lr: 0.001'")
+            throw ValidationError("--config \(file) must hold lines such as 'lr: 0.001'")
         }
         // A run's config.yaml keeps the settings under `options`, beside its hashes.
         let settings = mapping["options"]?.mapping ?? mapping

@@ -10,8 +10,9 @@ struct Merge: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Fold a run into a plain checkpoint of the original's shape and speed.",
         discussion: """
-            The merged model is run beside the unmerged one on the validation images, and the largest difference of a
-            logit is printed; above 1e-3 nothing is written.
+            The merged model is run beside the unmerged one on the validation images,
+            and the largest difference of a logit is printed; above 1e-3 nothing is
+            written.
 
             Example:
               glora merge --run runs/a --output merged.safetensors
@@ -44,13 +45,14 @@ struct Merge: ParsableCommand {
     func run() throws {
         let console = common.console
         let ready = try source.open(device, console)
+        let url = URL(fileURLWithPath: output)
+        try refuseBase(url, ready.options.model)
         let merged = try ready.model.merged(paths: ready.paths)
         let difference = try mergeDifference(ready, merged, on: try comparedImages(ready))
         console.say(
             "merged against unmerged: logits differ by at most "
                 + "\(String(format: "%.2e", difference.largest)) over \(difference.imageCount) images")
         try difference.check()
-        let url = URL(fileURLWithPath: output)
         switch format {
         case .timm: try merged.saveTimm(to: url)
         case .hf: try merged.saveHuggingFace(to: url)
@@ -60,6 +62,18 @@ struct Merge: ParsableCommand {
             Result(
                 output: output, maxLogitDifference: difference.largest,
                 comparedImages: difference.imageCount))
+    }
+
+    /// Throws when `output` is the checkpoint that the run was trained on: without it the run couldn't be read again.
+    private func refuseBase(_ output: URL, _ model: String) throws {
+        func file(_ url: URL) -> String {
+            let isFile = ["safetensors", "npz"].contains(url.pathExtension)
+            return (isFile ? url : url.appendingPathComponent("model.safetensors")).resolvingSymlinksInPath()
+                .path
+        }
+        guard file(output) != file(URL(fileURLWithPath: model)) else {
+            throw ValidationError("--output \(self.output) is the run's own base model; give another name")
+        }
     }
 
     /// The validation images, or the test images of a task without.

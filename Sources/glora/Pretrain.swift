@@ -12,7 +12,8 @@ struct Pretrain: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Train a small ViT from scratch on images that the program draws itself.",
         discussion: """
-            The defaults make the model that glora demo fine-tunes. The result is float16 safetensors in timm's names.
+            The defaults make the model that glora demo fine-tunes. The result is
+            float16 safetensors in timm's names.
 
             Example:
               glora pretrain --device cpu --output vit-shapes.safetensors
@@ -54,15 +55,27 @@ struct Pretrain: ParsableCommand {
 
     func run() throws {
         let console = common.console
+        for (flag, number) in [
+            ("--heads", heads), ("--patch-size", patchSize), ("--images", images), ("--width", width),
+            ("--depth", depth), ("--hidden-width", hiddenWidth),
+        ] where number < 1 {
+            throw ValidationError("\(flag) must be at least 1, not \(number)")
+        }
+        guard width % heads == 0, 32 % patchSize == 0 else {
+            throw ValidationError("--heads must divide --width, and --patch-size 32")
+        }
+        let url = URL(fileURLWithPath: output)
+        // Better said now than when the training is done.
+        guard FileManager.default.isWritableFile(atPath: url.deletingLastPathComponent().path) else {
+            throw ValidationError(
+                "--output \(output) can't be written; make its folder or check the permissions")
+        }
         let backend = try device.backend(console)
         var architecture = ViTConfiguration(
             imageSize: 32, patchSize: patchSize, width: width, depth: depth, heads: heads,
             hiddenWidth: hiddenWidth, classCount: 0)
         architecture.mean = [0.5, 0.5, 0.5]
         architecture.standardDeviation = [0.5, 0.5, 0.5]
-        guard width % heads == 0, 32 % patchSize == 0 else {
-            throw ValidationError("--heads must divide --width, and --patch-size 32")
-        }
         let training = GeneratedTask.source.source(split: .train, count: images)
         let validation = GeneratedTask.source.source(split: .validation, count: 2_000)
         let start = try ViTCheckpoint.random(architecture, seed: seed)
@@ -109,7 +122,6 @@ struct Pretrain: ParsableCommand {
         guard finished else {
             throw TrainingError.run("stopped before the end; nothing was written")
         }
-        let url = URL(fileURLWithPath: output)
         try model.merged(paths: model.uniformPath(.none)).saveTimm(to: url, float16: true)
         let bytes = (try? FileManager.default.attributesOfItem(atPath: url.path)[.size] as? Int) ?? 0
         console.say("wrote \(output), \(bytes.grouped) bytes, in \((-began.timeIntervalSinceNow).duration)")

@@ -6,8 +6,8 @@ struct Selftest: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Prove a device: replay what the original authors' code computed.",
         discussion: """
-            A small set of vectors is built in. --vectors reads a folder of them instead. One line per case; the exit code
-            is 1 when any fails.
+            A small set of vectors is built in. --vectors reads a folder of them
+            instead. One line per case; the exit code is 1 when any fails.
 
             Example:
               glora selftest --device opencl:0

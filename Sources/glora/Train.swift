@@ -11,11 +11,12 @@ struct Train: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Fine-tune a pretrained ViT on a folder of labelled images.",
         discussion: """
-            Without further flags this trains the original's supernet. --path full trains the richest path alone,
-            --path none is the linear probe. A YAML file of these flags is read by --config FILE; flags override it.
+            Without further flags this trains the original's supernet. --path full
+            trains the richest path alone, --path none is the linear probe. A YAML file
+            of these flags is read by --config FILE; flags override it.
 
             Example:
-              glora train --model vit --data task --run runs/a --path full --epochs 50 --warmup-epochs 5 --lr 1e-3
+              glora train --model vit --data task --run runs/a --path full --lr 1e-3
               glora train --run runs/a --resume
             """)
 
@@ -52,17 +53,24 @@ struct Train: ParsableCommand {
         if !result.finished { throw ExitCode(130) }
     }
 
-    /// The settings of the run that is to go on. A flag that says otherwise is an error: the result would be neither run.
+    /// The settings of the run that is to go on. A flag that says otherwise is an error: the result would be neither run. Only
+    /// the model and the data may have moved; their hashes decide.
     private func savedOptions(_ directory: RunDirectory) throws -> TrainingOptions {
-        let saved = try directory.configuration().options
+        var saved = try directory.configuration().options
         let (mine, theirs) = (try keyed(training.options), try keyed(saved))
-        for argument in CommandLine.arguments where argument.hasPrefix("--") {
+        let arguments = try Glora.expandConfig(Array(CommandLine.arguments.dropFirst()))
+        for argument in arguments where argument.hasPrefix("--") {
             var flag = String(argument.dropFirst(2).prefix { $0 != "=" })
             if flag.hasPrefix("no-") { flag.removeFirst(3) }
             guard let value = mine[flag], value != theirs[flag] else { continue }
-            throw ValidationError(
-                "--\(flag) differs from the run's own setting in \(directory.url.path)/config.yaml; "
-                    + "leave it out, or start another --run")
+            switch flag {
+            case "model": saved.model = training.model
+            case "data": saved.data = training.data
+            default:
+                throw ValidationError(
+                    "--\(flag) differs from the run's own setting in \(directory.url.path)/config.yaml; "
+                        + "leave it out, or start another --run")
+            }
         }
         return saved
     }

@@ -38,6 +38,13 @@ struct InputFlags: ParsableArguments {
     @Option(help: "The shorter side before --crop center (default: 8/7 of the input size).")
     var resizeTo: Int?
 
+    /// Whether any of the flags says something.
+    var isGiven: Bool {
+        let defaults = InputFlags.defaults
+        return heads != nil || imageSize != nil || resizeTo != nil || normalize != defaults.normalize
+            || crop != defaults.crop
+    }
+
     func apply(to options: inout TrainingOptions) {
         options.heads = heads
         options.imageSize = imageSize
