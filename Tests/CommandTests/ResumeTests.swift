@@ -1,0 +1,149 @@
+import Foundation
+import Testing
+
+@Suite struct ResumeTests {
+    private let resume = ["train", "--run", "parts", "--resume", "--device", "cpu"]
+
+    /// A run of a few hundred steps, validated now and then.
+    private func long(_ run: String) -> [String] {
+        Fixture.train(run, "--epochs", "60", "--validate-every", "7", "--lr", "1e-3")
+    }
+
+    /// Starts the long run as `parts`, lets it come to so many lines of metrics, and ends it by `signal`.
+    private func interrupt(after lines: Int, by signal: Int32, in folder: URL) throws -> Glora.Outcome {
+        let running = try Glora.start(long("parts"), in: folder)
+        let deadline = Date() + 30
+        func hasComeSoFar() -> Bool {
+            guard folder.exists("parts/config.yaml"), let text = try? folder.bytes("parts/metrics.jsonl")
+            else {
+                return false
+            }
+            return text.count { $0 == UInt8(ascii: "\n") } >= lines
+        }
+        while !hasComeSoFar(), running.process.isRunning, Date() < deadline { usleep(500) }
+        running.send(signal)
+        return try running.outcome()
+    }
+
+    private func expectSameFiles(in folder: URL) throws {
+        for name in [
+            "last.safetensors", "best.safetensors", "metrics.jsonl", "config.yaml",
+            "adapter/adapter_model.safetensors", "adapter/adapter_config.json",
+        ] {
+            let (whole, parts) = (try folder.bytes("whole/\(name)"), try folder.bytes("parts/\(name)"))
+            #expect(whole == parts && !whole.isEmpty, "\(name)")
+        }
+    }
+
+    @Test("A run that was killed goes on to the bytes of one that wasn't, wherever it was killed")
+    func killed() throws {
+        try Fixture.withFolder { folder in
+            try Glora.succeed(long("whole"), in: folder)
+            for lines in [0, 3, 50, 170] {
+                let outcome = try interrupt(after: lines, by: SIGKILL, in: folder)
+                #expect(outcome.signal == SIGKILL)
+                let resumed = try Glora.succeed(resume, in: folder)
+                #expect(lines < 50 || resumed.output.contains("resuming after step"))
+                try expectSameFiles(in: folder)
+                try FileManager.default.removeItem(at: folder.appendingPathComponent("parts"))
+            }
+        }
+    }
+
+    @Test(
+        "Ctrl-C finishes the step, saves, says how to go on; going on gives the same bytes",
+        arguments: [SIGINT, SIGTERM])
+    func stopped(by signal: Int32) throws {
+        try Fixture.withFolder { folder in
+            try Glora.succeed(long("whole"), in: folder)
+            let outcome = try interrupt(after: 50, by: signal, in: folder)
+            #expect(outcome.exitCode == 130, "\(outcome.errors)")
+            let run = folder.appendingPathComponent("parts").path
+            #expect(outcome.output.contains("stopped after step "))
+            #expect(outcome.output.contains("glora train --run \(run) --resume"))
+            // Every step that was logged is in the state: the resumed run repeats none.
+            let before = try folder.bytes("parts/metrics.jsonl")
+            try Glora.succeed(resume, in: folder)
+            #expect(try folder.bytes("parts/metrics.jsonl").starts(with: before))
+            try expectSameFiles(in: folder)
+        }
+    }
+
+    @Test("A run that is done stays as it is when it is resumed")
+    func done() throws {
+        try Fixture.withFolder { folder in
+            try Fixture.own("run", in: folder)
+            let before = try folder.bytes("run/last.safetensors")
+            try Glora.succeed(["train", "--run", "run", "--resume", "--device", "cpu"], in: folder)
+            #expect(try folder.bytes("run/last.safetensors") == before)
+        }
+    }
+
+    @Test(
+        "--resume refuses a flag that says otherwise than the run, in the command line or in --config",
+        arguments: [
+            ["--lr", "1e-3"], ["--lr=1"], ["--epochs", "500"], ["--no-drop-last"], ["--ranks", "8"],
+            ["--path", "supernet"], ["--normalize", "imagenet"], ["--heads", "4"],
+            ["--config", "other.yaml"],
+        ])
+    func contradiction(_ flags: [String]) throws {
+        try Fixture.withFolder { folder in
+            try folder.write("other.yaml", "seed: 1\n")
+            let name =
+                flags[0] == "--config"
+                ? "--seed" : String(flags[0].prefix { $0 != "=" }).replacing("--no-", with: "--")
+            try Glora.refuse(
+                ["train", "--run", "run", "--resume", "--device", "cpu"] + flags, in: folder, code: 64,
+                saying: [name + " differs", "config.yaml", "another --run"])
+        }
+    }
+
+    @Test("--resume takes a flag that says the same, and the same model and data from another place")
+    func agreement() throws {
+        try Fixture.withFolder { folder in
+            try Fixture.own("run", in: folder)
+            try FileManager.default.copyItem(
+                at: try Fixture.shared.get().appendingPathComponent("task"),
+                to: folder.appendingPathComponent("moved"))
+            try Glora.succeed(
+                [
+                    "train", "--run", "run", "--resume", "--device", "cpu", "--lr", "0.01", "--epochs=3",
+                    "--data", "moved", "--model", "model/model.safetensors",
+                ], in: folder)
+        }
+    }
+
+    @Test("--resume refuses another frozen base and other data, given or changed in place")
+    func changed() throws {
+        try Fixture.withFolder { folder in
+            let resume = ["train", "--run", "run", "--resume", "--device", "cpu"]
+            try Fixture.checkpoint(seed: 2).saveTimm(to: folder.appendingPathComponent("model2"))
+            try Glora.refuse(
+                resume + ["--model", "model2"], in: folder, saying: ["not the model", "model2", "same file"])
+            try Fixture.own("task", in: folder)
+            var list = try folder.bytes("task/train800.txt")
+            list.append(contentsOf: "train800/an image 0.png 1\n".utf8)
+            try folder.write("task/train800.txt", list)
+            try Glora.refuse(resume, in: folder, saying: ["not the data", "task", "same splits"])
+            try Fixture.own("model", in: folder)
+            try Fixture.checkpoint(seed: 2).saveTimm(to: folder.appendingPathComponent("model"))
+            try Glora.refuse(resume, in: folder, saying: ["not the model", "same file"])
+            try Glora.refuse(
+                ["eval", "--run", "run", "--device", "cpu"], in: folder,
+                saying: ["has changed", "put the original file back"])
+        }
+    }
+
+    @Test("A folder with a run isn't overwritten, and one without can't be resumed")
+    func folders() throws {
+        try Fixture.withFolder { folder in
+            try Glora.refuse(
+                Fixture.train("run"), in: folder,
+                saying: ["already holds a run", "--resume", "another --run"])
+            try Glora.refuse(
+                ["train", "--run", "nowhere", "--resume"], in: folder,
+                saying: ["nowhere holds no run", "config.yaml"])
+            #expect(!folder.exists("nowhere"))
+        }
+    }
+}
