@@ -4,14 +4,21 @@ import Testing
 @Suite struct ResumeTests {
     private let resume = ["train", "--run", "parts", "--resume", "--device", "cpu"]
 
-    /// A run of a few hundred steps, validated now and then.
-    private func long(_ run: String) -> [String] {
-        Fixture.train(run, "--epochs", "60", "--validate-every", "7", "--lr", "1e-3")
+    /// The files of the long run when nothing stops it.
+    private static let whole: Result<URL, any Error> = Result {
+        let fixture = try Fixture.shared.get()
+        try Glora.succeed(long("whole"), in: fixture)
+        return fixture.appendingPathComponent("whole")
+    }
+
+    /// A run of 160 steps, validated now and then.
+    private static func long(_ run: String) -> [String] {
+        Fixture.train(run, "--epochs", "40", "--validate-every", "7", "--lr", "1e-3")
     }
 
     /// Starts the long run as `parts`, lets it come to so many lines of metrics, and ends it by `signal`.
     private func interrupt(after lines: Int, by signal: Int32, in folder: URL) throws -> Glora.Outcome {
-        let running = try Glora.start(long("parts"), in: folder)
+        let running = try Glora.start(Self.long("parts"), in: folder)
         let deadline = Date() + 30
         func hasComeSoFar() -> Bool {
             guard folder.exists("parts/config.yaml"), let text = try? folder.bytes("parts/metrics.jsonl")
@@ -26,11 +33,12 @@ import Testing
     }
 
     private func expectSameFiles(in folder: URL) throws {
+        let expected = try Self.whole.get()
         for name in [
             "last.safetensors", "best.safetensors", "metrics.jsonl", "config.yaml",
             "adapter/adapter_model.safetensors", "adapter/adapter_config.json",
         ] {
-            let (whole, parts) = (try folder.bytes("whole/\(name)"), try folder.bytes("parts/\(name)"))
+            let (whole, parts) = (try expected.bytes(name), try folder.bytes("parts/\(name)"))
             #expect(whole == parts && !whole.isEmpty, "\(name)")
         }
     }
@@ -38,8 +46,7 @@ import Testing
     @Test("A run that was killed goes on to the bytes of one that wasn't, wherever it was killed")
     func killed() throws {
         try Fixture.withFolder { folder in
-            try Glora.succeed(long("whole"), in: folder)
-            for lines in [0, 3, 50, 170] {
+            for lines in [0, 3, 50, 110] {
                 let outcome = try interrupt(after: lines, by: SIGKILL, in: folder)
                 #expect(outcome.signal == SIGKILL)
                 let resumed = try Glora.succeed(resume, in: folder)
@@ -55,7 +62,6 @@ import Testing
         arguments: [SIGINT, SIGTERM])
     func stopped(by signal: Int32) throws {
         try Fixture.withFolder { folder in
-            try Glora.succeed(long("whole"), in: folder)
             let outcome = try interrupt(after: 50, by: signal, in: folder)
             #expect(outcome.exitCode == 130, "\(outcome.errors)")
             let run = folder.appendingPathComponent("parts").path
