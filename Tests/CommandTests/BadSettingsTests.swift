@@ -169,6 +169,33 @@ import Testing
         }
     }
 
+    @Test("A scoring that needs more memory than there is says so at once")
+    func scoringMemory() throws {
+        try Fixture.withFolder { folder in
+            try Glora.succeed(
+                ["merge", "--run", "run", "--output", "m.safetensors", "--device", "cpu"], in: folder)
+            let eval = ["eval", "--model", "m.safetensors", "--data", "task", "--device", "cpu"]
+            try Glora.refuse(
+                eval + ["--image-size", "4096"], in: folder,
+                saying: ["not enough memory", "MiB", "--batch-size"])
+        }
+    }
+
+    @Test("demo doesn't write into a folder that is there; selftest needs a folder of vectors")
+    func otherFolders() throws {
+        try Fixture.withFolder { folder in
+            try Glora.refuse(
+                ["demo", "--output", "task", "--device", "cpu"], in: folder,
+                saying: ["task exists already", "another --output"])
+            try folder.write("letters/a.txt", "")
+            for name in ["nowhere", "letters"] {
+                try Glora.refuse(
+                    ["selftest", "--vectors", name, "--device", "cpu"], in: folder,
+                    saying: [name, "golden vectors"])
+            }
+        }
+    }
+
     @Test(
         "An output that can't be written is refused with its path",
         arguments: ["task/train800.txt", "/proc/glora"])

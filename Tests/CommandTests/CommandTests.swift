@@ -27,10 +27,10 @@ import Testing
         #expect(devices.first?["device"]?.stringValue == "cpu")
         for (index, device) in devices.enumerated() {
             #expect(
-                Set(device.objectValue!.keys) == [
+                try device.keys() == [
                     "device", "name", "platform", "driver", "kind", "memoryBytes", "computeUnits",
                 ])
-            #expect(device["memoryBytes"]!.integerValue! > 0 && device["computeUnits"]!.integerValue! > 0)
+            #expect(try device.number("memoryBytes") > 0 && device.number("computeUnits") > 0)
             if index > 0 { #expect(device["device"]?.stringValue == "opencl:\(index - 1)") }
         }
         #expect(try Glora.succeed(["devices"], in: folder).output.contains("OpenBLAS"))
@@ -41,8 +41,8 @@ import Testing
         let outcome = try Glora.succeed(
             ["selftest", "--device", "cpu", "--json"], in: FileManager.default.temporaryDirectory)
         let json = try outcome.json()
-        #expect(Set(json.objectValue!.keys) == ["passed", "failed", "notYet", "failures"])
-        #expect(json["passed"]!.integerValue! >= 10 && json["failed"]?.integerValue == 0)
+        #expect(try json.keys() == ["passed", "failed", "notYet", "failures"])
+        #expect(try json.number("passed") >= 10 && json["failed"]?.integerValue == 0)
         let lines = outcome.errors.split(separator: "\n").filter { $0.hasPrefix("pass ") }
         #expect(lines.count == json["passed"]?.integerValue)
     }
@@ -58,7 +58,7 @@ import Testing
                     "cpu", "--json",
                 ], in: folder
             ).json()
-            #expect(Set(json.objectValue!.keys) == ["output", "bytes", "valAccuracy", "seconds"])
+            #expect(try json.keys() == ["output", "bytes", "valAccuracy", "seconds"])
             #expect(json["bytes"]?.integerValue == (try folder.bytes("p.safetensors")).count)
             try Glora.succeed(Fixture.train("a", "--model", "p.safetensors", "--epochs", "1"), in: folder)
         }
@@ -68,7 +68,7 @@ import Testing
 
     private func score(_ arguments: [String], in folder: URL) throws -> JSONValue {
         let json = try Glora.succeed(["eval", "--device", "cpu", "--json"] + arguments, in: folder).json()
-        #expect(Set(json.objectValue!.keys) == ["accuracy", "loss", "count", "correct", "split"])
+        #expect(try json.keys() == ["accuracy", "loss", "count", "correct", "split"])
         return json
     }
 
@@ -77,15 +77,15 @@ import Testing
         try Fixture.withFolder { folder in
             let test = try score(["--run", "run"], in: folder)
             #expect(test["count"]?.integerValue == 12 && test["split"]?.stringValue == "test")
-            let accuracy = test["accuracy"]!.numberValue!
-            #expect(accuracy == Double(test["correct"]!.integerValue!) / 12 && accuracy > 0.8)
+            let accuracy = try test.number("accuracy")
+            #expect(try accuracy == test.number("correct") / 12 && accuracy > 0.8)
             #expect(try score(["--run", "run", "--data", "folders"], in: folder) == test)
             #expect(
                 try score(["--run", "run", "--batch-size", "5"], in: folder)["correct"] == test["correct"])
             let validation = try score(
                 ["--run", "run", "--split", "val", "--checkpoint", "last"], in: folder)
             let metrics = String(decoding: try folder.bytes("run/metrics.jsonl"), as: UTF8.self)
-            let last = try JSONValue(parsing: metrics.split(separator: "\n").last!.utf8)
+            let last = try JSONValue(parsing: #require(metrics.split(separator: "\n").last).utf8)
             #expect(validation["accuracy"]?.numberValue == last["valAccuracy"]?.numberValue)
             #expect(try score(["--run", "run", "--path", "none"], in: folder)["loss"] != test["loss"])
         }
@@ -98,7 +98,7 @@ import Testing
             func expectSame(_ arguments: [String]) throws {
                 let json = try score(arguments + ["--data", "task"], in: folder)
                 #expect(json["correct"] == expected["correct"])
-                let difference = json["loss"]!.numberValue! - expected["loss"]!.numberValue!
+                let difference = try json.number("loss") - expected.number("loss")
                 #expect(abs(difference) < 1e-4, "\(arguments)")
             }
             try expectSame(["--model", "model", "--adapter", "run/adapter"])
@@ -109,8 +109,8 @@ import Testing
                     ["merge", "--run", "run", "--output", output, "--device", "cpu", "--json"] + flags,
                     in: folder)
                 let json = try outcome.json()
-                #expect(Set(json.objectValue!.keys) == ["output", "maxLogitDifference", "comparedImages"])
-                #expect(json["maxLogitDifference"]!.numberValue! < 1e-3)
+                #expect(try json.keys() == ["output", "maxLogitDifference", "comparedImages"])
+                #expect(try json.number("maxLogitDifference") < 1e-3)
                 #expect(json["comparedImages"]?.integerValue == 12)
                 #expect(outcome.errors.contains("logits differ by at most"))
                 try expectSame(["--model", output])

@@ -2,6 +2,7 @@ import Checkpoints
 import Datasets
 import Foundation
 import TensorCore
+import Testing
 
 /// A model and a task small enough that training takes a moment, made once for all tests of this target:
 ///
@@ -116,4 +117,12 @@ extension URL {
     }
 
     func write(_ path: String, _ text: String) throws { try write(path, Data(text.utf8)) }
+}
+
+extension JSONValue {
+    /// The members of an object.
+    func keys() throws -> Set<String> { Set(try #require(objectValue).keys) }
+
+    /// A member that is a number.
+    func number(_ key: String) throws -> Double { try #require(self[key]?.numberValue, "\(key)") }
 }
