@@ -38,6 +38,8 @@ public func evaluate(
 ) throws -> EvaluationResult {
     let count = images.source.count
     let loader = images.loader
+    // Asked for before any image is decoded, so that too little memory is said at once.
+    if count > 0 { _ = try model.plan(batch: min(batchSize, count), isForTraining: isForTraining) }
     loader.start(
         stride(from: 0, to: count, by: batchSize).map { Array($0..<min($0 + batchSize, count)) })
     let classes = model.configuration.classCount
