@@ -100,9 +100,9 @@ import VisionModels
             options.learningRate = 1e20
             options.warmupEpochs = 2
             options.warmupLearningRate = 1e-6
-            let error = #expect(throws: TrainingError.self) { try train(options, folder, on: backend) }
+            let error = try #require(throws: TrainingError.self) { try train(options, folder, on: backend) }
             guard case .notANumber(let step, _) = error else {
-                Issue.record("another error: \(String(describing: error))")
+                Issue.record("another error: \(error)")
                 return
             }
             #expect(step > 4)
@@ -129,8 +129,8 @@ import VisionModels
                 ({ try attempt(base, TinyTask.images(21, seed: 5), resumes: true) }, "not the data"),
                 ({ try attempt(base, data, resumes: false) }, "already holds a run"),
             ] {
-                let error = #expect(throws: TrainingError.self) { try run() }
-                #expect("\(error!)".contains(word))
+                let error = try #require(throws: TrainingError.self) { try run() }
+                #expect("\(error)".contains(word))
             }
             try attempt(base, data, resumes: true)
         }
@@ -142,12 +142,12 @@ import VisionModels
             var options = TinyTask.options()
             options.batchSize = 1 << 40
             let many = CountedImages(count: 1 << 40)
-            let error = #expect(throws: TrainingError.self) {
+            let error = try #require(throws: TrainingError.self) {
                 _ = try FineTuning(
                     options, checkpoint: try TinyTask.checkpoint(), training: many, validation: nil,
                     in: RunDirectory(folder), on: backend)
             }
-            let text = "\(error!)"
+            let text = "\(error)"
             #expect(text.contains("needs about") && text.contains("--batch-size"))
         }
     }

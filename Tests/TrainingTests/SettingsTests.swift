@@ -51,8 +51,8 @@ import VisionModels
         var options = TrainingOptions()
         try options.validate()
         change(&options)
-        let error = #expect(throws: (any Error).self) { try options.validate() }
-        #expect("\(error!)".contains(flag))
+        let error = try #require(throws: (any Error).self) { try options.validate() }
+        #expect("\(error)".contains(flag))
     }
 
     @Test("--path reads supernet, full, none, one path for all layers, and a path for each layer")
@@ -86,8 +86,8 @@ import VisionModels
                 (#"{"blocks.9.attn.qkv": {"A": "none"}}"#, "blocks.9"), ("[1]", "path file"),
                 ("{", "path file"),
             ] {
-                let error = #expect(throws: TrainingError.self) { _ = try fixed(try file(text)) }
-                #expect("\(error!)".contains(word), "\(text): \(error!)")
+                let error = try #require(throws: TrainingError.self) { _ = try fixed(try file(text)) }
+                #expect("\(error)".contains(word), "\(text): \(error)")
             }
             #expect(throws: TrainingError.self) { _ = try fixed("nowhere.json") }
         }
