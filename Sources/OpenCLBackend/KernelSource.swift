@@ -1,9 +1,9 @@
 import CKernels
 
 /// The OpenCL program's text: every embedded file of the folder Kernels, one after the other.
-enum KernelSource {
+package enum KernelSource {
     /// The embedded files in the order of compilation.
-    static let files: [(name: String, text: String)] = (0..<ckernels_file_count()).map {
+    package static let files: [(name: String, text: String)] = (0..<ckernels_file_count()).map {
         let file = ckernels_files()[$0]
         return (
             String(cString: file.name),
@@ -12,7 +12,7 @@ enum KernelSource {
     }
 
     /// `#line` before each file makes the driver's log name it.
-    static let whole = files.map { "#line 1 \"\($0.name)\"\n\($0.text)\n" }.joined()
+    package static let whole = files.map { "#line 1 \"\($0.name)\"\n\($0.text)\n" }.joined()
 }
 
 /// How the kernels' work is laid out on a device: the two macros of Prelude.cl.
@@ -32,7 +32,7 @@ package struct KernelLayout: Equatable, Sendable {
     }
 
     /// What suits the device.
-    init(for device: OpenCLDevice) {
+    package init(for device: OpenCLDevice) {
         self =
             device.kind == .cpu
             ? KernelLayout(width: device.nativeVectorWidth >= 16 ? 16 : 8, local: 1)
@@ -40,5 +40,5 @@ package struct KernelLayout: Equatable, Sendable {
     }
 
     /// The compiler's options. No fast-math: the goldens ask for errors of 1e-5, and NaNs have to stay NaNs.
-    var options: String { "-cl-std=CL1.2 -D WIDTH=\(width) -D LOCAL=\(local)" }
+    package var options: String { "-cl-std=CL1.2 -D WIDTH=\(width) -D LOCAL=\(local)" }
 }

@@ -34,18 +34,20 @@ public final class OpenCLBackend: Backend {
     ///
     /// Throws `BackendError.build` with the driver's log, `.driver` when the driver refuses, `.outOfMemory`.
     public convenience init(device: OpenCLDevice) throws {
-        try self.init(device: device, layout: KernelLayout(for: device), source: KernelSource.whole)
+        try self.init(device: device, layout: KernelLayout(for: device))
     }
 
-    /// A backend with another layout or other kernels, for tests.
-    package init(device: OpenCLDevice, layout: KernelLayout, source: String) throws {
+    /// A backend with another layout, other kernels or another cache, for tests.
+    package init(
+        device: OpenCLDevice, layout: KernelLayout, source: String = KernelSource.whole,
+        cache: ProgramCache = ProgramCache()
+    ) throws {
         self.device = device
         self.layout = layout
         product = device.kind == .cpu ? .tiled : .clblast
         name = "\(device)"
         let shared = try OpenCLContext.shared(device)
-        let program = try shared.program(
-            source: source, options: layout.options, cache: ProgramCache())
+        let program = try shared.program(source: source, options: layout.options, cache: cache)
         var status: cl_int = 0
         let queue = clCreateCommandQueue(shared.context, device.id, 0, &status)
         try check(

@@ -48,7 +48,9 @@ final class OpenCLContext {
     func program(source: String, options: String, cache: ProgramCache) throws -> cl_program {
         try OpenCLContext.lock.withLock {
             let key = ProgramCache.key(source: source, options: options, device: device)
-            if let program = programs[key] { return program }
+            // By folder too: a test that opens a second cache reads that one.
+            let name = cache.directory.path + key
+            if let program = programs[name] { return program }
             let program: cl_program
             if let stored = cache.load(key).flatMap({ load($0, options) }) {
                 program = stored
@@ -56,7 +58,7 @@ final class OpenCLContext {
                 program = try build(source, options)
                 if let binary = binary(of: program) { cache.store(key, binary) }
             }
-            programs[key] = program
+            programs[name] = program
             return program
         }
     }

@@ -85,7 +85,7 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
     }
 
     /// `select` on a list.
-    static func select(_ selector: String, from devices: [OpenCLDevice]) throws -> OpenCLDevice {
+    package static func select(_ selector: String, from devices: [OpenCLDevice]) throws -> OpenCLDevice {
         let list = devices.map { "opencl:\($0.index) (\($0.name), \($0.platformName))" }
             .joined(separator: ", ")
         if let index = Int(selector) {

@@ -5,15 +5,15 @@ import Foundation
 /// A file is a header of text (what the program was compiled from and for, then the length and the hash of
 /// the binary), a zero byte, and the binary. It is written to a temporary name and renamed, so that a second
 /// process sees the old one, the new one or none.
-struct ProgramCache {
+package struct ProgramCache {
     /// Raised when the layout of the files changes.
     private static let formatVersion = 1
 
     /// Where the files lie.
-    let directory: URL
+    package let directory: URL
 
     /// `$GLORA_CACHE`, else `$XDG_CACHE_HOME/swift-glora`, else `~/.cache/swift-glora`.
-    init(environment: [String: String] = ProcessInfo.processInfo.environment) {
+    package init(environment: [String: String] = ProcessInfo.processInfo.environment) {
         func folder(_ key: String) -> URL? {
             environment[key].flatMap { $0.isEmpty ? nil : URL(fileURLWithPath: $0, isDirectory: true) }
         }
@@ -24,8 +24,11 @@ struct ProgramCache {
             .appendingPathComponent("swift-glora")
     }
 
+    /// A cache in a folder of its own, for tests.
+    package init(directory: URL) { self.directory = directory }
+
     /// Everything that decides about a binary: the same key, the same binary.
-    static func key(source: String, options: String, device: OpenCLDevice) -> String {
+    package static func key(source: String, options: String, device: OpenCLDevice) -> String {
         """
         swift-glora program \(formatVersion)
         source \(source.utf8.count) \(hash(source.utf8))
@@ -37,12 +40,12 @@ struct ProgramCache {
     }
 
     /// The file that belongs to a key.
-    func file(_ key: String) -> URL {
+    package func file(_ key: String) -> URL {
         directory.appendingPathComponent("program-\(ProgramCache.hash(key.utf8)).bin")
     }
 
     /// The binary stored under the key, or nil.
-    func load(_ key: String) -> Data? {
+    package func load(_ key: String) -> Data? {
         guard let data = try? Data(contentsOf: file(key)), let end = data.firstIndex(of: 0) else {
             return nil
         }
@@ -51,7 +54,7 @@ struct ProgramCache {
     }
 
     /// Stores a binary; a folder that can't be written to costs the next start its time, and nothing else.
-    func store(_ key: String, _ binary: Data) {
+    package func store(_ key: String, _ binary: Data) {
         let temporary = directory.appendingPathComponent(
             "program-\(ProcessInfo.processInfo.processIdentifier)-\(UInt32.random(in: 0...UInt32.max)).tmp")
         do {

@@ -1,0 +1,236 @@
+import CPUBackend
+import Foundation
+import TensorCore
+import TestSupport
+import Testing
+
+@testable import OpenCLBackend
+
+/// What only the OpenCL backend has: devices, programs and their cache, and CLBlast.
+@Suite struct OpenCLTests {
+    private static let device = TestDevice.all.first { $0.description.hasPrefix("opencl:") }
+
+    /// The OpenCL device under test, alone: the body runs while no other test uses a backend.
+    static func withDevice<Result>(_ body: (OpenCLDevice) throws -> Result) throws -> Result {
+        let device = self.device ?? TestDevice(description: "opencl:0")
+        return try device.withBackend { try body(#require($0 as? OpenCLBackend).device) }
+    }
+
+    /// A folder that is gone after the body.
+    private func withFolder(_ body: (URL) throws -> Void) throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
+            "swift-glora-\(UInt64.random(in: 0 ... .max))")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try body(folder)
+    }
+
+    /// Every file of the folder Kernels is embedded, as it is.
+    @Test func embeddedKernels() throws {
+        let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+            .appendingPathComponent("../../Kernels").standardizedFileURL
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder.path)
+            .filter { $0.hasSuffix(".cl") }.sorted()
+        #expect(KernelSource.files.map(\.name).sorted() == names)
+        #expect(KernelSource.files.first?.name == "Prelude.cl")
+        for file in KernelSource.files {
+            let bytes = try Data(contentsOf: folder.appendingPathComponent(file.name))
+            #expect(Data(file.text.utf8) == bytes, "\(file.name) is not as embedded: build again")
+        }
+    }
+
+    @Test func select() throws {
+        let devices = try OpenCLDevice.all()
+        let first = try #require(devices.first)
+        #expect(devices.map(\.index) == Array(0..<devices.count))
+        #expect(try OpenCLDevice.select("0").name == first.name)
+        let only = [first]
+        #expect(try OpenCLDevice.select(first.name.uppercased(), from: only).index == 0)
+        #expect(try OpenCLDevice.select(String(first.name.dropFirst()), from: only).index == 0)
+        #expect(try OpenCLDevice.select(first.platformName.lowercased(), from: only).index == 0)
+        for (selector, list) in [
+            ("7", only), ("-1", only), ("no such thing", only), ("", only), (first.name, [first, first]),
+        ] {
+            do {
+                _ = try OpenCLDevice.select(selector, from: list)
+                Issue.record("'\(selector)' found a device")
+            } catch BackendError.noSuchDevice(let message) {
+                #expect(message.contains(first.name) && message.contains(first.platformName), "\(message)")
+                #expect(selector.isEmpty || message.contains(selector), "\(message)")
+            }
+        }
+    }
+
+    @Test func properties() throws {
+        try OpenCLTests.withDevice { device in
+            #expect(device.globalMemoryByteCount >= device.maxAllocationByteCount)
+            #expect(device.maxAllocationByteCount >= 1 << 20 && device.computeUnits > 0)
+            #expect(device.platformVersion.hasPrefix("OpenCL "), "\(device.platformVersion)")
+            #expect(device.languageVersion.hasPrefix("OpenCL C "), "\(device.languageVersion)")
+            #expect(!device.driverVersion.isEmpty && "\(device)".contains(device.name))
+        }
+    }
+
+    /// The driver's log comes through, with the file and line that `#line` gave it.
+    @Test func buildFailure() throws {
+        try OpenCLTests.withDevice { device in
+            let broken = """
+                #line 1 "First.cl"
+                __kernel void first(__global float *x) { x[0] = 1.0f; }
+                #line 1 "Second.cl"
+                __kernel void second(__global float *x) {
+                    x[0] = undeclared_name;
+                }
+
+                """
+            do {
+                _ = try OpenCLBackend(device: device, layout: KernelLayout(for: device), source: broken)
+                Issue.record("a broken kernel compiled")
+            } catch BackendError.build(let message) {
+                // Oclgrind doesn't heed #line's file.
+                let place = device.platformName == "Oclgrind" ? "input.cl:5" : "Second.cl:2"
+                #expect(message.contains("undeclared_name") && message.contains(place), "\(message)")
+                #expect(message.contains(device.name) && message.contains("update the driver"), "\(message)")
+            }
+        }
+    }
+
+    /// A program is read from the disk, and compiled again when the file is truncated, damaged, of another
+    /// program, or a folder.
+    @Test func programCache() throws {
+        try withFolder { folder in
+            try OpenCLTests.withDevice { device in
+                let layout = KernelLayout(for: device)
+                let source = """
+                    __kernel void fill(__global float *out, float value, int n) {
+                        if (get_global_id(0) == 0)
+                            for (int i = 0; i < n; i++) out[i] = value;
+                    }
+
+                    """
+                let key = ProgramCache.key(source: source, options: layout.options, device: device)
+                func run(_ name: String) throws -> Data {
+                    let cache = ProgramCache(directory: folder.appendingPathComponent(name))
+                    let backend = try OpenCLBackend(
+                        device: device, layout: layout, source: source, cache: cache)
+                    let x = try backend.allocate([3], .float32)
+                    backend.fill(x, 7)
+                    #expect(backend.values(x) == [7, 7, 7], "\(name)")
+                    return try Data(contentsOf: cache.file(key))
+                }
+                let good = try run("new")
+                #expect(ProgramCache(directory: folder.appendingPathComponent("new")).load(key) != nil)
+                var flipped = good
+                flipped[good.count - 1] ^= 1
+                for (name, bytes) in [
+                    ("same", good), ("truncated", good.prefix(good.count / 2)), ("damaged", flipped),
+                    ("empty", Data()), ("other", Data("something else\n".utf8) + [0] + good),
+                ] {
+                    let cache = ProgramCache(directory: folder.appendingPathComponent(name))
+                    try FileManager.default.createDirectory(
+                        at: cache.directory, withIntermediateDirectories: true)
+                    try bytes.write(to: cache.file(key))
+                    #expect((cache.load(key) == nil) == (name != "same"), "\(name)")
+                    _ = try run(name)
+                    #expect(cache.load(key) != nil, "\(name) was not replaced")
+                    #expect(
+                        try FileManager.default.contentsOfDirectory(atPath: cache.directory.path).count == 1)
+                }
+                // A folder that can't be written to is no error.
+                let file = folder.appendingPathComponent("file")
+                try Data().write(to: file)
+                _ = try OpenCLBackend(
+                    device: device, layout: layout, source: source, cache: ProgramCache(directory: file))
+            }
+        }
+    }
+
+    @Test func programCacheKey() throws {
+        try OpenCLTests.withDevice { device in
+            let key = ProgramCache.key(source: "a", options: "b", device: device)
+            #expect(key != ProgramCache.key(source: "b", options: "b", device: device))
+            #expect(key != ProgramCache.key(source: "a", options: "c", device: device))
+            for part in [device.name, device.driverVersion, device.platformVersion] {
+                #expect(key.contains(part))
+            }
+            func folder(_ environment: [String: String]) -> String {
+                ProgramCache(environment: environment).directory.path
+            }
+            #expect(folder(["GLORA_CACHE": "/a", "XDG_CACHE_HOME": "/b"]) == "/a")
+            #expect(folder(["GLORA_CACHE": "", "XDG_CACHE_HOME": "/b"]) == "/b/swift-glora")
+            #expect(folder([:]).hasSuffix("/.cache/swift-glora"))
+        }
+    }
+
+    /// A part of a part starts where both say, and memory that is let go is given back.
+    @Test func viewOfView() throws {
+        try OpenCLTests.withDevice { device in
+            let backend = try OpenCLBackend(device: device)
+            let before = backend.allocatedByteCount
+            do {
+                let values = randomValues(4 * viewAlignment, seed: 1)
+                let whole = try backend.allocate([values.count], .float32)
+                backend.upload(whole, values)
+                let part = try backend.view(whole, at: viewAlignment, [3 * viewAlignment])
+                let inner = try backend.view(part, at: viewAlignment, [2, 7])
+                #expect(backend.values(inner) == Array(values[2 * viewAlignment..<2 * viewAlignment + 14]))
+                #expect(backend.allocatedByteCount == before + whole.byteCount)
+            }
+            #expect(backend.allocatedByteCount == before)
+            // Not more than the device has, even in pieces.
+            var held: [Tensor] = []
+            #expect(throws: BackendError.self) {
+                while true {
+                    held.append(try backend.allocate([device.maxAllocationByteCount / 4], .float32))
+                }
+            }
+            #expect(backend.allocatedByteCount <= device.globalMemoryByteCount)
+        }
+    }
+
+    /// Both product kernels on every device, with views that don't start at 0.
+    @Test(
+        arguments: [ProductKernel.clblast, .tiled],
+        testSizes(
+            [
+                ProductSize(1, 1, 1), ProductSize(1, 65, 129), ProductSize(33, 1, 64),
+                ProductSize(65, 33, 130), ProductSize(257, 192, 64), ProductSize(17, 17, 300),
+            ], small: [ProductSize(1, 5, 3), ProductSize(9, 2, 17)]))
+    func product(kernel: ProductKernel, size: ProductSize) throws {
+        let (m, n, k) = (size.m, size.n, size.k)
+        let (a, b) = (randomValues(m * k, seed: 1), randomValues(k * n, seed: 2))
+        let initial = randomValues(m * n, seed: 3)
+        try OpenCLTests.withDevice { device in
+            let backend = try OpenCLBackend(device: device)
+            backend.product = kernel
+            for (transposeA, transposeB) in [(false, false), (false, true), (true, false), (true, true)] {
+                let left = transposeA ? Matrix(k, m, a).transposed : Matrix(m, k, a)
+                let right = transposeB ? Matrix(n, k, b).transposed : Matrix(k, n, b)
+                let guarded = GuardedTensors(backend)
+                let c = try guarded.inOut(initial, [m, n], "c")
+                backend.matmul(
+                    c, try guarded.input(a, transposeA ? [k, m] : [m, k]),
+                    try guarded.input(b, transposeB ? [n, k] : [k, n]), transposeA: transposeA,
+                    transposeB: transposeB, accumulate: true)
+                let what = "\(kernel) \(size) \(transposeA) \(transposeB)"
+                expectClose(
+                    backend.values(c), (left * right).combined(Matrix(m, n, initial), +).values, what)
+                guarded.expectIntact(what)
+            }
+        }
+    }
+
+    /// A label outside the classes can't stop a kernel; it has to show in the loss.
+    @Test func wrongLabel() throws {
+        try OpenCLTests.withDevice { device in
+            let backend = try OpenCLBackend(device: device)
+            let guarded = GuardedTensors(backend)
+            let losses = try guarded.output([3], "losses")
+            backend.softmaxCrossEntropy(
+                losses, nil, try guarded.input([0, 0, 0, 0, 0, 0], [3, 2]),
+                try guarded.integers([1, 2, -1], [3]))
+            let values = backend.values(losses)
+            #expect(abs(values[0] - Float(log(2.0))) < 1e-6 && values[1].isNaN && values[2].isNaN)
+            guarded.expectIntact("softmaxCrossEntropy")
+        }
+    }
+}
