@@ -82,7 +82,9 @@ public struct NPZArchive {
             }
         case "<f2":
             let half = halfLookup()
-            values = (0..<data.count / 2).map { half(data.loadUnaligned(fromByteOffset: $0 * 2, as: UInt16.self)) }
+            values = (0..<data.count / 2).map {
+                half(data.loadUnaligned(fromByteOffset: $0 * 2, as: UInt16.self))
+            }
         default:
             throw CheckpointError(
                 "\(path): array '\(name)' has type '\(header.type)'; convert it to float32 with numpy's astype"
