@@ -36,7 +36,7 @@ package struct KernelLayout: Equatable, Sendable {
         self =
             device.kind == .cpu
             ? KernelLayout(width: device.nativeVectorWidth >= 16 ? 16 : 8, local: 1)
-            : KernelLayout(width: 4, local: min(64, device.maxWorkGroupSize))
+            : KernelLayout(width: 4, local: device.maxWorkGroupSize >= 64 ? 64 : 1)
     }
 
     /// The compiler's options. No fast-math: the goldens ask for errors of 1e-5, and NaNs have to stay NaNs.

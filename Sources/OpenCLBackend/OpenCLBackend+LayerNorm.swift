@@ -28,7 +28,6 @@ extension OpenCLBackend {
                 && weight.count == d && (dWeight?.count ?? d) == d && (dBias?.count ?? d) == d,
             "layerNormBackward",
             "dx \(dx.shape), dy \(dy.shape), x \(x.shape) and weight \(weight.shape) don't fit")
-        // First, while dy is whole: dx may be dy's buffer in no case, but x̂ is read by both.
         if dWeight != nil || dBias != nil {
             let parts = parts(rows: n, size: 2 * d)
             launch(
