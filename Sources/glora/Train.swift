@@ -33,15 +33,12 @@ struct Train: ParsableCommand {
     func run() throws {
         let console = common.console
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
-        var options = try resume ? savedOptions(directory) : training.options
+        let options = try resume ? savedOptions(directory) : training.options
         if options.model.isEmpty {
             throw ValidationError("--model is missing: the pretrained ViT to start from")
         }
         if options.data.isEmpty { throw ValidationError("--data is missing: the folder of labelled images") }
         do { try options.validate() } catch { throw ValidationError("\(error)") }
-        // Whole paths, so that a run can be read from any working folder.
-        options.model = URL(fileURLWithPath: options.model).standardizedFileURL.path
-        options.data = URL(fileURLWithPath: options.data).standardizedFileURL.path
         let task = try TaskFolder.open(URL(fileURLWithPath: options.data))
         let trainingSplit = try task.split(options.trainSplit)
         let validationSplit = try task.validationSplit()
