@@ -3,6 +3,11 @@ __kernel GROUP void fill(__global float *out, float value, int n) {
     FOR_ELEMENTS (i, n) store_lanes((lanes)(value), out + i, n - i);
 }
 
+// out [n] ← x [n].
+__kernel GROUP void copy(__global float *out, __global const float *x, int n) {
+    FOR_ELEMENTS (i, n) WITH_LANES(n - i, store_lanes(load_lanes(x + i, lanes_), out + i, lanes_);)
+}
+
 // out = x + scale[b] · branch, all [B, size]; scale [B] may be null (1). out may be x.
 __kernel GROUP void residual_add_forward(
     __global float *out, __global const float *x, __global const float *branch, __global const float *scale,

@@ -15,27 +15,40 @@ static float plain_part(int form, __global const float *down, size_t row, int st
 static lanes term_lanes(
     float start, __global const float *down, __global const float *up, int rank, int d, int j) {
     lanes sum = start;
-    for (int k = 0; k < rank; k++)
-        sum = MULTIPLY_ADD((lanes)(down[k]), load_lanes(up + (size_t)k * d + j, d - j), sum);
+    if (d - j >= WIDTH) {
+        for (int k = 0; k < rank; k++)
+            sum = MULTIPLY_ADD((lanes)(down[k]), load_full(0, up + (size_t)k * d + j), sum);
+    } else {
+        for (int k = 0; k < rank; k++)
+            sum = MULTIPLY_ADD((lanes)(down[k]), load_lanes(up + (size_t)k * d + j, d - j), sum);
+    }
     return sum;
 }
 
-// weight [n, d] from frozen W₀ [n, d], Ad [n, strideA], Au [·, d], Bd [n, strideB], Bu [·, d].
+// W[row, j ..< j + WIDTH], of which only the first d − j count, from W₀ [·, d], Ad [·, strideA], Au [·, d], Bd [·, strideB],
+// Bu [·, d].
+static lanes weight_lanes(
+    __global const float *frozen, __global const float *downA, __global const float *upA,
+    __global const float *downB, __global const float *upB, int row, int d, int j, int formA, int rankA,
+    int strideA, int formB, int rankB, int strideB) {
+    lanes scale = term_lanes(
+        1.0f + plain_part(formA, downA, row, strideA), downA + (size_t)row * strideA, upA, rankA, d, j);
+    lanes shift = term_lanes(
+        plain_part(formB, downB, row, strideB), downB + (size_t)row * strideB, upB, rankB, d, j);
+    return MULTIPLY_ADD(load_lanes(frozen + (size_t)row * d + j, d - j), scale, shift);
+}
+
+// weight [n, d] from frozen W₀ [n, d] and the factors.
 __kernel GROUP void glora_weight_forward(
     __global float *weight, __global const float *frozen, __global const float *downA,
     __global const float *upA, __global const float *downB, __global const float *upB, int n, int d,
     int formA, int rankA, int strideA, int formB, int rankB, int strideB) {
-    FOR_ROWS (row, n) {
-        float startA = 1.0f + plain_part(formA, downA, row, strideA);
-        float startB = plain_part(formB, downB, row, strideB);
-        __global const float *rowA = downA + (size_t)row * strideA, *rowB = downB + (size_t)row * strideB;
-        FOR_COLUMNS (j, d) {
-            size_t i = (size_t)row * d + j;
-            lanes scale = term_lanes(startA, rowA, upA, rankA, d, j);
-            lanes shift = term_lanes(startB, rowB, upB, rankB, d, j);
-            store_lanes(MULTIPLY_ADD(load_lanes(frozen + i, d - j), scale, shift), weight + i, d - j);
-        }
-    }
+    FOR_ROWS (row, n)
+        FOR_COLUMNS (j, d)
+            store_lanes(
+                weight_lanes(
+                    frozen, downA, upA, downB, upB, row, d, j, formA, rankA, strideA, formB, rankB, strideB),
+                weight + (size_t)row * d + j, d - j);
 }
 
 // prompt [n] ← C: Cd[:, 0], or Cd[:, :rank] · Cu[:rank] when up isn't null; down is Cd [n, stride].

@@ -6,7 +6,7 @@
 // Φ(−|x|) = e · g(u) with u = (|x| − 3) / (|x| + 3) in [−1, 1). g is exp(x²/2) Φ(−|x|) on |x| ≤ 14 as a
 // minimax polynomial of degree 9 (relative error 8e-9 in double precision); in float32 Φ's relative error is
 // below 5e-7 for x > −5 and GELU's absolute error below 4e-7 on [−10, 10]. The CPU backend has the same one.
-static lanes normal_distribution(lanes *e, lanes x) {
+INLINE lanes normal_distribution(lanes *e, lanes x) {
     *e = exponential(-0.5f * x * x);
     lanes u = 1.0f - 6.0f / (fabs(x) + 3.0f);
     lanes u2 = u * u;
@@ -21,9 +21,9 @@ static lanes normal_distribution(lanes *e, lanes x) {
 // y [n] from x [n].
 __kernel GROUP void gelu_forward(__global float *y, __global const float *x, int n) {
     FOR_ELEMENTS (i, n) {
-        lanes value = load_lanes(x + i, n - i);
-        lanes e;
-        store_lanes(value * normal_distribution(&e, value), y + i, n - i);
+        WITH_LANES(
+            n - i, lanes value = load_lanes(x + i, lanes_); lanes e;
+            store_lanes(value * normal_distribution(&e, value), y + i, lanes_);)
     }
 }
 
@@ -31,9 +31,8 @@ __kernel GROUP void gelu_forward(__global float *y, __global const float *x, int
 __kernel GROUP void gelu_backward(
     __global float *dx, __global const float *dy, __global const float *x, int n) {
     FOR_ELEMENTS (i, n) {
-        lanes value = load_lanes(x + i, n - i);
-        lanes e;
-        lanes phi = normal_distribution(&e, value);
-        store_lanes(load_lanes(dy + i, n - i) * (phi + value * (0.3989422804f * e)), dx + i, n - i);
+        WITH_LANES(
+            n - i, lanes value = load_lanes(x + i, lanes_); lanes e; lanes phi = normal_distribution(&e, value);
+            store_lanes(load_lanes(dy + i, lanes_) * (phi + value * (0.3989422804f * e)), dx + i, lanes_);)
     }
 }

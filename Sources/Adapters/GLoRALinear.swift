@@ -12,8 +12,9 @@ import TensorCore
 /// | Cu | [R, 1] | U(±√(6 / (1 + R))) |
 /// | D, E | [out] | 0 |
 ///
-/// W₀ is never written, so there is nothing to undo and nothing divides by 1 + A. W is rebuilt in the backward rather than
-/// kept: one elementwise pass is cheaper than the memory of four effective weights in every block (340 MB for ViT-B).
+/// W₀ is never written, so there is nothing to undo and nothing divides by 1 + A. Where W is needed it is rebuilt in the
+/// backward rather than kept: one elementwise pass is cheaper than the memory of four effective weights in every block
+/// (340 MB for ViT-B). Often it isn't needed: see `Formulation`.
 ///
 /// Source: ViT-Slim/GLoRA/layer.py, `SuperScalableLinear`.
 public struct GLoRALinear {
@@ -51,9 +52,9 @@ public struct GLoRALinear {
 
     /// Memory that one layer at a time works in; large enough for the largest.
     public struct Scratch {
-        /// [out · in]: W in the forward; dW, then W again, in the backward.
+        /// [out · in]: W, or dW, where a backend writes them.
         let weight: Tensor
-        /// [out]: b in the forward, db in the backward.
+        /// [out]: db in the backward.
         let bias: Tensor
         /// [in]: the column C in the forward, its gradient in the backward.
         let prompt: Tensor
@@ -64,6 +65,29 @@ public struct GLoRALinear {
             bias = try arena.take([outputs])
             prompt = try arena.take([inputs])
         }
+    }
+
+    /// What a layer's forward leaves for its backward besides x, for n rows.
+    public struct Kept {
+        /// [out] b on the path.
+        public let bias: Tensor
+        /// [n · R] t = x · Buᵀ in activation space.
+        public let t: Tensor
+        /// [n, out] z = x · W₀ᵀ, which `keepsProduct` asks for. Nil where no backward follows.
+        public let product: Tensor?
+
+        /// Memory from a plan.
+        public init(bias: Tensor, t: Tensor, product: Tensor?) {
+            self.bias = bias
+            self.t = t
+            self.product = product
+        }
+    }
+
+    /// W and b of one path, built once for many batches.
+    public struct Prepared {
+        let weight: LinearWeight
+        let bias: Tensor?
     }
 
     /// A layer over parameters that exist.
@@ -113,40 +137,102 @@ public struct GLoRALinear {
         return names
     }
 
-    /// y [n, out] from x [n, in] on `path`.
+    /// Whether the backward on `path` for n rows reads z, so that the caller keeps that rather than y.
+    public func keepsProduct(_ path: GLoRAPath, rows: Int) -> Bool {
+        path.a != .none && support != nil && formulation(path, rows: rows) == .activation
+    }
+
+    /// How the layer is computed on `path` for n rows.
+    public func formulation(_ path: GLoRAPath, rows: Int) -> Formulation {
+        Formulation.cheaper(path, rows: rows, inputs: inputs, outputs: outputs)
+    }
+
+    /// y [n, out] = x [n, in] · Wᵀ + b on `path`, and `activated` = GELU(y), each where it is wanted. Without a
+    /// `formulation`, the cheaper one.
     public func forward(
-        _ y: Tensor, _ x: Tensor, path: GLoRAPath, _ backend: any Backend, _ scratch: Scratch
+        _ y: Tensor?, _ x: Tensor, activated: Tensor? = nil, path: GLoRAPath, formulation: Formulation? = nil,
+        _ kept: Kept, _ backend: any Backend, _ scratch: Scratch
     ) {
-        backend.linear(
-            y, x, effectiveWeight(path, backend, scratch), effectiveBias(path, backend, scratch))
+        let bias = effectiveBias(path, kept.bias, backend, scratch)
+        if changesWeight(path), (formulation ?? self.formulation(path, rows: x.rows)) == .activation {
+            if path.b != .none { backend.gloraProject(projection(path, kept, x.rows), x, support!.b(path)) }
+            var epilogue = epilogue(path, bias, kept, rows: x.rows)
+            epilogue.activated = activated
+            if path.a != .none { epilogue.product = kept.product }
+            backend.linear(y, x, LinearWeight(weight.value), epilogue)
+        } else {
+            var epilogue = Epilogue(bias: bias)
+            epilogue.activated = activated
+            backend.linear(y, x, linearWeight(path, scratch), epilogue)
+        }
+    }
+
+    /// `forward` on a path that is prepared.
+    public func forward(
+        _ y: Tensor?, _ x: Tensor, activated: Tensor? = nil, _ prepared: Prepared, _ backend: any Backend
+    ) {
+        var epilogue = Epilogue(bias: prepared.bias)
+        epilogue.activated = activated
+        backend.linear(y, x, prepared.weight, epilogue)
+    }
+
+    /// y and GELU(y) [n, out] once more, from the z that the forward on `path` kept.
+    public func rebuild(
+        _ y: Tensor?, activated: Tensor?, path: GLoRAPath, _ kept: Kept, _ backend: any Backend
+    ) {
+        guard let z = kept.product else { preconditionFailure("\(name): no product was kept") }
+        let bias = path.changesBias && support != nil ? kept.bias : bias?.value
+        var epilogue = epilogue(path, bias, kept, rows: z.rows)
+        epilogue.activated = activated
+        backend.finish(y, z, epilogue)
     }
 
     /// dx [n, in] is overwritten, or left out where nothing below is trained; the gradients of the tensors on the path, and of
     /// W₀ and b₀ where they have one, accumulate.
     public func backward(
-        _ dx: Tensor?, _ dy: Tensor, _ x: Tensor, path: GLoRAPath, _ backend: any Backend,
-        _ scratch: Scratch
+        _ dx: Tensor?, _ dy: Tensor, _ x: Tensor, path: GLoRAPath, formulation: Formulation? = nil,
+        _ kept: Kept,
+        _ backend: any Backend, _ scratch: Scratch
     ) {
         if let gradient = weight.gradient {
             backend.matmul(gradient, dy, x, transposeA: true, transposeB: false, accumulate: true)
         }
         if let gradient = bias?.gradient { backend.sumRows(gradient, dy, accumulate: true) }
-        if path.changesBias, let support {
-            let db = Tensor(buffer: scratch.bias.buffer, shape: [outputs])
-            let prompt = Tensor(buffer: scratch.prompt.buffer, shape: [inputs])
-            backend.sumRows(db, dy, accumulate: false)
-            backend.gloraBiasBackward(
-                support.c(path), support.d(path), support.e(path), prompt, db, weight.value, bias?.value)
+        let db = Tensor(buffer: scratch.bias.buffer, shape: [outputs])
+        if let support, path.changesWeight || path.changesBias {
+            let (a, b) = (support.a(path), support.b(path))
+            if path.changesWeight, (formulation ?? self.formulation(path, rows: x.rows)) == .activation {
+                let t = path.b == .none ? nil : projection(path, kept, x.rows)
+                backend.gloraOutputBackward(
+                    db, path.a == .none ? nil : a, t == nil ? nil : b, dy,
+                    path.a == .none ? nil : kept.product, t)
+                // t is done with: u = dy · Bd takes its place.
+                if case .lowRank = path.b { backend.gloraProjectBackward(t!, b, dy, x) }
+            } else {
+                if path.changesBias { backend.sumRows(db, dy, accumulate: false) }
+                if path.changesWeight {
+                    let dw = Tensor(buffer: scratch.weight.buffer, shape: [outputs, inputs])
+                    backend.gloraWeightBackward(a, b, dw, dy, x, weight.value)
+                }
+            }
+            if path.changesBias {
+                let prompt = Tensor(buffer: scratch.prompt.buffer, shape: [inputs])
+                backend.gloraBiasBackward(
+                    support.c(path), support.d(path), support.e(path), prompt, db, weight.value, bias?.value)
+            }
         }
-        if path.changesWeight, let support {
-            let dw = Tensor(buffer: scratch.weight.buffer, shape: [outputs, inputs])
-            backend.matmul(dw, dy, x, transposeA: true, transposeB: false, accumulate: false)
-            backend.gloraWeightBackward(support.a(path), support.b(path), dw, weight.value)
-        }
-        if let dx {
-            let w = effectiveWeight(path, backend, scratch)
-            backend.matmul(dx, dy, w, transposeA: false, transposeB: false, accumulate: false)
-        }
+        if let dx { backend.linearBackward(dx, dy, linearWeight(path, scratch)) }
+    }
+
+    /// W and b of `path`, built once. Throws `BackendError.outOfMemory`.
+    public func prepared(
+        path: GLoRAPath, _ backend: any Backend, _ scratch: Scratch
+    ) throws -> Prepared {
+        let kept =
+            path.changesBias && support != nil ? try backend.allocate([outputs], .float32) : scratch.bias
+        return Prepared(
+            weight: try backend.prepared(linearWeight(path, scratch)),
+            bias: effectiveBias(path, kept, backend, scratch))
     }
 
     /// W [out, in] and b [out] of the path as host tensors: a plain Linear that computes the same. Without b₀ and without a
@@ -154,31 +240,55 @@ public struct GLoRALinear {
     public func merged(
         path: GLoRAPath, _ backend: any Backend, _ scratch: Scratch
     ) -> (weight: HostTensor, bias: HostTensor?) {
-        (
-            backend.host(effectiveWeight(path, backend, scratch)),
-            effectiveBias(path, backend, scratch).map(backend.host)
-        )
+        var w = weight.value
+        if changesWeight(path), let support {
+            w = Tensor(buffer: scratch.weight.buffer, shape: [outputs, inputs])
+            backend.gloraWeight(w, weight.value, support.a(path), support.b(path))
+        }
+        let b = Tensor(buffer: scratch.bias.buffer, shape: [outputs])
+        return (backend.host(w), effectiveBias(path, b, backend, scratch).map(backend.host))
     }
 
-    /// W in the scratch memory, or W₀ itself where the path doesn't change it.
-    private func effectiveWeight(
-        _ path: GLoRAPath, _ backend: any Backend, _ scratch: Scratch
-    ) -> Tensor {
-        guard path.changesWeight, let support else { return weight.value }
+    /// A and B in the path's forms; nil without support tensors.
+    public func matrixTerms(_ path: GLoRAPath) -> (a: MatrixTerm, b: MatrixTerm)? {
+        support.map { ($0.a(path), $0.b(path)) }
+    }
+
+    private func changesWeight(_ path: GLoRAPath) -> Bool { support != nil && path.changesWeight }
+
+    /// W as a product reads it: W₀, or built from it in the scratch memory.
+    private func linearWeight(_ path: GLoRAPath, _ scratch: Scratch) -> LinearWeight {
+        guard changesWeight(path), let support else { return LinearWeight(weight.value) }
         let w = Tensor(buffer: scratch.weight.buffer, shape: [outputs, inputs])
-        backend.gloraWeight(w, weight.value, support.a(path), support.b(path))
-        return w
+        return LinearWeight(weight.value, a: support.a(path), b: support.b(path), scratch: w)
     }
 
+    /// b₀, or b in `b`.
     private func effectiveBias(
-        _ path: GLoRAPath, _ backend: any Backend, _ scratch: Scratch
+        _ path: GLoRAPath, _ b: Tensor, _ backend: any Backend, _ scratch: Scratch
     ) -> Tensor? {
         guard path.changesBias, let support else { return bias?.value }
-        let b = Tensor(buffer: scratch.bias.buffer, shape: [outputs])
+        let b = Tensor(buffer: b.buffer, shape: [outputs])
         let prompt = Tensor(buffer: scratch.prompt.buffer, shape: [inputs])
         backend.gloraBias(
             b, prompt, weight.value, bias?.value, support.c(path), support.d(path), support.e(path))
         return b
+    }
+
+    /// t [n, r] of the path's form of B.
+    private func projection(_ path: GLoRAPath, _ kept: Kept, _ rows: Int) -> Tensor {
+        Tensor(buffer: kept.t.buffer, shape: [rows, path.b.projectionRank])
+    }
+
+    /// (1 + a) ⊙ z + t · Bdᵀ + b of a path in activation space.
+    private func epilogue(_ path: GLoRAPath, _ bias: Tensor?, _ kept: Kept, rows: Int) -> Epilogue {
+        var epilogue = Epilogue(bias: bias)
+        if path.a != .none { epilogue.a = support!.a(path) }
+        if path.b != .none {
+            epilogue.b = support!.b(path)
+            epilogue.t = projection(path, kept, rows)
+        }
+        return epilogue
     }
 }
 

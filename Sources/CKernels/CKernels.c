@@ -34,6 +34,12 @@ static const unsigned char Tokens[] = {
 static const unsigned char GLoRA[] = {
 #embed "../../Kernels/GLoRA.cl"
 };
+static const unsigned char Epilogue[] = {
+#embed "../../Kernels/Epilogue.cl"
+};
+static const unsigned char Panels[] = {
+#embed "../../Kernels/Panels.cl"
+};
 static const unsigned char Loss[] = {
 #embed "../../Kernels/Loss.cl"
 };
@@ -44,7 +50,8 @@ static const unsigned char AdamW[] = {
 #define ENTRY(name) {#name ".cl", name, sizeof name},
 // In the order of compilation.
 static const CKernelFile files[] = {
-    ENTRY(Prelude) ENTRY(Reductions) ENTRY(Matrices) ENTRY(Elementwise) ENTRY(Gelu) ENTRY(LayerNorm) ENTRY(Attention) ENTRY(Tokens) ENTRY(GLoRA) ENTRY(Loss) ENTRY(AdamW)
+    ENTRY(Prelude) ENTRY(Reductions) ENTRY(Matrices) ENTRY(Elementwise) ENTRY(Gelu) ENTRY(GLoRA) ENTRY(Epilogue)
+    ENTRY(Panels) ENTRY(LayerNorm) ENTRY(Attention) ENTRY(Tokens) ENTRY(Loss) ENTRY(AdamW)
 };
 
 const CKernelFile *ckernels_files(void) { return files; }

@@ -1,3 +1,4 @@
+import CLoops
 import TensorCore
 
 //     θ ← θ (1 − λη);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − η · c₁ · m / (√v · c₂ + ε)
@@ -18,14 +19,14 @@ extension CPUBackend {
             "θ \(values.shape), m \(firstMoments.shape), v \(secondMoments.shape), g \(gradients.shape), "
                 + "blocks \(segmentOfBlock.shape) and segments \(segments.shape) don't fit")
         let segmentCount = segments.rows
-        let (allTheta, allG) = (floats(values, "adamW"), floats(gradients, "adamW"))  // [n]
-        let (allM, allV) = (floats(firstMoments, "adamW"), floats(secondMoments, "adamW"))  // [n]
+        let (theta, g) = (floats(values, "adamW"), floats(gradients, "adamW"))  // [n]
+        let (m, v) = (floats(firstMoments, "adamW"), floats(secondMoments, "adamW"))  // [n]
         let segmentOfBlock = integers(segmentOfBlock, "adamW")  // [n / viewAlignment]
         let segments = floats(segments, "adamW")  // [count, 3]
         // In double: 1 − 0.999 in float32 is off by 5e-5, which v would inherit.
         let (beta1, beta2) = (Float(settings.beta1), Float(settings.beta2))
-        let (rest1, rest2) = (Float(1 - Double(settings.beta1)), Float(1 - Double(settings.beta2)))
-        let decay = Float(1 - Double(settings.weightDecay) * Double(settings.learningRate))
+        let (rest1, rest2) = (Float(1 - settings.beta1), Float(1 - settings.beta2))
+        let decay = Float(1 - settings.weightDecay * settings.learningRate)
         let epsilon = Float(settings.epsilon)
         parallel(n / viewAlignment, grain: elementGrain / viewAlignment) { range in
             for block in range {
@@ -33,15 +34,11 @@ extension CPUBackend {
                 require(
                     (0..<segmentCount).contains(segment), "adamW", "block \(block) names segment \(segment)")
                 guard segments[3 * segment] != 0 else { continue }
-                let step = Float(Double(settings.learningRate) * Double(segments[3 * segment + 1]))
-                let rootScale = segments[3 * segment + 2]
+                let step = Float(settings.learningRate * Double(segments[3 * segment + 1]))
                 let offset = block * viewAlignment
-                let (theta, g, m, v) = (allTheta + offset, allG + offset, allM + offset, allV + offset)
-                for i in 0..<viewAlignment {
-                    m[i] = beta1 * m[i] + rest1 * g[i]
-                    v[i] = beta2 * v[i] + rest2 * g[i] * g[i]
-                    theta[i] = theta[i] * decay - step * m[i] / (v[i].squareRoot() * rootScale + epsilon)
-                }
+                adamw_step(
+                    theta + offset, m + offset, v + offset, g + offset, beta1, rest1, beta2, rest2, decay,
+                    step, segments[3 * segment + 2], epsilon, viewAlignment)
             }
         }
     }

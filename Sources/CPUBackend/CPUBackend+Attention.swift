@@ -1,92 +1,104 @@
+import CLoops
+import Foundation
 import TensorCore
 
 // Multi-head self-attention. Per image and head, with q, k, v [T, h] read in place from the fused qkv (row
 // length 3·D):
 //
-//     P = softmax(s · q kᵀ),  out = P v,  s = 1/√h
-//     dv = Pᵀ dout,  dP = dout vᵀ,  dS = P ⊙ (dP − Σ P ⊙ dP over the row),  dq = s · dS k,  dk = s · dSᵀ q
+//     S = s · q kᵀ,  P = softmax(S) = exp(S − L),  L = log Σ exp(S) over the row,  out = P v,  s = 1/√h
+//     dv = Pᵀ dout,  dP = dout vᵀ,  dS = P ⊙ (dP − Σ dout ⊙ out over the row),  dq = s · dS k,  dk = s · dSᵀ q
 //
-// Heads are independent: threads take them in turn, each with small products of its own.
+// Heads are independent: threads take them in turn, each with small products of its own. A head's S exists for a block of
+// query rows at a time, in the thread's own memory; dk and dv are summed over the blocks.
 
 extension CPUBackend {
-    /// out [B, T, D] and the probabilities [B, heads, T, T] from qkv [B, T, 3·D].
-    public func attention(_ out: Tensor, _ probabilities: Tensor, _ qkv: Tensor, heads: Int) {
-        let s = AttentionShape(qkv, heads: heads, "attention")
-        require(
-            out.count == s.images * s.tokens * s.width && probabilities.count == s.probabilityCount,
-            "attention",
-            "out \(out.shape), P \(probabilities.shape) and qkv \(qkv.shape) don't fit with \(heads) heads")
+    /// out [B, Q, D] and logSumExp [B, heads, Q] from qkv [B, T, 3·D].
+    public func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int) {
+        let s = AttentionShape(qkv, out, logSumExp, heads: heads, "attention")
         let qkv = floats(qkv, "attention")  // [B, T, 3·D]
-        let out = floats(out, "attention")  // [B, T, D]
-        let probabilities = floats(probabilities, "attention")  // [B, heads, T, T]
-        parallel(s.images * heads, grain: s.grain) { range in
+        let out = floats(out, "attention")  // [B, Q, D]
+        let logSumExp = floats(logSumExp, "attention")  // [B, heads, Q]
+        let (t, h, block) = (s.tokens, s.headWidth, s.blockRows)
+        parallel(s.images * heads, grain: s.grain, scratch: block * (t + 2)) { range, scores in
+            let sums = scores + block * t  // [block], after scores [block, T]
+            let largest = sums + block  // [block]
             for index in range {
                 let q = qkv + s.offset(index)  // [T, h], as are k and v
                 let (k, v) = (q + s.width, q + 2 * s.width)
-                let p = probabilities + index * s.tokens * s.tokens  // [T, T]
-                gemm(
-                    p, ldc: s.tokens, q, lda: s.stride, k, ldb: s.stride, m: s.tokens, n: s.tokens,
-                    k: s.headWidth,
-                    transposeB: true, alpha: s.scale)
-                for row in 0..<s.tokens { softmax(p + row * s.tokens, p + row * s.tokens, s.tokens) }
-                gemm(
-                    out + s.outOffset(index), ldc: s.width, p, lda: s.tokens, v, ldb: s.stride,
-                    m: s.tokens, n: s.headWidth, k: s.tokens)
+                for first in stride(from: 0, to: s.queries, by: block) {
+                    let rows = min(block, s.queries - first)
+                    let y = out + s.outOffset(index) + first * s.width
+                    gemm(
+                        scores, ldc: t, q + first * s.stride, lda: s.stride, k, ldb: s.stride, m: rows, n: t,
+                        k: h, transposeB: true, alpha: s.scale)
+                    softmax_exponentials(scores, sums, largest, rows, t)
+                    gemm(y, ldc: s.width, scores, lda: t, v, ldb: s.stride, m: rows, n: h, k: t)
+                    divide_rows(y, sums, rows, h, s.width)
+                    for i in 0..<rows {
+                        logSumExp[index * s.queries + first + i] = largest[i] + log(sums[i])
+                    }
+                }
             }
         }
     }
 
-    /// dqkv [B, T, 3·D] is overwritten; `dProbabilities` [B, heads, T, T] is scratch.
+    /// dqkv [B, T, 3·D] is overwritten, from dOut and out [B, Q, D] and logSumExp [B, heads, Q].
     public func attentionBackward(
-        _ dqkv: Tensor, _ dProbabilities: Tensor,
-        _ dOut: Tensor, _ qkv: Tensor, _ probabilities: Tensor, heads: Int
+        _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int
     ) {
-        let s = AttentionShape(qkv, heads: heads, "attentionBackward")
+        let s = AttentionShape(qkv, out, logSumExp, heads: heads, "attentionBackward")
         require(
-            dqkv.count == qkv.count && dOut.count == s.images * s.tokens * s.width
-                && probabilities.count == s.probabilityCount && dProbabilities.count == s.probabilityCount,
-            "attentionBackward",
-            "dqkv \(dqkv.shape), dout \(dOut.shape), P \(probabilities.shape) and qkv \(qkv.shape) don't fit")
+            dqkv.count == qkv.count && dOut.count == out.count, "attentionBackward",
+            "dqkv \(dqkv.shape), dout \(dOut.shape), out \(out.shape) and qkv \(qkv.shape) don't fit")
         let dqkv = floats(dqkv, "attentionBackward")  // [B, T, 3·D]
-        let dProbabilities = floats(dProbabilities, "attentionBackward")  // [B, heads, T, T]
-        let dOut = floats(dOut, "attentionBackward")  // [B, T, D]
+        let (dOut, out) = (floats(dOut, "attentionBackward"), floats(out, "attentionBackward"))  // [B, Q, D]
+        let logSumExp = floats(logSumExp, "attentionBackward")  // [B, heads, Q]
         let qkv = floats(qkv, "attentionBackward")  // [B, T, 3·D]
-        let probabilities = floats(probabilities, "attentionBackward")  // [B, heads, T, T]
-        let (t, h) = (s.tokens, s.headWidth)
-        parallel(s.images * heads, grain: s.grain) { range in
+        let (t, h, block) = (s.tokens, s.headWidth, s.blockRows)
+        parallel(s.images * heads, grain: s.grain, scratch: 2 * block * t) { range, p in
+            let dp = p + block * t  // [block, T], as is p
             for index in range {
                 let q = qkv + s.offset(index)  // [T, h], as are k and v and their gradients
                 let (k, v) = (q + s.width, q + 2 * s.width)
                 let dq = dqkv + s.offset(index)
                 let (dk, dv) = (dq + s.width, dq + 2 * s.width)
-                let dy = dOut + s.outOffset(index)  // [T, h]
-                let p = probabilities + index * t * t  // [T, T]
-                let dp = dProbabilities + index * t * t  // [T, T]: dP, then dS
-                gemm(dv, ldc: s.stride, p, lda: t, dy, ldb: s.width, m: t, n: h, k: t, transposeA: true)
-                gemm(dp, ldc: t, dy, lda: s.width, v, ldb: s.stride, m: t, n: t, k: h, transposeB: true)
-                for row in 0..<t {
-                    let (p, dp) = (p + row * t, dp + row * t)
-                    let mean = dot(p, dp, t)
-                    for i in 0..<t { dp[i] = p[i] * (dp[i] - mean) }
+                for first in stride(from: 0, to: s.queries, by: block) {
+                    let rows = min(block, s.queries - first)
+                    let (q, dq) = (q + first * s.stride, dq + first * s.stride)  // [rows, h]
+                    let at = s.outOffset(index) + first * s.width
+                    let (y, dy) = (out + at, dOut + at)  // [rows, h]
+                    let beta: Float = first > 0 ? 1 : 0
+                    gemm(
+                        p, ldc: t, q, lda: s.stride, k, ldb: s.stride, m: rows, n: t, k: h, transposeB: true,
+                        alpha: s.scale)
+                    gemm(
+                        dp, ldc: t, dy, lda: s.width, v, ldb: s.stride, m: rows, n: t, k: h, transposeB: true)
+                    attention_scores_backward(
+                        p, dp, logSumExp + index * s.queries + first, dy, y, rows, t, h, s.width)
+                    gemm(
+                        dv, ldc: s.stride, p, lda: t, dy, ldb: s.width, m: t, n: h, k: rows, transposeA: true,
+                        beta: beta)
+                    gemm(dq, ldc: s.stride, dp, lda: t, k, ldb: s.stride, m: rows, n: h, k: t, alpha: s.scale)
+                    gemm(
+                        dk, ldc: s.stride, dp, lda: t, q, ldb: s.stride, m: t, n: h, k: rows,
+                        transposeA: true, alpha: s.scale, beta: beta)
                 }
-                gemm(dq, ldc: s.stride, dp, lda: t, k, ldb: s.stride, m: t, n: h, k: t, alpha: s.scale)
-                gemm(
-                    dk, ldc: s.stride, dp, lda: t, q, ldb: s.stride, m: t, n: h, k: t, transposeA: true,
-                    alpha: s.scale)
+                for token in s.queries..<t { (dq + token * s.stride).update(repeating: 0, count: h) }
             }
         }
     }
 }
 
-/// The sizes that qkv [B, T, 3·D] and the number of heads imply.
+/// The sizes that qkv [B, T, 3·D], out [B, Q, D] and the number of heads imply.
 private struct AttentionShape {
     let images: Int  // B
     let tokens: Int  // T
+    let queries: Int  // Q
     let width: Int  // D
     let heads: Int
     let headWidth: Int  // h
 
-    init(_ qkv: Tensor, heads: Int, _ operation: StaticString) {
+    init(_ qkv: Tensor, _ out: Tensor, _ logSumExp: Tensor, heads: Int, _ operation: StaticString) {
         require(
             qkv.shape.count == 3 && heads > 0 && qkv.columns % (3 * heads) == 0, operation,
             "qkv \(qkv.shape) is not [B, T, 3·D] with a D that \(heads) heads divide")
@@ -95,15 +107,22 @@ private struct AttentionShape {
         width = qkv.columns / 3
         self.heads = heads
         headWidth = width / heads
+        queries = out.rows / max(1, images)
+        require(
+            out.columns == width && out.rows == images * queries && (1...max(1, tokens)).contains(queries)
+                && logSumExp.count == images * heads * queries, operation,
+            "out \(out.shape), logSumExp \(logSumExp.shape) and qkv \(qkv.shape) don't fit with \(heads) heads"
+        )
     }
 
     var stride: Int { 3 * width }
     var scale: Float { 1 / Float(headWidth).squareRoot() }
-    var probabilityCount: Int { images * heads * tokens * tokens }
+    /// Query rows whose S is held: 256 KiB, half of what the backward keeps in the second cache. All of 197 tokens.
+    var blockRows: Int { min(queries, max(16, 65_536 / tokens)) }
     /// Heads per block: at least 2¹⁸ multiplications.
-    var grain: Int { max(1, 262_144 / (2 * tokens * tokens * headWidth)) }
+    var grain: Int { max(1, 262_144 / (2 * queries * tokens * headWidth)) }
     /// Where q of an image's head begins in qkv.
     func offset(_ index: Int) -> Int { index / heads * tokens * stride + index % heads * headWidth }
     /// Where the head begins in out.
-    func outOffset(_ index: Int) -> Int { index / heads * tokens * width + index % heads * headWidth }
+    func outOffset(_ index: Int) -> Int { index / heads * queries * width + index % heads * headWidth }
 }

@@ -1,11 +1,9 @@
+import CLoops
 import TensorCore
 
 // GELU, residual sums and stochastic depth.
 //
 //     gelu(x) = x Φ(x),  gelu′(x) = Φ(x) + x φ(x),  φ(x) = exp(−x²/2) / √(2π)
-//
-// Where an output is the input itself the loop is written with one pointer: the compiler keeps a loop over
-// two pointers that overlap scalar.
 
 extension CPUBackend {
     /// y = x/2 · (1 + erf(x/√2)).
@@ -13,7 +11,7 @@ extension CPUBackend {
         require(y.count == x.count, "gelu", "from shape \(x.shape) to \(y.shape)")
         let (y, x, count) = (floats(y, "gelu"), floats(x, "gelu"), x.count)
         parallel(count, grain: elementGrain) { range in
-            for i in range { y[i] = x[i] * normalDistribution(x[i]).phi }
+            gelu_forward(y + range.lowerBound, x + range.lowerBound, range.count)
         }
     }
 
@@ -26,11 +24,8 @@ extension CPUBackend {
         let (dx, dy) = (floats(dx, "geluBackward"), floats(dy, "geluBackward"))
         let x = floats(x, "geluBackward")
         parallel(count, grain: elementGrain) { range in
-            if dx == dy {
-                for i in range { dx[i] *= geluSlope(x[i]) }
-            } else {
-                for i in range { dx[i] = dy[i] * geluSlope(x[i]) }
-            }
+            let first = range.lowerBound
+            gelu_backward(dx + first, dy + first, x + first, range.count)
         }
     }
 
@@ -42,23 +37,9 @@ extension CPUBackend {
         let count = x.count
         let (out, x) = (floats(out, "residualAdd"), floats(x, "residualAdd"))
         let branch = floats(branch, "residualAdd")
-        guard let sampleScale else {
-            return parallel(count, grain: elementGrain) { range in
-                if out == x {
-                    for i in range { out[i] += branch[i] }
-                } else {
-                    for i in range { out[i] = x[i] + branch[i] }
-                }
-            }
-        }
-        let scale = floats(sampleScale, "residualAdd")  // [B]
-        forEachSample(count, samples: sampleScale.count, "residualAdd") { sample, range in
-            let factor = scale[sample]
-            if out == x {
-                for i in range { out[i] += factor * branch[i] }
-            } else {
-                for i in range { out[i] = x[i] + factor * branch[i] }
-            }
+        forEachSample(count, sampleScale, "residualAdd") { factor, range in
+            let first = range.lowerBound
+            residual_add(out + first, x + first, branch + first, factor, range.count)
         }
     }
 
@@ -67,40 +48,31 @@ extension CPUBackend {
         require(out.count == x.count, "scaleSamples", "from shape \(x.shape) to \(out.shape)")
         let count = x.count
         let (out, x) = (floats(out, "scaleSamples"), floats(x, "scaleSamples"))
-        let scale = floats(sampleScale, "scaleSamples")  // [B]
-        forEachSample(count, samples: sampleScale.count, "scaleSamples") { sample, range in
-            let factor = scale[sample]
-            if out == x {
-                for i in range { out[i] *= factor }
-            } else {
-                for i in range { out[i] = factor * x[i] }
-            }
+        forEachSample(count, sampleScale, "scaleSamples") { factor, range in
+            scale_elements(out + range.lowerBound, x + range.lowerBound, factor, range.count)
         }
     }
 
-    /// Calls `body` with parts of 0..<count that lie in one of `samples` equal samples each.
+    /// Calls `body` with parts of 0..<count that lie in one of the equal samples that `scale` [B] has a
+    /// factor for each; without it the factor is 1.
     private func forEachSample(
-        _ count: Int, samples: Int, _ operation: StaticString, _ body: (Int, Range<Int>) -> Void
+        _ count: Int, _ scale: Tensor?, _ operation: StaticString, _ body: (Float, Range<Int>) -> Void
     ) {
         guard count > 0 else { return }
+        let samples = scale?.count ?? 1
         require(
             samples > 0 && count % samples == 0, operation,
             "\(count) elements are not \(samples) equal samples")
+        let factors = scale.map { floats($0, operation) }  // [B]
         let size = count / samples
         let blocks = (size - 1) / elementGrain + 1  // per sample
         parallel(samples * blocks, grain: max(1, elementGrain / size)) { range in
             for index in range {
                 let first = index % blocks * elementGrain
                 let start = index / blocks * size
-                body(index / blocks, start + first..<start + min(size, first + elementGrain))
+                body(
+                    factors?[index / blocks] ?? 1, start + first..<start + min(size, first + elementGrain))
             }
         }
     }
-}
-
-/// gelu′(x) = Φ(x) + x φ(x).
-@inline(__always)
-private func geluSlope(_ x: Float) -> Float {
-    let (phi, e) = normalDistribution(x)
-    return phi + x * e * 0.398_942_280_4
 }

@@ -1,3 +1,4 @@
+import CLoops
 import TensorCore
 
 // The weight and the bias of a GLoRA layer and their gradients:
@@ -11,117 +12,152 @@ import TensorCore
 // Source: arXiv 2306.07967 §3; ViT-Slim/GLoRA/layer.py.
 
 extension CPUBackend {
-    /// W = W₀ ⊙ (1 + A) + B, in one pass over tiles of 256 columns that stay in the first cache.
+    /// W = W₀ ⊙ (1 + A) + B, in one pass.
     public func gloraWeight(_ weight: Tensor, _ frozen: Tensor, _ a: MatrixTerm, _ b: MatrixTerm) {
         let operation: StaticString = "gloraWeight"
-        let inputs = frozen.columns
+        let (outputs, inputs) = (frozen.rows, frozen.columns)
         require(weight.count == frozen.count, operation, "W \(weight.shape) and W₀ \(frozen.shape) differ")
         let weight = floats(weight, operation)  // [out, in]
-        let scale = MatrixFactors(self, a, outputs: frozen.rows, inputs: inputs, operation)
-        let shift = MatrixFactors(self, b, outputs: frozen.rows, inputs: inputs, operation)
+        let scale = MatrixFactors(self, a, outputs: outputs, inputs: inputs, operation)
+        let shift = MatrixFactors(self, b, outputs: outputs, inputs: inputs, operation)
         let w0 = floats(frozen, operation)  // [out, in]
-        let width = 256
-        parallel(frozen.rows, grain: rowGrain(inputs)) { range in
-            withUnsafeTemporaryAllocation(of: Float.self, capacity: 2 * width) { scratch in
-                let tileA = scratch.baseAddress!  // [width]
-                let tileB = tileA + width  // [width]
-                for o in range {
-                    for first in stride(from: 0, to: inputs, by: width) {
-                        let n = min(width, inputs - first)
-                        scale.write(tileA, row: o, from: first, n)
-                        shift.write(tileB, row: o, from: first, n)
-                        let w = weight + o * inputs + first
-                        let frozen = w0 + o * inputs + first
-                        for i in 0..<n { w[i] = frozen[i] * (1 + tileA[i]) + tileB[i] }
-                    }
+        scale.withUp { scaleUp in
+            shift.withUp { shiftUp in
+                parallel(outputs, grain: rowGrain(inputs)) { range in
+                    let (row, at) = (range.lowerBound, range.lowerBound * inputs)
+                    glora_weight(
+                        weight + at, w0 + at, scale.down + row * scale.rowLength, scale.rowLength, scaleUp,
+                        scale.rank, shift.down + row * shift.rowLength, shift.rowLength, shiftUp, shift.rank,
+                        range.count, inputs)
                 }
             }
         }
     }
 
-    /// Accumulates ∂A = dW ⊙ W₀ and ∂B = dW into the factors' gradients.
-    public func gloraWeightBackward(_ a: MatrixTerm, _ b: MatrixTerm, _ dWeight: Tensor, _ frozen: Tensor) {
+    /// Accumulates ∂A = dW ⊙ W₀ and ∂B = dW, with dW = dyᵀ · x in `scratch`, into the factors' gradients.
+    public func gloraWeightBackward(
+        _ a: MatrixTerm, _ b: MatrixTerm, _ scratch: Tensor, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor
+    ) {
         let operation: StaticString = "gloraWeightBackward"
         let (outputs, inputs) = (frozen.rows, frozen.columns)
-        require(dWeight.count == frozen.count, operation, "dW \(dWeight.shape) and W₀ \(frozen.shape) differ")
-        let dW = floats(dWeight, operation)  // [out, in]
+        require(
+            scratch.count == frozen.count && dy.columns == outputs && x.columns == inputs
+                && dy.rows == x.rows,
+            operation,
+            "scratch \(scratch.shape), dy \(dy.shape), x \(x.shape) and W₀ \(frozen.shape) don't fit")
+        let scale = MatrixFactors(self, a, outputs: outputs, inputs: inputs, operation)
+        let shift = MatrixFactors(self, b, outputs: outputs, inputs: inputs, operation)
+        guard [scale.dDown, scale.dUp, shift.dDown, shift.dUp].contains(where: { $0 != nil }) else { return }
+        matmul(
+            scratch.reshaped([outputs, inputs]), dy, x, transposeA: true, transposeB: false, accumulate: false
+        )
+        let dW = floats(scratch, operation)  // [out, in]
         let w0 = floats(frozen, operation)  // [out, in]
-        for (term, factor) in [(a, w0), (b, nil)] {
-            let factors = MatrixFactors(self, term, outputs: outputs, inputs: inputs, operation)
-            switch term.form {
-            case .none: continue
-            case .constant: constantBackward(factors, dW, factor, outputs, inputs)
-            case .vector:
-                guard let dDown = factors.dDown else { continue }
-                parallel(outputs, grain: rowGrain(inputs)) { range in
-                    for o in range {
-                        dDown[o * factors.rank] += rowDot(dW, factor, nil, o, inputs)
-                    }
-                }
-            case .lowRank(let r): lowRankBackward(factors, r, dW, factor, outputs, inputs)
-            }
-        }
-    }
-
-    /// Σᵢ dW[o, i] · W₀[o, i] · up[i], without the factors that are nil.
-    @inline(__always)
-    private func rowDot(
-        _ dW: UnsafeMutablePointer<Float>, _ w0: UnsafeMutablePointer<Float>?,
-        _ up: UnsafeMutablePointer<Float>?,
-        _ o: Int, _ inputs: Int
-    ) -> Float {
-        let row = dW + o * inputs
-        switch (w0, up) {
-        case (let w0?, let up?): return dot(row, w0 + o * inputs, up, inputs)
-        case (let w0?, nil): return dot(row, w0 + o * inputs, inputs)
-        case (nil, let up?): return dot(row, up, inputs)
-        case (nil, nil): return sum(row, inputs)
-        }
-    }
-
-    /// ∂Xd[0, 0] += Σ ∂X: a sum per row, then the sum of those, in double because they nearly cancel at times.
-    private func constantBackward(
-        _ factors: MatrixFactors, _ dW: UnsafeMutablePointer<Float>, _ w0: UnsafeMutablePointer<Float>?,
-        _ outputs: Int, _ inputs: Int
-    ) {
-        guard let dDown = factors.dDown else { return }
-        withUnsafeTemporaryAllocation(of: Float.self, capacity: outputs) { scratch in
-            let rowSums = scratch.baseAddress!  // [out]
-            parallel(outputs, grain: rowGrain(inputs)) { range in
-                for o in range { rowSums[o] = rowDot(dW, w0, nil, o, inputs) }
-            }
-            dDown[0] += Float(scratch.reduce(0.0) { $0 + Double($1) })
-        }
-    }
-
-    /// ∂Xd[:, :r] += ∂X · Xu[:r]ᵀ by rows, ∂Xu[:r] += Xd[:, :r]ᵀ · ∂X by columns.
-    private func lowRankBackward(
-        _ factors: MatrixFactors, _ r: Int, _ dW: UnsafeMutablePointer<Float>,
-        _ w0: UnsafeMutablePointer<Float>?,
-        _ outputs: Int, _ inputs: Int
-    ) {
-        if let dDown = factors.dDown {
-            parallel(outputs, grain: rowGrain(inputs)) { range in
-                for o in range {
-                    for j in 0..<r {
-                        dDown[o * factors.rank + j] += rowDot(dW, w0, factors.up + j * inputs, o, inputs)
+        let scaleSize = scale.dUp == nil ? 0 : scale.rank * factor_length(inputs)
+        let shiftSize = shift.dUp == nil ? 0 : shift.rank * factor_length(inputs)
+        withScratch(outputs * (scale.rank + shift.rank)) { downSums in  // [out, ra], then [out, rb]
+            let shiftSums = downSums + outputs * scale.rank
+            scale.withUp { scaleUp in
+                shift.withUp { shiftUp in
+                    sumOfBlocks(outputs, columns: inputs, size: scaleSize + shiftSize) { range, upSums in
+                        let (row, at) = (range.lowerBound, range.lowerBound * inputs)
+                        glora_weight_backward(
+                            downSums + row * scale.rank, scaleSize > 0 ? upSums : nil,
+                            shiftSums + row * shift.rank, shiftSize > 0 ? upSums + scaleSize : nil,
+                            dW + at, w0 + at,
+                            scale.down + row * scale.rowLength, scale.rowLength, scaleUp, scale.rank,
+                            shift.down + row * shift.rowLength, shift.rowLength, shiftUp, shift.rank,
+                            range.count, inputs)
+                    } use: { upSums in
+                        scale.addUp(upSums)
+                        shift.addUp(upSums + scaleSize)
                     }
                 }
             }
+            scale.addDown { downSums[$0 * scale.rank + $1] }
+            shift.addDown { shiftSums[$0 * shift.rank + $1] }
         }
-        guard let dUp = factors.dUp else { return }
-        columnSums(dUp, outputs: r, rows: outputs, columns: inputs, accumulate: true) { o, columns, block in
-            let n = columns.count
-            let row = dW + o * inputs + columns.lowerBound
-            for j in 0..<r {
-                let down = factors.down[o * factors.rank + j]
-                let sums = block + j * n
-                if let w0 {
-                    let frozen = w0 + o * inputs + columns.lowerBound
-                    for i in 0..<n { sums[i] += down * (row[i] * frozen[i]) }
-                } else {
-                    for i in 0..<n { sums[i] += down * row[i] }
-                }
+    }
+
+    /// t [n, r] ← x [n, in] · Bu[:r]ᵀ.
+    public func gloraProject(_ t: Tensor, _ x: Tensor, _ b: MatrixTerm) {
+        let operation: StaticString = "gloraProject"
+        let inputs = x.columns
+        let factors = MatrixFactors(self, b, outputs: b.down.value.rows, inputs: inputs, operation)
+        let rank = factors.rank
+        require(t.count == x.rows * rank, operation, "t \(t.shape) for x \(x.shape) and rank \(rank)")
+        let t = floats(t, operation)  // [n, r]
+        let first = floats(x, operation)  // [n, in]
+        factors.withUp { up in
+            parallel(x.rows, grain: rowGrain(inputs)) { range in
+                let row = range.lowerBound
+                project_rows(t + row * rank, first + row * inputs, up, rank, range.count, inputs)
+            }
+        }
+    }
+
+    /// dBias [out] and the gradients of Ad and Bd, in one pass over dy [n, out] and z [n, out].
+    public func gloraOutputBackward(
+        _ dBias: Tensor, _ a: MatrixTerm?, _ b: MatrixTerm?, _ dy: Tensor, _ z: Tensor?, _ t: Tensor?
+    ) {
+        let operation: StaticString = "gloraOutputBackward"
+        let (n, outputs) = (dy.rows, dy.columns)
+        func factors(_ term: MatrixTerm) -> MatrixFactors {
+            MatrixFactors(self, term, outputs: outputs, inputs: term.up.value.columns, operation)
+        }
+        let (scale, shift) = (a.map(factors), b.map(factors))
+        if case .lowRank = scale?.form { fatalError("\(operation): a of low rank has no activation space") }
+        let (hasScale, hasShift) = (scale?.dDown != nil, shift?.dDown != nil)
+        let rank = hasShift ? shift!.rank : 0
+        require(
+            dBias.count == outputs && (!hasScale || z?.count == n * outputs)
+                && (!hasShift || t?.count == n * rank), operation,
+            "dBias \(dBias.shape), dy \(dy.shape), z \(z?.shape ?? []) and t \(t?.shape ?? []) don't fit")
+        let dBias = floats(dBias, operation)  // [out]
+        let dy = floats(dy, operation)  // [n, out]
+        let z = hasScale ? floats(z!, operation) : nil  // [n, out]
+        let t = hasShift ? floats(t!, operation) : nil  // [n, r]
+        let length = factor_length(outputs)
+        sumOfBlocks(n, columns: outputs, size: (rank + (hasScale ? 2 : 1)) * length) { range, sums in
+            let at = range.lowerBound * outputs
+            glora_output_backward(
+                sums, dy + at, z.map { $0 + at }, t.map { $0 + range.lowerBound * rank }, rank, range.count,
+                outputs)
+        } use: { sums in
+            dBias.update(from: sums, count: outputs)
+            if hasShift { shift!.addDown { sums[(1 + $1) * length + $0] } }
+            if hasScale { scale!.addDown { o, _ in sums[(1 + rank) * length + o] } }
+        }
+    }
+
+    /// u [n, r] ← dy [n, out] · Bd, and ∂Bu[:r] += uᵀ · x [n, in].
+    public func gloraProjectBackward(_ u: Tensor, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor) {
+        let operation: StaticString = "gloraProjectBackward"
+        let (n, outputs, inputs) = (dy.rows, dy.columns, x.columns)
+        let factors = MatrixFactors(self, b, outputs: outputs, inputs: inputs, operation)
+        let rank = factors.rank
+        require(
+            u.count == n * rank && x.rows == n, operation,
+            "u \(u.shape), dy \(dy.shape) and x \(x.shape) don't fit rank \(rank)")
+        let u = floats(u, operation)  // [n, r]
+        let dy = floats(dy, operation)  // [n, out]
+        let x = floats(x, operation)  // [n, in]
+        withScratch(rank * factor_length(outputs)) { down in
+            factors.copyDown(down)
+            func project(_ range: Range<Int>) {
+                let row = range.lowerBound
+                project_rows(u + row * rank, dy + row * outputs, down, rank, range.count, outputs)
+            }
+            guard factors.dUp != nil else {
+                return parallel(n, grain: rowGrain(outputs)) { project($0) }
+            }
+            sumOfBlocks(n, columns: inputs, size: rank * factor_length(inputs)) { range, sums in
+                project(range)
+                project_backward(
+                    sums, u + range.lowerBound * rank, x + range.lowerBound * inputs, rank, range.count,
+                    inputs)
+            } use: { sums in
+                factors.addUp(sums)
             }
         }
     }
@@ -145,7 +181,7 @@ extension CPUBackend {
         switch c.form {
         case .none: prompt.update(repeating: 0, count: inputs)
         case .vector: for i in 0..<inputs { prompt[i] = down[i * rank] }
-        case .lowRank(let r): for i in 0..<inputs { prompt[i] = dot(down + i * rank, up, r) }
+        case .lowRank(let r): for i in 0..<inputs { project_rows(prompt + i, down + i * rank, up, 1, 1, r) }
         }
         let bias = floats(bias, operation)  // [out]
         let b0 = frozenBias.map { floats($0, operation) }  // [out]
@@ -169,8 +205,12 @@ extension CPUBackend {
         }
         guard c.form != .none else { return }
         let w0 = floats(frozen, operation)  // [out, in]
-        parallel(outputs, grain: rowGrain(inputs)) { range in
-            for o in range { bias[o] += dot(w0 + o * inputs, prompt, inputs) }
+        withScratch(outputs) { products in  // [out] W₀ · C
+            parallel(outputs, grain: rowGrain(inputs)) { range in
+                let row = range.lowerBound
+                project_rows(products + row, w0 + row * inputs, prompt, 1, range.count, inputs)
+            }
+            add_to(bias, products, outputs)
         }
     }
 
@@ -191,7 +231,10 @@ extension CPUBackend {
             let dScale = floats(gradient, operation)  // [out]
             switch d.form {
             case .none: break
-            case .constant: dScale[0] += dot(db, b0, outputs)
+            case .constant:
+                var sum: Float = 0
+                project_rows(&sum, db, b0, 1, 1, outputs)
+                dScale[0] += sum
             case .vector: for o in 0..<outputs { dScale[o] += db[o] * b0[o] }
             }
         }
@@ -199,18 +242,18 @@ extension CPUBackend {
             let dShift = floats(gradient, operation)  // [out]
             switch e.form {
             case .none: break
-            case .constant: dShift[0] += sum(db, outputs)
+            case .constant: dShift[0] += Float((0..<outputs).reduce(0.0) { $0 + Double(db[$1]) })
             case .vector: for o in 0..<outputs { dShift[o] += db[o] }
             }
         }
         guard c.form != .none else { return }
         let dPrompt = floats(dPrompt, operation)  // [in]
         let w0 = floats(frozen, operation)  // [out, in]
-        columnSums(dPrompt, outputs: 1, rows: outputs, columns: inputs, accumulate: false) {
-            o, columns, block in
-            let row = w0 + o * inputs + columns.lowerBound
-            let factor = db[o]
-            for i in 0..<columns.count { block[i] += factor * row[i] }
+        sumOfBlocks(outputs, columns: inputs, size: factor_length(inputs)) { range, sums in
+            let row = range.lowerBound
+            project_backward(sums, db + row, w0 + row * inputs, 1, range.count, inputs)
+        } use: { sums in
+            dPrompt.update(from: sums, count: inputs)
         }
         promptBackward(c, dPrompt, inputs, operation)
     }
@@ -234,9 +277,10 @@ extension CPUBackend {
             }
         }
         if case .lowRank(let r) = c.form, let gradient = c.up.gradient {
-            columnSums(floats(gradient, operation), outputs: 1, rows: inputs, columns: r, accumulate: true) {
-                i, columns, block in
-                for j in columns { block[j - columns.lowerBound] += down[i * rank + j] * dPrompt[i] }
+            let dUp = floats(gradient, operation)  // [R, 1]
+            withScratch(factor_length(rank)) { sums in
+                project_backward(sums, dPrompt, down, 1, inputs, rank)
+                add_to(dUp, sums, r)
             }
         }
     }
@@ -249,52 +293,6 @@ extension PromptForm {
         case .none: 0
         case .vector: 1
         case .lowRank(let r): r
-        }
-    }
-}
-
-/// A or B as pointers.
-private struct MatrixFactors {
-    let form: MatrixForm
-    let rank: Int  // R, the storage's
-    let inputs: Int
-    let down: UnsafeMutablePointer<Float>  // [out, R]
-    let up: UnsafeMutablePointer<Float>  // [R, in]
-    let dDown: UnsafeMutablePointer<Float>?  // [out, R]
-    let dUp: UnsafeMutablePointer<Float>?  // [R, in]
-
-    init(_ backend: CPUBackend, _ term: MatrixTerm, outputs: Int, inputs: Int, _ operation: StaticString) {
-        form = term.form
-        rank = term.down.value.columns
-        self.inputs = inputs
-        require(
-            term.down.value.count == outputs * rank && term.up.value.count == rank * inputs, operation,
-            "\(term.down.name) \(term.down.value.shape) and \(term.up.name) \(term.up.value.shape) are no factors of "
-                + "[\(outputs), \(inputs)]")
-        if case .lowRank(let r) = form {
-            require(
-                r <= rank, operation, "rank \(r) exceeds that of \(term.down.name) \(term.down.value.shape)")
-        }
-        down = backend.floats(term.down.value, operation)
-        up = backend.floats(term.up.value, operation)
-        dDown = term.down.gradient.map { backend.floats($0, operation) }
-        dUp = term.up.gradient.map { backend.floats($0, operation) }
-    }
-
-    /// tile [n] ← X[row, first...].
-    @inline(__always)
-    func write(_ tile: UnsafeMutablePointer<Float>, row: Int, from first: Int, _ n: Int) {
-        switch form {
-        case .none: tile.update(repeating: 0, count: n)
-        case .constant: tile.update(repeating: down[0], count: n)
-        case .vector: tile.update(repeating: down[row * rank], count: n)
-        case .lowRank(let r):
-            tile.update(repeating: 0, count: n)
-            for j in 0..<r {
-                let factor = down[row * rank + j]
-                let up = up + j * inputs + first
-                for i in 0..<n { tile[i] += factor * up[i] }
-            }
         }
     }
 }

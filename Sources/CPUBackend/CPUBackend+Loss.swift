@@ -1,3 +1,4 @@
+import CLoops
 import Foundation
 import TensorCore
 
@@ -17,21 +18,21 @@ extension CPUBackend {
         let gradient = dLogits.map { floats($0, "softmaxCrossEntropy") }  // [B, K]
         let logits = floats(logits, "softmaxCrossEntropy")  // [B, K]
         let labels = integers(labels, "softmaxCrossEntropy")  // [B]
-        parallel(b, grain: rowGrain(k)) { range in
-            withUnsafeTemporaryAllocation(of: Float.self, capacity: k) { scratch in
-                for row in range {
-                    let z = logits + row * k
-                    let label = Int(labels[row])
-                    require(
-                        (0..<k).contains(label), "softmaxCrossEntropy",
-                        "label \(label) of sample \(row) is not in 0..<\(k)")
-                    let dz = gradient.map { $0 + row * k } ?? scratch.baseAddress!
-                    let (largest, sum) = softmax(dz, z, k)
-                    losses[row] = Float(log(Double(sum))) + (largest - z[label])
-                    guard gradient != nil else { continue }
-                    dz[label] -= 1
-                    for i in 0..<k { dz[i] /= Float(b) }
-                }
+        parallel(b, grain: rowGrain(k), scratch: k) { range, scratch in
+            for row in range {
+                let z = logits + row * k
+                let label = Int(labels[row])
+                require(
+                    (0..<k).contains(label), "softmaxCrossEntropy",
+                    "label \(label) of sample \(row) is not in 0..<\(k)")
+                let dz = gradient.map { $0 + row * k } ?? scratch
+                var (sum, largest): (Float, Float) = (0, 0)
+                dz.update(from: z, count: k)
+                softmax_exponentials(dz, &sum, &largest, 1, k)
+                losses[row] = Float(log(Double(sum))) + (largest - z[label])
+                guard gradient != nil else { continue }
+                scale_elements(dz, dz, 1 / (sum * Float(b)), k)
+                dz[label] -= 1 / Float(b)
             }
         }
     }

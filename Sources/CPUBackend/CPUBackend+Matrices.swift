@@ -1,3 +1,4 @@
+import CLoops
 import COpenBLAS
 import TensorCore
 
@@ -11,7 +12,7 @@ func useSingleThreadedBLAS() { openblas_set_num_threads(1) }
 /// overwrites even a NaN.
 @inline(__always)
 func gemm(
-    _ c: UnsafeMutablePointer<Float>, ldc: Int, _ a: UnsafePointer<Float>, lda: Int,
+    _ c: Floats, ldc: Int, _ a: UnsafePointer<Float>, lda: Int,
     _ b: UnsafePointer<Float>, ldb: Int, m: Int, n: Int, k: Int,
     transposeA: Bool = false, transposeB: Bool = false, alpha: Float = 1, beta: Float = 0
 ) {
@@ -25,26 +26,6 @@ extension CPUBackend {
     public func matmul(
         _ c: Tensor, _ a: Tensor, _ b: Tensor, transposeA: Bool, transposeB: Bool, accumulate: Bool
     ) {
-        product(c, a, b, bias: nil, transposeA: transposeA, transposeB: transposeB, accumulate: accumulate)
-    }
-
-    /// y [n, out] ← x [n, in] · weightᵀ + bias. The bias goes into y first and the product is added to
-    /// it, which costs no more than the zeros that OpenBLAS would write.
-    public func linear(_ y: Tensor, _ x: Tensor, _ weight: Tensor, _ bias: Tensor?) {
-        if let bias {
-            require(
-                bias.count == y.columns, "linear",
-                "bias of shape \(bias.shape) for an output of shape \(y.shape)")
-        }
-        product(
-            y, x, weight, bias: bias.map { floats($0, "linear") }, transposeA: false, transposeB: true,
-            accumulate: false)
-    }
-
-    private func product(
-        _ c: Tensor, _ a: Tensor, _ b: Tensor, bias: UnsafeMutablePointer<Float>?,
-        transposeA: Bool, transposeB: Bool, accumulate: Bool
-    ) {
         let (m, n) = (c.rows, c.columns)
         let k = transposeA ? a.rows : a.columns
         require(
@@ -55,25 +36,27 @@ extension CPUBackend {
         let c = floats(c, "matmul")  // [m, n]
         let a = floats(a, "matmul")  // [m, k] or [k, m]
         let b = floats(b, "matmul")  // [k, n] or [n, k]
-        let (lda, ldb) = (transposeA ? m : k, transposeB ? k : n)
+        forEachTile(m: m, n: n, k: k) { rows, columns, _ in
+            gemm(
+                c + rows.lowerBound * n + columns.lowerBound, ldc: n,
+                a + rows.lowerBound * (transposeA ? 1 : k), lda: transposeA ? m : k,
+                b + columns.lowerBound * (transposeB ? k : 1), ldb: transposeB ? k : n,
+                m: rows.count, n: columns.count, k: k, transposeA: transposeA, transposeB: transposeB,
+                beta: accumulate ? 1 : 0)
+        }
+    }
+
+    /// Calls `body` with the rows and columns of tiles of c [m, n], a product over k, and with `scratch`
+    /// elements of memory.
+    func forEachTile(
+        m: Int, n: Int, k: Int, scratch: Int = 0, _ body: (Range<Int>, Range<Int>, Floats) -> Void
+    ) {
         let grid = tileGrid(m: m, n: n, k: k)
-        parallel(grid.rows * grid.columns, grain: 1) { tiles in
+        parallel(grid.rows * grid.columns, grain: 1, scratch: scratch) { tiles, scratch in
             for tile in tiles {
                 let rows = part(tile / grid.columns, of: grid.rows, m)
                 let columns = part(tile % grid.columns, of: grid.columns, n)
-                guard !rows.isEmpty, !columns.isEmpty else { continue }
-                let tileC = c + rows.lowerBound * n + columns.lowerBound
-                if let bias {
-                    for row in 0..<rows.count {
-                        (tileC + row * n).update(from: bias + columns.lowerBound, count: columns.count)
-                    }
-                }
-                gemm(
-                    tileC, ldc: n,
-                    a + rows.lowerBound * (transposeA ? 1 : k), lda: lda,
-                    b + columns.lowerBound * (transposeB ? k : 1), ldb: ldb,
-                    m: rows.count, n: columns.count, k: k, transposeA: transposeA, transposeB: transposeB,
-                    beta: accumulate || bias != nil ? 1 : 0)
+                if !rows.isEmpty && !columns.isEmpty { body(rows, columns, scratch) }
             }
         }
     }
@@ -110,10 +93,7 @@ extension CPUBackend {
         let row = floats(row, "addRow")  // [d]
         let first = floats(x, "addRow")  // [n, d]
         parallel(x.rows, grain: rowGrain(d)) { range in
-            for n in range {
-                let x = first + n * d
-                for j in 0..<d { x[j] += row[j] }
-            }
+            for n in range { add_to(first + n * d, row, d) }
         }
     }
 
@@ -122,10 +102,11 @@ extension CPUBackend {
         let d = x.columns
         require(out.count == d, "sumRows", "\(out.shape) for the sum of rows of shape \(x.shape)")
         let first = floats(x, "sumRows")  // [n, d]
-        columnSums(floats(out, "sumRows"), outputs: 1, rows: x.rows, columns: d, accumulate: accumulate) {
-            row, columns, block in
-            let x = first + row * d + columns.lowerBound
-            for j in 0..<columns.count { block[j] += x[j] }
+        let out = floats(out, "sumRows")  // [d]
+        sumOfBlocks(x.rows, columns: d, size: d) { range, sums in
+            sum_rows(sums, first + range.lowerBound * d, range.count, d, d)
+        } use: { sums in
+            if accumulate { add_to(out, sums, d) } else { out.update(from: sums, count: d) }
         }
     }
 }

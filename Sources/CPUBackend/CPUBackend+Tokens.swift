@@ -1,3 +1,4 @@
+import CLoops
 import TensorCore
 
 // Images to patches, patches to tokens, tokens to a pooled vector. All of it is copying and short sums.
@@ -76,12 +77,12 @@ extension CPUBackend {
                     from: dTokens + image * size + s.offset * s.width, count: s.patches * s.width)
             }
         }
+        // The batch is short and its rows are long, so threads share the columns.
         func addBatch(_ out: Tensor, columns: Int) {
             let out = floats(out, "embedTokensBackward")
-            columnSums(out, outputs: 1, rows: s.images, columns: columns, accumulate: true) {
-                image, range, block in
-                let x = dTokens + image * size + range.lowerBound
-                for i in 0..<range.count { block[i] += x[i] }
+            parallel(columns, grain: elementGrain, scratch: columns) { range, sums in
+                sum_rows(sums, dTokens + range.lowerBound, s.images, range.count, size)
+                add_to(out + range.lowerBound, sums, range.count)
             }
         }
         addBatch(dPositions, columns: size)

@@ -3,13 +3,13 @@ import Synchronization
 import TensorCore
 
 /// Every operation of `Backend` on the host's processors: matrix products by OpenBLAS, everything else in
-/// plain loops over unsafe pointers. It is the readable definition that the other backends are compared
+/// plain loops over pointers, the inner ones in C (`CLoops`). It is the readable definition that the other backends are compared
 /// with.
 ///
 /// - An operation is done when it returns, so `synchronize` has nothing to wait for.
 /// - Loops are cut into blocks that threads take in turn (`parallel`). No sum depends on which thread takes a block, nor
 /// on how many threads there are; only the tiles of a matrix product follow the number of threads. Two runs
-/// on one machine with one `GLORA_THREADS` give the same bits.
+/// on one machine with one `GLORA_THREADS` give the same bits. Another generation of processors may round otherwise.
 /// - OpenBLAS works on one thread per call, and we call it from several: its own pool spins for 27 ms after
 ///   each product, on the processors that our loops need next.
 public final class CPUBackend: Backend {

@@ -1,3 +1,4 @@
+import CLoops
 import Dispatch
 import Synchronization
 import TensorCore
@@ -6,6 +7,9 @@ import TensorCore
 
 /// Elements per block of an elementwise loop: 64 KiB, where waking a thread (some 10 µs) is already cheap.
 let elementGrain = 16_384
+
+/// A pointer to float32 elements.
+typealias Floats = UnsafeMutablePointer<Float>
 
 /// Stops the program unless the condition holds, with the operation's name; `precondition` is mute in a
 /// release build.
@@ -19,19 +23,28 @@ extension CPUBackend {
     /// block when they are free. What `body` computes for an index may not depend on the block that it lies
     /// in.
     func parallel(_ count: Int, grain: Int, _ body: (Range<Int>) -> Void) {
+        parallel(count, grain: grain, scratch: 0) { range, _ in body(range) }
+    }
+
+    /// The same with `scratch` elements of memory for each thread.
+    func parallel(_ count: Int, grain: Int, scratch: Int, _ body: (Range<Int>, Floats) -> Void) {
         guard count > 0 else { return }
         let blocks = (count - 1) / grain + 1
         let workers = min(blocks, threadCount)
-        guard workers > 1 else { return body(0..<count) }
+        guard workers > 1 else {
+            return withScratch(scratch) { body(0..<count, $0) }
+        }
         let taken = Atomic<Int>(0)
         withoutActuallyEscaping(body) { body in
             // The operations' bodies capture pointers and write to disjoint parts behind them.
             nonisolated(unsafe) let body = body
             DispatchQueue.concurrentPerform(iterations: workers) { _ in
-                while true {
-                    let block = taken.add(1, ordering: .relaxed).oldValue
-                    guard block < blocks else { return }
-                    body(block * grain..<min(count, (block + 1) * grain))
+                withScratch(scratch) { scratch in
+                    while true {
+                        let block = taken.add(1, ordering: .relaxed).oldValue
+                        guard block < blocks else { return }
+                        body(block * grain..<min(count, (block + 1) * grain), scratch)
+                    }
                 }
             }
         }
@@ -40,41 +53,31 @@ extension CPUBackend {
     /// Rows per block so that a block has about `elementGrain` elements.
     func rowGrain(_ columns: Int) -> Int { max(1, elementGrain / max(1, columns)) }
 
-    /// Adds Σᵣ term(r, j) to out [outputs, columns], or overwrites it. `addRow(r, columns, block)` adds
-    /// row r's terms to `block` [outputs, columns.count].
+    /// Sums over rows that no count of threads can change: `body` leaves the sums of a block of rows in
+    /// [size], the blocks' sums are added in their order, and `use` receives the total [size].
     ///
-    /// A thread owns 128 columns (512 bytes a row) and walks down them. Blocks of 64 rows are summed apart,
-    /// which keeps the rounding error of 10,000 rows near that of 200.
-    @inline(__always)
-    func columnSums(
-        _ out: UnsafeMutablePointer<Float>, outputs: Int, rows: Int, columns: Int, accumulate: Bool,
-        addRow: (Int, Range<Int>, UnsafeMutablePointer<Float>) -> Void
+    /// Blocks have 64 rows, or more when the rows are short: the partial sums are then a few percent of
+    /// what is read, and the rounding error of 10,000 rows is near that of 200.
+    func sumOfBlocks(
+        _ rows: Int, columns: Int, size: Int, _ body: (Range<Int>, Floats) -> Void, use: (Floats) -> Void
     ) {
-        let width = 128
-        parallel((columns + width - 1) / width, grain: 1) { tiles in
-            for tile in tiles {
-                let range = tile * width..<min(columns, (tile + 1) * width)
-                let size = outputs * range.count
-                withUnsafeTemporaryAllocation(of: Float.self, capacity: 2 * size) { scratch in
-                    let total = scratch.baseAddress!  // [outputs, range.count]
-                    let block = total + size  // [outputs, range.count]
-                    total.update(repeating: 0, count: size)
-                    for first in stride(from: 0, to: rows, by: 64) {
-                        block.update(repeating: 0, count: size)
-                        for row in first..<min(rows, first + 64) { addRow(row, range, block) }
-                        for i in 0..<size { total[i] += block[i] }
-                    }
-                    for output in 0..<outputs {
-                        let to = out + output * columns + range.lowerBound
-                        let from = total + output * range.count
-                        if accumulate {
-                            for i in 0..<range.count { to[i] += from[i] }
-                        } else {
-                            for i in 0..<range.count { to[i] = from[i] }
-                        }
-                    }
+        let blockRows = max(64, rowGrain(columns))
+        let blocks = (rows + blockRows - 1) / blockRows
+        withScratch(max(1, blocks) * size) { partials in  // [blocks, size]
+            if blocks == 0 { partials.update(repeating: 0, count: size) }
+            parallel(blocks, grain: 1) { range in
+                for block in range {
+                    body(
+                        block * blockRows..<min(rows, (block + 1) * blockRows), partials + block * size)
                 }
             }
+            parallel(size, grain: elementGrain) { range in
+                for block in 1..<max(1, blocks) {
+                    add_to(
+                        partials + range.lowerBound, partials + block * size + range.lowerBound, range.count)
+                }
+            }
+            use(partials)
         }
     }
 
@@ -89,7 +92,7 @@ extension CPUBackend {
     }
 
     /// A float32 tensor's elements.
-    func floats(_ tensor: Tensor, _ operation: StaticString) -> UnsafeMutablePointer<Float> {
+    func floats(_ tensor: Tensor, _ operation: StaticString) -> Floats {
         require(tensor.elementType == .float32, operation, "a tensor of shape \(tensor.shape) is not float32")
         return buffer(tensor, operation).base.assumingMemoryBound(to: Float.self)
     }
@@ -98,5 +101,15 @@ extension CPUBackend {
     func integers(_ tensor: Tensor, _ operation: StaticString) -> UnsafeMutablePointer<Int32> {
         require(tensor.elementType == .int32, operation, "a tensor of shape \(tensor.shape) is not int32")
         return buffer(tensor, operation).base.assumingMemoryBound(to: Int32.self)
+    }
+}
+
+/// Memory of `count` elements for the body, uninitialised, aligned to a cache line: a vector that straddles two lines takes
+/// twice as long.
+@inline(__always)
+func withScratch(_ count: Int, _ body: (Floats) -> Void) {
+    let byteCount = max(1, count) * MemoryLayout<Float>.stride
+    withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: 64) {
+        body($0.baseAddress!.bindMemory(to: Float.self, capacity: max(1, count)))
     }
 }

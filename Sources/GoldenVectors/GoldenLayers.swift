@@ -51,6 +51,10 @@ func replayLayer(_ file: SafetensorsFile, _ golden: JSONValue, on backend: any B
         Arena(backend, chunkByteCount: 1 << 16), weightCount: inputs * outputs, outputs: outputs,
         inputs: inputs)
 
+    let kept = GLoRALinear.Kept(
+        bias: try backend.allocate([outputs], .float32), t: try backend.allocate([y.rows, rank], .float32),
+        product: try backend.allocate([y.rows, outputs], .float32))
+
     let mark: Float = 7
     backend.fill(y, .nan)
     backend.fill(dx, .nan)
@@ -58,8 +62,8 @@ func replayLayer(_ file: SafetensorsFile, _ golden: JSONValue, on backend: any B
     for tensor in offPath {
         if let gradient = store["\(name).\(tensor)"]?.gradient { backend.fill(gradient, mark) }
     }
-    layer.forward(y, xs, path: path, backend, scratch)
-    layer.backward(dx, dys, xs, path: path, backend, scratch)
+    layer.forward(y, xs, path: path, kept, backend, scratch)
+    layer.backward(dx, dys, xs, path: path, kept, backend, scratch)
     let merged = layer.merged(path: path, backend, scratch)
     let gradients = store.unpack(store.gradients)
 

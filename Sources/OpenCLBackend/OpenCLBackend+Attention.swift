@@ -1,88 +1,103 @@
 import TensorCore
 
-// P = softmax(q kᵀ / √h), out = P v, per sample and head; and backward, with dS = P ⊙ (dP − Σ dP ⊙ P):
-//
-//     dv = Pᵀ dOut,  dP = dOut vᵀ,  dq = dS k / √h,  dk = dSᵀ q / √h
-//
-// The products are `matmul` of Matrices.cl over all samples and heads at once, the rows between them
-// Attention.cl.
+// S = q kᵀ / √h, P = softmax(S), out = P v per sample and head, without a [T, T] matrix (Attention.cl).
 
 extension OpenCLBackend {
-    /// out [B, T, D] and probabilities [B, heads, T, T] from qkv [B, T, 3·D].
-    public func attention(_ out: Tensor, _ probabilities: Tensor, _ qkv: Tensor, heads: Int) {
-        let size = AttentionSize(out, probabilities, qkv, heads, "attention")
-        size.product(
-            self, (probabilities, size.square), (qkv, size.part(0)), (qkv, size.part(1).transposed),
-            n: size.tokens, k: size.head, alpha: size.scale)
-        let rows = size.batch * heads * size.tokens
-        launch("softmax_forward", (rowGroups(rows), 1, 1), probabilities, rows, size.tokens)
-        size.product(
-            self, (out, size.merged), (probabilities, size.square), (qkv, size.part(2)), n: size.head,
-            k: size.tokens)
+    /// out [B, Q, D] and logSumExp [B, heads, Q] from qkv [B, T, 3·D].
+    public func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int) {
+        let size = AttentionSize(out, logSumExp, qkv, heads, "attention")
+        guard layout.local == 1 else {
+            size.requireRows("attention")
+            return launch(
+                "attention_forward", (groups(size.asking), size.batch * heads, 1), out, logSumExp, qkv,
+                size.tokens,
+                size.asking, heads, size.head, size.scale)
+        }
+        let stretch = size.forwardStretch(tiles)
+        launch(
+            "attention_forward", (stretches(size, stretch, "attention"), 1, 1), out, logSumExp, leftPanels,
+            qkv,
+            size.batch, size.tokens, size.asking, heads, size.head, size.scale, stretch)
     }
 
-    /// dqkv [B, T, 3·D] is overwritten; `dProbabilities` [B, heads, T, T] is scratch.
+    /// dqkv [B, T, 3·D] is overwritten.
     public func attentionBackward(
-        _ dqkv: Tensor, _ dProbabilities: Tensor, _ dOut: Tensor, _ qkv: Tensor, _ probabilities: Tensor,
-        heads: Int
+        _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int
     ) {
-        let size = AttentionSize(dOut, probabilities, qkv, heads, "attentionBackward")
+        let size = AttentionSize(out, logSumExp, qkv, heads, "attentionBackward")
         require(
-            dqkv.count == qkv.count && dProbabilities.count == probabilities.count, "attentionBackward",
-            "dqkv \(dqkv.shape) and dProbabilities \(dProbabilities.shape) don't fit")
-        let (tokens, head) = (size.tokens, size.head)
-        size.product(
-            self, (dqkv, size.part(2)), (probabilities, size.square.transposed), (dOut, size.merged),
-            n: head, k: tokens)
-        size.product(
-            self, (dProbabilities, size.square), (dOut, size.merged), (qkv, size.part(2).transposed),
-            n: tokens, k: head)
-        let rows = size.batch * heads * tokens
-        launch("softmax_backward", (rowGroups(rows), 1, 1), dProbabilities, probabilities, rows, tokens)
-        size.product(
-            self, (dqkv, size.part(0)), (dProbabilities, size.square), (qkv, size.part(1)), n: head,
-            k: tokens, alpha: size.scale)
-        size.product(
-            self, (dqkv, size.part(1)), (dProbabilities, size.square.transposed), (qkv, size.part(0)),
-            n: head, k: tokens, alpha: size.scale)
+            dqkv.count == qkv.count && dOut.count == out.count, "attentionBackward",
+            "dqkv \(dqkv.shape) and dOut \(dOut.shape) don't fit")
+        guard layout.local == 1 else {
+            size.requireRows("attentionBackward")
+            require(
+                logSumExp.count <= OpenCLBackend.scratchCount, "attentionBackward",
+                "\(logSumExp.count) softmax rows are more than the scratch holds: use a smaller batch")
+            let groups = (groups(size.tokens), size.batch * heads, 1)
+            launch(
+                "attention_backward_queries", groups, dqkv, scratch, dOut, out, logSumExp, qkv, size.tokens,
+                size.asking, heads, size.head, size.scale)
+            return launch(
+                "attention_backward_keys", groups, dqkv, dOut, scratch, logSumExp, qkv, size.tokens,
+                size.asking,
+                heads, size.head, size.scale)
+        }
+        let stretch = size.backwardStretch(tiles)
+        launch(
+            "attention_backward", (stretches(size, stretch, "attentionBackward"), 1, 1), dqkv, leftPanels,
+            dOut, out,
+            logSumExp, qkv, size.batch, size.tokens, size.asking, heads, size.head, size.scale, stretch)
+    }
+
+    /// Groups whose work-items are `count` queries or keys.
+    private func groups(_ count: Int) -> Int { (count + layout.local - 1) / layout.local }
+
+    /// Groups of a CPU device, each with a stretch of the packing memory: a few for each core.
+    private func stretches(_ size: AttentionSize, _ stretch: Int, _ operation: String) -> Int {
+        require(
+            stretch <= OpenCLBackend.panelCount, operation,
+            "\(size.tokens) tokens with heads of \(size.head) are too many")
+        return min(rowGroups(size.batch * size.heads), OpenCLBackend.panelCount / stretch)
     }
 }
 
-/// The sizes of an attention and where its matrices lie.
+/// The sizes of an attention.
 private struct AttentionSize {
     let batch: Int
     let tokens: Int
+    /// The first tokens, which ask.
+    let asking: Int
     let heads: Int
     /// A head's width.
     let head: Int
-    var width: Int { heads * head }
     var scale: Float { 1 / Float(head).squareRoot() }
 
-    init(_ out: Tensor, _ probabilities: Tensor, _ qkv: Tensor, _ heads: Int, _ operation: String) {
+    init(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, _ heads: Int, _ operation: String) {
         require(
-            out.shape.count == 3 && qkv.count == 3 * out.count && heads > 0 && out.columns % heads == 0
-                && probabilities.count == out.shape[0] * heads * out.shape[1] * out.shape[1], operation,
-            "out \(out.shape), probabilities \(probabilities.shape), qkv \(qkv.shape) and \(heads) heads don't fit"
-        )
-        (batch, tokens, self.heads, head) = (out.shape[0], out.shape[1], heads, out.columns / heads)
+            out.shape.count == 3 && qkv.shape.count == 3 && qkv.shape[0] == out.shape[0]
+                && qkv.columns == 3 * out.columns && heads > 0 && out.columns % heads == 0
+                && out.shape[1] <= qkv.shape[1] && logSumExp.count == out.shape[0] * heads * out.shape[1],
+            operation,
+            "out \(out.shape), logSumExp \(logSumExp.shape), qkv \(qkv.shape) and \(heads) heads don't fit")
+        (batch, tokens, asking) = (out.shape[0], qkv.shape[1], out.shape[1])
+        (self.heads, head) = (heads, out.columns / heads)
     }
 
-    /// q, k or v: [T, head] per sample and head inside qkv.
-    func part(_ index: Int) -> MatrixLayout {
-        MatrixLayout(offset: index * width, row: 3 * width, batch: tokens * 3 * width, head: head)
-    }
-    /// [T, head] per sample and head inside [B, T, D].
-    var merged: MatrixLayout { MatrixLayout(row: width, batch: tokens * width, head: head) }
-    /// [T, T] per sample and head inside [B, heads, T, T].
-    var square: MatrixLayout {
-        MatrixLayout(row: tokens, batch: heads * tokens * tokens, head: tokens * tokens)
+    /// A GPU's work-item keeps a whole row of a head: MAX_HEAD_VECTORS of Attention.cl.
+    func requireRows(_ operation: String) {
+        require(head <= 128, operation, "heads of \(head) are wider than the 128 that a work-item keeps")
     }
 
-    /// A product whose result has T rows.
-    func product(
-        _ backend: OpenCLBackend, _ c: (Tensor, MatrixLayout), _ a: (Tensor, MatrixLayout),
-        _ b: (Tensor, MatrixLayout), n: Int, k: Int, alpha: Float = 1
-    ) {
-        backend.batchedMatmul(c, a, b, m: tokens, n: n, k: k, batch: batch, heads: heads, alpha: alpha)
+    // What one head occupies in the scratch of attention_forward and attention_backward.
+
+    func forwardStretch(_ tiles: PanelTiles) -> Int {
+        tiles.paddedRows(tokens) * head + tokens * tiles.paddedColumns(head)
+            + (head + tokens) * tiles.columns
+    }
+
+    func backwardStretch(_ tiles: PanelTiles) -> Int {
+        let (keys, wide) = (tiles.paddedRows(tokens), tiles.paddedColumns(head))
+        return 2 * keys * head + tokens * wide + 2 * keys * wide
+            + 2 * tiles.columns * (keys + head + wide)
     }
 }

@@ -16,15 +16,91 @@ extension OpenCLBackend {
             a.down.value.columns, b.form.code, b.form.rank, b.down.value.columns)
     }
 
-    /// Accumulates ∂A = dW ⊙ W₀ and ∂B = dW into the factors' gradients. The products with W₀ are formed
-    /// where they are summed: dW is read once more for each factor, which is cheaper than writing a matrix of
-    /// its size.
-    public func gloraWeightBackward(_ a: MatrixTerm, _ b: MatrixTerm, _ dWeight: Tensor, _ frozen: Tensor) {
+    /// Accumulates ∂A = dW ⊙ W₀ and ∂B = dW, with dW = dyᵀ · x, into the factors' gradients. On CPU devices dW is
+    /// contracted as it is computed; elsewhere it is written, and read once more for each factor.
+    public func gloraWeightBackward(
+        _ a: MatrixTerm, _ b: MatrixTerm, _ scratch: Tensor, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor
+    ) {
         require(
-            dWeight.count == frozen.count, "gloraWeightBackward",
-            "dW \(dWeight.shape) and W₀ \(frozen.shape) differ")
+            scratch.count == frozen.count && dy.columns == frozen.rows && x.columns == frozen.columns
+                && dy.rows == x.rows, "gloraWeightBackward",
+            "dy \(dy.shape), x \(x.shape), scratch \(scratch.shape) and W₀ \(frozen.shape) don't fit")
+        for term in [a, b] { requireFit(term, frozen, "gloraWeightBackward") }
+        guard a.form != .none || b.form != .none, x.rows > 0 else { return }
+        let kernel = kernel(
+            m: frozen.rows, n: frozen.columns, k: x.rows, transposeA: true, transposeB: false)
+        if kernel == .panels { return contractPanels(a, b, dy, x, frozen) }
+        let dWeight = Tensor(buffer: scratch.buffer, shape: frozen.shape)
+        matmul(dWeight, dy, x, transposeA: true, transposeB: false, accumulate: false)
         termBackward(a, dWeight, factor: frozen, frozen)
         termBackward(b, dWeight, factor: nil, frozen)
+    }
+
+    /// t [n, r] ← x · Bu[:r]ᵀ, or Σᵢ x.
+    public func gloraProject(_ t: Tensor, _ x: Tensor, _ b: MatrixTerm) {
+        require(
+            t.rows == x.rows && t.columns == b.form.projectionRank && b.up.value.columns == x.columns,
+            "gloraProject",
+            "t \(t.shape), x \(x.shape) and Bu \(b.up.value.shape) in the form \(b.form) don't fit")
+        rowDots(
+            t, x, up: b.form.isLowRank ? b.up.value : nil, rows: x.rows, columns: x.columns,
+            outputs: t.columns,
+            outStride: t.columns, accumulate: false)
+    }
+
+    /// dBias ← Σ dy, and the sums with z and t into the gradients of a and Bd: one pass over dy.
+    public func gloraOutputBackward(
+        _ dBias: Tensor, _ a: MatrixTerm?, _ b: MatrixTerm?, _ dy: Tensor, _ z: Tensor?, _ t: Tensor?
+    ) {
+        let (rows, columns, rank) = (dy.rows, dy.columns, t?.columns ?? 0)
+        require(
+            dBias.count == columns && (z?.count ?? dy.count) == dy.count && (t?.rows ?? rows) == rows
+                && rank == b?.form.projectionRank ?? 0, "gloraOutputBackward",
+            "db \(dBias.shape), dy \(dy.shape), z \(z?.shape ?? []) and t \(t?.shape ?? []) don't fit")
+        let size = (2 + rank) * columns
+        require(
+            size <= OpenCLBackend.scratchCount, "gloraOutputBackward",
+            "\(columns) columns at rank \(rank) are more than the scratch holds")
+        let parts = parts(rows: rows, size: size)
+        launch(
+            "output_sums", (strips(columns), parts, 1), self.scratch, dy, z, t, rows, columns, rank)
+        sumParts(dBias, size: columns, stride: size, parts: parts, accumulate: false)
+        func add(_ term: MatrixTerm?, at offset: Int, rank: Int) {
+            guard let term, let gradient = term.down.gradient, term.form != .none else { return }
+            if term.form == .constant {
+                sumPartsTotal(gradient, size: columns, stride: size, offset: offset, parts: parts)
+            } else {
+                sumPartsColumns(
+                    gradient, size: columns, rank: rank, out: (0, term.down.value.columns, 1),
+                    from: (offset, 1, columns), stride: size, parts: parts)
+            }
+        }
+        add(a, at: columns, rank: 1)
+        add(b, at: 2 * columns, rank: rank)
+    }
+
+    /// u [n, r] ← dy · Bd, and ∂Bu += uᵀ · x.
+    public func gloraProjectBackward(_ u: Tensor, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor) {
+        let (columns, rank) = (dy.columns, b.form.projectionRank)
+        require(
+            u.rows == dy.rows && u.columns == rank && b.down.value.rows == columns && x.rows == dy.rows
+                && (2 + rank) * columns <= OpenCLBackend.tableCount, "gloraProjectBackward",
+            "u \(u.shape), dy \(dy.shape), x \(x.shape) and Bd \(b.down.value.shape) in the form \(b.form) don't fit"
+        )
+        // Bd's columns as rows, with the other rows of an epilogue's table before them.
+        launch(
+            "epilogue_table", (itemGroups(columns), 1, 1), table, nil as Tensor?, nil as Tensor?,
+            b.down.value,
+            columns, 0, 1, b.form.code, rank, b.down.value.columns)
+        rowDots(
+            u, dy, up: table, upOffset: 2 * columns, rows: dy.rows, columns: columns, outputs: rank,
+            outStride: rank,
+            accumulate: false)
+        if b.form.isLowRank, let gradient = b.up.gradient {
+            columnSums(
+                gradient, x, weights: u, rows: x.rows, columns: x.columns, outputs: rank, weightStride: rank,
+                accumulate: true)
+        }
     }
 
     /// ∂X = dW ⊙ factor into the term's factors.
@@ -117,10 +193,7 @@ extension OpenCLBackend {
         }
     }
 
-    /// Groups for a kernel in which each work-item handles one element.
-    private func itemGroups(_ count: Int) -> Int { rowGroups((count + layout.local - 1) / layout.local) }
-
-    private func requireFit(_ term: MatrixTerm, _ frozen: Tensor, _ operation: String) {
+    func requireFit(_ term: MatrixTerm, _ frozen: Tensor, _ operation: String) {
         let (down, up) = (term.down.value, term.up.value)
         require(
             down.rows == frozen.rows && up.columns == frozen.columns && up.rows == down.columns
@@ -145,7 +218,7 @@ extension OpenCLBackend {
 // The forms as GLoRA.cl has them.
 
 extension MatrixForm {
-    fileprivate var code: Int {
+    var code: Int {
         switch self {
         case .none: 0
         case .constant: 1
@@ -154,7 +227,10 @@ extension MatrixForm {
         }
     }
 
-    fileprivate var rank: Int { if case .lowRank(let rank) = self { rank } else { 0 } }
+    /// Columns of the factors that count; 0 unless there are two.
+    var rank: Int { if case .lowRank(let rank) = self { rank } else { 0 } }
+
+    var isLowRank: Bool { rank > 0 }
 }
 
 extension PromptForm {

@@ -2,35 +2,18 @@ import CCLBlast
 import COpenCL
 import TensorCore
 
-// c ← op(a) · op(b), and the operations on a matrix's rows.
-
-/// Where the elements of a batch of matrices lie: [i, j] of head h of sample b is at
-/// offset + i · row + j · column + b · batch + h · head.
-struct MatrixLayout {
-    var offset = 0
-    var row: Int
-    var column = 1
-    var batch = 0
-    var head = 0
-
-    /// The same matrices, transposed.
-    var transposed: MatrixLayout {
-        MatrixLayout(offset: offset, row: column, column: row, batch: batch, head: head)
-    }
-
-    var argument: SIMD8<Int32> {
-        SIMD8(Int32(offset), Int32(row), Int32(column), Int32(batch), Int32(head), 0, 0, 0)
-    }
-}
+// c ← op(a) · op(b), a Linear with its epilogue, and the operations on a matrix's rows.
 
 /// What computes a product of whole tensors.
-package enum ProductKernel: Sendable {
+package enum ProductKernel: String, Codable, Sendable, CaseIterable {
     /// CLBlast, whose tiles for GPUs are good without tuning.
     case clblast
-    /// `matmul` of Matrices.cl. On a CPU device it is 15 to 100 times as fast as CLBlast without tuning (2
-    /// cores of a Cascade Lake, PoCL 3.1, [4160, 128] · [128, 128]: 80–190 GFLOP/s against 0.7–1.4; [1576,
-    /// 768] · [768, 3072]: 36 against 2.2), and a process doesn't have to compile CLBlast's kernels first.
+    /// `multiply_tiled` of Matrices.cl, for GPUs.
     case tiled
+    /// Panels.cl, for CPU devices. On 2 cores of a Cascade Lake with PoCL 3.1 it is as fast as MKL (147 GFLOP/s against
+    /// 141, the geometric mean over a ViT-B block's products and their gradients at batch 8) where CLBlast untuned
+    /// reaches 1–3.
+    case panels
 }
 
 extension OpenCLBackend {
@@ -48,14 +31,27 @@ extension OpenCLBackend {
         )
         guard m > 0, n > 0 else { return }
         guard k > 0 else { return accumulate ? () : fill(c, 0) }
-        switch product {
+        switch kernel(m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB) {
+        case .panels:
+            multiplyPanels(
+                m: m, n: n, k: k, left: PackedOperand(a, turned: transposeA),
+                right: .matrix(PackedOperand(b, turned: transposeB))
+            ) { block in
+                launch(
+                    "multiply_panels", groups(block), c, leftPanels, rightPanels, 0, block.rows.lowerBound,
+                    block.columns.lowerBound, block.rows.count, n, block.depth.count,
+                    accumulate || block.depth.lowerBound > 0)
+            }
         case .tiled:
-            let (whole, left, right) = (
-                MatrixLayout(row: n), MatrixLayout(row: a.columns), MatrixLayout(row: b.columns)
-            )
-            batchedMatmul(
-                (c, whole), (a, transposeA ? left.transposed : left),
-                (b, transposeB ? right.transposed : right), m: m, n: n, k: k, accumulate: accumulate)
+            // A long stretch of rows pays for turning b's panel; but every core wants several groups.
+            let panels = (n + 8 * layout.width - 1) / (8 * layout.width)
+            let stretches = max(1, min(32 * device.computeUnits / panels, m / 64))
+            let rowStep = layout.local / 8 * 4
+            let rows = (((m + stretches - 1) / stretches) + rowStep - 1) / rowStep * rowStep
+            launch(
+                "multiply_tiled", (panels, (m + rows - 1) / rows, 1), c, a, b, m, n, k,
+                transposeA ? 1 : k, transposeA ? m : 1, transposeB ? 1 : n, transposeB ? k : 1, rows,
+                accumulate)
         case .clblast:
             var queue: cl_command_queue? = queue
             let status = CLBlastSgemm(
@@ -67,25 +63,148 @@ extension OpenCLBackend {
         }
     }
 
-    /// c ← α · a · b, or c + …, for every sample and head: [m, n] from [m, k] and [k, n], by our own kernel.
-    func batchedMatmul(
-        _ c: (Tensor, MatrixLayout), _ a: (Tensor, MatrixLayout), _ b: (Tensor, MatrixLayout),
-        m: Int, n: Int, k: Int, batch: Int = 1, heads: Int = 1, alpha: Float = 1, accumulate: Bool = false
-    ) {
-        // The tiles of Matrices.cl.
-        let localColumns = min(layout.local, 8)
-        let tileRows = layout.local == 1 && layout.width == 16 ? 8 : 4
-        let panelColumns = localColumns * layout.width * (layout.local == 1 ? 2 : 1)
-        let panels = (n + panelColumns - 1) / panelColumns
-        // A long stretch of rows pays for turning b's panel; but every core wants several groups.
-        let wantedGroups = layout.local == 1 ? 8 * device.computeUnits : 32 * device.computeUnits
-        let stretches = max(1, min(wantedGroups / max(1, panels * batch * heads), m / 64))
-        let rowStep = layout.local / localColumns * tileRows
-        let rows = (((m + stretches - 1) / stretches) + rowStep - 1) / rowStep * rowStep
+    /// z [n, out] = x [n, in] · Wᵀ, and what the epilogue makes of it. On CPU devices the weight is built straight into
+    /// the product's panels, and the epilogue works on the tile in registers.
+    public func linear(_ y: Tensor?, _ x: Tensor, _ weight: LinearWeight, _ epilogue: Epilogue) {
+        let (rows, inputs, outputs) = (x.rows, weight.frozen.columns, weight.frozen.rows)
+        require(
+            x.columns == inputs, "linear",
+            "x \(x.shape) and a weight of shape \(weight.frozen.shape) don't fit")
+        guard rows > 0, outputs > 0 else { return }
+        let kernel =
+            weight.ready.map { $0.shape.count == 3 ? .panels : .clblast }
+            ?? kernel(m: rows, n: outputs, k: inputs, transposeA: false, transposeB: true)
+        guard kernel == .panels, inputs > 0 else {
+            let w = weightMatrix(weight)
+            guard let z = epilogue.product ?? y ?? epilogue.activated else { return }
+            matmul(z, x, w, transposeA: false, transposeB: true, accumulate: false)
+            var rest = epilogue
+            rest.product = nil
+            return finish(y, z, rest)
+        }
+        guard let partial = epilogue.product ?? y ?? epilogue.activated else { return }
+        let table = epilogueTable(y, epilogue, rows: rows, columns: outputs, "linear")
+        multiplyPanels(
+            m: rows, n: outputs, k: inputs, left: PackedOperand(x),
+            right: .weight(packable(weight), turned: true)
+        ) { block in
+            // Prepared panels lie one block of depth after the other.
+            let offset = weight.ready == nil ? 0 : block.depth.lowerBound * tiles.paddedColumns(outputs)
+            let right = weight.ready ?? rightPanels!
+            let isFirst = block.depth.lowerBound == 0
+            guard block.depth.upperBound == inputs else {
+                return launch(
+                    "multiply_panels", groups(block), partial, leftPanels, right, offset,
+                    block.rows.lowerBound,
+                    block.columns.lowerBound, block.rows.count, outputs, block.depth.count, !isFirst)
+            }
+            launch(
+                "multiply_panels_finish", groups(block), y, epilogue.product, epilogue.activated,
+                isFirst ? nil : partial, leftPanels, right, table, epilogue.t, offset, block.rows.lowerBound,
+                block.columns.lowerBound, block.rows.count, outputs, block.depth.count,
+                epilogue.t?.columns ?? 0)
+        }
+    }
+
+    /// dx [n, in] ← dy [n, out] · W.
+    public func linearBackward(_ dx: Tensor, _ dy: Tensor, _ weight: LinearWeight) {
+        let (rows, inputs, outputs) = (dy.rows, weight.frozen.columns, weight.frozen.rows)
+        require(
+            dx.rows == rows && dx.columns == inputs && dy.columns == outputs, "linearBackward",
+            "dx \(dx.shape), dy \(dy.shape) and a weight of shape \(weight.frozen.shape) don't fit")
+        require(weight.ready == nil, "linearBackward", "a prepared weight is for the forward alone")
+        guard kernel(m: rows, n: inputs, k: outputs, transposeA: false, transposeB: false) == .panels else {
+            return matmul(
+                dx, dy, weightMatrix(weight), transposeA: false, transposeB: false, accumulate: false)
+        }
+        multiplyPanels(
+            m: rows, n: inputs, k: outputs, left: PackedOperand(dy),
+            right: .weight(packable(weight), turned: false)
+        ) { block in
+            launch(
+                "multiply_panels", groups(block), dx, leftPanels, rightPanels, 0, block.rows.lowerBound,
+                block.columns.lowerBound, block.rows.count, inputs, block.depth.count,
+                block.depth.lowerBound > 0)
+        }
+    }
+
+    /// The epilogue alone, of a z [n, out] that is in memory. y may be z.
+    public func finish(_ y: Tensor?, _ z: Tensor, _ epilogue: Epilogue) {
+        let (rows, columns) = (z.rows, z.columns)
+        if epilogue.isEmpty && (y == nil || y!.buffer === z.buffer) { return }
+        let table = epilogueTable(y, epilogue, rows: rows, columns: columns, "finish")
         launch(
-            "matmul", (panels, (m + rows - 1) / rows, batch * heads), c.0, a.0, b.0, c.1.argument,
-            a.1.argument,
-            b.1.argument, m, n, k, heads, rows, alpha, accumulate)
+            "finish", (rowGroups(rows), 1, 1), y, epilogue.product, epilogue.activated, z, table, epilogue.t,
+            rows,
+            columns, epilogue.t?.columns ?? 0)
+    }
+
+    /// 1 + a, the bias and b's columns as rows [2 + r, columns], and a check that the epilogue's tensors fit.
+    private func epilogueTable(
+        _ y: Tensor?, _ epilogue: Epilogue, rows: Int, columns: Int, _ operation: String
+    ) -> Tensor {
+        let rank = epilogue.t?.columns ?? 0
+        for out in [y, epilogue.product, epilogue.activated] {
+            require(
+                out.map { $0.rows == rows && $0.columns == columns } ?? true, operation,
+                "an output of shape \(out?.shape ?? []) for a product of [\(rows), \(columns)]")
+        }
+        require(
+            (epilogue.t?.rows ?? rows) == rows && (epilogue.b?.form.projectionRank ?? 0) == rank, operation,
+            "t \(epilogue.t?.shape ?? []) and b \(epilogue.b?.form ?? .none) don't fit \(rows) rows")
+        require(
+            (epilogue.bias?.count ?? columns) == columns
+                && (epilogue.a?.down.value.rows ?? columns) == columns
+                && (epilogue.b?.down.value.rows ?? columns) == columns, operation,
+            "the epilogue's terms don't fit \(columns) columns")
+        if case .lowRank? = epilogue.a?.form {
+            require(false, operation, "a lowRank A needs weight space")
+        }
+        require(
+            (2 + rank) * columns <= OpenCLBackend.tableCount, operation,
+            "\(columns) columns at rank \(rank) are more than the table of the epilogue holds")
+        launch(
+            "epilogue_table", (itemGroups(columns), 1, 1), table, epilogue.a?.down.value, epilogue.bias,
+            epilogue.b?.down.value, columns, epilogue.a?.form.code ?? 0, epilogue.a?.down.value.columns ?? 1,
+            epilogue.b?.form.code ?? 0, rank, epilogue.b?.down.value.columns ?? 1)
+        return table
+    }
+
+    /// W in memory, row by row: W₀ itself, or built in the scratch that comes with it.
+    private func weightMatrix(_ weight: LinearWeight) -> Tensor {
+        if let ready = weight.ready { return ready }
+        guard let terms = weight.terms, let scratch = weight.scratch else { return weight.frozen }
+        let w = Tensor(buffer: scratch.buffer, shape: weight.frozen.shape)
+        gloraWeight(w, weight.frozen, terms.a, terms.b)
+        return w
+    }
+
+    /// The weight as the panels' kernels take it: those that build W have room for so many ranks.
+    private func packable(_ weight: LinearWeight) -> LinearWeight {
+        guard let terms = weight.terms, max(terms.a.form.rank, terms.b.form.rank) > OpenCLBackend.panelRank
+        else { return weight }
+        return LinearWeight(weightMatrix(weight))
+    }
+
+    /// W, built once: as panels [⌈out / TILE_COLUMNS⌉, in, TILE_COLUMNS] (in blocks of depth) on CPU devices, else as rows [out, in].
+    public func prepared(_ weight: LinearWeight) throws -> LinearWeight {
+        if weight.ready != nil { return weight }
+        let (outputs, inputs) = (weight.frozen.rows, weight.frozen.columns)
+        guard layout.local == 1, product ?? .panels == .panels else {
+            guard let terms = weight.terms else { return weight }
+            let w = try allocate([outputs, inputs], .float32)
+            gloraWeight(w, weight.frozen, terms.a, terms.b)
+            return LinearWeight(weight.frozen, ready: w)
+        }
+        let panels = try allocate(
+            [tiles.paddedColumns(outputs) / tiles.columns, inputs, tiles.columns], .float32)
+        for depth in blocks(inputs, of: OpenCLBackend.panelDepth, multiple: 1) {
+            packRight(
+                panels, .weight(packable(weight), turned: true),
+                PanelBlock(rows: 0..<0, columns: 0..<outputs, depth: depth),
+                offset: depth.lowerBound * tiles.paddedColumns(outputs))
+        }
+        return LinearWeight(weight.frozen, ready: panels)
     }
 
     /// x [n, d] ← x + row [d] in every row.
@@ -98,5 +217,12 @@ extension OpenCLBackend {
     public func sumRows(_ out: Tensor, _ x: Tensor, accumulate: Bool) {
         require(x.columns == out.count, "sumRows", "out \(out.shape) and x \(x.shape) don't fit")
         columnSums(out, x, rows: x.rows, columns: x.columns, accumulate: accumulate)
+    }
+}
+
+extension Epilogue {
+    /// Whether y is z.
+    fileprivate var isEmpty: Bool {
+        bias == nil && a == nil && t == nil && product == nil && activated == nil
     }
 }

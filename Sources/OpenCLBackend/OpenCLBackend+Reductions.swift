@@ -50,14 +50,31 @@ extension OpenCLBackend {
             parts, accumulate)
     }
 
+    /// out[o + i · r + k · c] += Σₚ scratch[p, o + i · r + k · c] for i < size and k < rank, with an (o, r, c) each for out
+    /// and for the scratch [parts, stride].
+    func sumPartsColumns(
+        _ out: Tensor, size: Int, rank: Int, out target: (Int, Int, Int), from: (Int, Int, Int), stride: Int,
+        parts: Int
+    ) {
+        launch(
+            "sum_parts_columns", (itemGroups(size), 1, 1), out, scratch, size, rank, target.0, target.1,
+            target.2,
+            from.0, from.1, from.2, stride, parts)
+    }
+
+    /// out[0] += Σₚ Σᵢ scratch[p, offset + i] for i < size.
+    func sumPartsTotal(_ out: Tensor, size: Int, stride: Int, offset: Int, parts: Int) {
+        launch("sum_parts_total", (1, 1, 1), out, scratch, size, stride, offset, parts)
+    }
+
     /// out[n, k] ← Σⱼ x[n, j] · factor[n, j] · up[k, j], or out + …, with x [rows, columns]; factor and up
     /// may be none.
     func rowDots(
-        _ out: Tensor, _ x: Tensor, factor: Tensor? = nil, up: Tensor? = nil, rows: Int, columns: Int,
-        outputs: Int = 1, outStride: Int = 1, accumulate: Bool
+        _ out: Tensor, _ x: Tensor, factor: Tensor? = nil, up: Tensor? = nil, upOffset: Int = 0, rows: Int,
+        columns: Int, outputs: Int = 1, outStride: Int = 1, accumulate: Bool
     ) {
         launch(
-            "row_dots", (rowGroups(rows), 1, 1), out, x, factor, up, rows, columns, outputs, outStride,
-            accumulate)
+            "row_dots", (rowGroups(rows), 1, 1), out, x, factor, up, upOffset, rows, columns, outputs,
+            outStride, accumulate)
     }
 }

@@ -18,17 +18,27 @@ public final class OpenCLBackend: Backend {
 
     let shared: OpenCLContext
     let layout: KernelLayout
-    /// What computes `matmul`; a test sets it to see each.
-    package var product: ProductKernel
+    /// What computes every product; nil, as ever but in tests and while tuning, for what suits the device and was tuned.
+    package var product: ProductKernel?
+    /// What `glora tune` found; nil on a device that it hasn't seen.
+    package private(set) var tuning: ProductTuning?
+    let cache: ProgramCache
     let queue: cl_command_queue
     let ledger = MemoryLedger()
     private let program: cl_program
     private var kernels: [String: cl_kernel] = [:]
     /// Partial sums between the two halves of a reduction.
     private(set) var scratch: Tensor!  // [scratchCount]
+    /// An epilogue's terms, row by row (Epilogue.cl).
+    private(set) var table: Tensor!  // [tableCount]
+    /// A product's packed operands (Panels.cl); on GPUs there are none. Attention keeps one head at a time in the left.
+    private(set) var leftPanels: Tensor!  // [panelCount]
+    private(set) var rightPanels: Tensor!  // [panelCount]
 
     /// Partial sums that fit into the scratch: 32 parts of 8 rows of 4,096, 4 MiB.
     static let scratchCount = 1 << 20
+    /// Floats of an epilogue's table: 16 rows of 16,384, 1 MiB.
+    static let tableCount = 1 << 18
 
     /// A backend on the device. Builds the kernels, or reads them from the cache on disk.
     ///
@@ -44,7 +54,7 @@ public final class OpenCLBackend: Backend {
     ) throws {
         self.device = device
         self.layout = layout
-        product = device.kind == .cpu ? .tiled : .clblast
+        self.cache = cache
         name = "\(device)"
         let shared = try OpenCLContext.shared(device)
         let program = try shared.program(source: source, options: layout.options, cache: cache)
@@ -56,6 +66,11 @@ public final class OpenCLBackend: Backend {
         (self.shared, self.program, self.queue) = (shared, program, queue!)
         try makeKernels()
         scratch = try allocate([OpenCLBackend.scratchCount], .float32)
+        table = try allocate([OpenCLBackend.tableCount], .float32)
+        let panelCount = layout.local == 1 ? OpenCLBackend.panelCount : 1
+        leftPanels = try allocate([panelCount], .float32)
+        rightPanels = try allocate([panelCount], .float32)
+        if let found = ProductTuning.load(device, in: cache) { use(found) }
     }
 
     deinit {
@@ -92,6 +107,20 @@ public final class OpenCLBackend: Backend {
                         + "\(layout.local) are needed: use another --device.")
             }
         }
+    }
+
+    /// Takes the kernels of a tuning.
+    package func use(_ tuning: ProductTuning) {
+        self.tuning = tuning
+        if let parameters = tuning.clblast { _ = overrideCLBlast(parameters) }
+    }
+
+    /// What computes op(a) [m, k] · op(b) [k, n].
+    func kernel(m: Int, n: Int, k: Int, transposeA: Bool, transposeB: Bool) -> ProductKernel {
+        if let product { return product }
+        let tuned = tuning?.kernel(
+            ProductClass(m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB))
+        return tuned ?? (layout.local == 1 ? .panels : .clblast)
     }
 
     /// The tensor's memory; stops the program when it belongs to another backend.
@@ -141,6 +170,9 @@ public final class OpenCLBackend: Backend {
     func rowGroups(_ count: Int) -> Int {
         min(count, layout.local == 1 ? 8 * device.computeUnits : 1 << 16)
     }
+
+    /// Groups for a kernel in which each work-item handles one element.
+    func itemGroups(_ count: Int) -> Int { rowGroups((count + layout.local - 1) / layout.local) }
 
     /// How many groups share `count` elements in blocks of BLOCK (Prelude.cl).
     func elementGroups(_ count: Int) -> Int { rowGroups((count + 1023) / 1024) }

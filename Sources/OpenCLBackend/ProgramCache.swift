@@ -71,7 +71,7 @@ package struct ProgramCache {
     }
 
     /// FNV-1a in 64 bits: against accidents, not against attackers, who could write the binary itself.
-    private static func hash(_ bytes: some Sequence<UInt8>) -> String {
+    static func hash(_ bytes: some Sequence<UInt8>) -> String {
         var hash: UInt64 = 0xcbf2_9ce4_8422_2325
         for byte in bytes { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
         return String(hash, radix: 16)

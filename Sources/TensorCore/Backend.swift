@@ -41,8 +41,16 @@ public protocol Backend: AnyObject {
     /// `transposeA` means that a is stored [k, m], `transposeB` that b is stored [n, k].
     func matmul(
         _ c: Tensor, _ a: Tensor, _ b: Tensor, transposeA: Bool, transposeB: Bool, accumulate: Bool)
-    /// y [n, out] ← x [n, in] · weightᵀ + bias, with weight [out, in] and bias [out] or none.
-    func linear(_ y: Tensor, _ x: Tensor, _ weight: Tensor, _ bias: Tensor?)
+    /// z [n, out] = x [n, in] · Wᵀ, and what `epilogue` makes of it: y [n, out], z itself and GELU(y), each where it is
+    /// wanted: the three are different tensors.
+    func linear(_ y: Tensor?, _ x: Tensor, _ weight: LinearWeight, _ epilogue: Epilogue)
+    /// The epilogue alone, of a z [n, out] that is in memory. y may be z.
+    func finish(_ y: Tensor?, _ z: Tensor, _ epilogue: Epilogue)
+    /// dx [n, in] ← dy [n, out] · W.
+    func linearBackward(_ dx: Tensor, _ dy: Tensor, _ weight: LinearWeight)
+    /// W, built once in the layout that `linear` reads fastest, for paths that stay: takes memory of its own.
+    /// Throws `BackendError.outOfMemory`.
+    func prepared(_ weight: LinearWeight) throws -> LinearWeight
     /// x [n, d] ← x + row [d] in every row.
     func addRow(_ x: Tensor, _ row: Tensor)
     /// out [d] ← Σₙ x [n, d], or out + Σₙ x when `accumulate`.
@@ -52,14 +60,28 @@ public protocol Backend: AnyObject {
 
     /// W = W₀ ⊙ (1 + A) + B, all [out, in]. `weight` is not `frozen`, which is never written.
     func gloraWeight(_ weight: Tensor, _ frozen: Tensor, _ a: MatrixTerm, _ b: MatrixTerm)
-    /// Given dWeight [out, in], accumulates into the gradients of a and b:
+    /// Given dW = dyᵀ · x, with dy [n, out] and x [n, in], accumulates into the gradients of a and b:
     ///
     ///     ∂A = dW ⊙ W₀, ∂B = dW;  lowRank: ∂Xd[:, :r] += ∂X · Xu[:r]ᵀ, ∂Xu[:r] += Xd[:, :r]ᵀ · ∂X;
     ///     vector: ∂Xd[:, 0] += Σᵢ ∂X[:, i];  constant: ∂Xd[0, 0] += Σ ∂X.
     ///
-    /// Elements that the form doesn't read are left as they are.
+    /// Elements that the form doesn't read are left as they are. `scratch` [out, in] may be written: a backend that
+    /// contracts dW as it is computed leaves it alone.
     func gloraWeightBackward(
-        _ a: MatrixTerm, _ b: MatrixTerm, _ dWeight: Tensor, _ frozen: Tensor)
+        _ a: MatrixTerm, _ b: MatrixTerm, _ scratch: Tensor, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor)
+    /// t [n, r] ← x [n, in] · Bu[:r]ᵀ for a lowRank b; for vector and constant r = 1 and t = Σᵢ x.
+    func gloraProject(_ t: Tensor, _ x: Tensor, _ b: MatrixTerm)
+    /// The sums over the rows of dy [n, out] that activation space needs:
+    ///
+    ///     dBias = Σₙ dy;   vector a: ∂Ad[:, 0] += Σₙ dy ⊙ z, constant: the sum of that into [0, 0];
+    ///     lowRank b: ∂Bd[:, :r] += dyᵀ · t, vector: ∂Bd[:, 0] += dyᵀ · t, constant: the sum of that into [0, 0].
+    ///
+    /// dBias [out] is overwritten. z [n, out] belongs to a, t [n, r] to b; nil where the form is none.
+    func gloraOutputBackward(
+        _ dBias: Tensor, _ a: MatrixTerm?, _ b: MatrixTerm?, _ dy: Tensor, _ z: Tensor?, _ t: Tensor?)
+    /// u [n, r] ← dy · Bd[:, :r] (lowRank), dy · Bd[:, 0] (vector), Bd[0, 0] · Σₒ dy (constant); and for lowRank
+    /// ∂Bu[:r] += uᵀ · x.
+    func gloraProjectBackward(_ u: Tensor, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor)
     /// b = b₀ ⊙ (1 + D) + E + W₀ · C with b [out], and `prompt` [in] receives the column C (it is scratch; zeros when
     /// C is none). Without b₀: b = E + W₀ · C, and D is not used. C goes through the frozen W₀, never through W.
     func gloraBias(
@@ -99,12 +121,13 @@ public protocol Backend: AnyObject {
     /// dx = dy ⊙ (Φ(x) + x φ(x)). dx may be dy.
     func geluBackward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor)
     /// Multi-head self-attention. qkv [B, T, 3·D] holds q, k, v in thirds, heads first inside each third; per head of
-    /// width h = D/heads: P = softmax(q kᵀ / √h) in `probabilities` [B, heads, T, T], out [B, T, D] = P v.
-    func attention(_ out: Tensor, _ probabilities: Tensor, _ qkv: Tensor, heads: Int)
-    /// dqkv [B, T, 3·D] is overwritten; `dProbabilities` [B, heads, T, T] is scratch.
+    /// width h = D/heads: S = q kᵀ / √h, P = softmax(S), out = P v. Only the first Q ≤ T tokens ask: out is [B, Q, D], and
+    /// `logSumExp` [B, heads, Q] = ln Σⱼ exp(Sⱼ) is what the backward rebuilds P from. No [T, T] matrix is kept.
+    func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int)
+    /// dqkv [B, T, 3·D] is overwritten (dq of the tokens that don't ask is zero), given what `attention` made: out and dOut
+    /// [B, Q, D], logSumExp [B, heads, Q].
     func attentionBackward(
-        _ dqkv: Tensor, _ dProbabilities: Tensor,
-        _ dOut: Tensor, _ qkv: Tensor, _ probabilities: Tensor, heads: Int)
+        _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int)
     /// out = x + scale[b] · branch, all [B, …]; without `sampleScale` [B], x + branch. out may be x.
     func residualAdd(_ out: Tensor, _ x: Tensor, _ branch: Tensor, sampleScale: Tensor?)
     /// out = scale[b] · x, both [B, …], sampleScale [B]. out may be x.
@@ -180,10 +203,9 @@ public enum BackendError: Error, CustomStringConvertible, Equatable {
 }
 
 extension Backend {
-    /// The finer form: a matmul, then the row. A backend with an epilogue does both at once.
+    /// x · Wᵀ + bias of a plain weight.
     public func linear(_ y: Tensor, _ x: Tensor, _ weight: Tensor, _ bias: Tensor?) {
-        matmul(y, x, weight, transposeA: false, transposeB: true, accumulate: false)
-        if let bias { addRow(y, bias) }
+        linear(y, x, LinearWeight(weight), Epilogue(bias: bias))
     }
 
     /// A new tensor with the host's values.

@@ -40,6 +40,9 @@ public func evaluate(
     let loader = images.loader
     // Asked for before any image is decoded, so that too little memory is said at once.
     if count > 0 { _ = try model.plan(batch: min(batchSize, count), isForTraining: isForTraining) }
+    // The weights of these paths once rather than in every batch, where there is memory for them.
+    if !isForTraining { try? model.prepare(paths: paths) }
+    defer { model.unprepare() }
     loader.start(
         stride(from: 0, to: count, by: batchSize).map { Array($0..<min($0 + batchSize, count)) })
     let classes = model.configuration.classCount

@@ -53,7 +53,7 @@ public final class FineTuning {
         model = try VisionTransformer(
             checkpoint, classCount: training.classCount,
             trained: .adapters(rank: space.largestRank, sites: space.sites), seed: options.seed,
-            on: backend)
+            memory: options.memory, on: backend)
         let preprocessing = try options.preprocessing(for: checkpoint.configuration)
         let paths =
             if let saved {
@@ -169,10 +169,12 @@ public final class FineTuning {
         let space = try options.searchSpace()
         let support =
             4 * 4 * checkpoint.configuration.supportCount(rank: space.largestRank, sites: space.sites)
+        var configuration = checkpoint.configuration
+        configuration.classCount = training.classCount
         func needed(_ batch: Int) -> Int {
             weights * 5 / 4 + support
                 + ViTPlan.byteCount(
-                    checkpoint.configuration, classCount: training.classCount, batch: batch,
+                    configuration, rank: space.largestRank, policy: options.memory, batch: batch,
                     isForTraining: true)
         }
         let batch = min(options.batchSize, training.count)

@@ -1,5 +1,6 @@
 import Adapters
 import Foundation
+import VisionModels
 
 /// Every setting of a training run, with the original's defaults. The coding keys are the command line's flags, so a run's
 /// `config.yaml` is its command line written down.
@@ -62,6 +63,8 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     public var seed = 42
     /// Epochs between validations; the last epoch is always validated.
     public var validateEvery = 10
+    /// What a step keeps for its backward and what it computes again.
+    public var memory = MemoryPolicy.balanced
 
     /// The original's settings.
     public init() {}
@@ -87,7 +90,7 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case model, data, heads, normalize, crop, path, ranks, linears, adamw, epochs, seed
+        case model, data, heads, normalize, crop, path, ranks, linears, adamw, epochs, seed, memory
         case imageSize = "image-size"
         case resizeTo = "resize-to"
         case trainSplit = "train-split"

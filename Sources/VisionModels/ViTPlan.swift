@@ -2,9 +2,20 @@ import Adapters
 import Checkpoints
 import TensorCore
 
+/// What a step keeps for its backward and what it computes once more. Figures are for ViT-B/16, batch 8.
+public enum MemoryPolicy: String, CaseIterable, Sendable, Codable {
+    /// Recomputes both LayerNorms' outputs and GELU's.
+    case low
+    /// Recomputes GELU's output: 1 % of a step against 230 MB.
+    case balanced
+    /// Keeps all that a backward reads.
+    case fast
+}
+
 /// The memory of one step for a batch of B images: taken once, reused by every step of that batch size.
 ///
-/// B images, T tokens, D width, F hidden width of the MLP, H heads, K classes.
+/// B images, T tokens, D width, F hidden width of the MLP, H heads, K classes. Q tokens of a block go on behind its
+/// attention: all T, but in the last block of a model that pools the class token that one alone.
 public struct ViTPlan {
     /// Whether a backward can follow: then every block keeps what its backward reads; else all blocks share one set.
     public let isForTraining: Bool
@@ -25,15 +36,16 @@ public struct ViTPlan {
     struct Block {
         let input: Tensor  // [B, T, D] the residual stream as it enters
         let mean1, rstd1: Tensor  // [B·T]
-        let normed1: Tensor  // [B, T, D] LN1
-        let qkv: Tensor  // [B, T, 3·D]
-        let probabilities: Tensor  // [B, H, T, T] softmax
-        let attended: Tensor  // [B, T, D] what proj reads
-        let middle: Tensor  // [B, T, D] the stream between attention and MLP
-        let mean2, rstd2: Tensor  // [B·T]
-        let normed2: Tensor  // [B, T, D] LN2
-        let hidden: Tensor  // [B, T, F] before GELU
-        let activated: Tensor  // [B, T, F] after GELU
+        let normed1: Tensor  // [B, T, D] LN1; shared by the blocks under low
+        let qkv: Tensor  // [B, T, 3·D], or z where the path asks for it
+        let logSumExp: Tensor  // [B, H, Q]
+        let attended: Tensor  // [B, Q, D] what proj reads
+        let middle: Tensor  // [B, Q, D] the stream between attention and MLP
+        let mean2, rstd2: Tensor  // [B·Q]
+        let normed2: Tensor  // [B, Q, D] LN2; shared under low
+        let hidden: Tensor  // [B, Q, F] before GELU, or z where the path asks for it
+        let activated: Tensor  // [B, Q, F] after GELU; shared under low and balanced
+        let linears: [GLoRALinear.Kept]  // of qkv, proj, fc1, fc2
     }
 
     /// What the backward alone works in.
@@ -42,87 +54,132 @@ public struct ViTPlan {
         let pooled: Tensor  // [B, D]
         let normedPooled: Tensor  // [B, D]
         let stream: Tensor  // [B, T, D] of the residual stream
+        let asked: Tensor  // [B, Q, D] of the stream behind the last block's attention; `stream` when Q = T
         let branch: Tensor  // [B, T, D] of a branch's output, scaled
         let normed: Tensor  // [B, T, D] of a LayerNorm's output; of attention's output
         let hidden: Tensor  // [B, T, F]
         let qkv: Tensor  // [B, T, 3·D]
-        let probabilities: Tensor  // [B, H, T, T]
         let projected: Tensor  // [B, N, D]
     }
 
+    /// Whether the blocks share the outputs of their LayerNorms, and of GELU: a backward computes them again.
+    let sharesNormed, sharesActivated: Bool
     let patches: Tensor  // [B, N, 3·p·p]
     let projected: Tensor  // [B, N, D]
     let blocks: [Block]
-    let output: Tensor  // [B, T, D] the stream as it leaves the last block
+    let output: Tensor  // [B, Q, D] the stream as it leaves the last block
+    let askedInput: Tensor?  // [B, Q, D] the asking tokens of the last block's input, when they are not all
+    let qkv: Tensor  // [B, T, 3·D] y where a block keeps z
     let branch: Tensor  // [B, T, D] a branch's output before the residual
-    let normed: Tensor  // [B, T, D] the final LayerNorm before pooling
+    let normed: Tensor  // [B, T, D] the final LayerNorm before a mean
     let mean, rstd: Tensor  // [B·T], or [B] where pooling comes first
     let pooled: Tensor  // [B, D] what pooling gives
     let features: Tensor  // [B, D] what the head reads
+    let plain: GLoRALinear.Kept  // of the patch projection and the head, which keep nothing
     let gradients: Gradients?
 
-    /// Lays the plan out in `arena`. Throws `BackendError.outOfMemory`.
-    init(_ model: ViTConfiguration, classCount: Int, batch: Int, isForTraining: Bool, _ arena: Arena) throws {
+    /// Lays the plan out with `take`, which gives memory of a shape. `rank` is R of the support tensors. Throws what `take`
+    /// throws.
+    init(
+        _ model: ViTConfiguration, rank: Int, policy: MemoryPolicy, batch: Int, isForTraining: Bool,
+        take: ([Int], ElementType) throws -> Tensor
+    ) rethrows {
         let (b, t, d, f) = (batch, model.tokenCount, model.width, model.hiddenWidth)
         let patchLength = model.channels * model.patchSize * model.patchSize
-        func take(_ shape: Int...) throws -> Tensor { try arena.take(shape) }
+        func floats(_ shape: Int...) throws -> Tensor { try take(shape, .float32) }
         self.isForTraining = isForTraining
         self.batch = batch
-        images = try take(b, model.channels, model.imageSize, model.imageSize)
-        labels = try arena.take([b], .int32)
-        logits = try take(b, classCount)
-        losses = try take(b)
-        branchScales = isForTraining ? try (0..<2 * model.depth).map { _ in try take(b) } : []
-        patches = try take(b, model.patchCount, patchLength)
-        projected = try take(b, model.patchCount, d)
-        let input = try take(b, t, d)
-        func block(input: Tensor) throws -> Block {
-            Block(
-                input: input, mean1: try take(b * t), rstd1: try take(b * t), normed1: try take(b, t, d),
-                qkv: try take(b, t, 3 * d), probabilities: try take(b, model.heads, t, t),
-                attended: try take(b, t, d), middle: try take(b, t, d),
-                mean2: try take(b * t), rstd2: try take(b * t), normed2: try take(b, t, d),
-                hidden: try take(b, t, f), activated: try take(b, t, f))
+        let sharesNormed = !isForTraining || policy == .low
+        let sharesActivated = !isForTraining || policy != .fast
+        self.sharesNormed = sharesNormed
+        self.sharesActivated = sharesActivated
+        images = try floats(b, model.channels, model.imageSize, model.imageSize)
+        labels = try take([b], .int32)
+        logits = try floats(b, model.classCount)
+        losses = try floats(b)
+        branchScales = isForTraining ? try (0..<2 * model.depth).map { _ in try floats(b) } : []
+        patches = try floats(b, model.patchCount, patchLength)
+        projected = try floats(b, model.patchCount, d)
+        qkv = try floats(b, t, 3 * d)
+        branch = try floats(b, t, d)
+        let sharedNormed = try floats(b, t, d)
+        let sharedActivated = try floats(b, t, f)
+        plain = GLoRALinear.Kept(bias: losses, t: losses, product: nil)
+
+        let last = model.pooling == .classToken ? 1 : t
+        func shaped(_ tensor: Tensor, _ shape: Int...) -> Tensor {
+            Tensor(buffer: tensor.buffer, shape: shape)
         }
+        func kept(_ rows: Int, _ outputs: Int, product: Tensor?) throws -> GLoRALinear.Kept {
+            GLoRALinear.Kept(bias: try floats(outputs), t: try floats(rows * rank), product: product)
+        }
+        func block(input: Tensor, asking q: Int) throws -> Block {
+            let qkv = try floats(b, t, 3 * d)
+            let hidden = try floats(b, q, f)
+            return Block(
+                input: input, mean1: try floats(b * t), rstd1: try floats(b * t),
+                normed1: sharesNormed ? sharedNormed : try floats(b, t, d),
+                qkv: qkv, logSumExp: try floats(b, model.heads, q), attended: try floats(b, q, d),
+                middle: try floats(b, q, d), mean2: try floats(b * q), rstd2: try floats(b * q),
+                normed2: sharesNormed ? shaped(sharedNormed, b, q, d) : try floats(b, q, d), hidden: hidden,
+                activated: sharesActivated ? shaped(sharedActivated, b, q, f) : try floats(b, q, f),
+                linears: [
+                    try kept(b * t, 3 * d, product: isForTraining ? qkv : nil),
+                    try kept(b * q, d, product: isForTraining ? try floats(b, q, d) : nil),
+                    try kept(b * q, f, product: isForTraining ? hidden : nil),
+                    try kept(b * q, d, product: isForTraining ? try floats(b, q, d) : nil),
+                ])
+        }
+        let input = try floats(b, t, d)
         if isForTraining {
-            blocks = try (0..<model.depth).map { try block(input: $0 == 0 ? input : take(b, t, d)) }
-            output = try take(b, t, d)
+            blocks = try (0..<model.depth).map {
+                try block(input: $0 == 0 ? input : floats(b, t, d), asking: $0 + 1 < model.depth ? t : last)
+            }
+            output = try floats(b, last, d)
         } else {
-            // The stream may be overwritten in place: block and output share it.
-            blocks = Array(repeating: try block(input: input), count: model.depth)
-            output = input
+            // The stream may be overwritten in place: all blocks and the output share it.
+            let shared = try block(input: input, asking: t)
+            blocks = try (0..<model.depth).map {
+                $0 + 1 < model.depth || last == t ? shared : try block(input: input, asking: last)
+            }
+            output = last == t ? input : try floats(b, last, d)
         }
-        branch = try take(b, t, d)
-        normed = try take(b, t, d)
-        let normedRows = model.pooling == .meanBeforeNorm ? b : b * t
-        mean = try take(normedRows)
-        rstd = try take(normedRows)
-        pooled = try take(b, d)
-        features = try take(b, d)
-        gradients =
-            isForTraining
-            ? Gradients(
-                logits: try take(b, classCount), pooled: try take(b, d), normedPooled: try take(b, d),
-                stream: try take(b, t, d), branch: try take(b, t, d), normed: try take(b, t, d),
-                hidden: try take(b, t, f), qkv: try take(b, t, 3 * d),
-                probabilities: try take(b, model.heads, t, t), projected: try take(b, model.patchCount, d))
-            : nil
+        askedInput = last == t ? nil : try floats(b, last, d)
+        normed = sharedNormed
+        let normedRows = model.pooling == .meanAfterNorm ? b * t : b
+        mean = try floats(normedRows)
+        rstd = try floats(normedRows)
+        pooled = try floats(b, d)
+        features = try floats(b, d)
+        if isForTraining {
+            let stream = try floats(b, t, d)
+            gradients = Gradients(
+                logits: try floats(b, model.classCount), pooled: try floats(b, d),
+                normedPooled: try floats(b, d),
+                stream: stream, asked: last == t ? stream : try floats(b, last, d),
+                branch: try floats(b, t, d),
+                normed: try floats(b, t, d), hidden: try floats(b, t, f), qkv: try floats(b, t, 3 * d),
+                projected: try floats(b, model.patchCount, d))
+        } else {
+            gradients = nil
+        }
     }
 
     /// The bytes that a plan takes, without taking them.
     public static func byteCount(
-        _ model: ViTConfiguration, classCount: Int, batch: Int, isForTraining: Bool
+        _ model: ViTConfiguration, rank: Int, policy: MemoryPolicy, batch: Int, isForTraining: Bool
     ) -> Int {
-        let stream = Arena.footprint([batch, model.tokenCount, model.width])
-        let hidden = Arena.footprint([batch, model.tokenCount, model.hiddenWidth])
-        let probabilities = Arena.footprint([batch, model.heads, model.tokenCount, model.tokenCount])
-        let statistics = Arena.footprint([batch * model.tokenCount])
-        let block = 8 * stream + 2 * hidden + probabilities + 4 * statistics
-        let input =
-            Arena.footprint([batch, model.channels, model.imageSize, model.imageSize]) * 2
-            + Arena.footprint([batch, model.patchCount, model.width])
-        let tail = 3 * stream + 2 * statistics + 2 * Arena.footprint([batch, model.width])
-        let gradients = 7 * stream + hidden + probabilities
-        return 4 * (input + tail + (isForTraining ? model.depth * block + gradients : block))
+        var count = 0
+        _ = ViTPlan(model, rank: rank, policy: policy, batch: batch, isForTraining: isForTraining) {
+            shape, type in
+            count += Arena.footprint(shape)
+            return Tensor(buffer: NoMemory(), shape: shape, elementType: type)
+        }
+        return 4 * count
     }
+}
+
+/// Stands for memory where a plan is only measured.
+private final class NoMemory: Buffer {
+    let byteCount = Int.max
 }

@@ -9,7 +9,8 @@ import TensorCore
 ///     x ← x + s · fc2(GELU(fc1(LN₂ x)))
 ///     logits = head(pool(LN x))
 ///
-/// The parts below the first layer that a step's path changes are not differentiated.
+/// The parts below the first layer that a step's path changes are not differentiated. Where the class token is pooled, it
+/// alone goes on behind the last block's attention (7 % of a ViT-B's step).
 /// Source: timm 0.6.5, `vision_transformer.py`.
 public final class VisionTransformer {
     /// What is trained.
@@ -28,11 +29,18 @@ public final class VisionTransformer {
     public let store: ParameterStore
     /// Four for each block, in module order: qkv, proj, fc1, fc2.
     public let linears: [GLoRALinear]
-    /// The checkpoint's tensors, unchanged, in timm's names.
-    public let base: [String: HostTensor]
     /// Bytes of device memory that the frozen and the trained tensors occupy, without plans.
     public let parameterByteCount: Int
 
+    /// What a step keeps and what it computes again.
+    public let memoryPolicy: MemoryPolicy
+    /// R, the support tensors' rank; 0 without any.
+    public let supportRank: Int
+
+    // The checkpoint's tensors: those on the device by their shapes, and what this model has no use for. W₀ is never
+    // written, so what a merge needs can be read back; a second copy on the host would be 340 MB for ViT-B.
+    private var onDevice: [String: (tensor: Tensor, shape: [Int])] = [:]
+    private let unused: [String: HostTensor]
     private let patchProjection: GLoRALinear
     private let classToken: Parameter?
     private let positions: Parameter
@@ -42,6 +50,7 @@ public final class VisionTransformer {
     private let scratch: GLoRALinear.Scratch
     private let planArena: Arena
     private var plans: [PlanKey: ViTPlan] = [:]
+    private var prepared: (paths: [GLoRAPath], linears: [GLoRALinear.Prepared])?
 
     private struct PlanKey: Hashable {
         let batch: Int
@@ -59,13 +68,14 @@ public final class VisionTransformer {
     /// Throws `BackendError.outOfMemory`.
     public init(
         _ checkpoint: ViTCheckpoint, classCount: Int, trained: Trained, seed: Int,
-        head: [String: HostTensor]? = nil, on backend: any Backend
+        head: [String: HostTensor]? = nil, memory: MemoryPolicy = .balanced, on backend: any Backend
     ) throws {
         var configuration = checkpoint.configuration
         configuration.classCount = classCount
         self.configuration = configuration
         self.backend = backend
-        base = checkpoint.tensors
+        memoryPolicy = memory
+        if case .adapters(let rank, _) = trained { supportRank = rank } else { supportRank = 0 }
         var declarations: [ParameterStore.Declaration] = []
         let names = VisionTransformer.linearNames(depth: configuration.depth)
         switch trained {
@@ -95,11 +105,16 @@ public final class VisionTransformer {
         self.store = store
 
         let frozen = Arena(backend)
+        var onDevice: [String: (tensor: Tensor, shape: [Int])] = [:]
         func parameter(_ name: String) throws -> Parameter? {
-            if let trained = store[name] { return trained }
+            if let trained = store[name] {
+                if let shape = checkpoint.tensors[name]?.shape { onDevice[name] = (trained.value, shape) }
+                return trained
+            }
             guard let host = checkpoint.tensors[name] else { return nil }
             let tensor = try frozen.take(host.shape)
             backend.upload(tensor, host.values)
+            onDevice[name] = (tensor, host.shape)
             return Parameter(name: name, value: tensor)
         }
         func required(_ name: String) throws -> Parameter {
@@ -141,6 +156,8 @@ public final class VisionTransformer {
             outputs: largest.map(\.outputs).max()!, inputs: largest.map(\.inputs).max()!)
         parameterByteCount = frozen.byteCount + store.values.byteCount * 4
         planArena = Arena(backend)
+        unused = checkpoint.tensors.filter { onDevice[$0.key] == nil && !$0.key.hasPrefix("head.") }
+        self.onDevice = onDevice
     }
 
     /// The names of a model's Linears in module order: `blocks.0.attn.qkv`, …
@@ -193,11 +210,32 @@ public final class VisionTransformer {
         if let plan = plans[key] { return plan }
         planArena.reset()
         let plan = try ViTPlan(
-            configuration, classCount: configuration.classCount, batch: batch,
-            isForTraining: isForTraining, planArena)
+            configuration, rank: supportRank, policy: memoryPolicy, batch: batch,
+            isForTraining: isForTraining,
+            take: planArena.take)
         plans[key] = plan
         return plan
     }
+
+    /// The bytes that training with this batch takes on the device: the tensors and the plan of a step, without the backend's
+    /// own working memory.
+    public func plannedByteCount(batch: Int) -> Int {
+        parameterByteCount
+            + ViTPlan.byteCount(
+                configuration, rank: supportRank, policy: memoryPolicy, batch: batch, isForTraining: true)
+    }
+
+    /// Builds the weights and biases of `paths` once, for evaluations to come on the same paths; `forward` uses them until
+    /// `unprepare`. Costs the memory of the model's Linears once more. Throws `BackendError.outOfMemory`.
+    public func prepare(paths: [GLoRAPath]) throws {
+        prepared = nil
+        prepared = (
+            paths, try zip(linears, paths).map { try $0.prepared(path: $1, backend, scratch) }
+        )
+    }
+
+    /// Gives the memory of `prepare` back; needed before the parameters change.
+    public func unprepare() { prepared = nil }
 
     // MARK: Forward
 
@@ -205,39 +243,42 @@ public final class VisionTransformer {
     /// is scaled by `plan.branchScales`.
     public func forward(_ plan: ViTPlan, paths: [GLoRAPath], dropsBranches: Bool = false) {
         backend.extractPatches(plan.patches, plan.images, patchSize: configuration.patchSize)
-        patchProjection.forward(plan.projected, plan.patches, path: .none, backend, scratch)
+        patchProjection.forward(plan.projected, plan.patches, path: .none, plan.plain, backend, scratch)
         backend.embedTokens(
             plan.blocks.first?.input ?? plan.output, plan.projected, classToken?.value, positions.value)
-        for index in 0..<configuration.depth {
-            let keep = plan.blocks[index]
-            let output =
-                plan.isForTraining && index + 1 < configuration.depth
-                ? plan.blocks[index + 1].input : plan.output
+        for (index, keep) in plan.blocks.enumerated() {
+            let output = index + 1 == configuration.depth ? plan.output : plan.blocks[index + 1].input
+            let branch = Tensor(buffer: plan.branch.buffer, shape: keep.middle.shape)
             layerNorm(keep.normed1, keep.mean1, keep.rstd1, keep.input, norms[index].first)
-            apply(4 * index, keep.qkv, keep.normed1, paths)
-            backend.attention(keep.attended, keep.probabilities, keep.qkv, heads: configuration.heads)
-            apply(4 * index + 1, plan.branch, keep.attended, paths)
+            let qkv = keepsProduct(4 * index, plan, paths) ? plan.qkv : keep.qkv
+            apply(4 * index, qkv, keep.normed1, plan, paths)
+            backend.attention(keep.attended, keep.logSumExp, qkv, heads: configuration.heads)
+            apply(4 * index + 1, branch, keep.attended, plan, paths)
             backend.residualAdd(
-                keep.middle, keep.input, plan.branch,
+                keep.middle, askingTokens(keep, plan), branch,
                 sampleScale: dropsBranches ? plan.branchScales[2 * index] : nil)
 
             layerNorm(keep.normed2, keep.mean2, keep.rstd2, keep.middle, norms[index].second)
-            apply(4 * index + 2, keep.hidden, keep.normed2, paths)
-            backend.gelu(keep.activated, keep.hidden)
-            apply(4 * index + 3, plan.branch, keep.activated, paths)
+            let fc1 = 4 * index + 2
+            // In evaluation nobody reads the MLP before GELU, and where z is kept the backward rebuilds it.
+            let hidden = !plan.isForTraining || keepsProduct(fc1, plan, paths) ? nil : keep.hidden
+            apply(fc1, hidden, keep.normed2, activated: keep.activated, plan, paths)
+            apply(4 * index + 3, branch, keep.activated, plan, paths)
             backend.residualAdd(
-                output, keep.middle, plan.branch,
+                output, keep.middle, branch,
                 sampleScale: dropsBranches ? plan.branchScales[2 * index + 1] : nil)
         }
-        let range = poolRange
-        if configuration.pooling == .meanBeforeNorm {
-            backend.poolTokens(plan.pooled, plan.output, range: range)
+        switch configuration.pooling {
+        case .classToken:
+            layerNorm(plan.features, plan.mean, plan.rstd, plan.output, finalNorm)
+        case .meanBeforeNorm:
+            backend.poolTokens(plan.pooled, plan.output, range: poolRange)
             layerNorm(plan.features, plan.mean, plan.rstd, plan.pooled, finalNorm)
-        } else {
+        case .meanAfterNorm:
             layerNorm(plan.normed, plan.mean, plan.rstd, plan.output, finalNorm)
-            backend.poolTokens(plan.features, plan.normed, range: range)
+            backend.poolTokens(plan.features, plan.normed, range: poolRange)
         }
-        head.forward(plan.logits, plan.features, path: .none, backend, scratch)
+        head.forward(plan.logits, plan.features, path: .none, plan.plain, backend, scratch)
     }
 
     /// `plan.losses` from the logits and `plan.labels`.
@@ -258,60 +299,87 @@ public final class VisionTransformer {
         let reachesBlocks = lowest < linears.count
         head.backward(
             reachesBlocks || finalNorm.weight.gradient != nil ? gradients.normedPooled : nil,
-            gradients.logits, plan.features, path: .none, backend, scratch)
+            gradients.logits, plan.features, path: .none, plan.plain, backend, scratch)
         guard reachesBlocks else { return }
-        let range = poolRange
-        if configuration.pooling == .meanBeforeNorm {
+        switch configuration.pooling {
+        case .classToken:
+            layerNormBackward(
+                gradients.asked, gradients.normedPooled, plan.output, plan.mean, plan.rstd, finalNorm,
+                accumulate: false)
+        case .meanBeforeNorm:
             layerNormBackward(
                 gradients.pooled, gradients.normedPooled, plan.pooled, plan.mean, plan.rstd, finalNorm,
                 accumulate: false)
-            backend.poolTokensBackward(gradients.stream, gradients.pooled, range: range)
-        } else {
-            backend.poolTokensBackward(gradients.normed, gradients.normedPooled, range: range)
+            backend.poolTokensBackward(gradients.stream, gradients.pooled, range: poolRange)
+        case .meanAfterNorm:
+            backend.poolTokensBackward(gradients.normed, gradients.normedPooled, range: poolRange)
             layerNormBackward(
                 gradients.stream, gradients.normed, plan.output, plan.mean, plan.rstd, finalNorm,
                 accumulate: false)
         }
 
-        for index in (0..<configuration.depth).reversed() {
-            let keep = plan.blocks[index]
+        for (index, keep) in plan.blocks.enumerated().reversed() {
             let (qkv, proj, fc1, fc2) = (4 * index, 4 * index + 1, 4 * index + 2, 4 * index + 3)
             if fc2 < lowest { return }
-            var dBranch = gradients.stream
-            if dropsBranches {
-                dBranch = gradients.branch
-                backend.scaleSamples(
-                    dBranch, gradients.stream, sampleScale: plan.branchScales[2 * index + 1])
+            let asksAll = keep.middle.count == keep.input.count
+            let stream = asksAll ? gradients.stream : gradients.asked  // [B, Q, D]
+            let hidden = Tensor(buffer: gradients.hidden.buffer, shape: keep.hidden.shape)
+            let normed = Tensor(buffer: gradients.normed.buffer, shape: keep.middle.shape)
+            func branchGradient(_ branch: Int) -> Tensor {
+                guard dropsBranches else { return stream }
+                let scaled = Tensor(buffer: gradients.branch.buffer, shape: keep.middle.shape)
+                backend.scaleSamples(scaled, stream, sampleScale: plan.branchScales[branch])
+                return scaled
             }
-            applyBackward(fc2, gradients.hidden, dBranch, keep.activated, paths, lowest)
+
+            let rebuildsHidden = keepsProduct(fc1, plan, paths)
+            if plan.sharesActivated {
+                if rebuildsHidden {
+                    rebuild(fc1, nil, activated: keep.activated, plan, paths)
+                } else {
+                    backend.gelu(keep.activated, keep.hidden)
+                }
+            }
+            applyBackward(fc2, hidden, branchGradient(2 * index + 1), keep.activated, plan, paths, lowest)
             if fc2 == lowest { return }
-            backend.geluBackward(gradients.hidden, gradients.hidden, keep.hidden)
-            applyBackward(fc1, gradients.normed, gradients.hidden, keep.normed2, paths, lowest)
+            if rebuildsHidden {
+                // GELU's output is done with: its input takes its place.
+                rebuild(fc1, keep.activated, activated: nil, plan, paths)
+            }
+            backend.geluBackward(hidden, hidden, rebuildsHidden ? keep.activated : keep.hidden)
+            if plan.sharesNormed {
+                layerNorm(keep.normed2, keep.mean2, keep.rstd2, keep.middle, norms[index].second)
+            }
+            applyBackward(fc1, normed, hidden, keep.normed2, plan, paths, lowest)
             if fc1 == lowest { return }
             layerNormBackward(
-                gradients.stream, gradients.normed, keep.middle, keep.mean2, keep.rstd2,
-                norms[index].second, accumulate: true)
+                stream, normed, keep.middle, keep.mean2, keep.rstd2, norms[index].second, accumulate: true)
 
-            dBranch = gradients.stream
-            if dropsBranches {
-                dBranch = gradients.branch
-                backend.scaleSamples(
-                    dBranch, gradients.stream, sampleScale: plan.branchScales[2 * index])
-            }
-            applyBackward(proj, gradients.normed, dBranch, keep.attended, paths, lowest)
+            applyBackward(proj, normed, branchGradient(2 * index), keep.attended, plan, paths, lowest)
             if proj == lowest { return }
+            let rebuildsQKV = keepsProduct(qkv, plan, paths)
+            if rebuildsQKV { rebuild(qkv, plan.qkv, activated: nil, plan, paths) }
             backend.attentionBackward(
-                gradients.qkv, gradients.probabilities, gradients.normed, keep.qkv, keep.probabilities,
+                gradients.qkv, normed, keep.attended, keep.logSumExp, rebuildsQKV ? plan.qkv : keep.qkv,
                 heads: configuration.heads)
-            applyBackward(qkv, gradients.normed, gradients.qkv, keep.normed1, paths, lowest)
+            if plan.sharesNormed {
+                layerNorm(keep.normed1, keep.mean1, keep.rstd1, keep.input, norms[index].first)
+            }
+            applyBackward(qkv, gradients.normed, gradients.qkv, keep.normed1, plan, paths, lowest)
             if qkv == lowest { return }
+            if !asksAll {
+                backend.poolTokensBackward(
+                    gradients.stream, gradients.asked.reshaped([plan.batch, configuration.width]),
+                    range: 0..<1)
+            }
             layerNormBackward(
                 gradients.stream, gradients.normed, keep.input, keep.mean1, keep.rstd1,
                 norms[index].first, accumulate: true)
         }
         guard let dPositions = positions.gradient else { return }
         backend.embedTokensBackward(gradients.projected, classToken?.gradient, dPositions, gradients.stream)
-        patchProjection.backward(nil, gradients.projected, plan.patches, path: .none, backend, scratch)
+        patchProjection.backward(
+            nil, gradients.projected, plan.patches, path: .none, plan.plain, backend, scratch)
     }
 
     // MARK: Merging
@@ -319,9 +387,12 @@ public final class VisionTransformer {
     /// The checkpoint of the same shape that computes what this model computes on `paths`, in timm's names: W and b folded,
     /// the head the task's. Throws `CheckpointError` when the tensors don't make a checkpoint.
     public func merged(paths: [GLoRAPath]) throws -> ViTCheckpoint {
-        var tensors = base
-        for (name, tensor) in store.unpack(store.values) where base[name] != nil || name.hasPrefix("head.") {
-            tensors[name] = tensor
+        var tensors = unused
+        for (name, stored) in onDevice where !name.hasPrefix("head.") {
+            tensors[name] = HostTensor(shape: stored.shape, values: backend.values(stored.tensor))
+        }
+        for parameter in [head.weight, head.bias].compactMap({ $0 }) {
+            tensors[parameter.name] = backend.host(parameter.value)
         }
         for (linear, path) in zip(linears, paths) where path != .none {
             let (weight, bias) = linear.merged(path: path, backend, scratch)
@@ -338,15 +409,46 @@ public final class VisionTransformer {
             ? 0..<1 : (configuration.hasClassToken ? 1 : 0)..<configuration.tokenCount
     }
 
-    private func apply(_ index: Int, _ y: Tensor, _ x: Tensor, _ paths: [GLoRAPath]) {
-        linears[index].forward(y, x, path: paths[index], backend, scratch)
+    /// The tokens of a block's input that go on behind its attention: all of them, or the class tokens.
+    private func askingTokens(_ keep: ViTPlan.Block, _ plan: ViTPlan) -> Tensor {
+        guard let asked = plan.askedInput, keep.middle.count < keep.input.count else { return keep.input }
+        backend.poolTokens(asked.reshaped([plan.batch, configuration.width]), keep.input, range: 0..<1)
+        return asked
+    }
+
+    private func kept(_ index: Int, _ plan: ViTPlan) -> GLoRALinear.Kept {
+        plan.blocks[index / 4].linears[index % 4]
+    }
+
+    /// Whether a Linear keeps its product z for the backward instead of its output.
+    private func keepsProduct(_ index: Int, _ plan: ViTPlan, _ paths: [GLoRAPath]) -> Bool {
+        guard let product = kept(index, plan).product else { return false }
+        return linears[index].keepsProduct(paths[index], rows: product.rows)
+    }
+
+    private func apply(
+        _ index: Int, _ y: Tensor?, _ x: Tensor, activated: Tensor? = nil, _ plan: ViTPlan,
+        _ paths: [GLoRAPath]
+    ) {
+        if !plan.isForTraining, let prepared, prepared.paths == paths {
+            return linears[index].forward(y, x, activated: activated, prepared.linears[index], backend)
+        }
+        linears[index].forward(
+            y, x, activated: activated, path: paths[index], kept(index, plan), backend, scratch)
+    }
+
+    private func rebuild(
+        _ index: Int, _ y: Tensor?, activated: Tensor?, _ plan: ViTPlan, _ paths: [GLoRAPath]
+    ) {
+        linears[index].rebuild(y, activated: activated, path: paths[index], kept(index, plan), backend)
     }
 
     private func applyBackward(
-        _ index: Int, _ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ paths: [GLoRAPath], _ lowest: Int
+        _ index: Int, _ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ plan: ViTPlan, _ paths: [GLoRAPath],
+        _ lowest: Int
     ) {
         linears[index].backward(
-            index == lowest ? nil : dx, dy, x, path: paths[index], backend, scratch)
+            index == lowest ? nil : dx, dy, x, path: paths[index], kept(index, plan), backend, scratch)
     }
 
     private func layerNorm(_ y: Tensor, _ mean: Tensor, _ rstd: Tensor, _ x: Tensor, _ norm: Norm) {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CPUBackend
+import Checkpoints
 import OpenCLBackend
 import TensorCore
 
@@ -10,6 +11,10 @@ struct DeviceFlags: ParsableArguments {
             "cpu, auto, opencl:INDEX or opencl:NAME-PART (see glora devices). auto takes a GPU if there is one, else the CPU.",
             valueName: "device"))
     var device = "auto"
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Tune the products of a GPU that glora tune hasn't seen, once, for at most 20 s.")
+    var tune = true
 
     /// The backend that the flag names. Throws `BackendError` when there is no such device, `ValidationError` for another word.
     func backend(_ console: Console) throws -> any Backend {
@@ -32,4 +37,32 @@ struct DeviceFlags: ParsableArguments {
         }
         return try OpenCLBackend(device: try OpenCLDevice.select(String(device.dropFirst(7))))
     }
+
+    /// Tunes a GPU's products for steps of this model with `rows` tokens in a batch, unless it was done before. On a CPU device
+    /// there is nothing to choose: CLBlast untuned is ten times slower than our own.
+    func tuneIfNew(_ backend: any Backend, _ model: ViTConfiguration, batch: Int, _ console: Console) throws {
+        guard tune, let backend = backend as? OpenCLBackend, backend.device.kind != .cpu,
+            backend.tuning == nil
+        else { return }
+        console.say("tuning products for \(backend.name), once (--no-tune leaves it out)")
+        try tuneProducts(backend, model, batch: batch, budget: 20, console)
+    }
+
+    /// Whether the backend's memory is the host's.
+    func isOnHost(_ backend: any Backend) -> Bool {
+        (backend as? OpenCLBackend).map { $0.device.kind == .cpu } ?? true
+    }
+
+    /// Whether the backend is an OpenCL driver for the host's processor.
+    func isHostOpenCL(_ backend: any Backend) -> Bool {
+        (backend as? OpenCLBackend)?.device.kind == .cpu
+    }
+}
+
+extension Backend {
+    /// The bytes of device memory that tensors hold, where the backend counts them.
+    var heldByteCount: Int { (self as? OpenCLBackend)?.allocatedByteCount ?? 0 }
+
+    /// A closure that builds W in the layout of the backend's products, where that isn't its rows.
+    func packs(_ weight: LinearWeight) -> (() -> Void)? { (self as? OpenCLBackend)?.packing(weight) }
 }

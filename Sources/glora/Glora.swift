@@ -15,7 +15,8 @@ struct Glora: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            Train.self, Evaluate.self, Merge.self, Devices.self, Selftest.self, Pretrain.self, Demo.self,
+            Train.self, Evaluate.self, Merge.self, Devices.self, Selftest.self, Bench.self, Tune.self,
+            Pretrain.self, Demo.self,
         ])
 
     /// Parses the command line, with the settings of a `--config` file put before its flags so that the flags win.

@@ -45,6 +45,7 @@ struct Train: ParsableCommand {
         let checkpoint = try options.loadCheckpoint()
         for note in checkpoint.notes { console.note(note) }
         let backend = try device.backend(console)
+        try device.tuneIfNew(backend, checkpoint.configuration, batch: options.batchSize, console)
         let tuning = try FineTuning(
             options, checkpoint: checkpoint, training: trainingSplit, validation: validationSplit,
             in: directory, resumes: resume, on: backend)
@@ -117,6 +118,9 @@ struct RunReporter {
         console.say(
             "trainable parameters: \(trainedCount.grouped) in the adapter, "
                 + "\(model.headParameterCount.grouped) in the head")
+        console.say(
+            "memory planned: \(model.plannedByteCount(batch: tuning.options.batchSize) >> 20) MiB "
+                + "(--memory \(tuning.options.memory.rawValue))")
         if tuning.trainer.state.step > 0 { console.say("resuming after step \(tuning.trainer.state.step)") }
         Interrupt.install()
         let start = Date()

@@ -1,7 +1,9 @@
 import Adapters
 import ArgumentParser
 import Training
+import VisionModels
 
+extension MemoryPolicy: ExpressibleByArgument {}
 extension SearchSpace.Site: ExpressibleByArgument {}
 extension SearchSpace.FormName: ExpressibleByArgument {}
 extension AdamW.Mode: ExpressibleByArgument {}
@@ -106,6 +108,8 @@ struct TrainingFlags: ParsableArguments {
     var seed = defaults.seed
     @Option(help: "Epochs between validations; the last is always validated.")
     var validateEvery = defaults.validateEvery
+    @Option(help: "low, balanced or fast: less memory, or fewer things computed twice.")
+    var memory = defaults.memory
 
     var options: TrainingOptions {
         var options = TrainingOptions()
@@ -133,6 +137,7 @@ struct TrainingFlags: ParsableArguments {
         options.dropPath = dropPath
         options.seed = seed
         options.validateEvery = validateEvery
+        options.memory = memory
         return options
     }
 }

@@ -1,4 +1,5 @@
 import Adapters
+import Foundation
 import TensorCore
 import TestSupport
 import Testing
@@ -13,6 +14,7 @@ import Testing
 
     /// On the CPU all 432 paths of the original's space at the storage's rank, everywhere every 41st of the 1,620 paths
     /// at ranks 1, 2 and 3: the stride shares no divisor with any number of forms, so it meets every form of every tensor.
+    /// Each in every formulation that allows it.
     @Test(arguments: TestDevice.all) func paths(device: TestDevice) throws {
         let original = try SearchSpace(ranks: [3]).paths
         let all = try SearchSpace(ranks: [1, 2, 3]).paths
@@ -83,6 +85,72 @@ import Testing
         #expect(byName["l.Au"] != byName["l.Bu"])
     }
 
+    /// Every pair of a form of A and one of B in each formulation, with and without what changes the bias.
+    @Test(arguments: TestDevice.all) func formulations(device: TestDevice) throws {
+        let forms: [MatrixForm] = [.none, .constant, .vector, .lowRank(2), .lowRank(3)]
+        let paths = forms.flatMap { a in
+            forms.flatMap { b in
+                [GLoRAPath(a: a, b: b), GLoRAPath(a: a, b: b, c: .lowRank(2), d: .vector, e: .constant)]
+            }
+        }
+        for path in paths {
+            #expect(Formulation.weight.allows(path))
+            let isLowRank = if case .lowRank = path.a { true } else { false }
+            #expect(Formulation.activation.allows(path) == !isLowRank)
+        }
+        try device.withBackend { try GLoRALinearTests.check(paths, hasBias: true, $0) }
+    }
+
+    /// z is kept where A scales it in activation space, which is where that is cheaper: in a ViT-B, whatever the batch, but
+    /// not in a narrow layer, whose passes over n rows cost more than W's.
+    @Test func keepsProduct() throws {
+        try TestDevice.all[0].withBackend { backend in
+            func layer(_ inputs: Int, _ outputs: Int, hasSupport: Bool = true) throws -> GLoRALinear {
+                var random = Random(1, "test")
+                let store = try ParameterStore(
+                    backend,
+                    GLoRALinear.declarations("l", inputs: inputs, outputs: outputs, rank: 3, random: &random))
+                let weight = try backend.allocate([outputs, inputs], .float32)
+                return GLoRALinear(
+                    name: "l", weight: Parameter(name: "l.weight", value: weight), bias: nil,
+                    support: hasSupport ? GLoRALinear.Support("l", in: store) : nil)
+            }
+            let (wide, narrow) = (try layer(768, 3072), try layer(6, 5))
+            for rows in [8, 1576, 12608] {
+                for form in [MatrixForm.constant, .vector] {
+                    #expect(wide.formulation(GLoRAPath(a: form), rows: rows) == .activation)
+                    #expect(wide.keepsProduct(GLoRAPath(a: form), rows: rows))
+                    #expect(wide.keepsProduct(GLoRAPath(a: form, b: .lowRank(3)), rows: rows))
+                }
+                #expect(wide.formulation(GLoRAPath(b: .lowRank(3)), rows: rows) == .activation)
+                #expect(!wide.keepsProduct(GLoRAPath(b: .lowRank(3)), rows: rows))
+                #expect(wide.formulation(GLoRAPath(a: .lowRank(3)), rows: rows) == .weight)
+                #expect(!wide.keepsProduct(GLoRAPath(a: .lowRank(3), b: .vector), rows: rows))
+                #expect(!wide.keepsProduct(.none, rows: rows))
+                #expect(narrow.formulation(GLoRAPath(a: .vector, b: .vector), rows: rows) == .weight)
+                #expect(!narrow.keepsProduct(GLoRAPath(a: .vector, b: .vector), rows: rows))
+            }
+            #expect(!(try layer(768, 3072, hasSupport: false)).keepsProduct(GLoRAPath(a: .vector), rows: 8))
+        }
+    }
+
+    /// The two costs by hand, in bytes, for W₀ [30, 20] and 7 rows: 2 · 7 · 20 · 30 / 8 = 1,050 for a product, 2,400 for W₀.
+    @Test func formulationCosts() {
+        func expectCost(_ formulation: Formulation, _ path: GLoRAPath, _ bytes: Double) {
+            let cost = formulation.cost(path, rows: 7, inputs: 20, outputs: 30)
+            #expect(cost == bytes, "\(formulation) \(path)")
+        }
+        // Three products; W₀ read and W written forward and backward, W₀ read in the contraction.
+        expectCost(.weight, GLoRAPath(a: .vector), 3_150 + 12_000)
+        expectCost(.weight, GLoRAPath(c: .vector), 2_100)
+        // W₀ four times; z, 7 · 30 floats, written and read, and dy beside it.
+        expectCost(.activation, GLoRAPath(a: .vector), 11_700 + 1_680 + 840)
+        // x and dy, 7 · 50 floats.
+        expectCost(.activation, GLoRAPath(b: .vector), 11_700 + 1_400)
+        // x and dy twice, z twice.
+        expectCost(.activation, GLoRAPath(a: .constant, b: .lowRank(2)), 11_700 + 2_800 + 1_680)
+    }
+
     // MARK: Helpers
 
     /// A layer with values in every stored tensor, x [n, in] and dy [n, out]; all are float32 numbers.
@@ -129,6 +197,10 @@ import Testing
         let (y, dx) = (
             try backend.allocate([rows, outputs], .float32), try backend.allocate([rows, inputs], .float32)
         )
+        let activated = try backend.allocate([rows, outputs], .float32)
+        let kept = GLoRALinear.Kept(
+            bias: try backend.allocate([outputs], .float32), t: try backend.allocate([rows * rank], .float32),
+            product: try backend.allocate([rows, outputs], .float32))
         // Gradients accumulate: they start from these values, which a tensor off the path keeps to the bit.
         let before = Dictionary(
             uniqueKeysWithValues: shapes.enumerated().map { index, entry in
@@ -138,36 +210,59 @@ import Testing
             })
 
         for path in paths {
-            store.pack(store.gradients, before)
-            backend.fill(y, .nan)
-            backend.fill(dx, .nan)
-            layer.forward(y, xs, path: path, backend, scratch)
-            layer.backward(dx, dys, xs, path: path, backend, scratch)
-            let after = store.unpack(store.gradients)
-            let merged = layer.merged(path: path, backend, scratch)
-
             let expected = reference.backward(dy, x, path)
-            expectClose(backend.values(y), reference.forward(x, path), "y on \(path)")
-            expectClose(backend.values(dx), expected.dx, "dx on \(path)")
+            let output = reference.forward(x, path)
+            let onPath = Set(layer.tensorsOnPath(path))
+            #expect(onPath == tensorsRead(path, hasBias: hasBias), "on \(path)")
+            for formulation in Formulation.allCases where formulation.allows(path) {
+                let what = "on \(path) in \(formulation) space"
+                store.pack(store.gradients, before)
+                for tensor in [y, dx, activated, kept.bias, kept.t, kept.product!] {
+                    backend.fill(tensor, .nan)
+                }
+                layer.forward(
+                    y, xs, activated: activated, path: path, formulation: formulation, kept, backend, scratch)
+                expectClose(backend.values(y), output, "y \(what)")
+                expectClose(backend.values(activated), output.map(gelu), "GELU(y) \(what)")
+                layer.backward(dx, dys, xs, path: path, formulation: formulation, kept, backend, scratch)
+                expectClose(backend.values(dx), expected.dx, "dx \(what)")
+                let after = store.unpack(store.gradients)
+                for name in shapes.keys {
+                    let start = before["l.\(name)"]!.values
+                    guard onPath.contains(name) else {
+                        expectIdentical(after["l.\(name)"]!.values, start, "gradient of \(name), \(what)")
+                        continue
+                    }
+                    let sum = zip(doubles(start), expected.gradients[name]!).map { $0 + $1 }
+                    expectClose(after["l.\(name)"]!.values, sum, "gradient of \(name) \(what)")
+                }
+                if formulation == .activation, path.a != .none {
+                    // From z alone, each output by itself, as a backward asks for them.
+                    for tensor in [y, activated] { backend.fill(tensor, .nan) }
+                    layer.forward(nil, xs, path: path, formulation: formulation, kept, backend, scratch)
+                    layer.rebuild(y, activated: nil, path: path, kept, backend)
+                    layer.rebuild(nil, activated: activated, path: path, kept, backend)
+                    expectClose(backend.values(y), output, "y rebuilt \(what)")
+                    expectClose(backend.values(activated), output.map(gelu), "GELU(y) rebuilt \(what)")
+                }
+            }
+            let prepared = try layer.prepared(path: path, backend, scratch)
+            for tensor in [y, activated] { backend.fill(tensor, .nan) }
+            layer.forward(y, xs, activated: activated, prepared, backend)
+            expectClose(backend.values(y), output, "y prepared on \(path)")
+            expectClose(backend.values(activated), output.map(gelu), "GELU(y) prepared on \(path)")
+
+            let merged = layer.merged(path: path, backend, scratch)
             expectClose(merged.weight.values, reference.merged(path).weight, "W on \(path)")
             if let bias = merged.bias {
                 expectClose(bias.values, reference.merged(path).bias, "b on \(path)")
             } else {
                 #expect(!hasBias && !path.changesBias)
             }
-            let onPath = Set(layer.tensorsOnPath(path))
-            #expect(onPath == tensorsRead(path, hasBias: hasBias), "on \(path)")
-            for name in shapes.keys {
-                let start = before["l.\(name)"]!.values
-                guard onPath.contains(name) else {
-                    expectIdentical(after["l.\(name)"]!.values, start, "gradient of \(name) off \(path)")
-                    continue
-                }
-                let sum = zip(doubles(start), expected.gradients[name]!).map { $0 + $1 }
-                expectClose(after["l.\(name)"]!.values, sum, "gradient of \(name) on \(path)")
-            }
         }
     }
+
+    private static func gelu(_ x: Double) -> Double { x / 2 * (1 + erf(x / 2.0.squareRoot())) }
 
     /// What autograd would give a gradient, from the formulas.
     private static func tensorsRead(_ path: GLoRAPath, hasBias: Bool) -> Set<String> {

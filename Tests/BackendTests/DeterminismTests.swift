@@ -14,7 +14,7 @@ import Testing
                 expectIdentical(b.values, a.values, "a second run of \(a.name)")
             }
         }
-        #expect(first.count == 12)
+        #expect(first.count == 18)
     }
 
     private func results(_ backend: any Backend) throws -> [(name: String, values: [Float])] {
@@ -31,11 +31,11 @@ import Testing
         }
         let (x, weight, bias) = (try random([b, t, d]), try random([3 * d, d]), try random([3 * d]))
         let (qkv, out) = (try random([b, t, 3 * d]), try random([b, t, d]))
-        let (p, dp) = (try random([b, heads, t, t]), try random([b, heads, t, t]))
+        let logSumExp = try random([b, heads, t])
         backend.linear(qkv, x, weight, bias)
-        backend.attention(out, p, qkv, heads: heads)
+        backend.attention(out, logSumExp, qkv, heads: heads)
         let dqkv = try random([b, t, 3 * d])
-        backend.attentionBackward(dqkv, dp, out, qkv, p, heads: heads)
+        backend.attentionBackward(dqkv, x, out, logSumExp, qkv, heads: heads)
         let dWeight = try random([3 * d, d])
         backend.matmul(dWeight, dqkv, x, transposeA: true, transposeB: false, accumulate: true)
         let sums = try random([3 * d])
@@ -48,7 +48,16 @@ import Testing
             form: .lowRank(rank), down: try parameter([3 * d, rank]), up: try parameter([rank, d]))
         let constant = MatrixTerm(
             form: .constant, down: try parameter([3 * d, rank]), up: try parameter([rank, d]))
-        backend.gloraWeightBackward(a, constant, dWeight, weight)
+        backend.gloraWeightBackward(a, constant, try random([3 * d, d]), dqkv, x, weight)
+        let (vector, b4) = (
+            MatrixTerm(form: .vector, down: try parameter([3 * d, rank]), up: try parameter([rank, d])),
+            MatrixTerm(
+                form: .lowRank(rank), down: try parameter([3 * d, rank]), up: try parameter([rank, d]))
+        )
+        let (projected, u, dBias) = (try random([n, rank]), try random([n, rank]), try random([3 * d]))
+        backend.gloraProject(projected, x, b4)
+        backend.gloraOutputBackward(dBias, vector, b4, dqkv, qkv, projected)
+        backend.gloraProjectBackward(u, b4, dqkv, x)
         let c = PromptTerm(
             form: .lowRank(rank), down: try parameter([d, rank]), up: try parameter([rank, 1]))
         let scale = ScaleTerm(form: .constant, values: try parameter([3 * d]))
@@ -59,6 +68,9 @@ import Testing
             ("layerNorm", y), ("layerNormBackward dx", dx), ("layerNormBackward dWeight", dw),
             ("gloraWeightBackward down", a.down.gradient!), ("gloraWeightBackward up", a.up.gradient!),
             ("gloraWeightBackward constant", constant.down.gradient!),
+            ("gloraProject", projected), ("gloraOutputBackward dBias", dBias),
+            ("gloraOutputBackward a", vector.down.gradient!), ("gloraOutputBackward b", b4.down.gradient!),
+            ("gloraProjectBackward u", u), ("gloraProjectBackward up", b4.up.gradient!),
             ("gloraBiasBackward down", c.down.gradient!),
             ("gloraBiasBackward constant", scale.values.gradient!),
         ]

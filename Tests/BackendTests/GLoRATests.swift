@@ -41,15 +41,27 @@ struct LayerSize: Sendable, CustomStringConvertible {
         try check(device, size, .vector, .constant)
     }
 
+    /// Ranks off the loops' groups of four, in storage of a larger rank.
+    @Test(arguments: TestDevice.all, [1, 3, 4, 8])
+    func everyRank(device: TestDevice, rank: Int) throws {
+        let size = TestDevice.onlySmall ? LayerSize(5, 17, 10) : LayerSize(17, 197, 10)
+        try check(device, size, .lowRank(rank), .lowRank(rank))
+        try check(device, size, .lowRank(rank), .vector)
+        try check(device, size, .none, .lowRank(rank))
+    }
+
     /// Forward, backward, and the backward of frozen terms, for one pair of forms.
     private func check(_ device: TestDevice, _ size: LayerSize, _ formA: MatrixForm, _ formB: MatrixForm)
         throws
     {
         let (o, i) = (size.outputs, size.inputs)
         let what = "\(size), A \(formA), B \(formB)"
-        let (frozen, dW) = (randomValues(o * i, seed: 1), randomValues(o * i, seed: 2))
+        let n = 13
+        let frozen = randomValues(o * i, seed: 1)
+        let (dy, x) = (randomValues(n * o, seed: 2), randomValues(n * i, seed: 3))
         let (a, b) = (MatrixStorage(size, seed: 10), MatrixStorage(size, seed: 20))
-        let (w0, dWeight) = (Matrix(o, i, frozen), Matrix(o, i, dW))
+        let w0 = Matrix(o, i, frozen)
+        let dWeight = Matrix(n, o, dy).transposed * Matrix(n, i, x)
         let expected = Reference.gloraWeight(w0, a.matrix(formA), b.matrix(formB))
         try device.withBackend { backend in
             let guarded = GuardedTensors(backend)
@@ -59,15 +71,19 @@ struct LayerSize: Sendable, CustomStringConvertible {
             backend.gloraWeight(weight, frozenTensor, termA, termB)
             expectClose(backend.values(weight), expected.values, "gloraWeight \(what)")
 
-            let gradient = try guarded.input(dW, [o, i], "dW")
-            backend.gloraWeightBackward(termA, termB, gradient, frozenTensor)
+            let scratch = try guarded.output([o, i], "scratch")
+            let (dyTensor, xTensor) = (
+                try guarded.input(dy, [1, n, o], "dy"), try guarded.input(x, [1, n, i], "x")
+            )
+            backend.gloraWeightBackward(termA, termB, scratch, dyTensor, xTensor, frozenTensor)
             a.expectGradients(of: termA, dWeight.combined(w0, *), backend, "gloraWeightBackward ∂A \(what)")
             b.expectGradients(of: termB, dWeight, backend, "gloraWeightBackward ∂B \(what)")
 
             let frozenTerms = (
                 try a.term(formA, guarded, trained: false), try b.term(formB, guarded, trained: false)
             )
-            backend.gloraWeightBackward(frozenTerms.0, frozenTerms.1, gradient, frozenTensor)
+            backend.gloraWeightBackward(
+                frozenTerms.0, frozenTerms.1, scratch, dyTensor, xTensor, frozenTensor)
             guarded.expectIntact("gloraWeight \(what)")
         }
     }

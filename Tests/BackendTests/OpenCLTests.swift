@@ -187,21 +187,37 @@ import Testing
         }
     }
 
-    /// Both product kernels on every device, with views that don't start at 0.
+    /// A product kernel in a layout that has it.
+    struct ProductCase: Sendable, CustomStringConvertible {
+        let kernel: ProductKernel
+        let layout: KernelLayout
+        var description: String { "\(kernel) at \(layout.width) x \(layout.local)" }
+
+        init(_ kernel: ProductKernel, _ width: Int, _ local: Int) {
+            (self.kernel, layout) = (kernel, KernelLayout(width: width, local: local))
+        }
+
+        static let all = [
+            ProductCase(.tiled, 4, 64), ProductCase(.panels, 4, 1), ProductCase(.panels, 8, 1),
+            ProductCase(.panels, 16, 1), ProductCase(.clblast, 16, 1),
+        ]
+    }
+
+    /// Every product kernel on every device, with views that don't start at 0.
     @Test(
-        arguments: [ProductKernel.clblast, .tiled],
+        arguments: TestDevice.onlySmall ? Array(ProductCase.all[..<3]) : ProductCase.all,
         testSizes(
             [
                 ProductSize(1, 1, 1), ProductSize(1, 65, 129), ProductSize(33, 1, 64),
                 ProductSize(65, 33, 130), ProductSize(257, 192, 64), ProductSize(17, 17, 300),
             ], small: [ProductSize(1, 5, 3), ProductSize(9, 2, 17)]))
-    func product(kernel: ProductKernel, size: ProductSize) throws {
+    func product(choice: ProductCase, size: ProductSize) throws {
         let (m, n, k) = (size.m, size.n, size.k)
         let (a, b) = (randomValues(m * k, seed: 1), randomValues(k * n, seed: 2))
         let initial = randomValues(m * n, seed: 3)
         try OpenCLTests.withDevice { device in
-            let backend = try OpenCLBackend(device: device)
-            backend.product = kernel
+            let backend = try OpenCLBackend(device: device, layout: choice.layout)
+            backend.product = choice.kernel
             for (transposeA, transposeB) in [(false, false), (false, true), (true, false), (true, true)] {
                 let left = transposeA ? Matrix(k, m, a).transposed : Matrix(m, k, a)
                 let right = transposeB ? Matrix(n, k, b).transposed : Matrix(k, n, b)
@@ -212,7 +228,7 @@ import Testing
                     c, try guarded.input(a, transposeA ? [k, m] : [m, k]),
                     try guarded.input(b, transposeB ? [n, k] : [k, n]), transposeA: transposeA,
                     transposeB: transposeB, accumulate: accumulate)
-                let what = "\(kernel) \(size) \(transposeA) \(transposeB)"
+                let what = "\(choice) \(size) \(transposeA) \(transposeB)"
                 let product = left * right
                 let expected = accumulate ? product.combined(Matrix(m, n, initial), +) : product
                 expectClose(backend.values(c), expected.values, what)

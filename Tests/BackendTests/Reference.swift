@@ -123,24 +123,35 @@ enum Reference {
         }
     }
 
-    /// out [B·T, D] and the probabilities [B·heads·T, T].
-    static func attention(_ qkv: Matrix, images: Int, heads: Int) -> (out: Matrix, probabilities: Matrix) {
+    /// out [B·Q, D] and ln Σ exp(S) [B·heads·Q], where the first Q = `queries` tokens ask.
+    static func attention(
+        _ qkv: Matrix, images: Int, heads: Int, queries: Int
+    ) -> (out: Matrix, logSumExp: [Double]) {
         let tokens = qkv.rows / images
         let (d, h) = (qkv.columns / 3, qkv.columns / 3 / heads)
-        var out = Matrix(zeros: qkv.rows, d)
-        var probabilities: [Double] = []
+        var out = Matrix(zeros: images * queries, d)
+        var logSumExp: [Double] = []
         for image in 0..<images {
             for head in 0..<heads {
                 let parts = headParts(qkv, image: image, head: head, tokens: tokens, heads: heads)
-                var scores = parts[0] * parts[1].transposed
-                for i in scores.values.indices { scores.values[i] /= Double(h).squareRoot() }
-                let p = softmaxRows(scores)
-                let y = p * parts[2]
-                for t in 0..<tokens { for i in 0..<h { out[image * tokens + t, head * h + i] = y[t, i] } }
-                probabilities += p.values
+                let scores = scores(parts, queries: queries)
+                let y = softmaxRows(scores) * parts[2]
+                for t in 0..<queries { for i in 0..<h { out[image * queries + t, head * h + i] = y[t, i] } }
+                for t in 0..<queries {
+                    let row = (0..<tokens).map { scores[t, $0] }
+                    let largest = row.max()!
+                    logSumExp.append(largest + log(row.reduce(0) { $0 + exp($1 - largest) }))
+                }
             }
         }
-        return (out, Matrix(images * heads * tokens, tokens, probabilities))
+        return (out, logSumExp)
+    }
+
+    /// S = q kᵀ / √h [Q, T] of one head.
+    static func scores(_ parts: [Matrix], queries: Int) -> Matrix {
+        var scores = parts[0].prefix(rows: queries) * parts[1].transposed
+        for i in scores.values.indices { scores.values[i] /= Double(parts[0].columns).squareRoot() }
+        return scores
     }
 
     // MARK: GLoRA

@@ -29,28 +29,31 @@ extension Reference {
         return (dx, dWeight, sumRows(dy))
     }
 
-    /// dqkv [B·T, 3·D].
-    static func attentionBackward(_ dOut: Matrix, _ qkv: Matrix, images: Int, heads: Int) -> Matrix {
+    /// dqkv [B·T, 3·D] from dOut [B·Q, D].
+    static func attentionBackward(
+        _ dOut: Matrix, _ qkv: Matrix, images: Int, heads: Int, queries: Int
+    ) -> Matrix {
         let tokens = qkv.rows / images
         let (d, h) = (qkv.columns / 3, qkv.columns / 3 / heads)
         let scale = 1 / Double(h).squareRoot()
-        let probabilities = attention(qkv, images: images, heads: heads).probabilities
         var dqkv = Matrix(zeros: qkv.rows, qkv.columns)
         for image in 0..<images {
             for head in 0..<heads {
                 let parts = headParts(qkv, image: image, head: head, tokens: tokens, heads: heads)
-                let first = (image * heads + head) * tokens * tokens
-                let p = Matrix(tokens, tokens, Array(probabilities.values[first..<first + tokens * tokens]))
-                var dy = Matrix(zeros: tokens, h)
-                for t in 0..<tokens { for i in 0..<h { dy[t, i] = dOut[image * tokens + t, head * h + i] } }
+                let p = softmaxRows(scores(parts, queries: queries))  // [Q, T]
+                var dy = Matrix(zeros: queries, h)
+                for t in 0..<queries { for i in 0..<h { dy[t, i] = dOut[image * queries + t, head * h + i] } }
                 var dScores = dy * parts[2].transposed
-                for row in 0..<tokens {
+                for row in 0..<queries {
                     let mean = (0..<tokens).reduce(0) { $0 + p[row, $1] * dScores[row, $1] }
                     for j in 0..<tokens { dScores[row, j] = scale * p[row, j] * (dScores[row, j] - mean) }
                 }
-                let gradients = [dScores * parts[1], dScores.transposed * parts[0], p.transposed * dy]
+                let gradients = [
+                    dScores * parts[1], dScores.transposed * parts[0].prefix(rows: queries),
+                    p.transposed * dy,
+                ]
                 for (third, gradient) in gradients.enumerated() {
-                    for t in 0..<tokens {
+                    for t in 0..<gradient.rows {
                         for i in 0..<h { dqkv[image * tokens + t, third * d + head * h + i] = gradient[t, i] }
                     }
                 }

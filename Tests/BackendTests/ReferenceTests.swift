@@ -1,3 +1,4 @@
+import Foundation
 import TensorCore
 import TestSupport
 import Testing
@@ -49,15 +50,36 @@ import Testing
         }
     }
 
-    @Test func attention() {
+    @Test(arguments: 1...3)
+    func attention(queries: Int) {
         let (images, tokens, heads, d) = (2, 3, 2, 4)
         let qkv = random(images * tokens * 3 * d, 1)
-        let dOut = random(images * tokens * d, 2)
+        let dOut = random(images * queries * d, 2)
         let gradient = Reference.attentionBackward(
-            Matrix(images * tokens, d, dOut), Matrix(images * tokens, 3 * d, qkv), images: images,
-            heads: heads)
+            Matrix(images * queries, d, dOut), Matrix(images * tokens, 3 * d, qkv), images: images,
+            heads: heads, queries: queries)
         expectGradient(gradient.values, at: qkv, weights: dOut, "dqkv") {
-            Reference.attention(Matrix(images * tokens, 3 * d, $0), images: images, heads: heads).out.values
+            Reference.attention(
+                Matrix(images * tokens, 3 * d, $0), images: images, heads: heads, queries: queries
+            ).out.values
+        }
+    }
+
+    /// logSumExp against its definition, for scores that an exponential can hold.
+    @Test func logSumExp() {
+        let (tokens, d) = (3, 4)
+        let qkv = Matrix(tokens, 3 * d, random(tokens * 3 * d, 1))
+        let parts = Reference.headParts(qkv, image: 0, head: 0, tokens: tokens, heads: 1)
+        let result = Reference.attention(qkv, images: 1, heads: 1, queries: 2).logSumExp
+        #expect(result.count == 2)
+        for (row, value) in result.enumerated() {
+            var sum = 0.0
+            for j in 0..<tokens {
+                var product = 0.0
+                for i in 0..<d { product += parts[0][row, i] * parts[1][j, i] }
+                sum += exp(product / 2)
+            }
+            #expect(abs(value - log(sum)) < 1e-12)
         }
     }
 
@@ -93,6 +115,50 @@ import Testing
             }
             expectGradient(result.dUp.values, at: up, weights: dW, "\(form) dUp") { weight(down, $0) }
         }
+    }
+
+    /// Activation space gives the output of weight space, and gradients that are those of weight space's output.
+    @Test(
+        arguments: [MatrixForm.none, .constant, .vector],
+        [MatrixForm.none, .constant, .vector, .lowRank(2), .lowRank(3)])
+    func gloraActivation(formA: MatrixForm, formB: MatrixForm) {
+        let (n, o, i, rank) = (3, 5, 4, 3)
+        let (x, w0) = (Matrix(n, i, random(n * i, 1)), Matrix(o, i, random(o * i, 2)))
+        let (bias, dy) = (random(o, 3), random(n * o, 4))
+        let values = [random(o * rank, 5), random(o * rank, 6), random(rank * i, 7)]  // Ad, Bd, Bu
+        let up = Matrix(rank, i, random(rank * i, 8))  // Au, which no form here reads
+        func output(_ values: [[Double]], _ bias: [Double]) -> [Double] {
+            let a = Reference.matrixTerm(formA, down: Matrix(o, rank, values[0]), up: up)
+            let b = Reference.matrixTerm(
+                formB, down: Matrix(o, rank, values[1]), up: Matrix(rank, i, values[2]))
+            let product = x * Reference.gloraWeight(w0, a, b).transposed
+            return Reference.adding(bias, to: product).values
+        }
+        let layer = ActivationReference(
+            x: x, w0: w0, formA, formB, aDown: Matrix(o, rank, values[0]), bDown: Matrix(o, rank, values[1]),
+            bUp: Matrix(rank, i, values[2]), bias: bias)
+        let difference = zip(layer.y.values, output(values, bias)).map { abs($0 - $1) }.max()!
+        #expect(difference < 1e-12)
+        let gradients = layer.backward(Matrix(n, o, dy))
+        for (index, gradient) in [gradients.aDown, gradients.bDown, gradients.bUp].enumerated() {
+            let isRead: Bool =
+                switch (index, formA, formB) {
+                case (0, .none, _), (1, _, .none): false
+                case (2, _, .lowRank): true
+                case (2, _, _): false
+                default: true
+                }
+            guard isRead else {
+                #expect(gradient.values.allSatisfy { $0 == 0 })
+                continue
+            }
+            expectGradient(gradient.values, at: values[index], weights: dy, "\(formA) \(formB) \(index)") {
+                var changed = values
+                changed[index] = $0
+                return output(changed, bias)
+            }
+        }
+        expectGradient(gradients.bias, at: bias, weights: dy, "bias") { output(values, $0) }
     }
 
     @Test(arguments: [PromptForm.vector, .lowRank(2), .lowRank(3)])

@@ -66,7 +66,10 @@ import Testing
         (["--normalize", "zscore"], 64, ["'zscore'", "imagenet"]),
         (["--image-size", "0"], 64, ["--image-size"]),
         (["--image-size", "20"], 1, ["image size 20", "multiple of 8"]),
-        (["--image-size", "4096"], 1, ["needs about", "MiB", "not even one image fits", "--image-size"]),
+        (
+            ["--image-size", "16384", "--ranks", "4096"], 1,
+            ["needs about", "MiB", "not even one image fits", "--image-size"]
+        ),
         (["--crop", "center", "--resize-to", "4"], 1, ["resized to 4", "cropped to 16"]),
         (["--train-split", "holdout"], 1, ["no split holdout"]),
         (["--path", "fullest"], 1, ["--path fullest can't be read", "supernet, full, none"]),
@@ -176,7 +179,7 @@ import Testing
                 ["merge", "--run", "run", "--output", "m.safetensors", "--device", "cpu"], in: folder)
             let eval = ["eval", "--model", "m.safetensors", "--data", "task", "--device", "cpu"]
             try Glora.refuse(
-                eval + ["--image-size", "4096"], in: folder,
+                eval + ["--image-size", "16384"], in: folder,
                 saying: ["not enough memory", "MiB", "--batch-size"])
         }
     }

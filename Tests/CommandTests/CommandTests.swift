@@ -5,17 +5,20 @@ import Testing
 @Suite struct CommandTests {
     @Test(
         "Every command has --help with an example that fits a terminal",
-        arguments: ["train", "eval", "merge", "devices", "selftest", "pretrain", "demo", nil])
+        arguments: [
+            "train", "eval", "merge", "devices", "selftest", "pretrain", "demo", "bench", "bench step", nil,
+        ])
     func help(_ command: String?) throws {
         let outcome = try Glora.succeed(
-            [command, "--help"].compactMap { $0 }, in: FileManager.default.temporaryDirectory)
+            (command ?? "").split(separator: " ").map(String.init) + ["--help"],
+            in: FileManager.default.temporaryDirectory)
         let lines = outcome.output.split(separator: "\n", omittingEmptySubsequences: false)
         let example = try #require(lines.firstIndex(of: "Example:"))
         #expect(lines[example + 1].hasPrefix("  glora \(command ?? "train")"))
         // A line that the terminal's width broke would have lost its indentation.
         let rest = lines[(example + 1)...].prefix { !$0.isEmpty }
         #expect(rest.allSatisfy { $0.hasPrefix("  glora ") }, "\(rest)")
-        #expect(outcome.output.contains("--json") || command == nil)
+        #expect(outcome.output.contains("--json") || command == nil || command == "bench")
         #expect(outcome.errors.isEmpty)
     }
 

@@ -11,11 +11,13 @@ struct TinyModel {
     let head: [String: HostTensor]
     static let classCount = 3
 
+    /// At a width of 64 and a few images GLoRA is cheaper in activation space; at 6 mostly in weight space.
     init(
-        pooling: ViTConfiguration.Pooling = .classToken, hasClassToken: Bool = true, qkvBias: Bool = true
+        pooling: ViTConfiguration.Pooling = .classToken, hasClassToken: Bool = true, qkvBias: Bool = true,
+        width: Int = 6
     ) throws {
         var configuration = ViTConfiguration(
-            imageSize: 4, patchSize: 2, width: 6, depth: 2, heads: 2, hiddenWidth: 5,
+            imageSize: 4, patchSize: 2, width: width, depth: 2, heads: 2, hiddenWidth: width - 1,
             classCount: TinyModel.classCount)
         configuration.pooling = pooling
         configuration.hasClassToken = hasClassToken
@@ -24,7 +26,8 @@ struct TinyModel {
         var tensors: [String: HostTensor] = [:]
         for (seed, (name, shape)) in configuration.tensorShapes.sorted(by: { $0.key < $1.key }).enumerated() {
             let isScale = name.contains("norm") && name.hasSuffix("weight")
-            let values = randomValues(shape.reduce(1, *), seed: seed, scale: 0.4, mean: isScale ? 1 : 0)
+            let scale = 0.4 * (6 / Double(width)).squareRoot()
+            let values = randomValues(shape.reduce(1, *), seed: seed, scale: scale, mean: isScale ? 1 : 0)
             tensors[name] = HostTensor(shape: shape, values: values)
         }
         checkpoint = try ViTCheckpoint(configuration: configuration, tensors: tensors)
@@ -32,14 +35,19 @@ struct TinyModel {
     }
 
     /// The model under another treatment, with this head.
-    func model(_ trained: VisionTransformer.Trained, on backend: any Backend) throws -> VisionTransformer {
+    func model(
+        _ trained: VisionTransformer.Trained, memory: MemoryPolicy = .balanced, on backend: any Backend
+    ) throws -> VisionTransformer {
         try VisionTransformer(
-            checkpoint, classCount: TinyModel.classCount, trained: trained, seed: 5, head: head, on: backend)
+            checkpoint, classCount: TinyModel.classCount, trained: trained, seed: 5, head: head,
+            memory: memory,
+            on: backend)
     }
 
     /// The model with support tensors of rank 2, all of them random: no path is the frozen model by chance.
-    func adapted(on backend: any Backend) throws -> VisionTransformer {
-        let model = try model(.adapters(rank: 2, sites: SearchSpace.Site.allCases), on: backend)
+    func adapted(memory: MemoryPolicy = .balanced, on backend: any Backend) throws -> VisionTransformer {
+        let model = try model(
+            .adapters(rank: 2, sites: SearchSpace.Site.allCases), memory: memory, on: backend)
         var values = model.store.unpack(model.store.values)
         for (seed, name) in values.keys.sorted().enumerated() where !name.hasPrefix("head.") {
             values[name]!.values = randomValues(values[name]!.values.count, seed: 50 + seed, scale: 0.3)

@@ -1,0 +1,344 @@
+"""The driver and the PyTorch side of Scripts/compare-pytorch, which installs what this needs and calls it.
+
+The supernet step is AdamW's on the support tensors and the head of a vision transformer in which each of the
+blocks' four Linears computes, on a path drawn uniformly from the 432 per layer and step,
+
+    W = W0 * (1 + A) + B             [out, in]
+    b = b0 * (1 + D) + E + W0 @ C    [out]
+    y = x @ W.T + b                  [batch, tokens, out]
+
+The driver runs ours and theirs in turn, each in a fresh process: neither finds the other's memory, threads or
+heated caches, and a change of the machine's speed reaches both.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+CLASSES = 10
+RANK = 4
+LORA_RANK = 8
+LINEARS = r".*blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))"
+
+# One Linear's search space: 4 * 4 * 3 * 3 * 3 = 432 paths.
+CHOICES = {
+    "A": ("lora", "vector", "constant", "none"),
+    "B": ("lora", "vector", "constant", "none"),
+    "C": ("lora", "vector", "none"),
+    "D": ("vector", "constant", "none"),
+    "E": ("vector", "constant", "none"),
+}
+
+# row: (arguments of `glora bench`, the side that runs in PyTorch, what is compared)
+ROWS = {
+    "supernet_step_vs_plain": (("step",), "plain", "imagesPerSecond"),
+    "supernet_step_vs_peft": (("step",), "peft-glora", "imagesPerSecond"),
+    "lora_step_vs_peft": (("step", "--method", "lora", "--rank", str(LORA_RANK)), "peft-lora", "imagesPerSecond"),
+    "inference_vs_timm": (("inference",), "inference", "imagesPerSecond"),
+    "memory_vs_plain": (("step",), "plain", "peakBytes"),
+}
+
+
+# MARK: The PyTorch side
+
+
+def plain_glora_linear(linear):
+    """`linear` with the plain formula and support tensors as the original initialises them, its weights frozen."""
+    import torch
+    from torch import nn
+
+    outputs, inputs = linear.weight.shape
+
+    def down(rows):
+        return nn.Parameter(torch.zeros(rows, RANK))  # [rows, R]
+
+    def up(columns):
+        return nn.Parameter(nn.init.xavier_uniform_(torch.empty(RANK, columns)))  # [R, columns]
+
+    class PlainGLoRALinear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = linear.weight.requires_grad_(False)  # [out, in]
+            self.bias = linear.bias.requires_grad_(False)  # [out]
+            self.Ad, self.Au = down(outputs), up(inputs)
+            self.Bd, self.Bu = down(outputs), up(inputs)
+            self.Cd, self.Cu = down(inputs), up(1)
+            self.D = nn.Parameter(torch.zeros(outputs))
+            self.E = nn.Parameter(torch.zeros(outputs))
+            self.path = dict.fromkeys(CHOICES, "none")
+
+        def low_rank(self, name):
+            """A or B, broadcast to [out, in]; C, [in, 1]; None off the path."""
+            d, u = getattr(self, name + "d"), getattr(self, name + "u")
+            return {
+                "lora": lambda: d @ u,
+                "vector": lambda: d[:, :1],
+                "constant": lambda: d[0, 0],
+                "none": lambda: None,
+            }[self.path[name]]()
+
+        def vector(self, name):
+            """D or E, broadcast to [out]; None off the path."""
+            whole = getattr(self, name)
+            return {"vector": whole, "constant": whole[0], "none": None}[self.path[name]]
+
+        def forward(self, x):  # [batch, tokens, in]
+            a, b, c = self.low_rank("A"), self.low_rank("B"), self.low_rank("C")
+            d, e = self.vector("D"), self.vector("E")
+            # A term off the path is left out rather than added as zeros (the original adds dense zeros): the
+            # comparison is with PyTorch at its best, which then needs neither the passes nor, without A and B,
+            # the gradient of W.
+            weight, bias = self.weight, self.bias
+            if a is not None:
+                weight = weight * (1 + a)
+            if b is not None:
+                weight = weight + b
+            if d is not None:
+                bias = bias * (1 + d)
+            if e is not None:
+                bias = bias + e
+            if c is not None:
+                bias = bias + (self.weight @ c).squeeze(-1)
+            return nn.functional.linear(x, weight, bias)
+
+    return PlainGLoRALinear()
+
+
+def build_model(side, name):
+    """The model of a side, with random weights: the time doesn't depend on them."""
+    import timm
+
+    model = timm.create_model(name, pretrained=False, num_classes=CLASSES)
+    targets = [key for key, _ in model.named_modules() if re.fullmatch(LINEARS, key)]
+    if not targets or len(targets) != 4 * len(model.blocks):
+        sys.exit(f"{name} has no blocks of qkv, proj, fc1 and fc2; choose a plain vision transformer of timm.")
+    if side == "inference":
+        return model.eval()
+    if side == "plain":
+        model.requires_grad_(False)
+        model.head.requires_grad_(True)
+        for key in targets:
+            parent, _, child = key.rpartition(".")
+            setattr(model.get_submodule(parent), child, plain_glora_linear(model.get_submodule(key)))
+        return model.train()
+    import peft
+
+    if side == "peft-glora":
+        configuration = peft.GloraConfig(r=RANK, target_modules=LINEARS, modules_to_save=["head"])
+    else:
+        configuration = peft.LoraConfig(
+            r=LORA_RANK, lora_alpha=LORA_RANK, lora_dropout=0.0, target_modules=LINEARS, modules_to_save=["head"]
+        )
+    return peft.get_peft_model(model, configuration).train()
+
+
+def peak_bytes():
+    """The largest resident size that this process has had, in bytes."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        sys.exit("there is no VmHWM in /proc/self/status; run this on Linux.")
+
+
+def timed(step, synchronize):
+    """Seconds of each step after the warm-up: four of slow ones, three seconds of fast ones, within half a minute."""
+
+    def once():
+        start = time.perf_counter()
+        step()
+        synchronize()
+        return time.perf_counter() - start
+
+    if once() < 2:  # the first step allocates; a fast model needs a second for the caches and clocks
+        once()
+    seconds = []
+    while (len(seconds) < 4 or sum(seconds) < 3) and (len(seconds) < 2 or sum(seconds) < 30):
+        seconds.append(once())
+    return seconds
+
+
+def run_side(options):
+    """Measures one side in this process and prints one JSON object."""
+    import torch
+    import timm
+
+    if options.side.startswith("peft"):
+        import peft  # noqa: F401  before the memory is marked: a library is no part of a step
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    paths = random.Random(0)
+    if options.torch_device == "cuda" and not torch.cuda.is_available():
+        sys.exit("PyTorch finds no CUDA device; use --torch-device cpu.")
+    synchronize = torch.cuda.synchronize if options.torch_device == "cuda" else lambda: None
+
+    before = peak_bytes()  # libraries are loaded; what follows is the model's and the step's
+    model = build_model(options.side, options.model).to(options.torch_device)
+    base = getattr(model, "base_model", model)
+    size = getattr(base, "model", base).default_cfg["input_size"]
+    images = torch.randn(options.batch, *size, device=options.torch_device)  # [batch, 3, height, width]
+    labels = torch.randint(CLASSES, (options.batch,), device=options.torch_device)  # [batch]
+    last = None
+
+    if options.side == "inference":
+
+        def step():
+            nonlocal last
+            with torch.inference_mode():
+                last = model(images)
+
+    else:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=1e-4)
+        layers = [module for module in model.modules() if hasattr(module, "path")]
+
+        def step():
+            nonlocal last
+            for layer in layers:
+                layer.path = {name: paths.choice(choices) for name, choices in CHOICES.items()}
+            last = torch.nn.functional.cross_entropy(model(images), labels)
+            last.backward()
+            optimizer.step()
+            optimizer.zero_grad()  # sets None: a tensor off the next path is skipped
+
+    seconds = timed(step, synchronize)
+    if not torch.isfinite(last).all():
+        sys.exit("PyTorch's result is not finite; the comparison would mean nothing.")
+    median = statistics.median(seconds)
+    print(
+        json.dumps(
+            {
+                "imagesPerSecond": options.batch / median,
+                "seconds": median,
+                "steps": len(seconds),
+                "peakBytes": peak_bytes() - before,
+            }
+        )
+    )
+
+
+# MARK: The driver
+
+
+def fail(sentence):
+    sys.exit(f"compare-pytorch: {sentence}")
+
+
+def last_object(command, name, environment):
+    """Runs `command` and returns the object in the last line that it prints."""
+    try:
+        run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    except OSError as error:
+        fail(f"{command[0]} cannot be run ({error.strerror}); name the glora binary with GLORA=PATH.")
+    shown = "".join(f"\n    {line}" for line in (run.stdout + run.stderr).strip().splitlines()[-8:])
+    if run.returncode != 0:
+        fail(f"{name} ended with status {run.returncode}; correct what its last lines say: {shown or 'nothing'}")
+    try:
+        found = json.loads(run.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        fail(f"{name} printed no JSON object in its last line; build it from this checkout. Its last lines: {shown}")
+    return found
+
+
+def measure(options):
+    """{row: [(ours, theirs) of each round]}."""
+    environment = dict(os.environ)
+    # PoCL's name for its threads changed with version 5; PyTorch's pools must not start larger than they are used.
+    for variable in (
+        "GLORA_THREADS",
+        "POCL_MAX_PTHREAD_COUNT",
+        "POCL_CPU_MAX_CU_COUNT",
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+    ):
+        environment[variable] = str(options.threads)
+    environment["HF_HUB_OFFLINE"] = "1"  # random weights: nothing is to be fetched
+    common = ["--model", options.model, "--batch", str(options.batch)]
+    results = {row: [] for row in options.rows}
+    for number in range(1, options.rounds + 1):
+        measured = {}  # rows with a side in common share its run within the round
+
+        def once(key, command, name):
+            if key not in measured:
+                found = measured[key] = last_object(command, name, environment)
+                figures = ", ".join(f"{k} {v:.4g}" for k, v in found.items() if isinstance(v, (int, float)))
+                print(f"round {number} of {options.rounds}: {name}: {figures}", file=sys.stderr, flush=True)
+            return measured[key]
+
+        for row in options.rows:
+            bench, side, figure = ROWS[row]
+            command = [options.glora, "bench", *bench, "--device", options.device, *common, "--json"]
+            ours = once(bench, command, " ".join(["glora bench", *bench]))
+            command = [sys.executable, os.path.abspath(__file__), "--side", side, *common]
+            command += ["--threads", str(options.threads), "--torch-device", options.torch_device]
+            theirs = once(side, command, f"PyTorch ({side})")
+            value = ours.get(figure)
+            if not isinstance(value, (int, float)) or not (value > 0 and math.isfinite(value)):
+                fail(f"glora bench {bench[0]} printed no positive {figure}; build it from this checkout.")
+            results[row].append((value, theirs[figure]))
+    return results
+
+
+def processor_name():
+    try:
+        with open("/proc/cpuinfo") as information:
+            return next(line.split(":", 1)[1].strip() for line in information if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
+
+
+def run_driver(options):
+    results = measure(options)
+    from importlib.metadata import version
+
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "peft"))
+    print(f"{options.model}, batch {options.batch}, {options.threads} threads, {options.rounds} rounds")
+    print(f"ours on {options.device}, theirs on {options.torch_device}: {packages}; {processor_name()}")
+    print(f"{'':24} {'ours':>10} {'theirs':>10} {'':9} {'ratio':>7}   of each round")
+    summary = {}
+    for row, pairs in results.items():
+        ours, theirs = (statistics.median(values) for values in zip(*pairs))
+        ratios = [mine / other for mine, other in pairs]
+        scale, unit = (2**20, "MiB") if ROWS[row][2] == "peakBytes" else (1, "images/s")
+        print(
+            f"{row:24} {ours / scale:10.2f} {theirs / scale:10.2f} {unit:9} {ours / theirs:7.3f}"
+            f"   {min(ratios):.3f} to {max(ratios):.3f}"
+        )
+        summary[row] = {"ours": ours, "theirs": theirs, "ratio": ours / theirs}
+    if options.json:
+        print(json.dumps(summary))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Called by Scripts/compare-pytorch; see its --help.")
+    parser.add_argument("--glora")
+    parser.add_argument("--device", default="opencl:0")
+    parser.add_argument("--torch-device", default="cpu")
+    parser.add_argument("--model", default="vit_base_patch16_224")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--side", choices=sorted({side for _, side, _ in ROWS.values()}))
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.side:
+        run_side(options)
+    elif options.glora:
+        run_driver(options)
+    else:
+        parser.error("run Scripts/compare-pytorch instead")
+
+
+if __name__ == "__main__":
+    main()

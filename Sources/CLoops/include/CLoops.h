@@ -1,0 +1,91 @@
+#ifndef CLOOPS_H
+#define CLOOPS_H
+
+// The inner loops of the CPU backend. Swift is compiled for the oldest processor of its platform; these functions are
+// compiled for three generations of x86-64, and the loader takes the newest that the machine has.
+//
+// Arguments come in the order outputs, inputs, constants. Matrices are row-major and dense unless a row length (`ld…`)
+// says otherwise. A pointer that may be null says so. Where an output may be an input it is the same pointer. Nothing here
+// starts threads, allocates or keeps state.
+//
+// Factors [r, d] and the sums for their gradients have rows of `factor_length(d)`.
+
+// d and some more, so that the same columns of several rows lie in different parts of the first cache: it has room for 8
+// rows that are a multiple of 4 KiB apart, as those of ViT-B's 3,072 columns would be.
+static inline long factor_length(long d) { return (d + 1023) / 1024 * 1024 + 272; }
+
+// MARK: Elementwise.c
+
+// y [n] ← gelu(x). y may be x.
+void gelu_forward(float *y, const float *x, long n);
+// dx [n] ← dy ⊙ gelu′(x). dx may be dy.
+void gelu_backward(float *dx, const float *dy, const float *x, long n);
+// out [n] ← x + scale · branch. out may be x.
+void residual_add(float *out, const float *x, const float *branch, float scale, long n);
+// out [n] ← scale · x. out may be x.
+void scale_elements(float *out, const float *x, float scale, long n);
+
+// MARK: Matrices.c
+
+// v = scale ⊙ z + bias + t · down;  y ← v, product ← z, activated ← gelu(v), all [n, d] with rows of ld; outputs may be null
+// and may be z. Without z, y ← bias + t · down. t [n, r]; `rows` [2 + r, d] with rows of ldRows holds scale, bias and down,
+// with zeros up to at least 4 rows of down.
+void epilogue_forward(
+    float *y, float *product, float *activated, const float *z, const float *t, const float *rows, long r,
+    long n, long d, long ld, long ldRows);
+// sums [d] ← Σₙ x [n, d], x with rows of ldx.
+void sum_rows(float *sums, const float *x, long n, long d, long ldx);
+// out [n] ← out + x.
+void add_to(float *out, const float *x, long n);
+
+// MARK: GLoRA.c
+
+// w [n, d] ← w0 ⊙ (1 + ca · a) + cb · b; ca [n, ra] with rows of ldca, a [ra, d] with zeros up to at least 4 rows, likewise
+// b.
+void glora_weight(
+    float *w, const float *w0, const float *ca, long ldca, const float *a, long ra, const float *cb,
+    long ldcb, const float *b, long rb, long n, long d);
+// With p = dw ⊙ w0:  dca [n, ra] ← p · aᵀ, dcb [n, rb] ← dw · bᵀ;  da [ra, d] ← caᵀ · p, db [rb, d] ← cbᵀ · dw, each null
+// where it isn't wanted.
+void glora_weight_backward(
+    float *dca, float *da, float *dcb, float *db, const float *dw, const float *w0, const float *ca,
+    long ldca, const float *a, long ra, const float *cb, long ldcb, const float *b, long rb, long n, long d);
+// t [n, r] ← x [n, d] · rowsᵀ, rows [r, d].
+void project_rows(float *t, const float *x, const float *rows, long r, long n, long d);
+// du [r, d] ← uᵀ · x, with u [n, r] and x [n, d].
+void project_backward(float *du, const float *u, const float *x, long r, long n, long d);
+// sums [1 + r (+ 1), d]: Σₙ dy, then tᵀ · dy with t [n, r], then Σₙ dy ⊙ z unless z is null.
+void glora_output_backward(
+    float *sums, const float *dy, const float *z, const float *t, long r, long n, long d);
+
+// MARK: LayerNorm.c
+
+// y [n, d], mean [n], rstd [n] from x [n, d], weight [d], bias [d].
+void layer_norm_forward(
+    float *y, float *mean, float *rstd, const float *x, const float *weight, const float *bias, long n,
+    long d, float epsilon);
+// dx [n, d], or dx + … when accumulate; sums [2, d] ← Σₙ dy ⊙ x̂ and Σₙ dy, or null.
+void layer_norm_backward(
+    float *dx, float *sums, const float *dy, const float *x, const float *mean, const float *rstd,
+    const float *weight, long n, long d, int accumulate);
+
+// MARK: Attention.c
+
+// s [n, d] ← exp(s − max of the row), sums [n] of that, largest [n].
+void softmax_exponentials(float *s, float *sums, float *largest, long n, long d);
+// x [n, d] ← x / divisors [n], x with rows of ldx.
+void divide_rows(float *x, const float *divisors, long n, long d, long ldx);
+// p [n, d] holds S and becomes P = exp(S − logSumExp [n]); dp [n, d] becomes P ⊙ (dP − D), D = Σ dout ⊙ out over rows of
+// h. out and dout [n, h] with rows of ldOut.
+void attention_scores_backward(
+    float *p, float *dp, const float *logSumExp, const float *dout, const float *out, long n, long d, long h,
+    long ldOut);
+
+// MARK: AdamW.c
+
+// One AdamW step over n elements of one segment: θ ← θ · decay − step · m / (√v · rootScale + ε).
+void adamw_step(
+    float *theta, float *m, float *v, const float *g, float beta1, float rest1, float beta2, float rest2,
+    float decay, float step, float rootScale, float epsilon, long n);
+
+#endif

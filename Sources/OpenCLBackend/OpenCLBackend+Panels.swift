@@ -1,0 +1,223 @@
+import TensorCore
+
+// Products from packed panels (Panels.cl): what is packed, and how a product is cut so that its panels fit.
+
+/// A matrix as a product's operand: its rows, or its columns, are the product's.
+struct PackedOperand {
+    let tensor: Tensor
+    /// Whether the tensor holds the operand's transpose.
+    let turned: Bool
+
+    init(_ tensor: Tensor, turned: Bool = false) {
+        self.tensor = tensor
+        self.turned = turned
+    }
+}
+
+/// The right operand: a matrix, or a Linear's weight W [out, in], built while it is packed.
+enum PackedRight {
+    case matrix(PackedOperand)
+    /// Turned, the operand is Wᵀ: the forward.
+    case weight(LinearWeight, turned: Bool)
+}
+
+/// A part of a product whose panels fit into the packing memory.
+struct PanelBlock {
+    let rows: Range<Int>
+    let columns: Range<Int>
+    let depth: Range<Int>
+}
+
+/// TILE_ROWS and TILE_COLUMNS of Panels.cl.
+struct PanelTiles {
+    let rows: Int
+    let columns: Int
+
+    init(_ layout: KernelLayout) {
+        rows = layout.width == 16 ? 12 : 6
+        columns = 2 * layout.width
+    }
+
+    func paddedRows(_ count: Int) -> Int { (count + rows - 1) / rows * rows }
+    func paddedColumns(_ count: Int) -> Int { (count + columns - 1) / columns * columns }
+}
+
+extension OpenCLBackend {
+    /// The deepest panels: 32 columns of 1,024 floats are 128 KiB, of which a second cache of 1 MiB holds those of two
+    /// threads and what streams by. At [1576, 3072] · [3072, 768], 5 % faster than the whole depth at once.
+    static let panelDepth = 1024
+    /// The deepest where dW is contracted, which costs a tenth of a tile of 1,024.
+    static let contractionDepth = 4096
+    /// Floats that each operand's packing memory holds, 12 MiB: 3,072 rows of that depth.
+    static let panelCount = 3 << 20
+
+    /// MOST_RANKS of Panels.cl.
+    static let panelRank = 64
+
+    var tiles: PanelTiles { PanelTiles(layout) }
+
+    /// Packs the operands of a product [m, n] over k, block by block, and calls `multiply` after each: it launches the
+    /// product of what `leftPanels` and `rightPanels` hold. Every block of depth after the first adds to the result.
+    func multiplyPanels(
+        m: Int, n: Int, k: Int, left: PackedOperand, right: PackedRight, deepest: Int = panelDepth,
+        multiply: (PanelBlock) -> Void
+    ) {
+        let depths = blocks(k, of: deepest, multiple: 1)
+        let deepest = depths.first!.count
+        var columnBlocks = blocks(n, of: OpenCLBackend.panelCount / deepest, multiple: tiles.columns)
+        if case .weight(let weight, _) = right, weight.ready != nil { columnBlocks = [0..<n] }
+        let rowBlocks = blocks(m, of: OpenCLBackend.panelCount / deepest, multiple: tiles.rows)
+        for depth in depths {
+            for columns in columnBlocks {
+                packRight(rightPanels, right, PanelBlock(rows: 0..<0, columns: columns, depth: depth))
+                for rows in rowBlocks {
+                    if columns.lowerBound == 0 || rowBlocks.count > 1 {
+                        packLeft(left, rows: rows, depth: depth)
+                    }
+                    multiply(PanelBlock(rows: rows, columns: columns, depth: depth))
+                }
+            }
+        }
+    }
+
+    /// 0..<count in equal blocks of at most `most`, cut at multiples of `multiple`.
+    func blocks(_ count: Int, of most: Int, multiple: Int) -> [Range<Int>] {
+        let parts = (count + most - 1) / most
+        var size = (count + parts - 1) / parts
+        size = min((size + multiple - 1) / multiple * multiple, max(most / multiple * multiple, multiple))
+        return stride(from: 0, to: count, by: size).map { $0..<min(count, $0 + size) }
+    }
+
+    private func packLeft(_ operand: PackedOperand, rows: Range<Int>, depth: Range<Int>) {
+        let stride = operand.tensor.columns
+        if operand.turned {
+            launch(
+                "pack_left_turned", (rowGroups((depth.count + 7) / 8), 1, 1), leftPanels, operand.tensor,
+                rows.count,
+                depth.count, stride, depth.lowerBound * stride + rows.lowerBound)
+        } else {
+            launch(
+                "pack_left", (rowGroups(tiles.paddedRows(rows.count) / tiles.rows), 1, 1), leftPanels,
+                operand.tensor,
+                rows.count, depth.count, stride, rows.lowerBound * stride + depth.lowerBound)
+        }
+    }
+
+    /// The block's columns and depth of the right operand into `panels`.
+    func packRight(_ panels: Tensor, _ right: PackedRight, _ block: PanelBlock, offset: Int = 0) {
+        let (columns, depth) = (block.columns, block.depth)
+        switch right {
+        case .matrix(let operand):
+            packMatrix(panels, offset, operand, columns: columns, depth: depth)
+        case .weight(let weight, let turned):
+            guard weight.ready == nil else { return }
+            guard let terms = weight.terms else {
+                return packMatrix(
+                    panels, offset, PackedOperand(weight.frozen, turned: turned), columns: columns,
+                    depth: depth)
+            }
+            let (a, b) = terms
+            for term in [a, b] { requireFit(term, weight.frozen, "linear") }
+            let groups = turned ? (columns.count + layout.width - 1) / layout.width : (depth.count + 7) / 8
+            launch(
+                turned ? "pack_right_weight_turned" : "pack_right_weight", (rowGroups(groups), 1, 1), panels,
+                weight.frozen, a.down.value, a.up.value, b.down.value, b.up.value, offset, columns.count,
+                depth.count,
+                columns.lowerBound, depth.lowerBound, weight.frozen.columns, a.form.code, a.form.rank,
+                a.down.value.columns, b.form.code, b.form.rank, b.down.value.columns)
+        }
+    }
+
+    /// For the benchmark: builds W in the packing memory, as `linear` does. Nil where products read rows, or where W takes
+    /// more than one block.
+    package func packing(_ weight: LinearWeight) -> (() -> Void)? {
+        let (outputs, inputs) = (weight.frozen.rows, weight.frozen.columns)
+        guard layout.local == 1, tiles.paddedColumns(outputs) * inputs <= OpenCLBackend.panelCount else {
+            return nil
+        }
+        let whole = PanelBlock(rows: 0..<0, columns: 0..<outputs, depth: 0..<inputs)
+        return { self.packRight(self.rightPanels, .weight(weight, turned: true), whole) }
+    }
+
+    private func packMatrix(
+        _ panels: Tensor, _ panelOffset: Int, _ operand: PackedOperand, columns: Range<Int>, depth: Range<Int>
+    ) {
+        let stride = operand.tensor.columns
+        if operand.turned {
+            launch(
+                "pack_right_turned", (rowGroups(tiles.paddedColumns(columns.count) / tiles.columns), 1, 1),
+                panels,
+                operand.tensor, panelOffset, columns.count, depth.count, stride,
+                columns.lowerBound * stride + depth.lowerBound)
+        } else {
+            launch(
+                "pack_right", (rowGroups((depth.count + 7) / 8), 1, 1), panels, operand.tensor, panelOffset,
+                columns.count, depth.count, stride, depth.lowerBound * stride + columns.lowerBound)
+        }
+    }
+
+    /// Groups of a product of panels: one for each panel of the right and stretch of the left. Four stretches keep the
+    /// right panel in the second cache for long enough; more give work to many cores when there are few columns.
+    func groups(_ block: PanelBlock) -> (Int, Int, Int) {
+        let panels = tiles.paddedColumns(block.columns.count) / tiles.columns
+        let stretches = max(4, 4 * device.computeUnits / panels)
+        return (panels, min(stretches, tiles.paddedRows(block.rows.count) / tiles.rows), 1)
+    }
+
+    /// dW = dyᵀ · x contracted with the factors of a and b as it is computed. A form without a lowRank is one column
+    /// whose row factor is ones.
+    func contractPanels(_ a: MatrixTerm, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor) {
+        let (m, n, k) = (frozen.rows, frozen.columns, dy.rows)
+        let (rankA, rankB) = (a.form.projectionRank, b.form.projectionRank)
+        let rank = rankA + rankB
+        multiplyPanels(
+            m: m, n: n, k: k, left: PackedOperand(dy, turned: true), right: .matrix(PackedOperand(x)),
+            deepest: OpenCLBackend.contractionDepth
+        ) { block in
+            let (rows, columns) = (block.rows.count, block.columns.count)
+            let (panelsOfRows, panelsOfColumns) = (
+                tiles.paddedRows(rows) / tiles.rows, tiles.paddedColumns(columns) / tiles.columns
+            )
+            let capacity = OpenCLBackend.scratchCount / rank
+            let rowStretches = max(1, min(4, panelsOfRows, capacity / 2 / columns))
+            let columnStretches = max(
+                1, min(max(4, device.computeUnits), panelsOfColumns, capacity / 2 / rows))
+            let downOffset = rowStretches * rank * columns
+            require(
+                downOffset + columnStretches * rank * rows <= OpenCLBackend.scratchCount,
+                "gloraWeightBackward",
+                "rank \(rank) is too large for a layer of shape \(frozen.shape)")
+            fill(Tensor(buffer: scratch.buffer, shape: [downOffset]), 0)
+            launch(
+                "contract_panels", (columnStretches, rowStretches, 1), scratch, leftPanels, rightPanels,
+                frozen,
+                a.down.value, a.form.isLowRank ? a.up.value : nil, b.down.value,
+                b.form.isLowRank ? b.up.value : nil, downOffset, block.rows.lowerBound,
+                block.columns.lowerBound,
+                rows, columns, n, block.depth.count, rankA, a.down.value.columns, rankB, b.down.value.columns)
+            var (down, up) = (downOffset, 0)
+            for term in [a, b] where term.form != .none {
+                let rankOfTerm = term.form.projectionRank
+                if let gradient = term.down.gradient {
+                    if term.form == .constant {
+                        sumPartsTotal(
+                            gradient, size: rows, stride: rank * rows, offset: down, parts: columnStretches)
+                    } else {
+                        let width = term.down.value.columns
+                        sumPartsColumns(
+                            gradient, size: rows, rank: rankOfTerm,
+                            out: (block.rows.lowerBound * width, width, 1), from: (down, rankOfTerm, 1),
+                            stride: rank * rows, parts: columnStretches)
+                    }
+                }
+                if term.form.isLowRank, let gradient = term.up.gradient {
+                    sumPartsColumns(
+                        gradient, size: columns, rank: rankOfTerm, out: (block.columns.lowerBound, 1, n),
+                        from: (up, 1, columns), stride: rank * columns, parts: rowStretches)
+                }
+                down += rankOfTerm * rows
+                up += rankOfTerm * columns
+            }
+        }
+    }
+}

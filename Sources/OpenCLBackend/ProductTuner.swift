@@ -1,0 +1,202 @@
+import CCLBlast
+import Foundation
+import TensorCore
+
+/// Finds the fastest kernel for a device's products: every candidate is compared with a double-precision product first, and
+/// may win only if it is right.
+package struct ProductTuner {
+    /// What a candidate came to.
+    package struct Trial: Sendable {
+        package let product: ProductClass
+        package let kernel: ProductKernel
+        /// Nil for a candidate that is wrong or was given up.
+        package let gflops: Double?
+        /// Why it has none.
+        package let note: String?
+    }
+
+    /// A product to be tuned.
+    package struct Shape: Hashable, Sendable {
+        package let m, n, k: Int
+        package let transposeA, transposeB: Bool
+
+        package init(m: Int, n: Int, k: Int, transposeA: Bool, transposeB: Bool) {
+            (self.m, self.n, self.k) = (m, n, k)
+            (self.transposeA, self.transposeB) = (transposeA, transposeB)
+        }
+
+        var product: ProductClass {
+            ProductClass(m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB)
+        }
+        var flops: Double { Double(2 * m * n * k) }
+    }
+
+    /// What CLBlast's Xgemm may be given on a device that it has no entry for: large tiles with vectors of 4 and 2, as its own
+    /// entries for recent NVIDIA, AMD and Intel GPUs have, and small ones. CLBlast refuses what a device can't run.
+    static let clblastCandidates: [[String: Int]] = [
+        [
+            "GEMMK": 0, "KREG": 1, "KWG": 16, "KWI": 2, "MDIMA": 16, "MDIMC": 16, "MWG": 128, "NDIMB": 16,
+            "NDIMC": 16,
+            "NWG": 128, "SA": 1, "SB": 1, "STRM": 0, "STRN": 0, "VWM": 4, "VWN": 4,
+        ],
+        [
+            "GEMMK": 0, "KREG": 1, "KWG": 16, "KWI": 2, "MDIMA": 16, "MDIMC": 16, "MWG": 64, "NDIMB": 16,
+            "NDIMC": 16,
+            "NWG": 128, "SA": 1, "SB": 1, "STRM": 0, "STRN": 0, "VWM": 4, "VWN": 2,
+        ],
+        [
+            "GEMMK": 0, "KREG": 1, "KWG": 32, "KWI": 2, "MDIMA": 8, "MDIMC": 8, "MWG": 64, "NDIMB": 8,
+            "NDIMC": 8,
+            "NWG": 64, "SA": 1, "SB": 1, "STRM": 0, "STRN": 0, "VWM": 4, "VWN": 4,
+        ],
+    ]
+
+    private let backend: OpenCLBackend
+    private let deadline: ContinuousClock.Instant
+
+    /// Tunes within `budget` seconds.
+    package init(_ backend: OpenCLBackend, budget: Double) {
+        self.backend = backend
+        deadline = .now + .seconds(budget)
+    }
+
+    /// The candidates of the device: its own kernel and CLBlast.
+    var candidates: [ProductKernel] { backend.layout.local == 1 ? [.panels, .clblast] : [.clblast, .tiled] }
+
+    /// Times every candidate on every shape and puts the winners into `tuning`, those of larger products first. Shapes that the
+    /// time doesn't suffice for are left out. `onTrial` hears of each.
+    package func tune(
+        _ shapes: [Shape], into tuning: inout ProductTuning, onTrial: (Trial) -> Void = { _ in }
+    ) throws {
+        let before = backend.product
+        defer { backend.product = before }
+        var seen: Set<ProductClass> = []
+        var hopeless: Set<ProductKernel> = []
+        if !hopeless.contains(.clblast), backend.layout.local > 1,
+            let largest = shapes.max(by: { $0.flops < $1.flops })
+        {
+            tuning.clblast = try tuneCLBlast(largest)
+        }
+        for shape in shapes.sorted(by: { $0.flops > $1.flops }) where seen.insert(shape.product).inserted {
+            var best: ProductTuning.Choice?
+            for kernel in candidates where !hopeless.contains(kernel) {
+                guard ContinuousClock.now < deadline else { return }
+                // A candidate that is ten times slower on a small product need not be tried on large ones: CLBlast untuned
+                // takes seconds for those on a CPU.
+                if let best, try rate(kernel, small) * 10 < best.gflops {
+                    hopeless.insert(kernel)
+                    onTrial(
+                        Trial(product: shape.product, kernel: kernel, gflops: nil, note: "ten times slower"))
+                    continue
+                }
+                guard try isRight(kernel, shape) else {
+                    onTrial(Trial(product: shape.product, kernel: kernel, gflops: nil, note: "wrong"))
+                    continue
+                }
+                let gflops = try rate(kernel, shape)
+                onTrial(Trial(product: shape.product, kernel: kernel, gflops: gflops, note: nil))
+                if gflops > best?.gflops ?? 0 {
+                    best = ProductTuning.Choice(product: shape.product, kernel: kernel, gflops: gflops)
+                }
+            }
+            if let best { tuning.set(best) }
+        }
+    }
+
+    private var small: Shape { Shape(m: 128, n: 128, k: 128, transposeA: false, transposeB: true) }
+
+    /// CLBlast's best parameters on a shape; nil when its own are.
+    private func tuneCLBlast(_ shape: Shape) throws -> [String: Int]? {
+        var best: (rate: Double, parameters: [String: Int]?) = (try rate(.clblast, shape), nil)
+        for parameters in ProductTuner.clblastCandidates where ContinuousClock.now < deadline {
+            guard backend.overrideCLBlast(parameters), try isRight(.clblast, shape) else { continue }
+            let rate = try rate(.clblast, shape)
+            if rate > best.rate { best = (rate, parameters) }
+        }
+        if let parameters = best.parameters { _ = backend.overrideCLBlast(parameters) }
+        return best.parameters
+    }
+
+    /// Whether a candidate's product agrees with one in double precision, at 64 elements spread over it, corners included, to
+    /// the rounding error of a float32 sum.
+    private func isRight(_ kernel: ProductKernel, _ shape: Shape) throws -> Bool {
+        let operands = try Operands(shape, on: backend)
+        backend.fill(operands.c, .nan)
+        run(kernel, shape, operands)
+        let c = backend.values(operands.c)
+        func a(_ i: Int, _ p: Int) -> Double {
+            Double(operands.hostA[shape.transposeA ? p * shape.m + i : i * shape.k + p])
+        }
+        func b(_ p: Int, _ j: Int) -> Double {
+            Double(operands.hostB[shape.transposeB ? j * shape.k + p : p * shape.n + j])
+        }
+        for sample in 0..<64 {
+            let i = sample * (shape.m - 1) / 63
+            let j = (sample * 37 % 64) * (shape.n - 1) / 63
+            let terms = (0..<shape.k).map { a(i, $0) * b($0, j) }
+            let size = terms.reduce(0) { $0 + abs($1) }
+            let error = abs(Double(c[i * shape.n + j]) - terms.reduce(0, +))
+            guard error <= 1e-5 * size else { return false }  // a NaN fails too
+        }
+        return true
+    }
+
+    /// GFLOP/s: the median of three runs after one.
+    private func rate(_ kernel: ProductKernel, _ shape: Shape) throws -> Double {
+        let operands = try Operands(shape, on: backend)
+        run(kernel, shape, operands)
+        backend.synchronize()
+        let times = (0..<3).map { _ in
+            let start = ContinuousClock.now
+            run(kernel, shape, operands)
+            backend.synchronize()
+            let elapsed = start.duration(to: .now).components
+            return Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
+        }
+        return shape.flops / times.sorted()[1] * 1e-9
+    }
+
+    private func run(_ kernel: ProductKernel, _ shape: Shape, _ operands: Operands) {
+        backend.product = kernel
+        backend.matmul(
+            operands.c, operands.a, operands.b, transposeA: shape.transposeA, transposeB: shape.transposeB,
+            accumulate: false)
+    }
+
+    private struct Operands {
+        let a, b, c: Tensor
+        let hostA, hostB: [Float]
+
+        init(_ shape: Shape, on backend: OpenCLBackend) throws {
+            func numbers(_ count: Int) -> [Float] {
+                (0..<count).map { Float(($0 &* 7919) % 2003) / 1001 - 1 }
+            }
+            hostA = numbers(shape.m * shape.k)
+            hostB = numbers(shape.k * shape.n)
+            a = try backend.allocate(shape.transposeA ? [shape.k, shape.m] : [shape.m, shape.k], .float32)
+            b = try backend.allocate(shape.transposeB ? [shape.n, shape.k] : [shape.k, shape.n], .float32)
+            c = try backend.allocate([shape.m, shape.n], .float32)
+            backend.upload(a, hostA)
+            backend.upload(b, hostB)
+        }
+    }
+}
+
+extension OpenCLBackend {
+    /// Gives CLBlast's Xgemm parameters for this process and device. Returns whether CLBlast took them.
+    func overrideCLBlast(_ parameters: [String: Int]) -> Bool {
+        let names = parameters.keys.sorted()
+        let values = names.map { parameters[$0]! }
+        let copies = names.map { strdup($0) }
+        defer { copies.forEach { free($0) } }
+        var pointers = copies.map { UnsafePointer<CChar>($0) }
+        let status = pointers.withUnsafeMutableBufferPointer { names in
+            values.withUnsafeBufferPointer { values in
+                CLBlastOverrideParameters(
+                    device.id, "Xgemm", CLBlastPrecisionSingle, values.count, names.baseAddress,
+                    values.baseAddress)
+            }
+        }
+        return status == CLBlastSuccess
+    }
+}

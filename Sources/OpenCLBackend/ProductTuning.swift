@@ -1,0 +1,98 @@
+import Foundation
+
+/// A product's shape as far as the choice of its kernel goes: which operands are stored transposed, and each size rounded to a
+/// power of two.
+package struct ProductClass: Hashable, Codable, Sendable, CustomStringConvertible {
+    package let transposeA, transposeB: Bool
+    package let m, n, k: Int
+
+    /// The class of op(a) [m, k] · op(b) [k, n].
+    package init(m: Int, n: Int, k: Int, transposeA: Bool, transposeB: Bool) {
+        func rounded(_ size: Int) -> Int {
+            1 << max(0, Int((log2(Double(max(1, size)))).rounded()))
+        }
+        self.transposeA = transposeA
+        self.transposeB = transposeB
+        (self.m, self.n, self.k) = (rounded(m), rounded(n), rounded(k))
+    }
+
+    package var description: String {
+        "\(transposeA ? "T" : "N")\(transposeB ? "T" : "N") \(m) x \(n) x \(k)"
+    }
+}
+
+/// What `glora tune` found on a device: the kernel for each class of products, and CLBlast's parameters. Kept in a file for
+/// each device and driver.
+package struct ProductTuning: Codable, Equatable, Sendable {
+    /// Raised when kernels or candidates change, so that older files are tuned again.
+    static let formatVersion = 1
+
+    /// One class and its winner.
+    package struct Choice: Codable, Equatable, Sendable {
+        package let product: ProductClass
+        package let kernel: ProductKernel
+        /// What the winner reached when it was tuned.
+        package let gflops: Double
+    }
+
+    package let version: Int
+    package let device, driver, platform: String
+    package var choices: [Choice]
+    /// What CLBlast's Xgemm is given in place of its own; nil where its own won.
+    package var clblast: [String: Int]?
+
+    /// An empty one for the device.
+    package init(_ device: OpenCLDevice) {
+        version = ProductTuning.formatVersion
+        self.device = device.name
+        driver = device.driverVersion
+        platform = "\(device.platformName) \(device.platformVersion)"
+        choices = []
+    }
+
+    /// The winner of a class; nil for one that wasn't tuned.
+    package func kernel(_ product: ProductClass) -> ProductKernel? {
+        choices.first { $0.product == product }?.kernel
+    }
+
+    /// Takes a class's winner in, in place of an older one.
+    package mutating func set(_ choice: Choice) {
+        choices.removeAll { $0.product == choice.product }
+        choices.append(choice)
+    }
+
+    // MARK: The file
+
+    /// Where the device's tuning lies.
+    package static func file(_ device: OpenCLDevice, in cache: ProgramCache) -> URL {
+        let key = "\(device.name) \(device.driverVersion) \(device.platformName) \(device.platformVersion)"
+        return cache.directory.appendingPathComponent("tuning-\(ProgramCache.hash(key.utf8)).json")
+    }
+
+    /// The device's tuning. Nil when there is none, or one of another version or device, or one that can't be read.
+    package static func load(_ device: OpenCLDevice, in cache: ProgramCache) -> ProductTuning? {
+        guard let data = try? Data(contentsOf: file(device, in: cache)),
+            let found = try? JSONDecoder().decode(ProductTuning.self, from: data)
+        else { return nil }
+        let empty = ProductTuning(device)
+        guard found.version == empty.version, found.device == empty.device, found.driver == empty.driver,
+            found.platform == empty.platform
+        else { return nil }
+        return found
+    }
+
+    /// Writes the file, whole or not at all. Returns whether it could; a folder that can't be written to costs the next start
+    /// its time, and nothing else.
+    @discardableResult
+    package func store(for device: OpenCLDevice, in cache: ProgramCache) -> Bool {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        do {
+            try FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)
+            try encoder.encode(self).write(to: ProductTuning.file(device, in: cache), options: .atomic)
+            return true
+        } catch {
+            return false
+        }
+    }
+}

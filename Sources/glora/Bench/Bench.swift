@@ -1,0 +1,211 @@
+import ArgumentParser
+import Checkpoints
+import CPUBackend
+import Foundation
+import OpenCLBackend
+import TensorCore
+import VisionModels
+
+struct Bench: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Measure a device: its products, its fused operations, a training step, inference.",
+        discussion: """
+            Times are medians; shares are of two roofs that are measured in the same run: a copy for bandwidth, the best
+            product for arithmetic.
+
+            Example:
+              glora bench step --device opencl:0
+              glora bench gemm --device cpu --batch 8
+            """,
+        subcommands: [
+            BenchGEMM.self, BenchGLoRA.self, BenchAttention.self, BenchLayerNorm.self, BenchStep.self,
+            BenchInference.self,
+        ])
+}
+
+/// What every benchmark takes.
+struct BenchFlags: ParsableArguments {
+    @OptionGroup var device: DeviceFlags
+    @Option(help: "The architecture, by timm's name; its weights are made up.")
+    var model = "vit_base_patch16_224"
+    @Option(help: "Images in a batch.")
+    var batch = 8
+    @OptionGroup var common: CommonFlags
+
+    func validate() throws {
+        guard batch > 0 else { throw ValidationError("--batch must be at least 1, not \(batch)") }
+    }
+
+    /// The architecture, with ten classes.
+    func configuration() throws -> ViTConfiguration {
+        guard let configuration = ViTConfiguration(named: model, classCount: 10) else {
+            throw ValidationError(
+                "--model \(model) is not known; give vit_tiny, small, base or large as in vit_base_patch16_224"
+            )
+        }
+        return configuration
+    }
+
+    /// A checkpoint of made-up weights of the size that trained ones have: one table of them over and over, since drawing 86
+    /// million would take longer than the benchmark.
+    func checkpoint() throws -> ViTCheckpoint {
+        var configuration = try configuration()
+        configuration.classCount = 0
+        var random = Random(1, "bench")
+        let table = (0..<65_537).map { _ in Float(0.02 * random.normal()) }
+        var tensors: [String: HostTensor] = [:]
+        for (name, shape) in configuration.tensorShapes {
+            let count = shape.reduce(1, *)
+            tensors[name] =
+                name.contains("norm")
+                ? HostTensor(shape: shape, repeating: name.hasSuffix("weight") ? 1 : 0)
+                : HostTensor(
+                    shape: shape,
+                    values: [Float](unsafeUninitializedCapacity: count) { values, filled in
+                        table.withUnsafeBufferPointer { table in
+                            for start in stride(from: 0, to: count, by: table.count) {
+                                (values.baseAddress! + start).initialize(
+                                    from: table.baseAddress!, count: min(table.count, count - start))
+                            }
+                        }
+                        filled = count
+                    })
+        }
+        return try ViTCheckpoint(configuration: configuration, tensors: tensors)
+    }
+}
+
+/// What a benchmark's last line holds with `--json`; what doesn't apply is left out.
+struct BenchResult: Encodable {
+    var seconds: Double
+    var imagesPerSecond: Double?
+    var gflops: Double?
+    var gbps: Double?
+    /// Of the roof that the operation is under, 0…1.
+    var shareOfRoof: Double?
+    var peakBytes: Int?
+    /// One entry a line of the table.
+    var rows: [Row]?
+
+    struct Row: Encodable {
+        let name: String
+        let seconds: Double
+        var gflops: Double?
+        var gbps: Double?
+        var shareOfRoof: Double?
+        /// Of OpenBLAS's speed in the same run.
+        var ratio: Double?
+    }
+}
+
+/// Medians of times, and the roofs of a device.
+struct Stopwatch {
+    let backend: any Backend
+
+    /// The median seconds of each body, which take turns: at least `least` rounds, more until they have taken `budget`
+    /// seconds. One round before warms up.
+    func medians(budget: Double = 0.6, least: Int = 3, most: Int = 50, _ bodies: [() -> Void]) -> [Double] {
+        var times = bodies.map { _ in [Double]() }
+        for body in bodies { body() }
+        backend.synchronize()
+        var total = 0.0
+        while times[0].count < least || (total < budget && times[0].count < most) {
+            for (index, body) in bodies.enumerated() {
+                let seconds = time(body)
+                times[index].append(seconds)
+                total += seconds
+            }
+        }
+        return times.map { $0.sorted()[$0.count / 2] }
+    }
+
+    func median(_ body: () -> Void) -> Double {
+        withoutActuallyEscaping(body) { medians([$0])[0] }
+    }
+
+    func time(_ body: () -> Void) -> Double {
+        let start = ContinuousClock.now
+        body()
+        backend.synchronize()
+        let elapsed = start.duration(to: .now).components
+        return Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
+    }
+
+    /// Bytes a second of a copy of 64 MiB, read and write counted.
+    func copyBandwidth() throws -> Double {
+        let count = 16 << 20
+        let (from, to) = (try tensor([count]), try backend.allocate([count], .float32))
+        backend.fill(to, 0)
+        return OperationCost.copy(count).bytes / median { backend.copy(to, from) }
+    }
+
+    /// FLOPs a second of the best of the model's products, dW's shapes left out.
+    func productRate(_ configuration: ViTConfiguration, rows: Int) throws -> Double {
+        try BenchGEMM.shapes(configuration, rows: rows).filter { $0.kind == .forward }.map { shape in
+            let (a, b) = (try tensor([shape.m, shape.k]), try tensor([shape.n, shape.k]))
+            let c = try backend.allocate([shape.m, shape.n], .float32)
+            return shape.cost.flops
+                / median { backend.matmul(c, a, b, transposeA: false, transposeB: true, accumulate: false) }
+        }.max()!
+    }
+
+    /// A tensor of numbers around 0.
+    func tensor(_ shape: [Int]) throws -> Tensor {
+        let count = shape.reduce(1, *)
+        let tensor = try backend.allocate(shape, .float32)
+        backend.upload(tensor, (0..<count).map { Float(($0 &* 7919) % 2003) / 1001 - 1 })
+        return tensor
+    }
+}
+
+extension OperationCost {
+    /// The share of the roof that a time reaches: the time that the slower of arithmetic and memory needs at the device's best.
+    func share(_ seconds: Double, flopsPerSecond: Double, bytesPerSecond: Double) -> Double {
+        max(flops / flopsPerSecond, bytes / bytesPerSecond) / seconds
+    }
+
+    func row(_ name: String, _ seconds: Double, flopsPerSecond: Double, bytesPerSecond: Double)
+        -> BenchResult.Row
+    {
+        BenchResult.Row(
+            name: name, seconds: seconds, gflops: flops / seconds * 1e-9, gbps: bytes / seconds * 1e-9,
+            shareOfRoof: share(seconds, flopsPerSecond: flopsPerSecond, bytesPerSecond: bytesPerSecond))
+    }
+}
+
+extension Console {
+    /// A line of a benchmark's table.
+    func say(_ row: BenchResult.Row) {
+        func number(_ value: Double?, _ decimals: Int) -> String { value.map { $0.fixed(decimals) } ?? "" }
+        let cells = [
+            (row.seconds * 1e3).fixed(2), number(row.gflops, 1), number(row.gbps, 1),
+            number(row.shareOfRoof.map { 100 * $0 }, 0), number(row.ratio, 2),
+        ]
+        say(
+            row.name.padding(toLength: 34, withPad: " ", startingAt: 0)
+                + cells.map { String(repeating: " ", count: max(0, 10 - $0.count)) + $0 }.joined())
+    }
+
+    func sayHeader(ratio: String = "") {
+        let cells = ["ms", "GFLOP/s", "GB/s", "% of roof", ratio]
+        say(
+            String(repeating: " ", count: 34)
+                + cells.map { String(repeating: " ", count: max(0, 10 - $0.count)) + $0 }.joined())
+    }
+}
+
+/// The process's resident memory, from Linux.
+enum ResidentMemory {
+    /// Bytes now.
+    static var current: Int { value("VmRSS:") }
+    /// The most bytes so far.
+    static var peak: Int { value("VmHWM:") }
+
+    private static func value(_ key: String) -> Int {
+        guard let status = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8),
+            let line = status.split(separator: "\n").first(where: { $0.hasPrefix(key) }),
+            let kilobytes = line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap({ Int($0) })
+        else { return 0 }
+        return kilobytes << 10
+    }
+}

@@ -1,0 +1,155 @@
+import Adapters
+import ArgumentParser
+import Checkpoints
+import OpenCLBackend
+import TensorCore
+import Training
+import VisionModels
+
+struct BenchStep: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "step",
+        abstract: "A training step: forward, loss, backward, AdamW.",
+        discussion: """
+            glora draws a random path for every layer and step, as a supernet does; lora is B alone, lowRank, in every
+            layer; full and none are those paths of the original's space. Images and weights are made up.
+
+            Example:
+              glora bench step --device opencl:0 --batch 8
+            """)
+
+    enum Method: String, CaseIterable, ExpressibleByArgument {
+        case glora, lora, full, none
+    }
+
+    @OptionGroup var flags: BenchFlags
+    @Option(help: "glora, lora, full or none.")
+    var method = Method.glora
+    @Option(help: "The rank of the lowRank forms.")
+    var rank = 4
+    @Option(help: "low, balanced or fast: less memory, or fewer things computed twice.")
+    var memory = MemoryPolicy.balanced
+    @Option(help: "Steps to time, after one that isn't.")
+    var steps = 5
+
+    func validate() throws {
+        guard steps > 0, rank > 0 else { throw ValidationError("--steps and --rank must be at least 1") }
+    }
+
+    func run() throws {
+        let console = flags.common.console
+        let configuration = try flags.configuration()
+        let backend = try flags.device.backend(console)
+        try flags.device.tuneIfNew(backend, configuration, batch: flags.batch, console)
+        let before = ResidentMemory.current
+        let space = try SearchSpace(ranks: [rank])
+        let model = try VisionTransformer(
+            flags.checkpoint(), classCount: configuration.classCount,
+            trained: .adapters(rank: rank, sites: SearchSpace.Site.allCases), seed: 1, memory: memory,
+            on: backend)
+        console.say(
+            "\(flags.model), batch \(flags.batch), --memory \(memory.rawValue): "
+                + "\(model.plannedByteCount(batch: flags.batch) >> 20) MiB planned")
+        let plan = try model.plan(batch: flags.batch, isForTraining: true)
+        backend.upload(
+            plan.images, (0..<plan.images.count).map { Float(($0 &* 7919) % 2003) / 1001 - 1 })
+        backend.upload(plan.labels, (0..<flags.batch).map { Int32($0 % configuration.classCount) })
+        let optimizer = AdamW(model.store, mode: .dense, on: backend)
+        var random = Random(1, "bench-paths")
+        func step() {
+            let paths = paths(model, space, &random)
+            model.store.clearGradients()
+            model.forward(plan, paths: paths)
+            model.loss(plan)
+            model.backward(plan, paths: paths)
+            optimizer.step(
+                AdamWSettings(learningRate: 1e-4, weightDecay: 1e-4), onPath: model.trainedNames(paths))
+        }
+        let watch = Stopwatch(backend: backend)
+        let first = watch.time(step)
+        let times = (0..<steps).map { _ in watch.time(step) }.sorted()
+        let seconds = times[times.count / 2]
+        let loss = backend.values(plan.losses).reduce(0, +) / Float(flags.batch)
+        let peak = flags.device.isOnHost(backend) ? ResidentMemory.peak - before : backend.heldByteCount
+        let rate = Double(flags.batch) / seconds
+        console.say(
+            "\(rate.fixed(2)) images/s: \(seconds.fixed(3)) s a step (from \(times.first!.fixed(3)) to "
+                + "\(times.last!.fixed(3)), the first \(first.fixed(3))), loss \(Double(loss).fixed(4)), "
+                + "\(peak >> 20) MiB at the peak")
+        guard loss.isFinite else { throw TrainingError.settings("the benchmark's loss is not a number") }
+        let bandwidth = try watch.copyBandwidth()
+        let productRate = try watch.productRate(configuration, rows: flags.batch * configuration.tokenCount)
+        try console.result(
+            BenchResult(
+                seconds: seconds, imagesPerSecond: rate,
+                shareOfRoof: model.stepCost(batch: flags.batch, paths: paths(model, space, &random))
+                    .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak))
+    }
+
+    private func paths(
+        _ model: VisionTransformer, _ space: SearchSpace, _ random: inout Random
+    ) -> [GLoRAPath] {
+        switch method {
+        case .glora: model.drawPaths(from: space, using: &random)
+        case .lora:
+            model.uniformPath(GLoRAPath(a: .none, b: .lowRank(rank), c: .none, d: .none, e: .none))
+        case .full: model.uniformPath(space.fullPath)
+        case .none: model.uniformPath(.none)
+        }
+    }
+}
+
+struct BenchInference: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "inference",
+        abstract: "A merged model's logits, batch after batch.",
+        discussion: """
+            Example:
+              glora bench inference --device opencl:0 --batch 8
+            """)
+
+    @OptionGroup var flags: BenchFlags
+
+    func run() throws {
+        let console = flags.common.console
+        let configuration = try flags.configuration()
+        let backend = try flags.device.backend(console)
+        try flags.device.tuneIfNew(backend, configuration, batch: flags.batch, console)
+        let before = ResidentMemory.current
+        let model = try VisionTransformer(
+            flags.checkpoint(), classCount: configuration.classCount, trained: .adapters(rank: 1, sites: []),
+            seed: 1, on: backend)
+        let plan = try model.plan(batch: flags.batch, isForTraining: false)
+        backend.upload(
+            plan.images, (0..<plan.images.count).map { Float(($0 &* 7919) % 2003) / 1001 - 1 })
+        let paths = model.uniformPath(.none)
+        try model.prepare(paths: paths)
+        let watch = Stopwatch(backend: backend)
+        var logits: [Float] = []
+        let seconds = watch.medians(budget: 8, least: 5) {
+            model.forward(plan, paths: paths)
+            logits = backend.values(plan.logits)
+        }
+        guard logits.allSatisfy(\.isFinite) else {
+            throw TrainingError.settings("the benchmark's logits are not numbers")
+        }
+        let rate = Double(flags.batch) / seconds
+        let peak = flags.device.isOnHost(backend) ? ResidentMemory.peak - before : backend.heldByteCount
+        console.say(
+            "\(rate.fixed(2)) images/s: \(seconds.fixed(3)) s a batch of \(flags.batch), \(peak >> 20) MiB at the peak"
+        )
+        let bandwidth = try watch.copyBandwidth()
+        let productRate = try watch.productRate(configuration, rows: flags.batch * configuration.tokenCount)
+        try console.result(
+            BenchResult(
+                seconds: seconds, imagesPerSecond: rate,
+                shareOfRoof: model.forwardCost(batch: flags.batch)
+                    .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak))
+    }
+}
+
+extension Stopwatch {
+    fileprivate func medians(budget: Double, least: Int, _ body: () -> Void) -> Double {
+        withoutActuallyEscaping(body) { medians(budget: budget, least: least, [$0])[0] }
+    }
+}

@@ -1,0 +1,216 @@
+import Adapters
+import ArgumentParser
+import Checkpoints
+import TensorCore
+import VisionModels
+
+struct BenchGLoRA: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "glora",
+        abstract: "A GLoRA layer forward and backward in both formulations, and W's fused pass.",
+        discussion: """
+            `predicted` is the cost model's weight-space cost over its activation-space cost, `measured` the times'.
+
+            Example:
+              glora bench glora --device opencl:0
+            """)
+
+    @OptionGroup var flags: BenchFlags
+    @Option(help: "The rank of the lowRank forms.")
+    var rank = 4
+
+    func run() throws {
+        let console = flags.common.console
+        let model = try flags.configuration()
+        let backend = try flags.device.backend(console)
+        let watch = Stopwatch(backend: backend)
+        let bandwidth = try watch.copyBandwidth()
+        let rows = flags.batch * model.tokenCount
+        let rate = try watch.productRate(model, rows: rows)
+        var results: [BenchResult.Row] = []
+        console.sayHeader()
+        func report(_ name: String, _ cost: OperationCost, _ seconds: Double) {
+            let row = cost.row(name, seconds, flopsPerSecond: rate, bytesPerSecond: bandwidth)
+            console.say(row)
+            results.append(row)
+        }
+
+        // W [4·D, D], the largest, as rows and where the backend packs it.
+        let layer = try BenchLayer(model.hiddenWidth, model.width, rows: rows, rank: rank, backend)
+        let full = GLoRAPath(a: .lowRank(rank), b: .lowRank(rank), c: .none, d: .none, e: .none)
+        let weightCost = OperationCost.gloraWeight(
+            outputs: model.hiddenWidth, inputs: model.width, rankA: rank, rankB: rank)
+        let w = try backend.allocate([model.hiddenWidth, model.width], .float32)
+        let terms = layer.terms(full)
+        report(
+            "W, rank \(rank), as rows", weightCost,
+            watch.median { backend.gloraWeight(w, layer.weight, terms.a, terms.b) })
+        let packing = LinearWeight(layer.weight, a: terms.a, b: terms.b, scratch: w)
+        let packed = backend.packs(packing)
+        if let packed { report("W, rank \(rank), as panels", weightCost, watch.median(packed)) }
+
+        // The two formulations in turn, for every form of A and B that allows both.
+        let product = OperationCost.product(m: rows, n: model.hiddenWidth, k: model.width)
+        console.say("")
+        console.say("fc1, forward and backward              weight, ms  activation, ms   measured  predicted")
+        let forms: [MatrixForm] = [.none, .constant, .vector, .lowRank(rank)]
+        for a in forms.dropLast() {
+            for b in forms where a != .none || b != .none {
+                let path = GLoRAPath(a: a, b: b, c: .none, d: .none, e: .none)
+                let seconds = watch.medians(
+                    budget: 1, Formulation.allCases.map { formulation in { layer.run(path, formulation) } })
+                let costs = Formulation.allCases.map {
+                    $0.cost(path, rows: rows, inputs: model.width, outputs: model.hiddenWidth)
+                }
+                console.say(
+                    "A \(a), B \(b)".padding(toLength: 36, withPad: " ", startingAt: 0)
+                        + "\((seconds[0] * 1e3).fixed(1))  \((seconds[1] * 1e3).fixed(1))  "
+                        + "\((seconds[0] / seconds[1]).fixed(2))  \((costs[0] / costs[1]).fixed(2))")
+                for (formulation, time) in zip(Formulation.allCases, seconds) {
+                    results.append(
+                        BenchResult.Row(
+                            name: "A \(a), B \(b), \(formulation) space", seconds: time,
+                            gflops: (formulation == .weight ? 3 : 2) * product.flops / time * 1e-9))
+                }
+            }
+        }
+        try console.result(
+            BenchResult(
+                seconds: results[0].seconds, gbps: (packed == nil ? results[0] : results[1]).gbps,
+                shareOfRoof: (packed == nil ? results[0] : results[1]).shareOfRoof, rows: results))
+    }
+}
+
+/// One GLoRA layer with memory for its step.
+struct BenchLayer {
+    let backend: any Backend
+    let layer: GLoRALinear
+    let scratch: GLoRALinear.Scratch
+    let kept: GLoRALinear.Kept
+    let x, y, dx: Tensor
+
+    var weight: Tensor { layer.weight.value }
+
+    init(_ outputs: Int, _ inputs: Int, rows: Int, rank: Int, _ backend: any Backend) throws {
+        self.backend = backend
+        let watch = Stopwatch(backend: backend)
+        var random = Random(1, "bench-layer")
+        let store = try ParameterStore(
+            backend,
+            GLoRALinear.declarations("layer", inputs: inputs, outputs: outputs, rank: rank, random: &random))
+        layer = GLoRALinear(
+            name: "layer", weight: Parameter(name: "weight", value: try watch.tensor([outputs, inputs])),
+            bias: Parameter(name: "bias", value: try watch.tensor([outputs])),
+            support: GLoRALinear.Support("layer", in: store))
+        scratch = try GLoRALinear.Scratch(
+            Arena(backend), weightCount: outputs * inputs, outputs: outputs, inputs: inputs)
+        kept = GLoRALinear.Kept(
+            bias: try backend.allocate([outputs], .float32), t: try backend.allocate([rows, rank], .float32),
+            product: try backend.allocate([rows, outputs], .float32))
+        x = try watch.tensor([rows, inputs])
+        y = try watch.tensor([rows, outputs])
+        dx = try backend.allocate([rows, inputs], .float32)
+    }
+
+    func terms(_ path: GLoRAPath) -> (a: MatrixTerm, b: MatrixTerm) { layer.matrixTerms(path)! }
+
+    func run(_ path: GLoRAPath, _ formulation: Formulation) {
+        layer.forward(y, x, path: path, formulation: formulation, kept, backend, scratch)
+        layer.backward(dx, y, x, path: path, formulation: formulation, kept, backend, scratch)
+    }
+}
+
+struct BenchAttention: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "attention", abstract: "Attention, forward and backward.",
+        discussion: """
+            Example:
+              glora bench attention --device opencl:0
+            """)
+
+    @OptionGroup var flags: BenchFlags
+
+    func run() throws {
+        let model = try flags.configuration()
+        let (b, t, d) = (flags.batch, model.tokenCount, model.width)
+        try benchPair(flags) { backend, watch in
+            let (qkv, dqkv) = (
+                try watch.tensor([b, t, 3 * d]), try backend.allocate([b, t, 3 * d], .float32)
+            )
+            let (out, dOut) = (try backend.allocate([b, t, d], .float32), try watch.tensor([b, t, d]))
+            let logs = try backend.allocate([b, model.heads, t], .float32)
+            return [
+                (
+                    "forward", .attention(batch: b, tokens: t, asking: t, width: d, heads: model.heads),
+                    { backend.attention(out, logs, qkv, heads: model.heads) }
+                ),
+                (
+                    "backward",
+                    .attentionBackward(batch: b, tokens: t, asking: t, width: d, heads: model.heads),
+                    { backend.attentionBackward(dqkv, dOut, out, logs, qkv, heads: model.heads) }
+                ),
+            ]
+        }
+    }
+}
+
+struct BenchLayerNorm: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "layernorm", abstract: "LayerNorm, forward and backward.",
+        discussion: """
+            Example:
+              glora bench layernorm --device opencl:0
+            """)
+
+    @OptionGroup var flags: BenchFlags
+
+    func run() throws {
+        let model = try flags.configuration()
+        let (n, d) = (flags.batch * model.tokenCount, model.width)
+        try benchPair(flags) { backend, watch in
+            let (x, y) = (try watch.tensor([n, d]), try backend.allocate([n, d], .float32))
+            let (dx, dy) = (try watch.tensor([n, d]), try watch.tensor([n, d]))
+            let (weight, bias) = (try watch.tensor([d]), try watch.tensor([d]))
+            let (mean, rstd) = (try backend.allocate([n], .float32), try backend.allocate([n], .float32))
+            return [
+                (
+                    "forward", .layerNorm(rows: n, width: d),
+                    { backend.layerNorm(y, mean, rstd, x, weight, bias, epsilon: 1e-6) }
+                ),
+                (
+                    "backward", .layerNormBackward(rows: n, width: d),
+                    {
+                        backend.layerNormBackward(dx, nil, nil, dy, x, mean, rstd, weight, accumulate: true)
+                    }
+                ),
+            ]
+        }
+    }
+}
+
+/// Measures an operation and its backward and prints them under both roofs.
+private func benchPair(
+    _ flags: BenchFlags,
+    _ make: (any Backend, Stopwatch) throws -> [(name: String, cost: OperationCost, body: () -> Void)]
+) throws {
+    let console = flags.common.console
+    let model = try flags.configuration()
+    let backend = try flags.device.backend(console)
+    let watch = Stopwatch(backend: backend)
+    let bandwidth = try watch.copyBandwidth()
+    let rate = try watch.productRate(model, rows: flags.batch * model.tokenCount)
+    console.sayHeader()
+    var rows: [BenchResult.Row] = []
+    var total = OperationCost(flops: 0, bytes: 0)
+    for (name, cost, body) in try make(backend, watch) {
+        let row = cost.row(name, watch.median(body), flopsPerSecond: rate, bytesPerSecond: bandwidth)
+        console.say(row)
+        rows.append(row)
+        total = total + cost
+    }
+    let seconds = rows.reduce(0) { $0 + $1.seconds }
+    try console.result(
+        BenchResult(
+            seconds: seconds, gflops: total.flops / seconds * 1e-9, gbps: total.bytes / seconds * 1e-9,
+            shareOfRoof: total.share(seconds, flopsPerSecond: rate, bytesPerSecond: bandwidth), rows: rows))
+}

@@ -1,0 +1,252 @@
+import Adapters
+import CPUBackend
+import Checkpoints
+import TensorCore
+import TestSupport
+import Testing
+
+@testable import VisionModels
+
+/// What a plan keeps and takes, weights that are built once, and the costs that benchmarks state.
+@Suite struct PlanTests {
+    /// Paths in which A scales a z that is kept, where activation space is the cheaper one, beside others.
+    static let keepingPaths: [GLoRAPath] = [
+        GLoRAPath(a: .vector, b: .lowRank(2), e: .vector), GLoRAPath(a: .constant, d: .vector),
+        GLoRAPath(a: .vector, b: .vector, c: .lowRank(1)), GLoRAPath(b: .lowRank(1)),
+        GLoRAPath(a: .lowRank(2), b: .constant), .none,
+        GLoRAPath(a: .vector, b: .lowRank(2)), GLoRAPath(a: .constant, b: .constant, e: .constant),
+    ]
+
+    static let cases: [(width: Int, pooling: ViTConfiguration.Pooling)] = [
+        (6, .classToken), (6, .meanAfterNorm), (64, .classToken), (64, .meanBeforeNorm),
+    ]
+
+    // MARK: Memory
+
+    /// Whatever is kept, and whatever is computed again, losses and gradients are the same.
+    @Test(arguments: TestDevice.all, cases)
+    func everyPolicyGivesTheSameStep(
+        device: TestDevice, what: (width: Int, pooling: ViTConfiguration.Pooling)
+    ) throws {
+        let tiny = try TinyModel(pooling: what.pooling, width: what.width)
+        let scales: [[Float]] = [[4 / 3, 0], [0, 4 / 3], [4 / 3, 4 / 3], [4 / 3, 4 / 3]]
+        try device.withBackend { backend in
+            for paths in [TinyModel.mixedPaths, PlanTests.keepingPaths] {
+                var steps: [(losses: [Float], gradients: [String: HostTensor])] = []
+                for policy in [MemoryPolicy.fast, .balanced, .low] {
+                    let model = try tiny.adapted(memory: policy, on: backend)
+                    let plan = try model.plan(batch: 2, isForTraining: true)
+                    model.store.clearGradients()
+                    model.step(
+                        plan, TinyModel.images(2), TinyModel.labels(2), paths: paths, scales: scales)
+                    steps.append((backend.values(plan.losses), model.store.unpack(model.store.gradients)))
+                }
+                for (step, policy) in zip(steps[1...], ["balanced", "low"]) {
+                    expectClose(step.losses, doubles(steps[0].losses), "losses, \(policy)", limit: 1e-12)
+                    for (name, gradient) in step.gradients {
+                        expectClose(
+                            gradient.values, doubles(steps[0].gradients[name]!.values), "\(name), \(policy)",
+                            limit: 1e-12)
+                    }
+                }
+            }
+        }
+    }
+
+    /// The gradients of the support tensors are those of the merged weights, contracted: a model that trains everything
+    /// keeps no z and rebuilds nothing.
+    @Test(arguments: TestDevice.all, cases)
+    func supportGradientsAreContractedOnes(
+        device: TestDevice, what: (width: Int, pooling: ViTConfiguration.Pooling)
+    ) throws {
+        let tiny = try TinyModel(pooling: what.pooling, width: what.width)
+        let (images, labels) = (TinyModel.images(2), TinyModel.labels(2))
+        try device.withBackend { backend in
+            for paths in [TinyModel.mixedPaths, PlanTests.keepingPaths] {
+                let model = try tiny.adapted(on: backend)
+                let plan = try model.plan(batch: 2, isForTraining: true)
+                model.store.clearGradients()
+                model.step(plan, images, labels, paths: paths)
+                let found = model.store.unpack(model.store.gradients)
+                let stored = model.store.unpack(model.store.values)
+
+                let whole = try VisionTransformer(
+                    try model.merged(paths: paths), classCount: TinyModel.classCount, trained: .everything,
+                    seed: 1, head: tiny.head, on: backend)
+                let wholePlan = try whole.plan(batch: 2, isForTraining: true)
+                whole.store.clearGradients()
+                whole.step(wholePlan, images, labels, paths: whole.uniformPath(.none))
+                let merged = whole.store.unpack(whole.store.gradients)
+                for (linear, path) in zip(model.linears, paths) {
+                    let (outputs, inputs) = (linear.outputs, linear.inputs)
+                    let dw = doubles(merged["\(linear.name).weight"]!.values)
+                    let db = doubles(merged["\(linear.name).bias"]!.values)
+                    let w0 = doubles(tiny.checkpoint.tensors["\(linear.name).weight"]!.values)
+                    for (letter, form, dx) in [
+                        ("A", path.a, zip(dw, w0).map { $0 * $1 }), ("B", path.b, dw),
+                    ] {
+                        let up = doubles(stored["\(linear.name).\(letter)u"]!.values)
+                        var expected = [Double](repeating: 0, count: outputs * 2)
+                        for o in 0..<outputs {
+                            for i in 0..<inputs {
+                                let g = dx[o * inputs + i]
+                                switch form {
+                                case .none: break
+                                case .constant: expected[0] += g
+                                case .vector: expected[o * 2] += g
+                                case .lowRank(let rank):
+                                    for r in 0..<rank { expected[o * 2 + r] += g * up[r * inputs + i] }
+                                }
+                            }
+                        }
+                        let name = "\(linear.name).\(letter)d"
+                        if form == .constant {
+                            expectSum(found[name]!.values, dx, "\(name) on \(path)")
+                        } else {
+                            expectClose(found[name]!.values, expected, "\(name) on \(path)", limit: 1e-8)
+                        }
+                    }
+                    let e = found["\(linear.name).E"]!.values
+                    switch path.e {
+                    case .none: expectClose(e, db.map { _ in 0 }, "\(linear.name).E")
+                    case .vector: expectClose(e, db, "\(linear.name).E", limit: 1e-8)
+                    case .constant: expectSum(e, db, "\(linear.name).E")
+                    }
+                }
+            }
+        }
+    }
+
+    /// Expects Σ terms at element 0, to a millionth of Σ |terms|, and zeros elsewhere. What is written to the residual
+    /// stream has a sum of zero, since a LayerNorm takes its mean away again: of that no digit is left.
+    private func expectSum(_ found: [Float], _ terms: [Double], _ what: String) {
+        let size = terms.reduce(0) { $0 + abs($1) }
+        #expect(abs(Double(found[0]) - terms.reduce(0, +)) <= 1e-6 * size, "\(what)")
+        #expect(found[1...].allSatisfy { $0 == 0 }, "\(what)")
+    }
+
+    /// A plan takes what `byteCount` says, to the byte: an arena whose chunk is that large needs one, and two when the chunk
+    /// is one view smaller.
+    @Test(arguments: MemoryPolicy.allCases, [true, false])
+    func byteCount(policy: MemoryPolicy, isForTraining: Bool) throws {
+        for pooling in [ViTConfiguration.Pooling.classToken, .meanAfterNorm] {
+            let configuration = try TinyModel(pooling: pooling, width: 64).checkpoint.configuration
+            let bytes = ViTPlan.byteCount(
+                configuration, rank: 2, policy: policy, batch: 3, isForTraining: isForTraining)
+            for (less, chunks) in [(0, 1), (4 * viewAlignment, 2)] {
+                let arena = Arena(CPUBackend(), chunkByteCount: bytes - less)
+                _ = try ViTPlan(
+                    configuration, rank: 2, policy: policy, batch: 3, isForTraining: isForTraining,
+                    take: arena.take)
+                #expect(arena.byteCount == chunks * (bytes - less))
+            }
+        }
+    }
+
+    /// What a policy saves, by hand: fast keeps GELU's output [B, Q, F] of every block beside the shared one, balanced the
+    /// LayerNorms' [B, T, D] and [B, Q, D].
+    @Test func policiesDifferByWhatTheyKeep() throws {
+        let configuration = try #require(ViTConfiguration(named: "vit_base_patch16_224", classCount: 10))
+        func bytes(_ policy: MemoryPolicy, isForTraining: Bool = true) -> Int {
+            ViTPlan.byteCount(
+                configuration, rank: 4, policy: policy, batch: 8, isForTraining: isForTraining)
+        }
+        let (all, one) = (8 * 197 * 768, 8 * 768)  // [B, T, D] and [B, 1, D]
+        #expect(bytes(.fast) - bytes(.balanced) == 4 * (11 * 4 * all + 4 * one))
+        #expect(bytes(.balanced) - bytes(.low) == 4 * (11 * 2 * all + all + one))
+        for policy in MemoryPolicy.allCases {
+            #expect(bytes(policy, isForTraining: false) == bytes(.low, isForTraining: false))
+        }
+        // An evaluation keeps one block's tensors, not twelve's.
+        #expect(bytes(.low, isForTraining: false) < bytes(.low) / 4)
+    }
+
+    // MARK: Prepared weights
+
+    /// The same logits from weights built once as from weights built in every batch, for those paths and for others.
+    @Test(arguments: TestDevice.all) func preparedPathsGiveTheSameLogits(device: TestDevice) throws {
+        try device.withBackend { backend in
+            for width in [6, 64] {
+                let model = try TinyModel(width: width).adapted(on: backend)
+                let plan = try model.plan(batch: 3, isForTraining: false)
+                func logits(_ paths: [GLoRAPath]) -> [Float] {
+                    model.step(plan, TinyModel.images(3), TinyModel.labels(3), paths: paths)
+                    return backend.values(plan.logits)
+                }
+                let others = model.uniformPath(.full(rank: 2))
+                let (expected, expectedOthers) = (
+                    doubles(logits(PlanTests.keepingPaths)), doubles(logits(others))
+                )
+                try model.prepare(paths: PlanTests.keepingPaths)
+                // What is prepared doesn't follow the parameters; other paths do.
+                let saved = model.store.unpack(model.store.values)
+                expectClose(logits(others), expectedOthers, "paths that aren't prepared", limit: 1e-12)
+                backend.fill(model.store["blocks.0.attn.qkv.Bd"]!.value, 5)
+                expectClose(logits(PlanTests.keepingPaths), expected, "prepared, width \(width)")
+                model.unprepare()
+                #expect(normalisedSquaredError(logits(PlanTests.keepingPaths), expected) > 1e-4)
+                model.store.pack(model.store.values, saved)
+                expectClose(logits(PlanTests.keepingPaths), expected, "unprepared", limit: 1e-12)
+            }
+        }
+    }
+
+    // MARK: Costs and names
+
+    /// ViT-B/16, batch 8, 10 classes, by hand. A block's Linears have 12 · 768² = 7,077,888 weights and see 8 · 197 = 1,576
+    /// tokens; behind the last attention 8 do. A score costs 4 · 64 + 5 = 261, in the backward 10 · 64 + 6 = 646.
+    @Test func costOfAViTBase() throws {
+        let configuration = try #require(ViTConfiguration(named: "vit_base_patch16_224", classCount: 0))
+        let zeros = try ViTCheckpoint(
+            configuration: configuration,
+            tensors: configuration.tensorShapes.mapValues { HostTensor(shape: $0, repeating: 0) })
+        let model = try VisionTransformer(
+            zeros, classCount: 10, trained: .adapters(rank: 4, sites: SearchSpace.Site.allCases), seed: 1,
+            on: CPUBackend())
+        let block = 2 * 1_576 * 7_077_888
+        let (qkv, behind) = (2 * 1_576 * 1_769_472, 2 * 8 * 5_308_416)
+        let ends = 2 * 1_568 * 768 * 768 + 2 * 8 * 768 * 10
+        let scores = 8 * 12 * 197 * (11 * 197 + 1)
+        let forward = ends + 11 * block + qkv + behind + 261 * scores
+        #expect(model.forwardCost(batch: 8).flops == Double(forward))
+        // 268 GFLOP for twelve whole blocks; the last one saves three quarters of its share.
+        #expect(
+            12 * block == 267_714_035_712 && 12 * block - (11 * block + qkv + behind) == 16_647_192_576)
+
+        // The frozen path: a backward through the head alone, which counts as nothing.
+        let none = model.uniformPath(.none)
+        #expect(model.stepCost(batch: 8, paths: none).flops == Double(forward))
+        // lowRank B in activation space: a second product everywhere but in the first Linear, whose dx nobody needs.
+        let lora = model.uniformPath(GLoRAPath(b: .lowRank(4)))
+        let second = 11 * block + qkv + behind - qkv + 646 * scores
+        #expect(model.stepCost(batch: 8, paths: lora).flops == Double(forward + second))
+        // lowRank A needs dW too, everywhere.
+        let full = model.uniformPath(.full(rank: 4))
+        let third = 11 * block + qkv + behind
+        #expect(model.stepCost(batch: 8, paths: full).flops == Double(forward + second + third))
+    }
+
+    /// timm's names, with its counts of parameters at 1,000 classes.
+    @Test(arguments: [
+        ("vit_tiny_patch16_224", 5_717_416), ("vit_small_patch16_224", 22_050_664),
+        ("vit_base_patch16_224", 86_567_656), ("vit_base_patch32_224", 88_224_232),
+        ("vit_base_patch16_384", 86_859_496), ("vit_large_patch16_224", 304_326_632),
+    ])
+    func namedArchitectures(name: String, parameterCount: Int) throws {
+        let configuration = try #require(ViTConfiguration(named: name, classCount: 1000))
+        let count = configuration.tensorShapes.values.reduce(0) { $0 + $1.reduce(1, *) }
+        #expect(count == parameterCount)
+        #expect(configuration.width / configuration.heads == 64)
+        let parts = name.split(separator: "_")
+        #expect(parts[2] == "patch\(configuration.patchSize)" && parts[3] == "\(configuration.imageSize)")
+    }
+
+    @Test(arguments: [
+        "", "vit", "resnet50", "vit_huge_patch14_224", "vit_base_patch16", "vit_base_patch0_224",
+        "vit_base_patch16_225", "vit_base_patch16_8", "vit_base_patchx_224", "deit_base_patch16_224",
+        "vit_base_patch16_224_in21k", "vit_base_patch-16_224",
+    ])
+    func otherNames(name: String) {
+        #expect(ViTConfiguration(named: name, classCount: 10) == nil)
+    }
+}
