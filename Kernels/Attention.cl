@@ -308,19 +308,15 @@ __kernel GROUP void attention_backward_queries(
     float4 q[MAX_HEAD_VECTORS], dy[MAX_HEAD_VECTORS], dq[MAX_HEAD_VECTORS];
     read_row(q, qkv + start + (size_t)query * stride, h, vectors, asks);
     read_row(dy, dOut + answer, h, vectors, asks);
-    float shift = asks ? logSumExp[(size_t)index * asking + query] : 0.0f;
-    // A loop that ends early for the work-items that don't ask made Intel's runtime 2026.2 lose dq.
-    read_row(dq, out + answer, h, vectors, asks);
-    float4 product = 0.0f;
-    for (int i = 0; i < vectors; i++) {
-        product = MULTIPLY_ADD(dy[i], dq[i], product);
-        dq[i] = 0.0f;
-    }
-    float delta = (product.x + product.z) + (product.y + product.w);
+    float delta = 0.0f;
+    for (int i = 0; i < h && asks; i++) delta = MULTIPLY_ADD(dOut[answer + i], out[answer + i], delta);
+    for (int i = 0; i < vectors; i++) dq[i] = 0.0f;
     for (int from = 0; from < tokens; from += SHARED_ROWS) {
         share_rows(keys, qkv + start + d, from, tokens, h, vectors, stride);
         share_rows(values, qkv + start + 2 * d, from, tokens, h, vectors, stride);
         GROUP_BARRIER();
+        // Read here: over the barrier Intel's runtime 2026.2 keeps one work-item's value for all.
+        float shift = asks ? logSumExp[(size_t)index * asking + query] : 0.0f;
         for (int r = 0; r < min(SHARED_ROWS, tokens - from); r++) {
             float p = exp(scale * row_dot(q, keys + r * vectors, vectors) - shift);
             float ds = p * (row_dot(dy, values + r * vectors, vectors) - delta);

@@ -82,7 +82,10 @@ import Testing
             #expect(test["count"]?.integerValue == 12 && test["split"]?.stringValue == "test")
             let accuracy = try test.number("accuracy")
             #expect(try accuracy == test.number("correct") / 12 && accuracy > 0.8)
-            #expect(try score(["--run", "run", "--data", "folders"], in: folder) == test)
+            // The same images in another order: on some processors a product rounds by the place in the batch.
+            let folders = try score(["--run", "run", "--data", "folders"], in: folder)
+            #expect(folders["correct"] == test["correct"] && folders["count"] == test["count"])
+            #expect(try abs(folders.number("loss") - test.number("loss")) < 1e-6)
             #expect(
                 try score(["--run", "run", "--batch-size", "5"], in: folder)["correct"] == test["correct"])
             let validation = try score(
