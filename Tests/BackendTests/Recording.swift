@@ -11,6 +11,8 @@ final class Recording {
     let backend: any Backend
     private(set) var results: [(name: String, values: [Float])] = []
     private var seed = 0
+    /// Oclgrind 21.10 takes some values in memory that was freed and taken again for uninitialised.
+    private var kept: [Tensor] = []
 
     init(_ backend: any Backend) { self.backend = backend }
 
@@ -24,7 +26,7 @@ final class Recording {
             index = index + 1 == table.count ? 0 : index + 1
             return table[index] + mean
         }
-        return try backend.tensor(HostTensor(shape: shape, values: values))
+        return try keep(backend.tensor(HostTensor(shape: shape, values: values)))
     }
 
     private static let table = randomValues(65_537, seed: 1)
@@ -45,6 +47,11 @@ final class Recording {
     func empty(_ shape: [Int]) throws -> Tensor {
         let tensor = try backend.allocate(shape, .float32)
         backend.fill(tensor, .nan)
+        return keep(tensor)
+    }
+
+    private func keep(_ tensor: Tensor) -> Tensor {
+        kept.append(tensor)
         return tensor
     }
 
