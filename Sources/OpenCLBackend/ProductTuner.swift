@@ -70,13 +70,21 @@ package struct ProductTuner {
     ) throws {
         let before = backend.product
         defer { backend.product = before }
+        try choose(shapes, into: &tuning, onTrial)
+        // After the choice with CLBlast's own parameters: they can't be given back to it within a process.
+        if backend.layout.local > 1, let largest = shapes.max(by: { $0.flops < $1.flops }),
+            let parameters = try betterParameters(largest)
+        {
+            tuning.clblast = parameters
+            try choose(shapes, into: &tuning, onTrial)
+        }
+    }
+
+    private func choose(
+        _ shapes: [Shape], into tuning: inout ProductTuning, _ onTrial: (Trial) -> Void
+    ) throws {
         var seen: Set<ProductClass> = []
         var hopeless: Set<ProductKernel> = []
-        if !hopeless.contains(.clblast), backend.layout.local > 1,
-            let largest = shapes.max(by: { $0.flops < $1.flops })
-        {
-            tuning.clblast = try tuneCLBlast(largest)
-        }
         for shape in shapes.sorted(by: { $0.flops > $1.flops }) where seen.insert(shape.product).inserted {
             var best: ProductTuning.Choice?
             for kernel in candidates where !hopeless.contains(kernel) {
@@ -105,16 +113,20 @@ package struct ProductTuner {
 
     private var small: Shape { Shape(m: 128, n: 128, k: 128, transposeA: false, transposeB: true) }
 
-    /// CLBlast's best parameters on a shape; nil when its own are.
-    private func tuneCLBlast(_ shape: Shape) throws -> [String: Int]? {
-        var best: (rate: Double, parameters: [String: Int]?) = (try rate(.clblast, shape), nil)
+    /// The parameters that make CLBlast fastest on a shape; nil when its own do. In this process CLBlast is left with the best
+    /// of `clblastCandidates`.
+    private func betterParameters(_ shape: Shape) throws -> [String: Int]? {
+        guard ContinuousClock.now < deadline else { return nil }
+        let own = try rate(.clblast, shape)
+        var best: (rate: Double, parameters: [String: Int])?
         for parameters in ProductTuner.clblastCandidates where ContinuousClock.now < deadline {
             guard backend.overrideCLBlast(parameters), try isRight(.clblast, shape) else { continue }
             let rate = try rate(.clblast, shape)
-            if rate > best.rate { best = (rate, parameters) }
+            if rate > best?.rate ?? 0 { best = (rate, parameters) }
         }
-        if let parameters = best.parameters { _ = backend.overrideCLBlast(parameters) }
-        return best.parameters
+        guard let best else { return nil }
+        _ = backend.overrideCLBlast(best.parameters)
+        return best.rate > own ? best.parameters : nil
     }
 
     /// Whether a candidate's product agrees with one in double precision, at 64 elements spread over it, corners included, to
