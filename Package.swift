@@ -23,20 +23,25 @@ let package = Package(
         .target(name: "CPUBackend", dependencies: ["TensorCore", "COpenBLAS", "CLoops"]),
         .target(name: "OpenCLBackend", dependencies: ["TensorCore", "COpenCL", "CCLBlast", "CKernels"]),
         .target(name: "Adapters", dependencies: ["TensorCore"]),
+        .target(name: "ArchitectureSearch", dependencies: ["TensorCore", "Adapters"]),
         .target(name: "Checkpoints", dependencies: ["TensorCore", "Adapters", "CZlib"]),
         .target(name: "Datasets", dependencies: ["TensorCore", "CTurboJPEG", "CImageShim"]),
         .target(name: "GeneratedTasks", dependencies: ["TensorCore", "Datasets"]),
         .target(name: "VisionModels", dependencies: ["TensorCore", "Adapters", "Checkpoints"]),
         .target(
             name: "Training",
-            dependencies: ["TensorCore", "Adapters", "Checkpoints", "Datasets", "VisionModels", "Yams"]),
+            dependencies: [
+                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "Datasets", "VisionModels", "Yams",
+            ]),
         .target(
             name: "GoldenVectors",
-            dependencies: ["TensorCore", "Adapters", "Checkpoints", "VisionModels", "Training", "CEmbedded"]),
+            dependencies: [
+                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "VisionModels", "Training", "CEmbedded",
+            ]),
         .executableTarget(
             name: "glora",
             dependencies: [
-                "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "Checkpoints", "Datasets",
+                "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch", "Checkpoints", "Datasets",
                 "GeneratedTasks", "VisionModels", "Training", "GoldenVectors", "CEmbedded", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
@@ -49,6 +54,7 @@ let package = Package(
         .testTarget(
             name: "DatasetTests", dependencies: ["Datasets", "GeneratedTasks"], exclude: ["Fixtures"]),
         .testTarget(name: "AdapterTests", dependencies: ["TestSupport", "Adapters"]),
+        .testTarget(name: "SearchTests", dependencies: ["ArchitectureSearch"]),
         .testTarget(
             name: "ModelTests", dependencies: ["TestSupport", "VisionModels", "Training", "GoldenVectors"]),
         .testTarget(name: "TrainingTests", dependencies: ["TestSupport", "Training", "CPUBackend"]),

@@ -68,34 +68,41 @@ public struct SearchSpace: Codable, Hashable, Sendable {
             choices.max { order($0) < order($1) }!
         }
         return GLoRAPath(
-            a: richest(matrixForms(a)) { $0.richness }, b: richest(matrixForms(b)) { $0.richness },
-            c: richest(promptForms) { $0 == .vector ? 1 : 2 * $0.columnCount },
-            d: richest(scaleForms(d)) { $0.richness },
-            e: richest(scaleForms(e)) { $0.richness })
+            a: richest(formsOfA) { $0.richness }, b: richest(formsOfB) { $0.richness },
+            c: richest(formsOfC) { $0 == .vector ? 1 : 2 * $0.columnCount },
+            d: richest(formsOfD) { $0.richness }, e: richest(formsOfE) { $0.richness })
     }
 
     /// One path, every choice of every tensor equally likely.
     public func draw(using random: inout Random) -> GLoRAPath {
         func pick<Form>(_ choices: [Form]) -> Form { choices[random.index(below: choices.count)] }
         return GLoRAPath(
-            a: pick(matrixForms(a)), b: pick(matrixForms(b)), c: pick(promptForms),
-            d: pick(scaleForms(d)), e: pick(scaleForms(e)))
+            a: pick(formsOfA), b: pick(formsOfB), c: pick(formsOfC), d: pick(formsOfD), e: pick(formsOfE))
     }
 
     /// Every path of a layer: 432 in the original's space.
     public var paths: [GLoRAPath] {
         var all: [GLoRAPath] = []
-        for a in matrixForms(a) {
-            for b in matrixForms(b) {
-                for c in promptForms {
-                    for d in scaleForms(d) {
-                        for e in scaleForms(e) { all.append(GLoRAPath(a: a, b: b, c: c, d: d, e: e)) }
+        for a in formsOfA {
+            for b in formsOfB {
+                for c in formsOfC {
+                    for d in formsOfD {
+                        for e in formsOfE { all.append(GLoRAPath(a: a, b: b, c: c, d: d, e: e)) }
                     }
                 }
             }
         }
         return all
     }
+
+    /// What A may be, in the order of its choices: each rank is one of its own.
+    public var formsOfA: [MatrixForm] { matrixForms(a) }
+    /// What B may be.
+    public var formsOfB: [MatrixForm] { matrixForms(b) }
+    /// What D may be.
+    public var formsOfD: [ScaleForm] { scaleForms(d) }
+    /// What E may be.
+    public var formsOfE: [ScaleForm] { scaleForms(e) }
 
     private func matrixForms(_ names: [FormName]) -> [MatrixForm] {
         names.flatMap { name -> [MatrixForm] in
@@ -108,7 +115,8 @@ public struct SearchSpace: Codable, Hashable, Sendable {
         }
     }
 
-    private var promptForms: [PromptForm] {
+    /// What C may be.
+    public var formsOfC: [PromptForm] {
         c.flatMap { name -> [PromptForm] in
             switch name {
             case .lowRank: ranks.map { .lowRank($0) }

@@ -165,6 +165,9 @@ public struct ViTPlan {
         }
     }
 
+    /// [B, T, D]: the residual stream as it enters a block.
+    public func stream(into block: Int) -> Tensor { block < blocks.count ? blocks[block].input : output }
+
     /// The bytes that a plan takes, without taking them.
     public static func byteCount(
         _ model: ViTConfiguration, rank: Int, policy: MemoryPolicy, batch: Int, isForTraining: Bool

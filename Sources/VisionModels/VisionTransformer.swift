@@ -226,11 +226,16 @@ public final class VisionTransformer {
     }
 
     /// Builds the weights and biases of `paths` once, for evaluations to come on the same paths; `forward` uses them until
-    /// `unprepare`. Costs the memory of the model's Linears once more. Throws `BackendError.outOfMemory`.
+    /// `unprepare`. What was prepared for the same path of a layer before stays. Costs the memory of the model's Linears once more. Throws `BackendError.outOfMemory`.
     public func prepare(paths: [GLoRAPath]) throws {
+        let earlier = prepared
         prepared = nil
         prepared = (
-            paths, try zip(linears, paths).map { try $0.prepared(path: $1, backend, scratch) }
+            paths,
+            try linears.indices.map {
+                if let earlier, earlier.paths[$0] == paths[$0] { return earlier.linears[$0] }
+                return try linears[$0].prepared(path: paths[$0], backend, scratch)
+            }
         )
     }
 
@@ -242,11 +247,25 @@ public final class VisionTransformer {
     /// `plan.logits` from `plan.images` on the given paths, one for each Linear. With `dropsBranches`, every residual branch
     /// is scaled by `plan.branchScales`.
     public func forward(_ plan: ViTPlan, paths: [GLoRAPath], dropsBranches: Bool = false) {
+        embed(plan)
+        forward(plan, fromBlock: 0, paths: paths, dropsBranches: dropsBranches)
+    }
+
+    /// `plan.stream(into: 0)` from `plan.images`: the same whatever the paths.
+    public func embed(_ plan: ViTPlan) {
         backend.extractPatches(plan.patches, plan.images, patchSize: configuration.patchSize)
         patchProjection.forward(plan.projected, plan.patches, path: .none, plan.plain, backend, scratch)
-        backend.embedTokens(
-            plan.blocks.first?.input ?? plan.output, plan.projected, classToken?.value, positions.value)
-        for (index, keep) in plan.blocks.enumerated() {
+        backend.embedTokens(plan.stream(into: 0), plan.projected, classToken?.value, positions.value)
+    }
+
+    /// `plan.logits` from `plan.stream(into: first)`. `onBlock` is called before each further block with its number, while its
+    /// stream can be read.
+    public func forward(
+        _ plan: ViTPlan, fromBlock first: Int, paths: [GLoRAPath], dropsBranches: Bool = false,
+        onBlock: (Int) -> Void = { _ in }
+    ) {
+        for (index, keep) in plan.blocks.enumerated().dropFirst(first) {
+            if index > first { onBlock(index) }
             let output = index + 1 == configuration.depth ? plan.output : plan.blocks[index + 1].input
             let branch = Tensor(buffer: plan.branch.buffer, shape: keep.middle.shape)
             layerNorm(keep.normed1, keep.mean1, keep.rstd1, keep.input, norms[index].first)

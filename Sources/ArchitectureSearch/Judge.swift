@@ -1,0 +1,132 @@
+/// What a candidate scores on the images that a search judges by.
+public struct Score: Codable, Equatable, Sendable {
+    /// 0 to 1.
+    public var accuracy: Double
+    /// The mean cross-entropy.
+    public var loss: Double
+
+    /// A score of these figures.
+    public init(accuracy: Double, loss: Double) {
+        self.accuracy = accuracy
+        self.loss = loss
+    }
+}
+
+/// A candidate with what is known of it.
+public struct Judged: Codable, Equatable, Sendable {
+    /// The candidate.
+    public let candidate: Candidate
+    /// The parameters on its paths.
+    public let parameters: Int
+    /// Nil when the evaluation was given up: the candidate can't be among the best that the search keeps.
+    public let score: Score?
+
+    /// A candidate and its score.
+    public init(candidate: Candidate, parameters: Int, score: Score?) {
+        self.candidate = candidate
+        self.parameters = parameters
+        self.score = score
+    }
+
+    /// Higher accuracy is better, then lower loss, then fewer parameters; what was given up is worst.
+    public func isBetter(than other: Judged) -> Bool {
+        guard let mine = score else { return false }
+        guard let theirs = other.score else { return true }
+        if mine.accuracy != theirs.accuracy { return mine.accuracy > theirs.accuracy }
+        if mine.loss != theirs.loss { return mine.loss < theirs.loss }
+        return parameters < other.parameters
+    }
+}
+
+/// Judges the candidates of a search: each once, whatever the search asks, and gives up those that can't be among the best.
+///
+/// A search draws from (seed, purpose, index) alone, so the order in which it asks is fixed; told the scores that a killed
+/// search had got, it goes on exactly where that one was.
+public final class Judge {
+    /// Scores every candidate of a group, in whatever order is cheapest but always the same, and calls `onScore` after each with
+    /// its index. It may give one up (nil) once its accuracy can't reach `needed()` any more.
+    public typealias Evaluate = (
+        _ group: [Candidate], _ needed: () -> Double, _ onScore: (Int, Score?) throws -> Void
+    ) throws -> Void
+
+    /// All that was judged, in the order of judgement.
+    public private(set) var all: [Judged] = []
+    /// How many scores were taken from an earlier run of the same search.
+    public private(set) var recalledCount = 0
+
+    private let space: CandidateSpace
+    private let evaluate: Evaluate
+    private let kept: Int?
+    private var known: [Candidate: Judged]
+    private var judged: [Candidate: Judged] = [:]
+    private var bestAccuracies: [Double] = []  // of at most `kept`, falling
+    private let onJudged: (Judged) throws -> Void
+
+    /// A judge for a search that keeps the best `kept` of all it has seen (nil: one that needs every score). `known` are scores
+    /// that an earlier run of this search has got; `onJudged` hears of every new one.
+    public init(
+        _ space: CandidateSpace, keeping kept: Int?, known: [Judged] = [],
+        onJudged: @escaping (Judged) throws -> Void = { _ in }, evaluate: @escaping Evaluate
+    ) {
+        self.space = space
+        self.kept = kept
+        self.known = Dictionary(known.map { ($0.candidate, $0) }) { first, _ in first }
+        self.onJudged = onJudged
+        self.evaluate = evaluate
+    }
+
+    /// Whether a candidate has been judged.
+    func knows(_ candidate: Candidate) -> Bool { judged[candidate] != nil }
+
+    /// The candidates with their scores, in their order. Throws what the evaluation throws.
+    func judge(_ group: [Candidate]) throws -> [Judged] {
+        var new: [Candidate] = []
+        for candidate in group where judged[candidate] == nil && !new.contains(candidate) {
+            if let earlier = known.removeValue(forKey: candidate) {
+                recalledCount += 1
+                note(earlier)
+            } else {
+                new.append(candidate)
+            }
+        }
+        if !new.isEmpty {
+            try evaluate(new, { self.needed }) { index, score in
+                let result = Judged(
+                    candidate: new[index], parameters: space.parameterCount(new[index]), score: score)
+                note(result)
+                try onJudged(result)
+            }
+        }
+        return group.map { candidate in
+            guard let result = judged[candidate] else { preconditionFailure("a candidate was left out") }
+            return result
+        }
+    }
+
+    /// The accuracy without which a candidate is not among the best.
+    private var needed: Double {
+        guard let kept, bestAccuracies.count == kept else { return -.infinity }
+        return bestAccuracies[kept - 1]
+    }
+
+    private func note(_ result: Judged) {
+        judged[result.candidate] = result
+        all.append(result)
+        guard let kept, let accuracy = result.score?.accuracy else { return }
+        bestAccuracies.insert(accuracy, at: bestAccuracies.firstIndex { $0 < accuracy } ?? bestAccuracies.count)
+        if bestAccuracies.count > kept { bestAccuracies.removeLast() }
+    }
+}
+
+/// The candidates that no other beats in accuracy without more parameters: rising in both. Of equals the first.
+public func paretoFront(_ judged: [Judged]) -> [Judged] {
+    var front: [Judged] = []
+    let scored = judged.enumerated().filter { $0.element.score != nil }
+    for (_, next) in scored.sorted(by: {
+        ($0.element.parameters, -$0.element.score!.accuracy, $0.element.score!.loss, $0.offset)
+            < ($1.element.parameters, -$1.element.score!.accuracy, $1.element.score!.loss, $1.offset)
+    }) where next.score!.accuracy > front.last?.score?.accuracy ?? -.infinity {
+        front.append(next)
+    }
+    return front
+}

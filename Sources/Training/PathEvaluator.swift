@@ -1,0 +1,115 @@
+import Adapters
+import ArchitectureSearch
+import Datasets
+import TensorCore
+import VisionModels
+
+/// Scores many candidates on the same images.
+///
+/// The images are embedded once. The weights of a candidate are built once, and of layers that it shares with the one before not
+/// at all. A group is scored in the order of its genes, so that neighbours agree on as many of their first blocks as they can: the
+/// residual streams behind those are kept, one level for each block, and the next candidate goes on from there.
+public final class PathEvaluator {
+    /// Images that went through at least one block, and blocks that they went through, of those that a plain loop takes.
+    public private(set) var blocksRun = 0
+    /// Blocks that a plain loop over all candidates and images would have run.
+    public private(set) var blocksWanted = 0
+
+    private let model: VisionTransformer
+    private let space: CandidateSpace
+    private let batches: [(plan: ViTPlan, labels: [Int32])]
+    private let imageCount: Int
+    // streams[l][b]: [B, T, D] of batch b as it enters block l, of the candidate whose genes are `genes[l]` up to there.
+    private var streams: [[Tensor]]
+    private var genes: [ArraySlice<UInt8>?]
+
+    /// Prepares a model's images for the candidates of `space`. `memoryLimit` bytes may be kept for shared blocks; the embedded
+    /// images are kept in any case. The parameters mustn't change while this is in use.
+    ///
+    /// Throws `DatasetError` for an unreadable image and `BackendError.outOfMemory`.
+    public init(
+        _ model: VisionTransformer, _ space: CandidateSpace, on images: PreparedImages, batchSize: Int,
+        memoryLimit: Int
+    ) throws {
+        self.model = model
+        self.space = space
+        let (count, configuration) = (images.source.count, model.configuration)
+        imageCount = count
+        // The largest plan first: plans share their memory.
+        _ = try model.plan(batch: min(batchSize, count), isForTraining: false)
+        images.loader.start(
+            stride(from: 0, to: count, by: batchSize).map { Array($0..<min($0 + batchSize, count)) })
+        var batches: [(ViTPlan, [Int32])] = []
+        var embedded: [Tensor] = []
+        while let batch = try images.loader.next() {
+            let plan = try model.plan(batch: batch.count, isForTraining: false)
+            batch.upload(to: plan, on: model.backend)
+            model.embed(plan)
+            let stream = try model.backend.allocate(plan.stream(into: 0).shape, .float32)
+            model.backend.copy(stream, plan.stream(into: 0))
+            batches.append((plan, batch.labels))
+            embedded.append(stream)
+        }
+        self.batches = batches
+        streams = [embedded]
+        let levelBytes = embedded.reduce(0) { $0 + $1.byteCount }
+        for _ in 1..<max(2, configuration.depth) where streams.count * levelBytes <= memoryLimit {
+            guard let level = try? embedded.map({ try model.backend.allocate($0.shape, .float32) }) else { break }
+            streams.append(level)
+        }
+        genes = [[]] + [ArraySlice<UInt8>?](repeating: nil, count: streams.count - 1)
+    }
+
+    deinit { model.unprepare() }
+
+    /// Scores a group: see `Judge.Evaluate`. Throws `BackendError.outOfMemory`.
+    public func evaluate(
+        _ group: [Candidate], _ needed: () -> Double, _ onScore: (Int, Score?) throws -> Void
+    ) throws {
+        let order = group.indices.sorted { group[$0].genes.lexicographicallyPrecedes(group[$1].genes) }
+        for (place, index) in order.enumerated() {
+            let next = place + 1 < order.count ? group[order[place + 1]] : nil
+            try onScore(index, try score(group[index], before: next, needed))
+        }
+    }
+
+    /// The genes of the blocks below `level`.
+    private func prefix(_ candidate: Candidate, _ level: Int) -> ArraySlice<UInt8> {
+        candidate.genes[..<(20 * level)]
+    }
+
+    private func score(
+        _ candidate: Candidate, before next: Candidate?, _ needed: () -> Double
+    ) throws -> Score? {
+        let first = genes.indices.last { genes[$0] == prefix(candidate, $0) } ?? 0
+        // Levels that the next candidate can start from.
+        let kept = genes.indices.filter { level in
+            level > first && next.map { prefix($0, level) == prefix(candidate, level) } ?? false
+        }
+        for level in kept { genes[level] = nil }
+        let paths = space.paths(candidate)
+        try model.prepare(paths: paths)
+        let (backend, classes, depth) = (model.backend, model.configuration.classCount, model.configuration.depth)
+        var (correct, done, loss) = (0, 0, 0.0)
+        blocksWanted += depth * batches.count
+        for (number, (plan, labels)) in batches.enumerated() {
+            backend.copy(plan.stream(into: first), streams[first][number])
+            backend.upload(plan.labels, labels)
+            model.forward(plan, fromBlock: first, paths: paths) { level in
+                if kept.contains(level) { backend.copy(streams[level][number], plan.stream(into: level)) }
+            }
+            blocksRun += depth - first
+            model.loss(plan)
+            let logits = backend.values(plan.logits)
+            for (row, label) in labels.enumerated()
+            where logits[row * classes..<(row + 1) * classes].indexOfLargest - row * classes == Int(label) {
+                correct += 1
+            }
+            loss += backend.values(plan.losses).reduce(0) { $0 + Double($1) }
+            done += labels.count
+            if done < imageCount, Double(correct + imageCount - done) / Double(imageCount) < needed() { return nil }
+        }
+        for level in kept { genes[level] = prefix(candidate, level) }
+        return Score(accuracy: Double(correct) / Double(imageCount), loss: loss / Double(imageCount))
+    }
+}
