@@ -111,16 +111,9 @@ public final class FineTuning {
 
     /// Writes the current values as a PEFT adapter into the run's folder.
     private func saveAdapter() throws {
-        let configuration = model.configuration
-        func numbers(_ values: [Float]) -> JSONValue { .array(values.map { .number(Double($0)) }) }
         try PEFTAdapter.save(
             model.adapter(paths: readingPaths), to: directory.adapter,
-            extra: [
-                "glora_base_model": .string(options.model), "glora_base_hash": .string(baseHash),
-                "glora_image_size": .integer(configuration.imageSize),
-                "glora_mean": numbers(configuration.mean),
-                "glora_std": numbers(configuration.standardDeviation),
-            ])
+            extra: adapterNotes(options, model.configuration, baseHash: baseHash))
     }
 
     private func log(_ event: Trainer.Event) throws {

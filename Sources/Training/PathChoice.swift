@@ -11,7 +11,7 @@ public enum PathChoice: Sendable {
     case fixed([GLoRAPath])
 
     /// Reads what `--path` says for a model: `supernet`, `full` (the richest path of the space), `none`, or a file: one path
-    /// as JSON, which every layer takes, or an object of a path for each layer's name. Throws `TrainingError.settings`.
+    /// as JSON, which every layer takes, an object of a path for each layer's name, or an `Architecture`. Throws `TrainingError.settings`.
     public init(_ text: String, space: SearchSpace, model: VisionTransformer) throws {
         switch text {
         case "supernet": self = .supernet(space)
@@ -67,7 +67,10 @@ public enum PathChoice: Sendable {
         do {
             let object = try? JSONSerialization.jsonObject(with: data) as? [String: Any]
             if object?.values.contains(where: { $0 is [String: Any] }) == true {
-                let byName = try JSONDecoder().decode([String: GLoRAPath].self, from: data)
+                let byName =
+                    object?["layers"] != nil
+                    ? try JSONDecoder().decode(Architecture.self, from: data).layers
+                    : try JSONDecoder().decode([String: GLoRAPath].self, from: data)
                 if let stranger = byName.keys.sorted().first(where: { !names.contains($0) }) {
                     throw TrainingError.settings(
                         "\(file) names a layer '\(stranger)'; this model has \(names[0]) … \(names.last!)")

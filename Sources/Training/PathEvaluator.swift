@@ -6,7 +6,8 @@ import VisionModels
 
 /// Scores many candidates on the same images.
 ///
-/// The images are embedded once. The weights of a candidate are built once, and of layers that it shares with the one before not
+/// The images are embedded once, and put in the order of their loss on `reference` paths, largest first: what a candidate gets
+/// wrong it gets wrong early, and one that can't be among the best any more is given up soon. The weights of a candidate are built once, and of layers that it shares with the one before not
 /// at all. A group is scored in the order of its genes, so that neighbours agree on as many of their first blocks as they can: the
 /// residual streams behind those are kept, one level for each block, and the next candidate goes on from there.
 public final class PathEvaluator {
@@ -28,33 +29,44 @@ public final class PathEvaluator {
     ///
     /// Throws `DatasetError` for an unreadable image and `BackendError.outOfMemory`.
     public init(
-        _ model: VisionTransformer, _ space: CandidateSpace, on images: PreparedImages, batchSize: Int,
-        memoryLimit: Int
+        _ model: VisionTransformer, _ space: CandidateSpace, on images: PreparedImages,
+        reference: [GLoRAPath], batchSize: Int, memoryLimit: Int
     ) throws {
         self.model = model
         self.space = space
-        let (count, configuration) = (images.source.count, model.configuration)
+        let (backend, count) = (model.backend, images.source.count)
         imageCount = count
         // The largest plan first: plans share their memory.
         _ = try model.plan(batch: min(batchSize, count), isForTraining: false)
-        images.loader.start(
-            stride(from: 0, to: count, by: batchSize).map { Array($0..<min($0 + batchSize, count)) })
-        var batches: [(ViTPlan, [Int32])] = []
-        var embedded: [Tensor] = []
+        let ranges = stride(from: 0, to: count, by: batchSize).map { $0..<min($0 + batchSize, count) }
+        images.loader.start(ranges.map { Array($0) })
+        try model.prepare(paths: reference)
+        var (values, labels, losses): ([Float], [Int32], [Float]) = ([], [], [])
         while let batch = try images.loader.next() {
             let plan = try model.plan(batch: batch.count, isForTraining: false)
-            batch.upload(to: plan, on: model.backend)
+            batch.upload(to: plan, on: backend)
             model.embed(plan)
-            let stream = try model.backend.allocate(plan.stream(into: 0).shape, .float32)
-            model.backend.copy(stream, plan.stream(into: 0))
-            batches.append((plan, batch.labels))
-            embedded.append(stream)
+            values += backend.values(plan.stream(into: 0))
+            model.forward(plan, fromBlock: 0, paths: reference)
+            model.loss(plan)
+            labels += batch.labels
+            losses += backend.values(plan.losses)
         }
-        self.batches = batches
+        let order = labels.indices.sorted { (-losses[$0], $0) < (-losses[$1], $1) }
+        let length = values.count / max(count, 1)
+        var embedded: [Tensor] = []
+        batches = try ranges.map { range in
+            let members = order[range]
+            let plan = try model.plan(batch: range.count, isForTraining: false)
+            let stream = try backend.allocate(plan.stream(into: 0).shape, .float32)
+            backend.upload(stream, members.flatMap { values[length * $0..<length * ($0 + 1)] })
+            embedded.append(stream)
+            return (plan, members.map { labels[$0] })
+        }
         streams = [embedded]
         let levelBytes = embedded.reduce(0) { $0 + $1.byteCount }
-        for _ in 1..<max(2, configuration.depth) where streams.count * levelBytes <= memoryLimit {
-            guard let level = try? embedded.map({ try model.backend.allocate($0.shape, .float32) }) else { break }
+        for _ in 1..<max(2, model.configuration.depth) where streams.count * levelBytes <= memoryLimit {
+            guard let level = try? embedded.map({ try backend.allocate($0.shape, .float32) }) else { break }
             streams.append(level)
         }
         genes = [[]] + [ArraySlice<UInt8>?](repeating: nil, count: streams.count - 1)

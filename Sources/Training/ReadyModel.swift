@@ -16,9 +16,13 @@ public struct ReadyModel {
     public let options: TrainingOptions
     /// What was assumed while the checkpoint was read.
     public let notes: [String]
+    /// The run's step that this is the state of; 0 without a run.
+    public let step: Int
+    /// The hash of the frozen base.
+    public let baseHash: String
 
     /// Which state of a run.
-    public enum State: String, CaseIterable, Sendable {
+    public enum State: String, Codable, CaseIterable, Sendable {
         /// The best by validation.
         case best
         /// The latest.
@@ -60,6 +64,8 @@ public struct ReadyModel {
         self.model = model
         options = saved.options
         notes = checkpoint.notes
+        step = snapshot.state.step
+        baseHash = saved.baseHash
         let choice =
             try path.map { try PathChoice($0, space: space, model: model) }
             ?? PathChoice(saved, space: space, model: model)
@@ -98,6 +104,8 @@ public struct ReadyModel {
             paths = model.uniformPath(.none)
         }
         self.options = options
+        step = 0
+        baseHash = contentHash(checkpoint.tensors)
     }
 
     /// A split prepared as this model wants it. Throws `DatasetError`.

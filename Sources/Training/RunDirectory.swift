@@ -100,19 +100,22 @@ public struct RunDirectory {
     public func appendMetric(_ metric: some Encodable) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
-        var line = try encoder.encode(metric)
-        line.append(UInt8(ascii: "\n"))
-        do {
-            let handle = try FileHandle(forWritingTo: metrics)
-            defer { try? handle.close() }
-            try handle.seekToEnd()
-            try handle.write(contentsOf: line)
-        } catch {
-            let reason = ((error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError) ?? error as NSError
-            throw TrainingError.run(
-                "cannot write \(metrics.path): \(String(cString: strerror(Int32(truncatingIfNeeded: reason.code)))); "
-                    + "free some space or check the permissions, then go on with --resume")
-        }
+        try appendLine(String(decoding: try encoder.encode(metric), as: UTF8.self) + "\n", to: metrics)
+    }
+}
+
+/// Appends a line to a file that is there. Throws `TrainingError.run` when it can't be written.
+func appendLine(_ line: String, to url: URL) throws {
+    do {
+        let handle = try FileHandle(forWritingTo: url)
+        defer { try? handle.close() }
+        try handle.seekToEnd()
+        try handle.write(contentsOf: Data(line.utf8))
+    } catch {
+        let reason = ((error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError) ?? error as NSError
+        throw TrainingError.run(
+            "cannot write \(url.path): \(String(cString: strerror(Int32(truncatingIfNeeded: reason.code)))); "
+                + "free some space or check the permissions, then go on with --resume")
     }
 }
 

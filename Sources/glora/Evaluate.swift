@@ -10,10 +10,13 @@ extension ReadyModel.State: ExpressibleByArgument {}
 struct ModelFlags: ParsableArguments {
     @Option(help: "A run's folder.")
     var run: String?
-    @Option(help: "best (by validation) or last: which of the run's states.")
-    var checkpoint = ReadyModel.State.best
+    @Option(
+        help: "best (by validation) or last: which of the run's states (default: best; an architecture's own).")
+    var checkpoint: ReadyModel.State?
     @Option(help: "Read the run at another path: full, none, or a JSON file.")
     var path: String?
+    @Option(help: "Read the run at the paths that a search found: its architecture.json.")
+    var architecture: String?
     @Option(help: "A checkpoint, instead of a run.")
     var model: String?
     @Option(help: "A PEFT GLoRA adapter's folder, on top of --model.")
@@ -27,9 +30,11 @@ struct ModelFlags: ParsableArguments {
         if adapter != nil, model == nil {
             throw ValidationError("--adapter needs the --model that it belongs to")
         }
-        if model != nil, path != nil || checkpoint != .best {
-            throw ValidationError("--path and --checkpoint read a --run, not a --model; leave them out")
+        if model != nil, path != nil || architecture != nil || checkpoint != nil {
+            throw ValidationError(
+                "--path, --architecture and --checkpoint read a --run, not a --model; leave them out")
         }
+        if path != nil, architecture != nil { throw ValidationError("give either --path or --architecture") }
         if run != nil, input.isGiven {
             throw ValidationError(
                 "--heads, --image-size, --normalize, --crop and --resize-to are the run's own; leave them out"
@@ -41,8 +46,10 @@ struct ModelFlags: ParsableArguments {
         let backend = try device.backend(console)
         let ready: ReadyModel
         if let run {
+            let found = try architecture.map { try SearchDirectory.architecture(at: URL(fileURLWithPath: $0)) }
             ready = try ReadyModel(
-                run: RunDirectory(URL(fileURLWithPath: run)), state: checkpoint, path: path, on: backend)
+                run: RunDirectory(URL(fileURLWithPath: run)), state: checkpoint ?? found?.checkpoint ?? .best,
+                path: architecture ?? path, on: backend)
         } else {
             var options = TrainingOptions()
             options.model = model ?? ""

@@ -1,0 +1,328 @@
+import Adapters
+import ArchitectureSearch
+import Checkpoints
+import Datasets
+import Foundation
+import TensorCore
+import VisionModels
+
+/// A path for every layer by its name, and what it scored: `architecture.json`, which `--path` and `--architecture` read.
+public struct Architecture: Codable, Equatable, Sendable {
+    /// The paths, each with the rank of its lowRank forms.
+    public var layers: [String: GLoRAPath]
+    /// The parameters on them, without the head.
+    public var parameters: Int
+    /// Which search found it.
+    public var algorithm: String
+    /// Which state of the run it was found in.
+    public var checkpoint: ReadyModel.State
+    /// The split that it was chosen on; `test` is the original's early protocol, not a result.
+    public var fitnessSplit: String
+    /// What it scores there, 0 to 1 and mean cross-entropy.
+    public var accuracy: Double
+    /// See `accuracy`.
+    public var loss: Double
+}
+
+/// The folder `search` of a run:
+///
+///     search.jsonl          the settings, then a line for each candidate and each generation
+///     architecture.json     the best candidate
+///     front.json            the candidates that none beats in accuracy without more parameters
+///     adapter/              the best candidate in PEFT's format
+///     summary.json          what the search took, and the one score on the test split
+public struct SearchDirectory {
+    /// The folder.
+    public let url: URL
+
+    /// The folder in a run's.
+    public init(_ run: RunDirectory) { url = run.url.appendingPathComponent("search") }
+
+    /// `architecture.json`.
+    public var architecture: URL { url.appendingPathComponent("architecture.json") }
+    /// `front.json`.
+    public var front: URL { url.appendingPathComponent("front.json") }
+    /// `search.jsonl`.
+    public var journal: URL { url.appendingPathComponent("search.jsonl") }
+    /// `summary.json`.
+    public var summary: URL { url.appendingPathComponent("summary.json") }
+    /// `adapter/`.
+    public var adapter: URL { url.appendingPathComponent("adapter") }
+
+    /// What a search is: one that goes on must be the same.
+    public struct Configuration: Codable, Equatable {
+        /// The algorithm and its settings.
+        public var settings: SearchSettings
+        /// The budget, ends included.
+        public var minParameters, maxParameters: Int
+        /// The split that candidates are scored on.
+        public var fitnessSplit: String
+        /// The state of the run whose weights are used, and its step.
+        public var checkpoint: ReadyModel.State
+        /// See `checkpoint`.
+        public var step: Int
+        /// Whether every evaluation ran to its end.
+        public var exhaustive: Bool
+
+        /// A search of these parts.
+        public init(
+            settings: SearchSettings, minParameters: Int, maxParameters: Int, fitnessSplit: String,
+            checkpoint: ReadyModel.State, step: Int, exhaustive: Bool
+        ) {
+            self.settings = settings
+            self.minParameters = minParameters
+            self.maxParameters = maxParameters
+            self.fitnessSplit = fitnessSplit
+            self.checkpoint = checkpoint
+            self.step = step
+            self.exhaustive = exhaustive
+        }
+    }
+
+    /// A line of `search.jsonl`: one of the three.
+    struct Line: Codable {
+        var search: Configuration?
+        var judged: Judged?
+        var generation: Generation?
+    }
+
+    /// Where a search stands after a generation.
+    public struct Generation: Codable, Equatable, Sendable {
+        /// From 0: the first candidates.
+        public var number: Int
+        /// Candidates judged so far.
+        public var judged: Int
+        /// The best so far.
+        public var accuracy: Double
+        /// Its parameters.
+        public var parameters: Int
+        /// Seconds of this process since the search began.
+        public var seconds: Double
+    }
+
+    /// What a search took, and its result on the test split.
+    public struct Summary: Codable, Equatable, Sendable {
+        /// Candidates judged.
+        public var judged: Int
+        /// Of these, given up before the last image.
+        public var givenUp: Int
+        /// The share of blocks that a plain loop would have run.
+        public var blocksRun: Double
+        /// Seconds of all processes that took part.
+        public var seconds: Double
+        /// The process's peak memory in bytes.
+        public var peakBytes: Int
+        /// The test split's one scoring; nil without such a split.
+        public var test: EvaluationResult?
+    }
+
+    /// Makes the folder and begins `search.jsonl`. Throws `TrainingError.run` when a search is there, and `CheckpointError`.
+    public func create(_ configuration: Configuration) throws {
+        guard !FileManager.default.fileExists(atPath: journal.path) else {
+            throw TrainingError.run(
+                "\(url.path) already holds a search; add --resume to go on with it, or remove the folder")
+        }
+        try AtomicFile.createFolder(url)
+        try AtomicFile.write(try text(Line(search: configuration)), to: journal)
+    }
+
+    /// What a killed search has left: its candidates, the number of generations it had, and the seconds it took. A torn last
+    /// line is cut off. Throws `TrainingError.run` when there is none, or one of other settings.
+    func recall(_ configuration: Configuration) throws -> (judged: [Judged], generations: Int, seconds: Double) {
+        guard let content = try? String(contentsOf: journal, encoding: .utf8) else {
+            throw TrainingError.run("\(url.path) holds no search to go on with; leave --resume out")
+        }
+        // What follows the last newline was being written.
+        let whole = content.lastIndex(of: "\n").map { String(content[...$0]) } ?? ""
+        let lines = whole.split(separator: "\n").map { try? JSONDecoder().decode(Line.self, from: Data($0.utf8)) }
+        guard let first = lines.first, let started = first?.search else {
+            throw TrainingError.run("\(journal.path) is no search of this program; remove it")
+        }
+        guard started == configuration else {
+            throw TrainingError.run(
+                "\(url.path) holds a search with other settings (its first line says which); repeat those with "
+                    + "--resume, or remove the folder")
+        }
+        if whole != content { try AtomicFile.write(whole, to: journal) }
+        let generations = lines.compactMap { $0?.generation }
+        return (
+            lines.compactMap { $0?.judged }, generations.count, generations.map(\.seconds).max() ?? 0
+        )
+    }
+
+    func append(_ line: Line) throws { try appendLine(try text(line), to: journal) }
+
+    private func text(_ line: Line) throws -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return String(decoding: try encoder.encode(line), as: UTF8.self) + "\n"
+    }
+
+    /// Writes a value as indented JSON. Throws `CheckpointError`.
+    func write(_ value: some Encodable, to url: URL) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+        try AtomicFile.write(String(decoding: try encoder.encode(value), as: UTF8.self) + "\n", to: url)
+    }
+
+    /// The architecture that the search has found. Throws `TrainingError.run` when there is none yet.
+    public func found() throws -> Architecture { try read(architecture) }
+
+    /// What the search took. Throws `TrainingError.run` when it hasn't ended.
+    public func readSummary() throws -> Summary { try read(summary) }
+
+    /// The front. Throws `TrainingError.run` when the search hasn't ended.
+    public func readFront() throws -> [Architecture] { try read(front) }
+
+    /// The architecture in a file. Throws `TrainingError.run`.
+    public static func architecture(at url: URL) throws -> Architecture {
+        guard let data = FileManager.default.contents(atPath: url.path),
+            let architecture = try? JSONDecoder().decode(Architecture.self, from: data)
+        else {
+            throw TrainingError.run(
+                "\(url.path) is no architecture; give the architecture.json of a glora search")
+        }
+        return architecture
+    }
+
+    private func read<Value: Decodable>(_ url: URL) throws -> Value {
+        guard let data = FileManager.default.contents(atPath: url.path),
+            let value = try? JSONDecoder().decode(Value.self, from: data)
+        else {
+            throw TrainingError.run("\(url.path) is missing or broken; run glora search to its end")
+        }
+        return value
+    }
+}
+
+/// A search for the best paths of a trained supernet, from its settings to its folder.
+public final class SearchRun {
+    /// What can be found.
+    public let space: CandidateSpace
+    private let ready: ReadyModel
+    private let directory: SearchDirectory
+    private let configuration: SearchDirectory.Configuration
+    private var known: [Judged] = []
+    private var generationsKnown = 0
+    private var secondsKnown = 0.0
+
+    /// A search in the run's folder: a new one, or with `resumes` the one that is there.
+    ///
+    /// Throws `BudgetError` for a budget that no candidate fits, `TrainingError.run`, `FormError`, `CheckpointError`.
+    public init(
+        _ ready: ReadyModel, in directory: SearchDirectory, _ configuration: SearchDirectory.Configuration,
+        resumes: Bool
+    ) throws {
+        self.ready = ready
+        self.directory = directory
+        self.configuration = configuration
+        space = try ready.model.candidateSpace(try ready.options.searchSpace())
+        _ = try BudgetKeeper(space, budget)
+        if resumes {
+            (known, generationsKnown, secondsKnown) = try directory.recall(configuration)
+        } else {
+            try directory.create(configuration)
+        }
+    }
+
+    private var budget: ParameterBudget {
+        ParameterBudget(configuration.minParameters...configuration.maxParameters)
+    }
+
+    /// Searches to the end, writes the folder's files, and scores the best candidate once on `test`. `memoryLimit` bytes may
+    /// hold activations that candidates share. Throws `CancellationError` when `shouldStop` says so after a candidate; the
+    /// folder then holds what a resumed search needs.
+    public func run(
+        fitness: PreparedImages, test: PreparedImages?, batchSize: Int, memoryLimit: Int,
+        onGeneration: (SearchDirectory.Generation) -> Void, shouldStop: @escaping () -> Bool
+    ) throws -> (best: Architecture, summary: SearchDirectory.Summary) {
+        let start = ContinuousClock.now
+        func seconds() -> Double {
+            let elapsed = start.duration(to: .now).components
+            return secondsKnown + Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
+        }
+        let evaluator = try PathEvaluator(
+            ready.model, space, on: fitness, reference: ready.paths, batchSize: batchSize, memoryLimit: memoryLimit)
+        let judge = Judge(
+            space, keeping: configuration.exhaustive ? nil : configuration.settings.kept, known: known,
+            onJudged: { [directory] judged in
+                try directory.append(SearchDirectory.Line(judged: judged))
+                if shouldStop() { throw CancellationError() }
+            }, evaluate: evaluator.evaluate)
+        try search(space, budget, configuration.settings, judge: judge) { number in
+            guard let best = judge.best else { return }
+            let generation = SearchDirectory.Generation(
+                number: number, judged: judge.all.count, accuracy: best.score?.accuracy ?? 0,
+                parameters: best.parameters, seconds: seconds())
+            if number >= generationsKnown {
+                try directory.append(SearchDirectory.Line(generation: generation))
+            }
+            onGeneration(generation)
+        }
+        guard let best = judge.best else { throw TrainingError.run("no candidate could be scored") }
+        let took = seconds()
+        let paths = space.paths(best.candidate)
+        let result = try test.map {
+            try evaluate(
+                ready.model, paths: paths, on: $0, batchSize: min(batchSize, $0.source.count))
+        }
+        let architecture = self.architecture(best)
+        let summary = SearchDirectory.Summary(
+            judged: judge.all.count, givenUp: judge.all.count { $0.score == nil },
+            blocksRun: Double(evaluator.blocksRun) / Double(max(evaluator.blocksWanted, 1)), seconds: took,
+            peakBytes: peakByteCount(), test: result)
+        try directory.write(paretoFront(judge.all).map(self.architecture), to: directory.front)
+        try PEFTAdapter.save(
+            ready.model.adapter(paths: paths), to: directory.adapter,
+            extra: adapterNotes(ready.options, ready.model.configuration, baseHash: ready.baseHash))
+        try directory.write(summary, to: directory.summary)
+        try directory.write(architecture, to: directory.architecture)
+        return (architecture, summary)
+    }
+
+    private func architecture(_ judged: Judged) -> Architecture {
+        Architecture(
+            layers: Dictionary(
+                uniqueKeysWithValues: zip(space.layers.map(\.name), space.paths(judged.candidate))),
+            parameters: judged.parameters, algorithm: configuration.settings.algorithm.rawValue,
+            checkpoint: configuration.checkpoint, fitnessSplit: configuration.fitnessSplit, accuracy: judged.score?.accuracy ?? 0,
+            loss: judged.score?.loss ?? .infinity)
+    }
+}
+
+extension Judge {
+    /// The best of all; of equals the first.
+    public var best: Judged? {
+        all.reduce(nil) { best, next in best.map { next.isBetter(than: $0) ? next : $0 } ?? next }
+    }
+}
+
+extension VisionTransformer {
+    /// The candidates that this model has in a space.
+    public func candidateSpace(_ space: SearchSpace) throws -> CandidateSpace {
+        CandidateSpace(
+            linears.map {
+                CandidateSpace.Layer(
+                    name: $0.name, inputs: $0.inputs, outputs: $0.outputs, hasSupport: $0.support != nil,
+                    hasBias: $0.bias != nil, space: space)
+            })
+    }
+}
+
+/// The largest memory that this process has had, in bytes.
+func peakByteCount() -> Int {
+    var usage = rusage()
+    return getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage) == 0 ? usage.ru_maxrss * 1024 : 0
+}
+
+/// What our adapters say beside PEFT's keys: what they belong to and how images are prepared.
+func adapterNotes(
+    _ options: TrainingOptions, _ configuration: ViTConfiguration, baseHash: String
+) -> [String: JSONValue] {
+    func numbers(_ values: [Float]) -> JSONValue { .array(values.map { .number(Double($0)) }) }
+    return [
+        "glora_base_model": .string(options.model), "glora_base_hash": .string(baseHash),
+        "glora_image_size": .integer(configuration.imageSize), "glora_mean": numbers(configuration.mean),
+        "glora_std": numbers(configuration.standardDeviation),
+    ]
+}

@@ -1,0 +1,169 @@
+import Adapters
+import ArchitectureSearch
+import ArgumentParser
+import Datasets
+import Foundation
+import Training
+
+extension SearchSettings.Algorithm: ExpressibleByArgument {}
+
+/// A number of parameters: 120000, 0.5M or 30k.
+struct ParameterCount: ExpressibleByArgument {
+    let value: Int
+
+    init?(argument: String) {
+        let scale = ["M": 1e6, "m": 1e6, "K": 1e3, "k": 1e3][argument.suffix(1).description]
+        guard let number = Double(scale == nil ? argument : String(argument.dropLast())), number >= 0,
+            number * (scale ?? 1) < 1e15
+        else { return nil }
+        value = Int((number * (scale ?? 1)).rounded())
+    }
+}
+
+struct Search: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Find each layer's best path in a trained supernet, under a parameter budget.",
+        discussion: """
+            Candidates are scored on the validation split; the test split is touched
+            once, at the end, by the best of them. RUN/search/ then holds the best
+            (architecture.json, adapter/), the front of accuracy against parameters
+            (front.json) and every candidate (search.jsonl).
+
+            Example:
+              glora search --run runs/a --max-params 0.5M
+              glora merge --run runs/a --architecture runs/a/search/architecture.json \\
+                --output merged.safetensors
+            """)
+
+    private static let defaults = SearchSettings()
+
+    @Option(name: .customLong("run"), help: "The supernet's run.")
+    var runFolder: String
+    @Option(help: "The most parameters that the result may have, without the head: 500000, 500k or 0.5M.")
+    var maxParams: ParameterCount
+    @Option(help: "The fewest.")
+    var minParams = ParameterCount(argument: "0")!
+    @Option(help: "original (the authors' evolution, to the letter), nsga2 or random.")
+    var algorithm = defaults.algorithm
+    @Option(help: "Candidates in a generation.")
+    var population = defaults.population
+    @Option(help: "Generations after the first candidates.")
+    var generations = defaults.generations
+    @Option(help: "The best that are kept (original).")
+    var top = defaults.top
+    @Option(help: "Mutated candidates in a generation (original).")
+    var mutations = defaults.mutations
+    @Option(help: "Crossed candidates in a generation (original).")
+    var crossovers = defaults.crossovers
+    @Option(help: "The probability that a gene is drawn again (default: 0.2 for original, 0.02 for nsga2).")
+    var mutationProbability: Double?
+    @Option(help: "The seed of every draw.")
+    var seed = defaults.seed
+    @Option(help: "best (by validation) or last: which of the run's states.")
+    var checkpoint = ReadyModel.State.last
+    @Option(help: "The split to score candidates on. test is the original's early protocol, and no result.")
+    var fitnessSplit = "val"
+    @Option(help: "Images at a time; a candidate can be given up after each batch.")
+    var batchSize = 32
+    @Option(help: "MiB for activations that candidates share; 0 for none.")
+    var sharedMemory = 1024
+    @Flag(help: "Score every candidate on all images, also where it can't be among the best any more.")
+    var exhaustive = false
+    @Flag(help: "Go on exactly where the search in the run's folder stopped.")
+    var resume = false
+    @OptionGroup var device: DeviceFlags
+    @OptionGroup var common: CommonFlags
+
+    struct Result: Encodable {
+        let architecture: String
+        let parameters: Int
+        let fitnessSplit: String
+        let accuracy: Double
+        let loss: Double
+        let testAccuracy: Double?
+        let judged: Int
+        let givenUp: Int
+        let seconds: Double
+    }
+
+    mutating func validate() throws {
+        func check(_ holds: Bool, _ message: String) throws {
+            if !holds { throw ValidationError(message) }
+        }
+        try check(minParams.value <= maxParams.value, "--min-params is above --max-params")
+        try check(population > 0, "--population must be at least 1")
+        try check(generations >= 0, "--generations can't be negative")
+        try check(top > 0, "--top must be at least 1")
+        try check(mutations >= 0 && crossovers >= 0, "--mutations and --crossovers can't be negative")
+        try check(
+            mutationProbability.map { (0...1).contains($0) } ?? true, "--mutation-probability is from 0 to 1")
+        try check(batchSize > 0, "--batch-size must be at least 1, not \(batchSize)")
+        try check(sharedMemory >= 0, "--shared-memory can't be negative")
+    }
+
+    func run() throws {
+        let console = common.console
+        let directory = RunDirectory(URL(fileURLWithPath: runFolder))
+        let backend = try device.backend(console)
+        let ready = try ReadyModel(run: directory, state: checkpoint, on: backend)
+        let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data))
+        let fitness = try task.split(fitnessSplit)
+        let test = task.splitNames.contains { Split($0) == .test } ? try task.split(.test) : nil
+        if Split(fitnessSplit) == .test {
+            console.note(
+                "candidates are scored on the test split: what it finds has seen the answers and is no result")
+        }
+        var settings = SearchSettings()
+        settings.algorithm = algorithm
+        settings.population = population
+        settings.generations = generations
+        settings.top = top
+        settings.mutations = mutations
+        settings.crossovers = crossovers
+        settings.mutationProbability = mutationProbability
+        settings.seed = seed
+        let folder = SearchDirectory(directory)
+        let search = try SearchRun(
+            ready, in: folder,
+            SearchDirectory.Configuration(
+                settings: settings, minParameters: minParams.value, maxParameters: maxParams.value,
+                fitnessSplit: fitnessSplit, checkpoint: checkpoint, step: ready.step,
+                exhaustive: exhaustive), resumes: resume)
+        let possible = search.space.parameterCounts
+        console.say(
+            "candidates have \(possible.lowerBound.grouped) to \(possible.upperBound.grouped) parameters; "
+                + "judging \(settings.evaluationCount.grouped) on \(fitness.count) images")
+        Interrupt.install()
+        let (best, summary): (Architecture, SearchDirectory.Summary)
+        do {
+            (best, summary) = try search.run(
+                fitness: try ready.prepare(fitness), test: try test.map { try ready.prepare($0) },
+                batchSize: min(batchSize, fitness.count), memoryLimit: sharedMemory << 20,
+                onGeneration: { generation in
+                    console.say(
+                        "generation \(generation.number)/\(generations)  judged \(generation.judged)  best "
+                            + "\((100 * generation.accuracy).fixed(2)) % with "
+                            + "\(generation.parameters.grouped) parameters  \(generation.seconds.duration)")
+                }, shouldStop: { Interrupt.wasRequested })
+        } catch is CancellationError {
+            console.say("stopped; go on with the same command and --resume")
+            throw ExitCode(130)
+        }
+        let marked = Split(fitnessSplit) == .test ? " (chosen on the test split)" : ""
+        console.say(
+            "best: \((100 * best.accuracy).fixed(2)) % on \(fitness.name) with \(best.parameters.grouped) "
+                + "parameters\(marked)")
+        if let test = summary.test {
+            console.say(
+                "test, scored once: \((100 * test.accuracy).fixed(2)) % (\(test.correct) of \(test.count))\(marked)")
+        }
+        console.say(
+            "\(summary.judged.grouped) candidates in \(summary.seconds.duration), \(summary.givenUp.grouped) given up "
+                + "early, \((100 * summary.blocksRun).fixed(0)) % of the blocks of a plain loop; see \(folder.url.path)/")
+        try console.result(
+            Result(
+                architecture: folder.architecture.path, parameters: best.parameters, fitnessSplit: fitnessSplit,
+                accuracy: best.accuracy, loss: best.loss, testAccuracy: summary.test?.accuracy,
+                judged: summary.judged, givenUp: summary.givenUp, seconds: summary.seconds))
+    }
+}
