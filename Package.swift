@@ -31,17 +31,20 @@ let package = Package(
         .target(
             name: "Training",
             dependencies: [
-                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "Datasets", "VisionModels", "Yams",
+                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "Datasets", "VisionModels",
+                "Yams",
             ]),
         .target(
             name: "GoldenVectors",
             dependencies: [
-                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "VisionModels", "Training", "CEmbedded",
+                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "VisionModels", "Training",
+                "CEmbedded",
             ]),
         .executableTarget(
             name: "glora",
             dependencies: [
-                "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch", "Checkpoints", "Datasets",
+                "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch", "Checkpoints",
+                "Datasets",
                 "GeneratedTasks", "VisionModels", "Training", "GoldenVectors", "CEmbedded", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
@@ -57,7 +60,9 @@ let package = Package(
         .testTarget(name: "SearchTests", dependencies: ["ArchitectureSearch"]),
         .testTarget(
             name: "ModelTests", dependencies: ["TestSupport", "VisionModels", "Training", "GoldenVectors"]),
-        .testTarget(name: "TrainingTests", dependencies: ["TestSupport", "Training", "CPUBackend"]),
+        .testTarget(
+            name: "TrainingTests",
+            dependencies: ["TestSupport", "Training", "ArchitectureSearch", "CPUBackend"]),
         .testTarget(name: "CommandTests", dependencies: ["Checkpoints", "Datasets"]),
     ]
 )

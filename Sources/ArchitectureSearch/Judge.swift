@@ -57,7 +57,7 @@ public final class Judge {
     private let space: CandidateSpace
     private let evaluate: Evaluate
     private let kept: Int?
-    private var known: [Candidate: Judged]
+    private var known: [Candidate: (place: Int, judged: Judged)]
     private var judged: [Candidate: Judged] = [:]
     private var bestAccuracies: [Double] = []  // of at most `kept`, falling
     private let onJudged: (Judged) throws -> Void
@@ -70,7 +70,7 @@ public final class Judge {
     ) {
         self.space = space
         self.kept = kept
-        self.known = Dictionary(known.map { ($0.candidate, $0) }) { first, _ in first }
+        self.known = Dictionary(known.enumerated().map { ($1.candidate, ($0, $1)) }) { first, _ in first }
         self.onJudged = onJudged
         self.evaluate = evaluate
     }
@@ -81,14 +81,17 @@ public final class Judge {
     /// The candidates with their scores, in their order. Throws what the evaluation throws.
     func judge(_ group: [Candidate]) throws -> [Judged] {
         var new: [Candidate] = []
+        var recalled: [(place: Int, judged: Judged)] = []
         for candidate in group where judged[candidate] == nil && !new.contains(candidate) {
             if let earlier = known.removeValue(forKey: candidate) {
-                recalledCount += 1
-                note(earlier)
+                recalled.append(earlier)
             } else {
                 new.append(candidate)
             }
         }
+        // In the order in which they were judged: of equals the first is the best.
+        for earlier in recalled.sorted(by: { $0.place < $1.place }) { note(earlier.judged) }
+        recalledCount += recalled.count
         if !new.isEmpty {
             try evaluate(new, { self.needed }) { index, score in
                 let result = Judged(
@@ -113,7 +116,8 @@ public final class Judge {
         judged[result.candidate] = result
         all.append(result)
         guard let kept, let accuracy = result.score?.accuracy else { return }
-        bestAccuracies.insert(accuracy, at: bestAccuracies.firstIndex { $0 < accuracy } ?? bestAccuracies.count)
+        bestAccuracies.insert(
+            accuracy, at: bestAccuracies.firstIndex { $0 < accuracy } ?? bestAccuracies.count)
         if bestAccuracies.count > kept { bestAccuracies.removeLast() }
     }
 }

@@ -33,7 +33,8 @@ package struct BudgetKeeper {
         guard budget.counts.overlaps(possible) else {
             throw BudgetError(
                 description: "no candidate has \(budget.counts.lowerBound) to \(budget.counts.upperBound) "
-                    + "parameters: the smallest has \(possible.lowerBound), the largest \(possible.upperBound)")
+                    + "parameters: the smallest has \(possible.lowerBound), the largest \(possible.upperBound)"
+            )
         }
         counts = budget.counts.clamped(to: possible)
         var suffixes = [Bits(count: counts.upperBound + 1)]
@@ -46,7 +47,8 @@ package struct BudgetKeeper {
         reachable = suffixes.reversed()
         guard reachable[0].hasMember(in: counts) else {
             throw BudgetError(
-                description: "no candidate has \(counts.lowerBound) to \(counts.upperBound) parameters, although "
+                description:
+                    "no candidate has \(counts.lowerBound) to \(counts.upperBound) parameters, although "
                     + "the smallest has \(possible.lowerBound) and the largest \(possible.upperBound); "
                     + "widen the budget")
         }
@@ -83,7 +85,8 @@ package struct BudgetKeeper {
             let open = costs.indices.filter { choice in
                 let upper = counts.upperBound - sum - costs[choice]
                 guard upper >= 0 else { return false }
-                return reachable[gene + 1].hasMember(in: max(0, counts.lowerBound - sum - costs[choice])...upper)
+                return reachable[gene + 1].hasMember(
+                    in: max(0, counts.lowerBound - sum - costs[choice])...upper)
             }
             let own = Int(candidate.genes[gene])
             let choice = open.contains(own) ? own : open[random.index(below: open.count)]

@@ -61,7 +61,9 @@ public func search(
     case .random:
         for generation in 0...settings.generations {
             var random = Random(settings.seed, "search", generation)
-            let fresh = newCandidates(settings.population, keeper, judge) { space.random(using: &random) } repair: {
+            let fresh = newCandidates(settings.population, keeper, judge) {
+                space.random(using: &random)
+            } repair: {
                 keeper.repaired($0, using: &random)
             }
             if fresh.isEmpty { return }
@@ -74,7 +76,8 @@ public func search(
 /// `count` candidates of the budget that weren't judged yet, fewer when no more are found: each is drawn, repaired when it is
 /// outside, and given up after 100 that were all known.
 private func newCandidates(
-    _ count: Int, _ keeper: BudgetKeeper, _ judge: Judge, draw: () -> Candidate, repair: (Candidate) -> Candidate
+    _ count: Int, _ keeper: BudgetKeeper, _ judge: Judge, draw: () -> Candidate,
+    repair: (Candidate) -> Candidate
 ) -> [Candidate] {
     var fresh: [Candidate] = []
     for _ in 0..<count {
@@ -184,7 +187,9 @@ package struct EvolutionSearch<Source: RandomSource> {
         let first = top[random.index(below: top.count)].candidate
         let second = top[random.index(below: top.count)].candidate
         return Candidate(
-            genes: first.genes.indices.map { random.index(below: 2) == 0 ? first.genes[$0] : second.genes[$0] })
+            genes: first.genes.indices.map {
+                random.index(below: 2) == 0 ? first.genes[$0] : second.genes[$0]
+            })
     }
 }
 
@@ -275,7 +280,8 @@ private func crowded(_ members: [Judged], _ front: Int) -> [Ranked] {
         distances[order.last!] = .infinity
         guard range > 0, order.count > 2 else { continue }
         for place in 1..<order.count - 1 {
-            distances[order[place]] += (value(members[order[place + 1]]) - value(members[order[place - 1]])) / range
+            distances[order[place]] +=
+                (value(members[order[place + 1]]) - value(members[order[place - 1]])) / range
         }
     }
     return zip(members, distances).map { Ranked(judged: $0, front: front, crowding: $1) }

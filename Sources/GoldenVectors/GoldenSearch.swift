@@ -22,7 +22,8 @@ func replaySearch(_ content: JSONValue) throws -> Comparison {
         try (0..<4 * depth).map {
             CandidateSpace.Layer(
                 name: "\($0)", inputs: shapes[$0 % 4].0, outputs: shapes[$0 % 4].1,
-                a: try forms("A") { try MatrixForm(text: $0) }, b: try forms("B") { try MatrixForm(text: $0) },
+                a: try forms("A") { try MatrixForm(text: $0) },
+                b: try forms("B") { try MatrixForm(text: $0) },
                 c: try forms("C") { try PromptForm(text: $0) }, d: try forms("D") { try ScaleForm(text: $0) },
                 e: try forms("E") { try ScaleForm(text: $0) })
         })
@@ -73,9 +74,11 @@ func replaySearch(_ content: JSONValue) throws -> Comparison {
         best = Array((best + candidates.compactMap { judged[$0] }).sortedByAccuracy().prefix(50))
         let expected = accuracies[number].arrayValue?.compactMap(\.numberValue) ?? []
         let found = best.compactMap { $0.score?.accuracy }
-        comparison.expect(found.count == expected.count, otherwise: "generation \(number): \(found.count) best")
+        comparison.expect(
+            found.count == expected.count, otherwise: "generation \(number): \(found.count) best")
         for (a, b) in zip(found, expected) {
-            comparison.expect("generation \(number)", "relative error", error: abs(a - b) / abs(b), bound: 1e-12)
+            comparison.expect(
+                "generation \(number)", "relative error", error: abs(a - b) / abs(b), bound: 1e-12)
         }
     }
     let selected = try content.array("top_select").map { $0.arrayValue ?? [] }
@@ -90,7 +93,8 @@ func replaySearch(_ content: JSONValue) throws -> Comparison {
         judge.all.count == (try content.integer("n_evaluated")),
         otherwise: "\(judge.all.count) candidates were judged")
     comparison.expect(
-        search.seen.count == (try content.integer("n_seen")), otherwise: "\(search.seen.count) candidates were drawn")
+        search.seen.count == (try content.integer("n_seen")),
+        otherwise: "\(search.seen.count) candidates were drawn")
     return comparison
 }
 
@@ -114,12 +118,16 @@ private struct RecordedDraws: RandomSource {
         for run in runs {
             if let text = run.stringValue {
                 for digit in text {
-                    guard let value = digit.wholeNumberValue else { throw GoldenError("a choice is no digit") }
+                    guard let value = digit.wholeNumberValue else {
+                        throw GoldenError("a choice is no digit")
+                    }
                     draws.append(.index(value))
                 }
             } else {
                 for value in run.arrayValue ?? [] {
-                    guard let millionths = value.integerValue else { throw GoldenError("a draw is no integer") }
+                    guard let millionths = value.integerValue else {
+                        throw GoldenError("a draw is no integer")
+                    }
                     draws.append(.uniform(Double(millionths) / 1e6))
                 }
             }

@@ -101,7 +101,9 @@ public final class PathEvaluator {
         for level in kept { genes[level] = nil }
         let paths = space.paths(candidate)
         try model.prepare(paths: paths)
-        let (backend, classes, depth) = (model.backend, model.configuration.classCount, model.configuration.depth)
+        let (backend, classes, depth) = (
+            model.backend, model.configuration.classCount, model.configuration.depth
+        )
         var (correct, done, loss) = (0, 0, 0.0)
         blocksWanted += depth * batches.count
         for (number, (plan, labels)) in batches.enumerated() {
@@ -119,7 +121,9 @@ public final class PathEvaluator {
             }
             loss += backend.values(plan.losses).reduce(0) { $0 + Double($1) }
             done += labels.count
-            if done < imageCount, Double(correct + imageCount - done) / Double(imageCount) < needed() { return nil }
+            if done < imageCount, Double(correct + imageCount - done) / Double(imageCount) < needed() {
+                return nil
+            }
         }
         for level in kept { genes[level] = prefix(candidate, level) }
         return Score(accuracy: Double(correct) / Double(imageCount), loss: loss / Double(imageCount))

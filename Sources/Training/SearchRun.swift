@@ -128,13 +128,17 @@ public struct SearchDirectory {
 
     /// What a killed search has left: its candidates, the number of generations it had, and the seconds it took. A torn last
     /// line is cut off. Throws `TrainingError.run` when there is none, or one of other settings.
-    func recall(_ configuration: Configuration) throws -> (judged: [Judged], generations: Int, seconds: Double) {
+    func recall(_ configuration: Configuration) throws -> (
+        judged: [Judged], generations: Int, seconds: Double
+    ) {
         guard let content = try? String(contentsOf: journal, encoding: .utf8) else {
             throw TrainingError.run("\(url.path) holds no search to go on with; leave --resume out")
         }
         // What follows the last newline was being written.
         let whole = content.lastIndex(of: "\n").map { String(content[...$0]) } ?? ""
-        let lines = whole.split(separator: "\n").map { try? JSONDecoder().decode(Line.self, from: Data($0.utf8)) }
+        let lines = whole.split(separator: "\n").map {
+            try? JSONDecoder().decode(Line.self, from: Data($0.utf8))
+        }
         guard let first = lines.first, let started = first?.search else {
             throw TrainingError.run("\(journal.path) is no search of this program; remove it")
         }
@@ -242,7 +246,8 @@ public final class SearchRun {
             return secondsKnown + Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
         }
         let evaluator = try PathEvaluator(
-            ready.model, space, on: fitness, reference: ready.paths, batchSize: batchSize, memoryLimit: memoryLimit)
+            ready.model, space, on: fitness, reference: ready.paths, batchSize: batchSize,
+            memoryLimit: memoryLimit)
         let judge = Judge(
             space, keeping: configuration.exhaustive ? nil : configuration.settings.kept, known: known,
             onJudged: { [directory] judged in
@@ -285,7 +290,8 @@ public final class SearchRun {
             layers: Dictionary(
                 uniqueKeysWithValues: zip(space.layers.map(\.name), space.paths(judged.candidate))),
             parameters: judged.parameters, algorithm: configuration.settings.algorithm.rawValue,
-            checkpoint: configuration.checkpoint, fitnessSplit: configuration.fitnessSplit, accuracy: judged.score?.accuracy ?? 0,
+            checkpoint: configuration.checkpoint, fitnessSplit: configuration.fitnessSplit,
+            accuracy: judged.score?.accuracy ?? 0,
             loss: judged.score?.loss ?? .infinity)
     }
 }

@@ -11,7 +11,8 @@ struct ModelFlags: ParsableArguments {
     @Option(help: "A run's folder.")
     var run: String?
     @Option(
-        help: "best (by validation) or last: which of the run's states (default: best; an architecture's own).")
+        help:
+            "best (by validation) or last: which of the run's states (default: best; an architecture's own).")
     var checkpoint: ReadyModel.State?
     @Option(help: "Read the run at another path: full, none, or a JSON file.")
     var path: String?
@@ -46,7 +47,9 @@ struct ModelFlags: ParsableArguments {
         let backend = try device.backend(console)
         let ready: ReadyModel
         if let run {
-            let found = try architecture.map { try SearchDirectory.architecture(at: URL(fileURLWithPath: $0)) }
+            let found = try architecture.map {
+                try SearchDirectory.architecture(at: URL(fileURLWithPath: $0))
+            }
             ready = try ReadyModel(
                 run: RunDirectory(URL(fileURLWithPath: run)), state: checkpoint ?? found?.checkpoint ?? .best,
                 path: architecture ?? path, on: backend)

@@ -111,7 +111,8 @@ struct Search: ParsableCommand {
         let test = task.splitNames.contains { Split($0) == .test } ? try task.split(.test) : nil
         if Split(fitnessSplit) == .test {
             console.note(
-                "candidates are scored on the test split: what it finds has seen the answers and is no result")
+                "candidates are scored on the test split: what it finds has seen the answers and is no result"
+            )
         }
         var settings = SearchSettings()
         settings.algorithm = algorithm
@@ -155,14 +156,17 @@ struct Search: ParsableCommand {
                 + "parameters\(marked)")
         if let test = summary.test {
             console.say(
-                "test, scored once: \((100 * test.accuracy).fixed(2)) % (\(test.correct) of \(test.count))\(marked)")
+                "test, scored once: \((100 * test.accuracy).fixed(2)) % (\(test.correct) of \(test.count))\(marked)"
+            )
         }
         console.say(
             "\(summary.judged.grouped) candidates in \(summary.seconds.duration), \(summary.givenUp.grouped) given up "
-                + "early, \((100 * summary.blocksRun).fixed(0)) % of the blocks of a plain loop; see \(folder.url.path)/")
+                + "early, \((100 * summary.blocksRun).fixed(0)) % of the blocks of a plain loop; see \(folder.url.path)/"
+        )
         try console.result(
             Result(
-                architecture: folder.architecture.path, parameters: best.parameters, fitnessSplit: fitnessSplit,
+                architecture: folder.architecture.path, parameters: best.parameters,
+                fitnessSplit: fitnessSplit,
                 accuracy: best.accuracy, loss: best.loss, testAccuracy: summary.test?.accuracy,
                 judged: summary.judged, givenUp: summary.givenUp, seconds: summary.seconds))
     }

@@ -1,0 +1,130 @@
+import Checkpoints
+import Foundation
+import Testing
+
+@Suite struct SearchCommandTests {
+    private func search(_ more: String...) -> [String] {
+        [
+            "search", "--run", "run", "--max-params", "2k", "--population", "8", "--generations", "3",
+            "--top", "3",
+            "--mutations", "4", "--crossovers", "4", "--batch-size", "5", "--device", "cpu",
+        ] + more
+    }
+
+    private func lines(_ folder: URL) throws -> [JSONValue] {
+        String(decoding: try folder.bytes("run/search/search.jsonl"), as: UTF8.self).split(separator: "\n")
+            .map {
+                try! JSONValue(parsing: $0.utf8)
+            }
+    }
+
+    @Test(
+        "A search leaves its best path, its front, its adapter and every candidate",
+        arguments: ["original", "nsga2", "random"])
+    func searches(_ algorithm: String) throws {
+        try Fixture.withFolder { folder in
+            try Fixture.own("run", in: folder)
+            let json = try Glora.succeed(search("--algorithm", algorithm, "--json"), in: folder).json()
+            let parameters = try #require(json["parameters"]?.integerValue)
+            #expect(parameters <= 2000 && json["judged"]?.integerValue == 32)
+            let lines = try lines(folder)
+            #expect(lines.count { $0["judged"] != nil } == 32)
+            #expect(lines.count { $0["generation"] != nil } == 4)
+            #expect(lines[0]["search"]?["maxParameters"]?.integerValue == 2000)
+            let found = try JSONValue(
+                contentsOf: folder.appendingPathComponent("run/search/architecture.json"))
+            #expect(found["layers"]?.objectValue?.count == 8)
+            #expect(found["parameters"]?.integerValue == parameters)
+            #expect(found["fitnessSplit"]?.stringValue == "val")
+            let accuracies = lines.compactMap { $0["judged"]?["score"]?["accuracy"]?.numberValue }
+            let best = try #require(accuracies.max())
+            #expect(found["accuracy"]?.numberValue == best)
+
+            // The run at this path, the adapter alone and the merged model score what the search said, once, on the test split.
+            let summary = try JSONValue(contentsOf: folder.appendingPathComponent("run/search/summary.json"))
+            let correct = summary["test"]?["correct"]?.integerValue
+            #expect(correct != nil)
+            let architecture = ["--architecture", "run/search/architecture.json"]
+            try Glora.succeed(
+                ["merge", "--run", "run", "--output", "merged.safetensors", "--device", "cpu"] + architecture,
+                in: folder)
+            for source in [
+                ["--run", "run"] + architecture, ["--model", "model", "--adapter", "run/search/adapter"],
+                ["--model", "merged.safetensors"],
+            ] {
+                let score = try Glora.succeed(
+                    ["eval", "--data", "task", "--device", "cpu", "--json"] + source, in: folder
+                ).json()
+                #expect(score["correct"]?.integerValue == correct, "\(source)")
+            }
+            let front =
+                try JSONValue(contentsOf: folder.appendingPathComponent("run/search/front.json")).arrayValue
+                ?? []
+            #expect(front.last?["accuracy"]?.numberValue == best)
+            #expect(
+                front.compactMap { $0["parameters"]?.integerValue }
+                    == front.compactMap { $0["parameters"]?.integerValue }.sorted())
+        }
+    }
+
+    @Test("A search that was killed goes on exactly where it was, even within a line")
+    func resumes() throws {
+        try Fixture.withFolder { folder in
+            try Fixture.own("run", in: folder)
+            let flags = search("--algorithm", "original")
+            try Glora.succeed(flags, in: folder)
+            let search = folder.appendingPathComponent("run/search")
+            let (journal, architecture) = (
+                String(decoding: try folder.bytes("run/search/search.jsonl"), as: UTF8.self),
+                try folder.bytes("run/search/architecture.json")
+            )
+            func untimed(_ text: String) -> [String] {
+                text.split(separator: "\n").map {
+                    String($0.replacing(/"seconds":[0-9.e-]+/, with: "\"seconds\":0"))
+                }
+            }
+            for bytes in [journal.utf8.count - 40, journal.utf8.count / 2, journal.utf8.count / 4] {
+                try FileManager.default.removeItem(at: search)
+                try folder.write("run/search/search.jsonl", Data(journal.utf8.prefix(bytes)))
+                try Glora.succeed(flags + ["--resume"], in: folder)
+                let resumed = String(decoding: try folder.bytes("run/search/search.jsonl"), as: UTF8.self)
+                #expect(untimed(resumed) == untimed(journal), "cut after \(bytes) bytes")
+                #expect(try folder.bytes("run/search/architecture.json") == architecture)
+            }
+            // Neither without --resume nor with other settings.
+            try Glora.refuse(flags, in: folder, saying: ["already holds a search", "--resume"])
+            try Glora.refuse(flags + ["--resume", "--seed", "2"], in: folder, saying: ["other settings"])
+        }
+    }
+
+    @Test("What can't be searched is an error of a sentence, and leaves no search behind")
+    func refusals() throws {
+        try Fixture.withFolder { folder in
+            try Fixture.own("run", in: folder)
+            let flags = ["search", "--run", "run", "--device", "cpu", "--max-params"]
+            try Glora.refuse(
+                flags + ["9M", "--min-params", "8M"], in: folder,
+                saying: ["8000000 to 9000000", "the smallest has 0, the largest"])
+            try Glora.refuse(flags + ["many"], in: folder, code: 64, saying: ["many"])
+            try Glora.refuse(
+                flags + ["1k", "--min-params", "2k"], in: folder, code: 64, saying: ["--min-params"])
+            try Glora.refuse(flags + ["1k", "--fitness-split", "nowhere"], in: folder, saying: ["nowhere"])
+            try Glora.refuse(flags + ["1k", "--resume"], in: folder, saying: ["no search to go on with"])
+            #expect(!folder.exists("run/search"))
+        }
+    }
+
+    @Test("A search on the test split says so wherever its result is")
+    func testSplit() throws {
+        try Fixture.withFolder { folder in
+            try Fixture.own("run", in: folder)
+            let outcome = try Glora.succeed(search("--fitness-split", "test", "--json"), in: folder)
+            #expect(outcome.errors.contains("no result"))
+            #expect(try outcome.json()["fitnessSplit"]?.stringValue == "test")
+            for file in ["architecture.json", "front.json"] {
+                let json = try JSONValue(contentsOf: folder.appendingPathComponent("run/search/\(file)"))
+                #expect((json.arrayValue?.first ?? json)["fitnessSplit"]?.stringValue == "test")
+            }
+        }
+    }
+}
