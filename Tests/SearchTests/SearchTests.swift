@@ -127,7 +127,9 @@ import Testing
             let candidate = problem.random(seed)
             return Judged(
                 candidate: candidate, parameters: problem.space.parameterCount(candidate) / 50,
-                score: seed % 9 == 0 ? nil : problem.score(candidate))
+                // In twentieths, so that some are equal.
+                score: seed % 9 == 0
+                    ? nil : Score(accuracy: (20 * problem.accuracy(candidate)).rounded() / 20, loss: 1))
         }
         let front = paretoFront(judged)
         #expect(front.count > 2)
