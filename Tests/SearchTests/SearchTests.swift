@@ -127,9 +127,9 @@ import Testing
             let candidate = problem.random(seed)
             return Judged(
                 candidate: candidate, parameters: problem.space.parameterCount(candidate) / 50,
-                // In twentieths, so that some are equal.
+                // In fiftieths, so that some are equal.
                 score: seed % 9 == 0
-                    ? nil : Score(accuracy: (20 * problem.accuracy(candidate)).rounded() / 20, loss: 1))
+                    ? nil : Score(accuracy: (50 * problem.accuracy(candidate)).rounded() / 50, loss: 1))
         }
         let front = paretoFront(judged)
         #expect(front.count > 2)
@@ -147,6 +147,15 @@ import Testing
                     $0.parameters <= other.parameters && $0.score!.accuracy >= other.score!.accuracy
                 })
         }
+    }
+
+    @Test("Of equal accuracies the front takes the fewest parameters, of equal counts the best accuracy")
+    func frontOfEquals() {
+        let judged = [(3, 0.6), (1, 0.5), (2, 0.5), (3, 0.7), (1, 0.4), (9, 0.7)].map {
+            Judged(
+                candidate: Candidate(genes: []), parameters: $0.0, score: Score(accuracy: $0.1, loss: 1))
+        }
+        #expect(paretoFront(judged) == [judged[1], judged[3]])
     }
 
     @Test("Accuracy counts first, then loss, then parameters; what was given up is worst")
