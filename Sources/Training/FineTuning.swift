@@ -17,14 +17,15 @@ public final class FineTuning {
     private let directory: RunDirectory
     private let baseHash: String
 
-    /// Prepares a run in `directory`: a new one, or with `resumes` the one that is there, from its last state.
+    /// Prepares a run in `directory`: a new one, or with `resumes` the one that is there, from its last state. A new one starts
+    /// from `inherited`, the trained tensors of another run of the same space and classes, or from fresh ones.
     ///
     /// Throws `TrainingError` for settings that can't be meant, a folder in the way, another frozen base or other data than
     /// the run's, or too little memory (with the batch size that would fit); `CheckpointError`; `BackendError`.
     public init(
         _ options: TrainingOptions, checkpoint: ViTCheckpoint, training: any ImageSource,
         validation: (any ImageSource)?, in directory: RunDirectory, resumes: Bool = false,
-        on backend: any Backend
+        inheriting inherited: [String: HostTensor]? = nil, on backend: any Backend
     ) throws {
         try options.validate()
         guard training.count > 0 else {
@@ -59,7 +60,7 @@ public final class FineTuning {
             if let saved {
                 try PathChoice(saved, space: space, model: model)
             } else {
-                try PathChoice(options.path, space: space, model: model)
+                try PathChoice(options.path, space: space, recipe: options.recipe, model: model)
             }
         trainer = try Trainer(
             model, options, paths: paths,
@@ -69,6 +70,14 @@ public final class FineTuning {
             try trainer.restore(try TrainingSnapshot(contentsOf: directory.last))
             try directory.truncateMetrics(to: trainer.state)
         } else {
+            if let inherited {
+                for segment in model.store.segments where inherited[segment.name]?.shape != segment.shape {
+                    throw TrainingError.run(
+                        "the run to inherit from has no \(segment.name) of shape \(segment.shape); it is of another "
+                            + "space, model or task")
+                }
+                model.store.pack(model.store.values, inherited)
+            }
             try directory.create(
                 RunDirectory.Configuration(
                     options: options, paths: PathChoice.isFile(options.path) ? readingPaths : nil,

@@ -5,16 +5,27 @@ import VisionModels
 
 /// Which path each layer takes in a step: drawn anew at every step, or fixed.
 public enum PathChoice: Sendable {
-    /// A supernet: every layer draws from the space at every step.
-    case supernet(SearchSpace)
+    /// A supernet: every layer draws from the space at every step, or where the recipe says so takes its richest path.
+    case supernet(SearchSpace, Recipe)
     /// One path for each Linear.
     case fixed([GLoRAPath])
 
+    /// How a supernet's steps choose their paths.
+    public enum Recipe: String, Codable, CaseIterable, Sendable {
+        /// Every path alike, as the original draws them.
+        case original
+        /// Every other step takes the richest path: it is what most others are parts of, and under the original's recipe it is
+        /// drawn once in 432 steps.
+        case sandwich
+    }
+
     /// Reads what `--path` says for a model: `supernet`, `full` (the richest path of the space), `none`, or a file: one path
     /// as JSON, which every layer takes, an object of a path for each layer's name, or an `Architecture`. Throws `TrainingError.settings`.
-    public init(_ text: String, space: SearchSpace, model: VisionTransformer) throws {
+    public init(
+        _ text: String, space: SearchSpace, recipe: Recipe = .original, model: VisionTransformer
+    ) throws {
         switch text {
-        case "supernet": self = .supernet(space)
+        case "supernet": self = .supernet(space, recipe)
         case "full": self = .fixed(model.uniformPath(space.fullPath))
         case "none": self = .fixed(model.uniformPath(.none))
         default: self = .fixed(try PathChoice.read(text, model: model, rank: space.largestRank))
@@ -24,7 +35,8 @@ public enum PathChoice: Sendable {
     /// A run's choice: the paths that its configuration holds, or what its `--path` says. Throws `TrainingError.settings`.
     init(_ run: RunDirectory.Configuration, space: SearchSpace, model: VisionTransformer) throws {
         guard let paths = run.paths else {
-            self = try PathChoice(run.options.path, space: space, model: model)
+            self = try PathChoice(
+                run.options.path, space: space, recipe: run.options.recipe, model: model)
             return
         }
         guard paths.count == model.linears.count else {
@@ -43,7 +55,8 @@ public enum PathChoice: Sendable {
     public func paths(atStep step: Int, seed: Int, model: VisionTransformer) -> [GLoRAPath] {
         switch self {
         case .fixed(let paths): return paths
-        case .supernet(let space):
+        case .supernet(let space, .sandwich) where step % 2 == 1: return model.uniformPath(space.fullPath)
+        case .supernet(let space, _):
             var random = Random(seed, "path", step)
             return model.drawPaths(from: space, using: &random)
         }
@@ -53,7 +66,7 @@ public enum PathChoice: Sendable {
     public func readingPaths(model: VisionTransformer) -> [GLoRAPath] {
         switch self {
         case .fixed(let paths): paths
-        case .supernet(let space): model.uniformPath(space.fullPath)
+        case .supernet(let space, _): model.uniformPath(space.fullPath)
         }
     }
 

@@ -25,6 +25,8 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     public var trainSplit = "train800"
     /// `supernet`, `full`, `none`, or a path file.
     public var path = "supernet"
+    /// How a supernet's steps choose their paths.
+    public var recipe = PathChoice.Recipe.original
     /// The ranks that lowRank may mean.
     public var ranks = [4]
     /// The Linears with support tensors.
@@ -90,7 +92,7 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case model, data, heads, normalize, crop, path, ranks, linears, adamw, epochs, seed, memory
+        case model, data, heads, normalize, crop, path, recipe, ranks, linears, adamw, epochs, seed, memory
         case imageSize = "image-size"
         case resizeTo = "resize-to"
         case trainSplit = "train-split"

@@ -7,6 +7,7 @@ extension MemoryPolicy: ExpressibleByArgument {}
 extension SearchSpace.Site: ExpressibleByArgument {}
 extension SearchSpace.FormName: ExpressibleByArgument {}
 extension AdamW.Mode: ExpressibleByArgument {}
+extension PathChoice.Recipe: ExpressibleByArgument {}
 extension TrainingOptions.Normalization: ExpressibleByArgument {}
 extension TrainingOptions.Crop: ExpressibleByArgument {}
 
@@ -70,6 +71,9 @@ struct TrainingFlags: ParsableArguments {
     var trainSplit = defaults.trainSplit
     @Option(help: "supernet, full, none (the linear probe), or a JSON file of paths.")
     var path = defaults.path
+    @Option(
+        help: "How a supernet's steps draw: original, or sandwich (every other step the richest path).")
+    var recipe = defaults.recipe
     @Option(help: "Ranks that lowRank may mean, each an equally likely choice: 4, or 8,4.")
     var ranks = CommaList(defaults.ranks)
     @Option(help: "Linears with support tensors.")
@@ -118,6 +122,7 @@ struct TrainingFlags: ParsableArguments {
         input.apply(to: &options)
         options.trainSplit = trainSplit
         options.path = path
+        options.recipe = recipe
         options.ranks = ranks.elements
         options.linears = linears.elements
         options.formsA = formsA.elements
