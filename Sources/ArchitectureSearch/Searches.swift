@@ -13,7 +13,7 @@ public struct SearchSettings: Codable, Equatable, Sendable {
     }
 
     /// Which search.
-    public var algorithm = Algorithm.nsga2
+    public var algorithm = Algorithm.original
     /// Candidates in a generation.
     public var population = 50
     /// Generations after the first candidates.

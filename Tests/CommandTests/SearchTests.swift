@@ -114,6 +114,51 @@ import Testing
         }
     }
 
+    @Test("What was found is trained on from the supernet's tensors or from fresh ones, as an ordinary run")
+    func finetunes() throws {
+        try Fixture.withFolder { folder in
+            try Fixture.own("run", in: folder)
+            try Glora.succeed(search(), in: folder)
+            let found = try JSONValue(
+                contentsOf: folder.appendingPathComponent("run/search/architecture.json"))
+            func finetune(_ output: String, _ more: String...) throws -> JSONValue {
+                try Glora.succeed(
+                    [
+                        "finetune", "--run", "run", "--output", output, "--epochs", "1", "--warmup-epochs",
+                        "0", "--device", "cpu", "--json",
+                    ] + more, in: folder
+                ).json()
+            }
+            // Steps too small to change anything: what was found itself.
+            let still = try finetune("still", "--lr", "1e-12", "--weight-decay", "0")
+            #expect(still["valAccuracy"]?.numberValue == found["accuracy"]?.numberValue)
+            #expect(still["adapterParameters"]?.integerValue == found["parameters"]?.integerValue)
+            let score = try Glora.succeed(
+                [
+                    "eval", "--run", "still", "--checkpoint", "last", "--split", "val", "--device", "cpu",
+                    "--json",
+                ], in: folder
+            ).json()
+            let loss = try #require(found["loss"]?.numberValue)
+            #expect(try abs(score.number("loss") - loss) < 1e-5)
+            let scratch = try finetune("scratch", "--from", "scratch", "--lr", "1e-12", "--weight-decay", "0")
+            #expect(scratch["adapterParameters"]?.integerValue == found["parameters"]?.integerValue)
+            let fresh = try Glora.succeed(
+                [
+                    "eval", "--run", "scratch", "--checkpoint", "last", "--split", "val", "--device", "cpu",
+                    "--json",
+                ], in: folder
+            ).json()
+            #expect(try abs(fresh.number("loss") - loss) > 1e-3)
+            try Glora.refuse(
+                ["finetune", "--run", "run", "--output", "still", "--device", "cpu"], in: folder,
+                saying: ["already holds a run"])
+            try Glora.refuse(
+                ["finetune", "--run", "run", "--architecture", "task/test.txt", "--output", "other"],
+                in: folder, saying: ["no architecture"])
+        }
+    }
+
     @Test("A search on the test split says so wherever its result is")
     func testSplit() throws {
         try Fixture.withFolder { folder in

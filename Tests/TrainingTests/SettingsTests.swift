@@ -55,6 +55,26 @@ import VisionModels
         #expect("\(error)".contains(flag))
     }
 
+    @Test(
+        "The sandwich recipe takes the richest path at every other step, and the original's draws at the others"
+    )
+    func recipes() throws {
+        let space = try SearchSpace(ranks: [4, 2])
+        let model = try VisionTransformer(
+            TinyTask.checkpoint(), classCount: 3, trained: .adapters(rank: 4, sites: space.sites), seed: 1,
+            on: CPUBackend())
+        let original = try PathChoice("supernet", space: space, model: model)
+        let sandwich = try PathChoice("supernet", space: space, recipe: .sandwich, model: model)
+        for step in 0..<20 {
+            let (mine, theirs) = (
+                sandwich.paths(atStep: step, seed: 3, model: model),
+                original.paths(atStep: step, seed: 3, model: model)
+            )
+            #expect(theirs != model.uniformPath(space.fullPath))
+            #expect(mine == (step % 2 == 1 ? model.uniformPath(space.fullPath) : theirs))
+        }
+    }
+
     @Test("--path reads supernet, full, none, one path for all layers, and a path for each layer")
     func paths() throws {
         let space = try SearchSpace(ranks: [4, 2])
