@@ -76,6 +76,15 @@ public struct GLoRAPath: Hashable, Sendable {
     }
 }
 
+extension GLoRAPath {
+    /// The path with `tensor` (A to E) none.
+    public func without(_ tensor: String) -> GLoRAPath {
+        GLoRAPath(
+            a: tensor == "A" ? .none : a, b: tensor == "B" ? .none : b, c: tensor == "C" ? .none : c,
+            d: tensor == "D" ? .none : d, e: tensor == "E" ? .none : e)
+    }
+}
+
 extension MatrixForm {
     /// How many columns of Xd the form reads.
     public var columnCount: Int {

@@ -157,6 +157,22 @@ public struct SearchSpace: Codable, Hashable, Sendable {
     }
 }
 
+extension SearchSpace {
+    /// The space in which `tensor` (A to E) is always none.
+    public func without(_ tensor: String) -> SearchSpace {
+        var space = self
+        switch tensor {
+        case "A": space.a = [.none]
+        case "B": space.b = [.none]
+        case "C": space.c = [.none]
+        case "D": space.d = [.none]
+        case "E": space.e = [.none]
+        default: preconditionFailure("there is no tensor \(tensor)")
+        }
+        return space
+    }
+}
+
 extension MatrixForm {
     fileprivate var richness: Int {
         switch self {

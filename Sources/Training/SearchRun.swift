@@ -31,6 +31,7 @@ public struct Architecture: Codable, Equatable, Sendable {
 ///     front.json            the candidates that none beats in accuracy without more parameters
 ///     adapter/              the best candidate in PEFT's format
 ///     summary.json          what the search took, and the one score on the test split
+///     ablation.json         what A to E are each worth, when it was asked
 public struct SearchDirectory {
     /// The folder.
     public let url: URL
@@ -46,6 +47,8 @@ public struct SearchDirectory {
     public var journal: URL { url.appendingPathComponent("search.jsonl") }
     /// `summary.json`.
     public var summary: URL { url.appendingPathComponent("summary.json") }
+    /// `ablation.json`.
+    public var ablation: URL { url.appendingPathComponent("ablation.json") }
     /// `adapter/`.
     public var adapter: URL { url.appendingPathComponent("adapter") }
 
@@ -163,10 +166,19 @@ public struct SearchDirectory {
     }
 
     /// Writes a value as indented JSON. Throws `CheckpointError`.
-    func write(_ value: some Encodable, to url: URL) throws {
+    public func write(_ value: some Encodable, to url: URL) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
         try AtomicFile.write(String(decoding: try encoder.encode(value), as: UTF8.self) + "\n", to: url)
+    }
+
+    /// What the search is. Throws `TrainingError.run` when there is none.
+    public func configuration() throws -> Configuration {
+        guard let content = try? String(contentsOf: journal, encoding: .utf8),
+            let first = content.split(separator: "\n").first,
+            let configuration = try? JSONDecoder().decode(Line.self, from: Data(first.utf8)).search
+        else { throw TrainingError.run("\(url.path) holds no search; run glora search first") }
+        return configuration
     }
 
     /// The architecture that the search has found. Throws `TrainingError.run` when there is none yet.

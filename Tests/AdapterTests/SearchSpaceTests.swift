@@ -145,4 +145,22 @@ import Testing
             #expect("\(error)".contains(message))
         }
     }
+
+    @Test(
+        "Without a tensor a space draws it never, and a path keeps all else",
+        arguments: ["A", "B", "C", "D", "E"])
+    func without(_ tensor: String) throws {
+        let space = try SearchSpace(ranks: [4, 2])
+        func words(_ path: GLoRAPath) -> [String: String] {
+            [
+                "A": path.a.text, "B": path.b.text, "C": path.c.text, "D": path.d.text, "E": path.e.text,
+            ]
+        }
+        let left = space.without(tensor).paths
+        #expect(left.allSatisfy { words($0)[tensor] == "none" })
+        #expect(Set(left) == Set(space.paths.map { $0.without(tensor) }))
+        for path in space.paths {
+            #expect(words(path.without(tensor)) == words(path).merging([tensor: "none"]) { $1 })
+        }
+    }
 }

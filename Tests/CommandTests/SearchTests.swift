@@ -159,6 +159,45 @@ import Testing
         }
     }
 
+    @Test("An ablation scores what was found without each of the five, and the search without them")
+    func ablates() throws {
+        try Fixture.withFolder { folder in
+            try Fixture.own("run", in: folder)
+            try Glora.refuse(
+                ["ablate", "--run", "run", "--device", "cpu"], in: folder, saying: ["glora search"])
+            try Glora.succeed(search(), in: folder)
+            let json = try Glora.succeed(["ablate", "--run", "run", "--device", "cpu", "--json"], in: folder)
+                .json()
+            let found = try JSONValue(
+                contentsOf: folder.appendingPathComponent("run/search/architecture.json"))
+            let entries = json["found"]?.arrayValue ?? []
+            #expect(entries.map { $0["without"]?.stringValue } == ["", "A", "B", "C", "D", "E"])
+            #expect(entries[0]["accuracy"]?.numberValue == found["accuracy"]?.numberValue)
+            #expect(entries[0]["parameters"]?.integerValue == found["parameters"]?.integerValue)
+            // Without B: the score that a path file says, which has none.
+            for (entry, key) in zip(entries.dropFirst(), ["A", "B", "C", "D", "E"]) {
+                var layers: [String: JSONValue] = found["layers"]?.objectValue ?? [:]
+                layers = layers.mapValues { layer in
+                    .object((layer.objectValue ?? [:]).merging([key: .string("none")]) { $1 })
+                }
+                try folder.write("path.json", Data(JSONValue.object(layers).text().utf8))
+                let score = try Glora.succeed(
+                    [
+                        "eval", "--run", "run", "--checkpoint", "last", "--path", "path.json", "--split",
+                        "val",
+                        "--device", "cpu", "--json",
+                    ], in: folder
+                ).json()
+                #expect(score["accuracy"]?.numberValue == entry["accuracy"]?.numberValue, "without \(key)")
+                #expect(try abs(score.number("loss") - entry.number("loss")) < 1e-5)
+            }
+            let searched = json["searched"]?.arrayValue ?? []
+            #expect(searched.map { $0["without"]?.stringValue } == ["A", "B", "C", "D", "E"])
+            for entry in searched { #expect(try entry.number("parameters") <= 2000) }
+            #expect(folder.exists("run/search/ablation.json"))
+        }
+    }
+
     @Test("A search on the test split says so wherever its result is")
     func testSplit() throws {
         try Fixture.withFolder { folder in
