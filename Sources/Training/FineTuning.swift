@@ -92,13 +92,19 @@ public final class FineTuning {
     /// Trains to the end, or until `shouldStop` says so after a step; returns whether it reached the end. Either way the
     /// folder holds the state. Throws what `Trainer.run` throws, and `CheckpointError` when a file can't be written.
     public func run(onEvent: (Trainer.Event) -> Void, shouldStop: () -> Bool) throws -> Bool {
+        let start = ContinuousClock.now
         do {
-            return try trainer.run(
+            let reachedEnd = try trainer.run(
                 onEvent: { event in
                     try log(event)
                     onEvent(event)
                 },
                 save: { try save(isBest: $0) }, shouldStop: shouldStop)
+            let elapsed = start.duration(to: .now).components
+            try directory.addToSummary(
+                seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18,
+                peakBytes: peakByteCount())
+            return reachedEnd
         } catch TrainingError.notANumber(let step, _) {
             throw TrainingError.notANumber(step: step, run: directory.last.path)
         }

@@ -11,6 +11,7 @@ import Yams
 ///     last.safetensors     the state after the latest epoch, or where the run was stopped
 ///     best.safetensors     the state of the best validation
 ///     adapter/             the best state in PEFT's format
+///     summary.json         the seconds and the memory that the training took
 public struct RunDirectory {
     /// The folder.
     public let url: URL
@@ -41,6 +42,50 @@ public struct RunDirectory {
         }
     }
 
+    /// What a training took, in all its processes.
+    public struct Summary: Codable, Equatable, Sendable {
+        /// Seconds, validation included.
+        public var seconds: Double
+        /// The largest memory of a process, in bytes.
+        public var peakBytes: Int
+    }
+
+    /// What the training took so far; nil before its first end or stop.
+    public func readSummary() -> Summary? {
+        FileManager.default.contents(atPath: summary.path)
+            .flatMap { try? JSONDecoder().decode(Summary.self, from: $0) }
+    }
+
+    /// Adds what a process took. Throws `CheckpointError`.
+    func addToSummary(seconds: Double, peakBytes: Int) throws {
+        let earlier = readSummary()
+        let sum = Summary(
+            seconds: seconds + (earlier?.seconds ?? 0), peakBytes: max(peakBytes, earlier?.peakBytes ?? 0))
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
+        try AtomicFile.write(String(decoding: try encoder.encode(sum), as: UTF8.self) + "\n", to: summary)
+    }
+
+    /// A line of `metrics.jsonl` after an epoch: its mean training loss, or a validation.
+    public struct EpochMetric: Decodable, Sendable {
+        /// From 0.
+        public let epoch: Int
+        /// The mean training loss.
+        public let trainLoss: Double?
+        /// Of the validation split, 0 to 1.
+        public let valAccuracy: Double?
+    }
+
+    /// The run's epochs and validations. Throws `TrainingError.run` when the file is missing.
+    public func epochMetrics() throws -> [EpochMetric] {
+        guard let text = try? String(contentsOf: metrics, encoding: .utf8) else {
+            throw TrainingError.run("\(metrics.path) is missing; give the --run of a glora train")
+        }
+        return text.split(separator: "\n").compactMap {
+            try? JSONDecoder().decode(EpochMetric.self, from: Data($0.utf8))
+        }.filter { $0.trainLoss != nil || $0.valAccuracy != nil }
+    }
+
     /// A folder that is there or is to be made.
     public init(_ url: URL) { self.url = url }
 
@@ -52,6 +97,8 @@ public struct RunDirectory {
     public var adapter: URL { url.appendingPathComponent("adapter") }
     /// `metrics.jsonl`.
     public var metrics: URL { url.appendingPathComponent("metrics.jsonl") }
+    /// `summary.json`.
+    public var summary: URL { url.appendingPathComponent("summary.json") }
     private var config: URL { url.appendingPathComponent("config.yaml") }
 
     /// Makes the folder for a new run with its state before the first step, so that it can be resumed from the very beginning.

@@ -28,7 +28,7 @@ public struct Architecture: Codable, Equatable, Sendable {
 ///
 ///     search.jsonl          the settings, then a line for each candidate and each generation
 ///     architecture.json     the best candidate
-///     front.json            the candidates that none beats in accuracy without more parameters
+///     front.json            of the candidates that were scored whole, those that none beats in accuracy without more parameters
 ///     adapter/              the best candidate in PEFT's format
 ///     summary.json          what the search took, and the one score on the test split
 ///     ablation.json         what A to E are each worth, when it was asked
@@ -183,6 +183,22 @@ public struct SearchDirectory {
 
     /// The architecture that the search has found. Throws `TrainingError.run` when there is none yet.
     public func found() throws -> Architecture { try read(architecture) }
+
+    /// Every candidate that was scored or given up. Throws `TrainingError.run` when there is no search.
+    public func judged() throws -> [Judged] {
+        guard let content = try? String(contentsOf: journal, encoding: .utf8) else {
+            throw TrainingError.run("\(url.path) holds no search; run glora search first")
+        }
+        return content.split(separator: "\n").compactMap {
+            try? JSONDecoder().decode(Line.self, from: Data($0.utf8)).judged
+        }
+    }
+
+    /// What A to E are worth; nil when it wasn't asked.
+    public func readAblation() -> Ablation? {
+        FileManager.default.contents(atPath: ablation.path)
+            .flatMap { try? JSONDecoder().decode(Ablation.self, from: $0) }
+    }
 
     /// What the search took. Throws `TrainingError.run` when it hasn't ended.
     public func readSummary() throws -> Summary { try read(summary) }

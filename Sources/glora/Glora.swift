@@ -15,7 +15,8 @@ struct Glora: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            Train.self, Search.self, Finetune.self, Ablate.self, Evaluate.self, Merge.self, Devices.self,
+            Train.self, Search.self, Finetune.self, Ablate.self, Report.self, Evaluate.self, Merge.self,
+            Devices.self,
             Selftest.self,
             Bench.self,
             Tune.self,

@@ -198,6 +198,66 @@ import Testing
         }
     }
 
+    @Test(
+        "A report is one page that needs nothing else, with what was found, what it took and how to make it again"
+    )
+    func reports() throws {
+        try Fixture.withFolder { folder in
+            try Fixture.own("run", in: folder)
+            func page(_ arguments: String...) throws -> String {
+                try Glora.succeed(["report", "--run", "run"] + arguments, in: folder)
+                return String(decoding: try folder.bytes("run/report.html"), as: UTF8.self)
+            }
+            // A run without a search has its curves.
+            let plain = try page()
+            #expect(plain.contains("<polyline") && !plain.contains("What was found"))
+            try Glora.succeed(search("--algorithm", "nsga2", "--mutation-probability", "0.1"), in: folder)
+            try Glora.succeed(["ablate", "--run", "run", "--device", "cpu", "--no-searches"], in: folder)
+            try Glora.succeed(
+                ["finetune", "--run", "run", "--output", "tuned", "--device", "cpu", "--epochs", "2"],
+                in: folder)
+            let whole = try page("--with", "tuned")
+            for forbidden in ["http:", "https:", "<script", "src=", "@import", "url("] {
+                #expect(!whole.contains(forbidden), "\(forbidden)")
+            }
+            let found = try JSONValue(
+                contentsOf: folder.appendingPathComponent("run/search/architecture.json"))
+            let parameters = try #require(found["parameters"]?.integerValue)
+            #expect(
+                whole.contains("What was found: \(parameters == 0 ? "0" : grouped(parameters)) parameters"))
+            // Each layer's row has its five forms, in module order.
+            var place = whole.startIndex
+            for block in 0..<2 {
+                for site in ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"] {
+                    let name = "blocks.\(block).\(site)"
+                    let forms = ["A", "B", "C", "D", "E"].map {
+                        found["layers"]?[name]?[$0]?.stringValue ?? "?"
+                    }
+                    let row = try #require(whole.range(of: "<td>\(name)</td>", range: place..<whole.endIndex))
+                    place = row.upperBound
+                    let cells = whole[place...].prefix(400).matches(of: /<td class="[a-zA-Z]+">([^<]*)</)
+                        .prefix(5)
+                    #expect(cells.map { String($0.output.1) } == forms, "\(name)")
+                }
+            }
+            #expect(
+                whole.contains("--mutation-probability 0.1 ") || whole.contains("--mutation-probability 0.1<")
+            )
+            #expect(whole.contains("--algorithm nsga2") && whole.contains("without A"))
+            #expect(
+                whole.contains(
+                    /<td>tuned<\/td><td>architecture.json<\/td><td>[0-9]+ s<\/td><td>[1-9][0-9]* MiB<\/td>/))
+            let front = try JSONValue(contentsOf: folder.appendingPathComponent("run/search/front.json"))
+            let dots = whole.components(separatedBy: "<circle").count - 1
+            #expect(try dots == lines(folder).count { $0["judged"]?["score"] != nil })
+            #expect(front.arrayValue?.isEmpty == false)
+        }
+    }
+
+    private func grouped(_ number: Int) -> String {
+        number < 1000 ? "\(number)" : "\(number / 1000)," + String("\(1000 + number % 1000)".dropFirst())
+    }
+
     @Test("A search on the test split says so wherever its result is")
     func testSplit() throws {
         try Fixture.withFolder { folder in

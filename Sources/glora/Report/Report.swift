@@ -1,0 +1,201 @@
+import Adapters
+import ArchitectureSearch
+import ArgumentParser
+import Checkpoints
+import Foundation
+import Training
+
+struct Report: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Make one HTML page of a run: curves, what the search found, time and memory.",
+        discussion: """
+            The page stands alone: no script, no network. --with sets other runs on the
+            same data beside it, such as the found subnet trained on, or LoRA.
+
+            Example:
+              glora report --run runs/a --with runs/lora --output a.html
+            """)
+
+    @Option(name: .customLong("run"), help: "The run.")
+    var runFolder: String
+    @Option(name: .customLong("with"), help: "Another run to set beside it; may be given again.")
+    var others: [String] = []
+    @Option(help: "The page (default: report.html in the run's folder).")
+    var output: String?
+    @OptionGroup var common: CommonFlags
+
+    struct Result: Encodable {
+        let output: String
+        let bytes: Int
+    }
+
+    func run() throws {
+        let console = common.console
+        let runs = try ([runFolder] + others).map { try ReportedRun($0) }
+        var sections = [
+            Page.section("What it took", comparison(runs)),
+            Page.section("Learning curves", curves(runs)),
+        ]
+        if let search = try runs[0].search() { sections += search }
+        sections.append(Page.section("To make it again", "<pre>\(Page.escape(try runs[0].commands()))</pre>"))
+        let page = Page.html(title: "\(runs[0].name): GLoRA on \(runs[0].data)", sections)
+        let file =
+            output.map { URL(fileURLWithPath: $0) }
+            ?? runs[0].directory.url.appendingPathComponent("report.html")
+        try AtomicFile.write(page, to: file)
+        console.say("wrote \(file.path)")
+        try console.result(Result(output: file.path, bytes: page.utf8.count))
+    }
+
+    private func comparison(_ runs: [ReportedRun]) -> String {
+        var rows: [[String]] = []
+        func memory(_ bytes: Int?) -> String { bytes.map { "\($0 >> 20) MiB" } ?? "" }
+        func percent(_ value: Double?) -> String { value.map { (100 * $0).fixed(2) + " %" } ?? "" }
+        for run in runs {
+            let summary = run.directory.readSummary()
+            rows.append([
+                run.name, run.path, summary?.seconds.duration ?? "", memory(summary?.peakBytes),
+                percent(run.validations.last?.valAccuracy), "",
+            ])
+            if let found = try? run.folder.found(), let search = try? run.folder.readSummary() {
+                rows.append([
+                    "search of \(run.name)",
+                    "\(found.algorithm), \(found.parameters.grouped) parameters"
+                        + (found.fitnessSplit == "test" ? ", chosen on the test split" : ""),
+                    search.seconds.duration, memory(search.peakBytes),
+                    found.fitnessSplit == "test" ? "" : percent(found.accuracy),
+                    percent(search.test?.accuracy),
+                ])
+            }
+        }
+        return Page.table(
+            ["run", "path", "time", "peak memory", "validation, last", "test, scored once"], rows)
+    }
+
+    private func curves(_ runs: [ReportedRun]) -> String {
+        Page.chart(
+            runs.map { run in
+                Page.Series(
+                    name: run.name, points: run.epochs.map { (Double($0.epoch + 1), $0.trainLoss ?? .nan) })
+            }, x: "epoch", y: "training loss")
+            + Page.chart(
+                runs.map { run in
+                    Page.Series(
+                        name: run.name,
+                        points: run.validations.map { (Double($0.epoch + 1), 100 * ($0.valAccuracy ?? .nan)) }
+                    )
+                }, x: "epoch", y: "validation accuracy, %")
+    }
+}
+
+/// A run as the report reads it.
+private struct ReportedRun {
+    let directory: RunDirectory
+    let name: String
+    let data: String
+    let path: String
+    let epochs: [RunDirectory.EpochMetric]
+    let validations: [RunDirectory.EpochMetric]
+    var folder: SearchDirectory { SearchDirectory(directory) }
+
+    init(_ folder: String) throws {
+        directory = RunDirectory(URL(fileURLWithPath: folder))
+        let options = try directory.configuration().options
+        name = directory.url.lastPathComponent
+        data = URL(fileURLWithPath: options.data).lastPathComponent
+        path =
+            options.path == "supernet"
+            ? "supernet, \(options.recipe.rawValue)"
+            : URL(fileURLWithPath: options.path).lastPathComponent
+        let metrics = try directory.epochMetrics()
+        epochs = metrics.filter { $0.trainLoss != nil }
+        validations = metrics.filter { $0.valAccuracy != nil }
+    }
+
+    /// What a search found; nil without one.
+    func search() throws -> [String]? {
+        guard let found = try? folder.found() else { return nil }
+        var sections: [String] = []
+        let marked = found.fitnessSplit == "test" ? " (chosen on the test split: no result)" : ""
+        let candidates = try folder.judged().compactMap { judged in
+            judged.score.map { (x: Double(judged.parameters), y: 100 * $0.accuracy) }
+        }
+        let front = try folder.readFront().map { (x: Double($0.parameters), y: 100 * $0.accuracy) }
+        sections.append(
+            Page.section(
+                "Accuracy against parameters" + marked,
+                Page.chart(
+                    [
+                        Page.Series(name: "candidates", points: candidates, isDots: true),
+                        Page.Series(name: "front", points: front),
+                    ], x: "parameters", y: "accuracy on \(found.fitnessSplit), %")))
+        let layers = found.layers.sorted { ReportedRun.place($0.key) < ReportedRun.place($1.key) }
+        let forms = layers.map { name, path in
+            (name, [path.a.text, path.b.text, path.c.text, path.d.text, path.e.text])
+        }
+        func kind(_ form: String) -> String { form.hasPrefix("LoRA") ? "lowRank" : form }
+        let tensors = ["A", "B", "C", "D", "E"]
+        let rows = forms.map { name, forms in
+            "<tr><td>\(Page.escape(name))</td>"
+                + forms.map { "<td class=\"\(kind($0))\">\(Page.escape($0))</td>" }.joined() + "</tr>"
+        }
+        sections.append(
+            Page.section(
+                "What was found: \(found.parameters.grouped) parameters" + marked,
+                "<table class=\"map\"><thead><tr><th>layer</th>"
+                    + tensors.map { "<th>\($0)</th>" }.joined()
+                    + "</tr></thead><tbody>\(rows.joined())</tbody></table>"))
+        let kinds = ["lowRank", "vector", "constant", "none"]
+        sections.append(
+            Page.section(
+                "How often",
+                Page.table(
+                    ["tensor"] + kinds,
+                    tensors.enumerated().map { index, tensor in
+                        [tensor] + kinds.map { name in "\(forms.count { kind($0.1[index]) == name })" }
+                    })))
+        if let ablation = folder.readAblation() {
+            func row(_ entry: Ablation.Entry, _ searched: Bool) -> [String] {
+                [
+                    entry.without.isEmpty
+                        ? "as found" : (searched ? "searched without " : "without ") + entry.without,
+                    (100 * entry.accuracy).fixed(2) + " %", entry.loss.fixed(4), entry.parameters.grouped,
+                ]
+            }
+            sections.append(
+                Page.section(
+                    "What A to E are worth" + marked,
+                    Page.table(
+                        ["", "accuracy on \(found.fitnessSplit)", "loss", "parameters"],
+                        ablation.found.map { row($0, false) } + ablation.searched.map { row($0, true) })))
+        }
+        return sections
+    }
+
+    /// Where a layer is in the model: its block, then its place there.
+    private static func place(_ layer: String) -> (Int, Int) {
+        let parts = layer.split(separator: ".")
+        let site = ["qkv", "proj", "fc1", "fc2"].firstIndex(of: String(parts.last ?? "")) ?? 4
+        return (parts.count > 1 ? Int(parts[1]) ?? 0 : 0, site)
+    }
+
+    /// The commands that made the run and its search.
+    func commands() throws -> String {
+        var lines = ["glora train --config \(directory.url.path)/config.yaml --run again"]
+        if let search = try? folder.configuration() {
+            let settings = search.settings
+            var line =
+                "glora search --run again --min-params \(search.minParameters) --max-params \(search.maxParameters)"
+                + " --algorithm \(settings.algorithm.rawValue) --population \(settings.population)"
+                + " --generations \(settings.generations) --top \(settings.top) --mutations \(settings.mutations)"
+                + " --crossovers \(settings.crossovers) --seed \(settings.seed)"
+                + " --checkpoint \(search.checkpoint.rawValue) --fitness-split \(search.fitnessSplit)"
+            if let probability = settings.mutationProbability {
+                line += " --mutation-probability \(probability)"
+            }
+            if search.exhaustive { line += " --exhaustive" }
+            lines.append(line)
+        }
+        return lines.joined(separator: "\n")
+    }
+}
