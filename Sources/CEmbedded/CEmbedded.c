@@ -42,6 +42,9 @@ static const uint8_t glora_layer_053_init_i12o20r2_n7_b[] = {
 static const uint8_t search_param_count_mixed[] = {
 #embed "Golden/search/param_count_mixed.json"
 };
+static const uint8_t search_trace[] = {
+#embed "Golden/search/trace.json"
+};
 static const uint8_t vit_base[] = {
 #embed "Golden/vit/base.safetensors"
 };
@@ -79,6 +82,7 @@ static const EmbeddedFile files[] = {
     FILE_OF("Golden/glora_layer/052_edge_i1o6r2_n3_nb.safetensors", glora_layer_052_edge_i1o6r2_n3_nb),
     FILE_OF("Golden/glora_layer/053_init_i12o20r2_n7_b.safetensors", glora_layer_053_init_i12o20r2_n7_b),
     FILE_OF("Golden/search/param_count_mixed.json", search_param_count_mixed),
+    FILE_OF("Golden/search/trace.json", search_trace),
     FILE_OF("Golden/vit/base.safetensors", vit_base),
     FILE_OF("Golden/vit/fixed_mixed.safetensors", vit_fixed_mixed),
     FILE_OF("Golden/vit/lr_schedule.json", vit_lr_schedule),

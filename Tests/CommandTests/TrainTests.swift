@@ -29,7 +29,7 @@ import Testing
             #expect(
                 files == [
                     "adapter", "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
-                    "best.safetensors", "config.yaml", "last.safetensors", "metrics.jsonl",
+                    "best.safetensors", "config.yaml", "last.safetensors", "metrics.jsonl", "summary.json",
                 ])
             let lines = String(decoding: try run.bytes("metrics.jsonl"), as: UTF8.self).split(separator: "\n")
             let metrics = try lines.map { try JSONValue(parsing: $0.utf8) }
