@@ -103,7 +103,7 @@ public final class FineTuning {
             let elapsed = start.duration(to: .now).components
             try directory.addToSummary(
                 seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18,
-                peakBytes: peakByteCount())
+                peakBytes: ResidentMemory.peak)
             return reachedEnd
         } catch TrainingError.notANumber(let step, _) {
             throw TrainingError.notANumber(step: step, run: directory.last.path)

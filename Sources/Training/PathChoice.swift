@@ -14,8 +14,8 @@ public enum PathChoice: Sendable {
     public enum Recipe: String, Codable, CaseIterable, Sendable {
         /// Every path alike, as the original draws them.
         case original
-        /// Every other step takes the richest path: it is what most others are parts of, and under the original's recipe it is
-        /// drawn once in 432 steps.
+        /// Every other step takes the richest path in every layer: most other forms are parts of it, and under the original's
+        /// recipe a layer takes it once in 432 steps.
         case sandwich
     }
 

@@ -11,9 +11,9 @@ import VisionModels
 /// at all. A group is scored in the order of its genes, so that neighbours agree on as many of their first blocks as they can: the
 /// residual streams behind those are kept, one level for each block, and the next candidate goes on from there.
 public final class PathEvaluator {
-    /// Images that went through at least one block, and blocks that they went through, of those that a plain loop takes.
+    /// Passes of a batch through a block.
     public private(set) var blocksRun = 0
-    /// Blocks that a plain loop over all candidates and images would have run.
+    /// Those that a plain loop over all candidates and batches would have made.
     public private(set) var blocksWanted = 0
 
     private let model: VisionTransformer

@@ -18,7 +18,7 @@ public struct ReadyModel {
     public let notes: [String]
     /// The run's step that this is the state of; 0 without a run.
     public let step: Int
-    /// The hash of the frozen base.
+    /// The hash of the run's frozen base; empty without a run.
     public let baseHash: String
 
     /// Which state of a run.
@@ -105,7 +105,7 @@ public struct ReadyModel {
         }
         self.options = options
         step = 0
-        baseHash = contentHash(checkpoint.tensors)
+        baseHash = ""
     }
 
     /// A split prepared as this model wants it. Throws `DatasetError`.

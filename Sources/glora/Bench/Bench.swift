@@ -193,19 +193,3 @@ extension Console {
                 + cells.map { String(repeating: " ", count: max(0, 10 - $0.count)) + $0 }.joined())
     }
 }
-
-/// The process's resident memory, from Linux.
-enum ResidentMemory {
-    /// Bytes now.
-    static var current: Int { value("VmRSS:") }
-    /// The most bytes so far.
-    static var peak: Int { value("VmHWM:") }
-
-    private static func value(_ key: String) -> Int {
-        guard let status = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8),
-            let line = status.split(separator: "\n").first(where: { $0.hasPrefix(key) }),
-            let kilobytes = line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap({ Int($0) })
-        else { return 0 }
-        return kilobytes << 10
-    }
-}

@@ -1,0 +1,17 @@
+import Foundation
+
+/// The process's resident memory, from Linux.
+package enum ResidentMemory {
+    /// Bytes now.
+    package static var current: Int { value("VmRSS:") }
+    /// The most bytes so far.
+    package static var peak: Int { value("VmHWM:") }
+
+    private static func value(_ key: String) -> Int {
+        guard let status = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8),
+            let line = status.split(separator: "\n").first(where: { $0.hasPrefix(key) }),
+            let kilobytes = line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap({ Int($0) })
+        else { return 0 }
+        return kilobytes << 10
+    }
+}

@@ -1,0 +1,226 @@
+import Adapters
+import ArchitectureSearch
+import Checkpoints
+import Foundation
+
+/// A path for every layer by its name, and what it scored: `architecture.json`, which `--path` and `--architecture` read.
+public struct Architecture: Codable, Equatable, Sendable {
+    /// The paths, each with the rank of its lowRank forms.
+    public var layers: [String: GLoRAPath]
+    /// The parameters on them, without the head.
+    public var parameters: Int
+    /// Which search found it.
+    public var algorithm: String
+    /// Which state of the run it was found in.
+    public var checkpoint: ReadyModel.State
+    /// The split that it was chosen on; `test` is the original's early protocol, not a result.
+    public var fitnessSplit: String
+    /// What it scores there, 0 to 1 and mean cross-entropy.
+    public var accuracy: Double
+    /// See `accuracy`.
+    public var loss: Double
+}
+
+/// The folder `search` of a run:
+///
+///     search.jsonl          the settings, then a line for each candidate and each generation
+///     architecture.json     the best candidate
+///     front.json            of the candidates that were scored whole, those that none beats in accuracy without more parameters
+///     adapter/              the best candidate in PEFT's format
+///     summary.json          what the search took, and the one score on the test split
+///     ablation.json         what A to E are each worth, when it was asked
+public struct SearchDirectory {
+    /// The folder.
+    public let url: URL
+
+    /// The folder in a run's.
+    public init(_ run: RunDirectory) { url = run.url.appendingPathComponent("search") }
+
+    /// `architecture.json`.
+    public var architecture: URL { url.appendingPathComponent("architecture.json") }
+    /// `front.json`.
+    public var front: URL { url.appendingPathComponent("front.json") }
+    /// `search.jsonl`.
+    public var journal: URL { url.appendingPathComponent("search.jsonl") }
+    /// `summary.json`.
+    public var summary: URL { url.appendingPathComponent("summary.json") }
+    /// `ablation.json`.
+    public var ablation: URL { url.appendingPathComponent("ablation.json") }
+    /// `adapter/`.
+    public var adapter: URL { url.appendingPathComponent("adapter") }
+
+    /// What a search is: one that goes on must be the same.
+    public struct Configuration: Codable, Equatable {
+        /// The algorithm and its settings.
+        public var settings: SearchSettings
+        /// The budget, ends included.
+        public var minParameters, maxParameters: Int
+        /// The split that candidates are scored on.
+        public var fitnessSplit: String
+        /// The state of the run whose weights are used, and its step.
+        public var checkpoint: ReadyModel.State
+        /// See `checkpoint`.
+        public var step: Int
+        /// Whether every evaluation ran to its end.
+        public var exhaustive: Bool
+
+        /// A search of these parts.
+        public init(
+            settings: SearchSettings, minParameters: Int, maxParameters: Int, fitnessSplit: String,
+            checkpoint: ReadyModel.State, step: Int, exhaustive: Bool
+        ) {
+            self.settings = settings
+            self.minParameters = minParameters
+            self.maxParameters = maxParameters
+            self.fitnessSplit = fitnessSplit
+            self.checkpoint = checkpoint
+            self.step = step
+            self.exhaustive = exhaustive
+        }
+    }
+
+    /// A line of `search.jsonl`: one of the three.
+    struct Line: Codable {
+        var search: Configuration?
+        var judged: Judged?
+        var generation: Generation?
+    }
+
+    /// Where a search stands after a generation.
+    public struct Generation: Codable, Equatable, Sendable {
+        /// From 0: the first candidates.
+        public var number: Int
+        /// Candidates judged so far.
+        public var judged: Int
+        /// The best so far.
+        public var accuracy: Double
+        /// Its parameters.
+        public var parameters: Int
+        /// Seconds of this process since the search began.
+        public var seconds: Double
+    }
+
+    /// What a search took, and its result on the test split.
+    public struct Summary: Codable, Equatable, Sendable {
+        /// Candidates judged.
+        public var judged: Int
+        /// Of these, given up before the last image.
+        public var givenUp: Int
+        /// The share of blocks that a plain loop would have run.
+        public var blocksRun: Double
+        /// Seconds of all processes that took part.
+        public var seconds: Double
+        /// The process's peak memory in bytes.
+        public var peakBytes: Int
+        /// The test split's one scoring; nil without such a split.
+        public var test: EvaluationResult?
+    }
+
+    /// Makes the folder and begins `search.jsonl`. Throws `TrainingError.run` when a search is there, and `CheckpointError`.
+    public func create(_ configuration: Configuration) throws {
+        guard !FileManager.default.fileExists(atPath: journal.path) else {
+            throw TrainingError.run(
+                "\(url.path) already holds a search; add --resume to go on with it, or remove the folder")
+        }
+        try AtomicFile.createFolder(url)
+        try AtomicFile.write(try text(Line(search: configuration)), to: journal)
+    }
+
+    /// What a killed search has left: its candidates, the number of generations it had, and the seconds it took. A torn last
+    /// line is cut off. Throws `TrainingError.run` when there is none, or one of other settings.
+    func recall(_ configuration: Configuration) throws -> (
+        judged: [Judged], generations: Int, seconds: Double
+    ) {
+        let (content, lines) = try readJournal()
+        guard try self.configuration() == configuration else {
+            throw TrainingError.run(
+                "\(url.path) holds a search with other settings (its first line says which); repeat those with "
+                    + "--resume, or remove the folder")
+        }
+        if !content.hasSuffix("\n") {
+            try AtomicFile.write(content.wholeLines, to: journal)
+        }
+        let generations = lines.compactMap(\.generation)
+        return (lines.compactMap(\.judged), generations.count, generations.map(\.seconds).max() ?? 0)
+    }
+
+    /// The journal's text, and its whole lines: what follows the last newline was being written.
+    private func readJournal() throws -> (content: String, lines: [Line]) {
+        guard let content = try? String(contentsOf: journal, encoding: .utf8) else {
+            throw TrainingError.run(
+                "\(url.path) holds no search to go on with; run glora search without --resume")
+        }
+        return (
+            content,
+            content.wholeLines.split(separator: "\n").compactMap {
+                try? JSONDecoder().decode(Line.self, from: Data($0.utf8))
+            }
+        )
+    }
+
+    func append(_ line: Line) throws { try appendLine(try text(line), to: journal) }
+
+    private func text(_ line: Line) throws -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return String(decoding: try encoder.encode(line), as: UTF8.self) + "\n"
+    }
+
+    /// Writes a value as indented JSON. Throws `CheckpointError`.
+    public func write(_ value: some Encodable, to url: URL) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+        try AtomicFile.write(String(decoding: try encoder.encode(value), as: UTF8.self) + "\n", to: url)
+    }
+
+    /// What the search is. Throws `TrainingError.run` when there is none.
+    public func configuration() throws -> Configuration {
+        guard let configuration = try readJournal().lines.first?.search else {
+            throw TrainingError.run("\(journal.path) is no search of this program; remove it")
+        }
+        return configuration
+    }
+
+    /// The architecture that the search has found. Throws `TrainingError.run` when there is none yet.
+    public func found() throws -> Architecture { try SearchDirectory.architecture(at: architecture) }
+
+    /// Every candidate that was scored or given up. Throws `TrainingError.run` when there is no search.
+    public func judged() throws -> [Judged] { try readJournal().lines.compactMap(\.judged) }
+
+    /// What A to E are worth; nil when it wasn't asked.
+    public func readAblation() -> Ablation? {
+        FileManager.default.contents(atPath: ablation.path)
+            .flatMap { try? JSONDecoder().decode(Ablation.self, from: $0) }
+    }
+
+    /// What the search took. Throws `TrainingError.run` when it hasn't ended.
+    public func readSummary() throws -> Summary { try read(summary) }
+
+    /// The front. Throws `TrainingError.run` when the search hasn't ended.
+    public func readFront() throws -> [Architecture] { try read(front) }
+
+    /// The architecture in a file. Throws `TrainingError.run`.
+    public static func architecture(at url: URL) throws -> Architecture {
+        guard let data = FileManager.default.contents(atPath: url.path),
+            let architecture = try? JSONDecoder().decode(Architecture.self, from: data)
+        else {
+            throw TrainingError.run(
+                "\(url.path) is no architecture; give the architecture.json of a glora search")
+        }
+        return architecture
+    }
+
+    private func read<Value: Decodable>(_ url: URL) throws -> Value {
+        guard let data = FileManager.default.contents(atPath: url.path),
+            let value = try? JSONDecoder().decode(Value.self, from: data)
+        else {
+            throw TrainingError.run("\(url.path) is missing or broken; run glora search to its end")
+        }
+        return value
+    }
+}
+
+extension String {
+    /// Up to the last newline.
+    fileprivate var wholeLines: String { lastIndex(of: "\n").map { String(self[...$0]) } ?? "" }
+}
