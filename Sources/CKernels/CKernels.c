@@ -46,12 +46,15 @@ static const unsigned char Loss[] = {
 static const unsigned char AdamW[] = {
 #embed "../../Kernels/AdamW.cl"
 };
+static const unsigned char Adapters[] = {
+#embed "../../Kernels/Adapters.cl"
+};
 
 #define ENTRY(name) {#name ".cl", name, sizeof name},
 // In the order of compilation.
 static const CKernelFile files[] = {
     ENTRY(Prelude) ENTRY(Reductions) ENTRY(Matrices) ENTRY(Elementwise) ENTRY(Gelu) ENTRY(GLoRA) ENTRY(Epilogue)
-    ENTRY(Panels) ENTRY(LayerNorm) ENTRY(Attention) ENTRY(Tokens) ENTRY(Loss) ENTRY(AdamW)
+    ENTRY(Panels) ENTRY(LayerNorm) ENTRY(Attention) ENTRY(Tokens) ENTRY(Loss) ENTRY(AdamW) ENTRY(Adapters)
 };
 
 const CKernelFile *ckernels_files(void) { return files; }

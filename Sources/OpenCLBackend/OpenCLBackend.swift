@@ -215,6 +215,14 @@ extension Bool: KernelArgument {
     }
 }
 
+/// `uint` in a kernel.
+extension UInt32: KernelArgument {
+    func set(_ kernel: cl_kernel, _ index: cl_uint, _ backend: OpenCLBackend, _ name: String) -> cl_int {
+        var value = self
+        return clSetKernelArg(kernel, index, MemoryLayout<UInt32>.size, &value)
+    }
+}
+
 /// `float` in a kernel.
 extension Float: KernelArgument {
     func set(_ kernel: cl_kernel, _ index: cl_uint, _ backend: OpenCLBackend, _ name: String) -> cl_int {

@@ -137,6 +137,32 @@ public protocol Backend: AnyObject {
     /// dTokens [B, T, D] ← dOut / range.count inside `range`, zero outside.
     func poolTokensBackward(_ dTokens: Tensor, _ dOut: Tensor, range: Range<Int>)
 
+    // MARK: Other methods' adapters
+
+    /// out ← x, rows × columns of each, float32; the other elements of out's tensor stay as they are. The two blocks don't
+    /// overlap, though they may lie in one tensor; rows of out don't either.
+    func copyBlock(_ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int)
+    /// y ← f(x), of the same count. y may be x.
+    func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation)
+    /// dx ← dy ⊙ f′(x), with relu′(0) = 0. dx may be dy.
+    func activateBackward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ activation: Activation)
+    /// y [n, d] ← x [n, d] ⊙ scale [d] + shift [d] in every row. y may be x.
+    func scaleShift(_ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor)
+    /// The gradients of `scaleShift`, each where it is wanted:
+    ///
+    ///     dScale += Σₙ dy ⊙ x;  dShift += Σₙ dy;  dx ← dy ⊙ scale
+    ///
+    /// dx, dy, x [n, d]; dScale, dShift, scale [d]. dx may be dy.
+    func scaleShiftBackward(
+        _ dx: Tensor?, _ dScale: Tensor?, _ dShift: Tensor?, _ dy: Tensor, _ x: Tensor, _ scale: Tensor)
+    /// y ← y + factor · x, of the same count.
+    func addScaled(_ y: Tensor, _ x: Tensor, _ factor: Float)
+    /// yᵢ ← xᵢ / (1 − rate) where `DropoutMask` keeps i, else 0; rate is in 0..<1. y may be x.
+    ///
+    /// The mask is a function of the seed and i alone, the same on every backend, so that the backward is the same call
+    /// on dy, and no mask is kept in between.
+    func dropout(_ y: Tensor, _ x: Tensor, rate: Double, seed: UInt64)
+
     // MARK: Loss and optimizer
 
     /// losses [B] ← −log softmax(logits [B, K])[label], with labels [B] int32 in 0..<K.
@@ -153,6 +179,15 @@ public protocol Backend: AnyObject {
     func adamW(
         _ values: Tensor, _ firstMoments: Tensor, _ secondMoments: Tensor,
         _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings)
+    /// One step of SGD with momentum over flat tensors [n], in segments as `adamW` has them:
+    ///
+    ///     v ← μv + (g + λθ);  θ ← θ − ηv
+    ///
+    /// Of `segments` [count, 3] only the first column counts: 1 to update a segment, 0 to leave it and its velocity alone.
+    /// A velocity of zeros is what PyTorch starts from: its first v is g + λθ.
+    func sgd(
+        _ values: Tensor, _ velocity: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
+        _ segments: Tensor, _ settings: SGDSettings)
 }
 
 /// What a view's offset must be a multiple of, in elements: 512 bytes, the largest sub-buffer alignment that a
@@ -174,6 +209,22 @@ public struct AdamWSettings: Sendable, Equatable {
     public var epsilon = 1e-8
 
     /// PyTorch's defaults for what isn't given.
+    public init(learningRate: Double, weightDecay: Double) {
+        self.learningRate = learningRate
+        self.weightDecay = weightDecay
+    }
+}
+
+/// The constants of an SGD step, PyTorch's without dampening and Nesterov's look ahead.
+public struct SGDSettings: Sendable, Equatable {
+    /// η.
+    public var learningRate: Double
+    /// λ, added to the gradient as λθ.
+    public var weightDecay: Double
+    /// μ.
+    public var momentum = 0.9
+
+    /// The usual momentum of 0.9.
     public init(learningRate: Double, weightDecay: Double) {
         self.learningRate = learningRate
         self.weightDecay = weightDecay

@@ -69,6 +69,27 @@ void layer_norm_backward(
     float *dx, float *sums, const float *dy, const float *x, const float *mean, const float *rstd,
     const float *weight, long n, long d, int accumulate);
 
+// MARK: Adapters.c
+
+// y [n] ← max(0, x). y may be x.
+void relu_forward(float *y, const float *x, long n);
+// dx [n] ← dy where x > 0, else 0. dx may be dy.
+void relu_backward(float *dx, const float *dy, const float *x, long n);
+// y [n] ← x σ(1.702 x). y may be x.
+void quick_gelu_forward(float *y, const float *x, long n);
+// dx [n] ← dy ⊙ (x σ(1.702 x))′. dx may be dy.
+void quick_gelu_backward(float *dx, const float *dy, const float *x, long n);
+// y [n, d] ← x ⊙ scale [d] + shift [d]; shift may be null (0). y may be x.
+void scale_shift_forward(float *y, const float *x, const float *scale, const float *shift, long n, long d);
+// sums [2, d] ← Σₙ dy ⊙ x and Σₙ dy;  dx [n, d] ← dy ⊙ scale, or null. dx may be dy.
+void scale_shift_backward(
+    float *dx, float *sums, const float *dy, const float *x, const float *scale, long n, long d);
+// yᵢ [n] ← factor · xᵢ, or 0 where the hash of (low, high, first + i) is below the threshold. y may be x.
+void dropout_forward(
+    float *y, const float *x, unsigned first, unsigned low, unsigned high, unsigned threshold, float factor, long n);
+// v [n] ← μv + (g + λθ);  θ [n] ← θ − ηv.
+void sgd_step(float *theta, float *v, const float *g, float eta, float lambda, float mu, long n);
+
 // MARK: Attention.c
 
 // s [n, d] ← exp(s − max of the row), sums [n] of that, largest [n].

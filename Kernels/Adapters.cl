@@ -1,0 +1,132 @@
+// What other methods than GLoRA put into a transformer, and SGD.
+//
+//     relu(x) = max(0, x);  quickGELU(x) = x σ(t), its slope σ(t) + t σ(t) (1 − σ(t)), with t = 1.702 x
+//     y = x ⊙ scale + shift;  dx = dy ⊙ scale (the sums for dScale and dShift are output_sums of Reductions.cl)
+//     v ← μv + (g + λθ);  θ ← θ − ηv
+
+typedef CONCATENATED(uint, WIDTH) uint_lanes;
+
+// out (i, j) ← x (i, j) for i in 0..<n, j in 0..<d; (i, j) is at offset + i · stride + j. A row is cut in blocks, so that
+// one long row is work for all groups.
+__kernel GROUP void copy_block(
+    __global float *out, __global const float *x, int outOffset, int outStride, int xOffset, int xStride, int n,
+    int d) {
+    const int blocks = (d + BLOCK - 1) / BLOCK;
+    FOR_ROWS (index, n * blocks) {
+        const int row = index / blocks, first = index % blocks * BLOCK, size = min(BLOCK, d - first);
+        __global float *to = out + outOffset + (size_t)row * outStride + first;
+        __global const float *from = x + xOffset + (size_t)row * xStride + first;
+        FOR_COLUMNS (j, size)
+            WITH_LANES(size - j, store_lanes(load_lanes(from + j, lanes_), to + j, lanes_);)
+    }
+}
+
+// y [n] from x [n]. y may be x. Asking for x ≤ 0 rather than x > 0, since a NaN has to stay one.
+__kernel GROUP void relu_forward(__global float *y, __global const float *x, int n) {
+    FOR_ELEMENTS (i, n)
+        WITH_LANES(
+            n - i, lanes value = load_lanes(x + i, lanes_);
+            store_lanes(select(value, (lanes)(0.0f), value <= 0.0f), y + i, lanes_);)
+}
+
+// dx [n] from dy [n] and x [n]. dx may be dy.
+__kernel GROUP void relu_backward(
+    __global float *dx, __global const float *dy, __global const float *x, int n) {
+    FOR_ELEMENTS (i, n)
+        WITH_LANES(
+            n - i, lanes value = load_lanes(x + i, lanes_);
+            store_lanes(select(load_lanes(dy + i, lanes_), (lanes)(0.0f), value <= 0.0f), dx + i, lanes_);)
+}
+
+// σ(t), and *slope = σ(t) (1 − σ(t)): by e^(−|t|), which neither overflows nor leaves 1 − σ to a difference.
+INLINE lanes sigmoid(lanes *slope, lanes t) {
+    lanes e = exponential(-fabs(t));
+    lanes inverse = 1.0f / (1.0f + e);
+    lanes other = e * inverse;
+    *slope = inverse * other;
+    return select(inverse, other, t < 0.0f);
+}
+
+// y [n] from x [n]. y may be x.
+__kernel GROUP void quick_gelu_forward(__global float *y, __global const float *x, int n) {
+    FOR_ELEMENTS (i, n)
+        WITH_LANES(
+            n - i, lanes value = load_lanes(x + i, lanes_); lanes slope;
+            store_lanes(value * sigmoid(&slope, 1.702f * value), y + i, lanes_);)
+}
+
+// dx [n] from dy [n] and x [n]. dx may be dy.
+__kernel GROUP void quick_gelu_backward(
+    __global float *dx, __global const float *dy, __global const float *x, int n) {
+    FOR_ELEMENTS (i, n)
+        WITH_LANES(
+            n - i, lanes t = 1.702f * load_lanes(x + i, lanes_); lanes slope; lanes value = sigmoid(&slope, t);
+            store_lanes(load_lanes(dy + i, lanes_) * MULTIPLY_ADD(t, slope, value), dx + i, lanes_);)
+}
+
+// y [n, d] ← x [n, d] ⊙ scale [d] + shift [d]; shift may be null (0). y may be x.
+__kernel GROUP void scale_shift_forward(
+    __global float *y, __global const float *x, __global const float *scale, __global const float *shift, int n,
+    int d) {
+    FOR_ROWS (row, n) {
+        size_t start = (size_t)row * d;
+        FOR_COLUMNS (j, d)
+            WITH_LANES(
+                d - j, lanes value = load_lanes(x + start + j, lanes_) * load_lanes(scale + j, lanes_);
+                if (shift) value += load_lanes(shift + j, lanes_);
+                store_lanes(value, y + start + j, lanes_);)
+    }
+}
+
+// y [n] ← y + factor · x [n].
+__kernel GROUP void add_scaled(__global float *y, __global const float *x, float factor, int n) {
+    FOR_ELEMENTS (i, n)
+        WITH_LANES(
+            n - i, lanes sum = MULTIPLY_ADD(
+                       (lanes)(factor), load_lanes(x + i, lanes_), load_lanes(y + i, lanes_));
+            store_lanes(sum, y + i, lanes_);)
+}
+
+// 0, 1, …: an element's place in its vector.
+#if WIDTH == 16
+#define PLACES ((uint_lanes)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
+#elif WIDTH == 8
+#define PLACES ((uint_lanes)(0, 1, 2, 3, 4, 5, 6, 7))
+#else
+#define PLACES ((uint_lanes)(0, 1, 2, 3))
+#endif
+
+// lowbias32 (Wellons, 2018), as the CPU backend has it.
+INLINE uint_lanes mixed(uint_lanes h) {
+    h = (h ^ (h >> 16)) * 0x7feb352du;
+    h = (h ^ (h >> 15)) * 0x846ca68bu;
+    return h ^ (h >> 16);
+}
+
+// yᵢ ← factor · xᵢ, or 0 where the hash of (low, high, i) is below the threshold; x, y [n]. y may be x.
+__kernel GROUP void dropout_forward(
+    __global float *y, __global const float *x, uint low, uint high, uint threshold, float factor, int n) {
+    FOR_ELEMENTS (i, n) {
+        uint_lanes hash = mixed(mixed((PLACES + (uint)i) ^ low) ^ high);
+        WITH_LANES(
+            n - i, lanes value = factor * load_lanes(x + i, lanes_);
+            store_lanes(select(value, (lanes)(0.0f), hash < threshold), y + i, lanes_);)
+    }
+}
+
+// values, velocity and gradients [n, SEGMENT_BLOCK]; segmentOfBlock [n]; segments [count, 3] = (1 to update or 0, …).
+__kernel GROUP void sgd(
+    __global float *values, __global float *velocity, __global const float *gradients,
+    __global const int *segmentOfBlock, __global const float *segments, int n, float learningRate,
+    float weightDecay, float momentum) {
+    FOR_ROWS (block, n) {
+        if (segments[3 * segmentOfBlock[block]] == 0.0f) continue;
+        FOR_COLUMNS (j, SEGMENT_BLOCK) {
+            size_t i = (size_t)block * SEGMENT_BLOCK + j;
+            lanes value = load_full(0, values + i);
+            lanes v = momentum * load_full(0, velocity + i) + (load_full(0, gradients + i) + weightDecay * value);
+            store_full(v, 0, velocity + i);
+            store_full(value - learningRate * v, 0, values + i);
+        }
+    }
+}

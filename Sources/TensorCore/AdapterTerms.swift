@@ -1,0 +1,67 @@
+// What the operations of other methods than GLoRA take: a part of a tensor, a nonlinearity, a random mask.
+
+/// A matrix inside a tensor: element (i, j) is at offset + i · stride + j. A stride of 0 repeats one row.
+public struct MatrixBlock {
+    /// Where the elements lie.
+    public var tensor: Tensor
+    /// The first element's index in the tensor.
+    public var offset: Int
+    /// The distance between rows, in elements.
+    public var stride: Int
+
+    /// A block whose rows and columns the operation says.
+    public init(_ tensor: Tensor, offset: Int = 0, stride: Int) {
+        self.tensor = tensor
+        self.offset = offset
+        self.stride = stride
+    }
+
+    /// Whether rows × columns of it lie inside the tensor.
+    package func holds(rows: Int, columns: Int) -> Bool {
+        guard offset >= 0, stride >= 0, rows >= 0, columns >= 0 else { return false }
+        guard rows > 0, columns > 0 else { return true }
+        return offset + (rows - 1) * stride + columns <= tensor.count
+    }
+}
+
+/// What a bottleneck does between its two matrices.
+public enum Activation: Hashable, Sendable {
+    /// x.
+    case identity
+    /// max(0, x).
+    case relu
+    /// x Φ(x), the exact GELU.
+    case gelu
+    /// x σ(1.702 x).
+    case quickGELU
+}
+
+/// Which elements a dropout keeps, a function of the seed and the element's index i alone:
+///
+///     kept(i) = mix(mix(i ⊕ low) ⊕ high) ≥ rate · 2³²
+///
+/// with 32-bit words and lowbias32 for mix (Wellons, 2018: x ⊕= x ≫ 16, x *= 0x7feb352d, x ⊕= x ≫ 15, x *= 0x846ca68b,
+/// x ⊕= x ≫ 16), which a backend computes in its loop.
+package struct DropoutMask: Sendable {
+    /// The lower and the upper half of the mixed seed.
+    package let (low, high): (UInt32, UInt32)
+    /// rate · 2³²: hashes below it drop.
+    package let threshold: UInt32
+    /// 1 / (1 − rate).
+    package let factor: Float
+
+    /// A mask that drops the share `rate` of the elements, 0 ≤ rate < 1.
+    ///
+    /// The seed is mixed before it is halved: seeds in a row, whose upper halves are the same, would else give the same mask
+    /// in another order.
+    package init(rate: Double, seed: UInt64) {
+        var z = seed &+ 0x9e37_79b9_7f4a_7c15  // SplitMix64
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        z ^= z >> 31
+        low = UInt32(truncatingIfNeeded: z)
+        high = UInt32(truncatingIfNeeded: z >> 32)
+        threshold = UInt32(min((rate * 0x1p32).rounded(), 0x1p32 - 1))
+        factor = Float(1 / (1 - rate))
+    }
+}
