@@ -12,6 +12,21 @@ public struct Score: Codable, Equatable, Sendable {
     }
 }
 
+/// What a search wants.
+public enum Fitness: String, Codable, CaseIterable, Sendable {
+    /// High accuracy; of equals, low loss. The original's.
+    case accuracy
+    /// Low loss; of equals, high accuracy. On 200 images accuracy comes in steps of half a percent, and the best of a thousand
+    /// candidates is the luckiest; the loss is smoother.
+    case loss
+
+    /// The larger, the better.
+    public func value(_ score: Score) -> Double { self == .accuracy ? score.accuracy : -score.loss }
+
+    /// The same of what decides between equals.
+    func second(_ score: Score) -> Double { self == .accuracy ? -score.loss : score.accuracy }
+}
+
 /// A candidate with what is known of it.
 public struct Judged: Codable, Equatable, Sendable {
     /// The candidate.
@@ -28,13 +43,14 @@ public struct Judged: Codable, Equatable, Sendable {
         self.score = score
     }
 
-    /// Higher accuracy is better, then lower loss, then fewer parameters; what was given up is worst.
-    public func isBetter(than other: Judged) -> Bool {
+    /// The fitter is better, of equals that with fewer parameters; what was given up is worst.
+    public func isBetter(than other: Judged, by fitness: Fitness) -> Bool {
         guard let mine = score else { return false }
         guard let theirs = other.score else { return true }
-        if mine.accuracy != theirs.accuracy { return mine.accuracy > theirs.accuracy }
-        if mine.loss != theirs.loss { return mine.loss < theirs.loss }
-        return parameters < other.parameters
+        let (a, b) = (fitness.value(mine), fitness.value(theirs))
+        if a != b { return a > b }
+        let (c, d) = (fitness.second(mine), fitness.second(theirs))
+        return c != d ? c > d : parameters < other.parameters
     }
 }
 
@@ -44,7 +60,7 @@ public struct Judged: Codable, Equatable, Sendable {
 /// search had got, it goes on exactly where that one was.
 public final class Judge {
     /// Scores every candidate of a group, in whatever order is cheapest but always the same, and calls `onScore` after each with
-    /// its index. It may give one up (nil) once its accuracy can't reach `needed()` any more.
+    /// its index. It may give one up (nil) once its fitness can't reach `needed()` any more.
     public typealias Evaluate = (
         _ group: [Candidate], _ needed: () -> Double, _ onScore: (Int, Score?) throws -> Void
     ) throws -> Void
@@ -54,22 +70,26 @@ public final class Judge {
     /// How many scores were taken from an earlier run of the same search.
     public private(set) var recalledCount = 0
 
+    /// What the search wants.
+    public let fitness: Fitness
+
     private let space: CandidateSpace
     private let evaluate: Evaluate
     private let kept: Int?
     private var known: [Candidate: (place: Int, judged: Judged)]
     private var judged: [Candidate: Judged] = [:]
-    private var bestAccuracies: [Double] = []  // of at most `kept`, falling
+    private var bestValues: [Double] = []  // of at most `kept`, falling
     private let onJudged: (Judged) throws -> Void
 
     /// A judge for a search that keeps the best `kept` of all it has seen (nil: one that needs every score). `known` are scores
     /// that an earlier run of this search has got; `onJudged` hears of every new one.
     public init(
-        _ space: CandidateSpace, keeping kept: Int?, known: [Judged] = [],
+        _ space: CandidateSpace, keeping kept: Int?, by fitness: Fitness, known: [Judged] = [],
         onJudged: @escaping (Judged) throws -> Void = { _ in }, evaluate: @escaping Evaluate
     ) {
         self.space = space
         self.kept = kept
+        self.fitness = fitness
         self.known = Dictionary(known.enumerated().map { ($1.candidate, ($0, $1)) }) { first, _ in first }
         self.onJudged = onJudged
         self.evaluate = evaluate
@@ -106,19 +126,25 @@ public final class Judge {
         }
     }
 
-    /// The accuracy without which a candidate is not among the best.
+    /// The fitness without which a candidate is not among the best.
     private var needed: Double {
-        guard let kept, bestAccuracies.count == kept else { return -.infinity }
-        return bestAccuracies[kept - 1]
+        guard let kept, bestValues.count == kept else { return -.infinity }
+        return bestValues[kept - 1]
+    }
+
+    /// The best of all; of equals the first.
+    public var best: Judged? {
+        all.reduce(nil) { best, next in
+            best.map { next.isBetter(than: $0, by: fitness) ? next : $0 } ?? next
+        }
     }
 
     private func note(_ result: Judged) {
         judged[result.candidate] = result
         all.append(result)
-        guard let kept, let accuracy = result.score?.accuracy else { return }
-        bestAccuracies.insert(
-            accuracy, at: bestAccuracies.firstIndex { $0 < accuracy } ?? bestAccuracies.count)
-        if bestAccuracies.count > kept { bestAccuracies.removeLast() }
+        guard let kept, let value = result.score.map(fitness.value) else { return }
+        bestValues.insert(value, at: bestValues.firstIndex { $0 < value } ?? bestValues.count)
+        if bestValues.count > kept { bestValues.removeLast() }
     }
 }
 

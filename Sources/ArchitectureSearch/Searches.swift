@@ -26,6 +26,8 @@ public struct SearchSettings: Codable, Equatable, Sendable {
     public var crossovers = 25
     /// The probability that a gene is drawn again; nil for the algorithm's own, 0.2 (original) or 0.02 (nsga2).
     public var mutationProbability: Double?
+    /// What is searched for.
+    public var fitness = Fitness.accuracy
     /// The seed of every draw.
     public var seed = 1
 
@@ -95,7 +97,7 @@ private func newCandidates(
 
 /// The original's evolution, to the letter: what it draws, in its order, what it judges and what it keeps.
 ///
-/// Of each generation's candidates the best `top` are kept (accuracy alone; of equals the earlier). `mutations` children redraw
+/// Of each generation's candidates the best `top` are kept (fitness alone; of equals the earlier). `mutations` children redraw
 /// each gene of a kept parent with a probability, `crossovers` take each gene from one of two; children are drawn ten at a time,
 /// and those that were judged before or are outside the budget don't count, in at most ten tries for each child wanted. Random
 /// candidates fill the population. The last generation is judged but not selected.
@@ -133,7 +135,7 @@ package struct EvolutionSearch<Source: RandomSource> {
         var judged = try judge.judge(candidates)
         for generation in 0..<settings.generations {
             generations.append(candidates)
-            top = Array((top + judged).sortedByAccuracy().prefix(settings.top))
+            top = Array((top + judged).sorted(by: settings.fitness).prefix(settings.top))
             try onGeneration(generation)
             // Nothing is drawn from the scores of a generation before its selection, so all of it is judged together.
             let mutated = legal(settings.mutations, tries: 10 * settings.mutations) { $0.mutation() }
@@ -194,10 +196,11 @@ package struct EvolutionSearch<Source: RandomSource> {
 }
 
 extension [Judged] {
-    /// Falling by accuracy, equals in their order.
-    package func sortedByAccuracy() -> [Judged] {
-        enumerated().sorted {
-            let (a, b) = ($0.element.score?.accuracy ?? -.infinity, $1.element.score?.accuracy ?? -.infinity)
+    /// The fittest first, equals in their order.
+    package func sorted(by fitness: Fitness) -> [Judged] {
+        func value(_ judged: Judged) -> Double { judged.score.map(fitness.value) ?? -.infinity }
+        return enumerated().sorted {
+            let (a, b) = (value($0.element), value($1.element))
             return a != b ? a > b : $0.offset < $1.offset
         }.map(\.element)
     }
@@ -205,7 +208,7 @@ extension [Judged] {
 
 // MARK: NSGA-II
 
-/// NSGA-II (Deb et al., 2002) on two objectives: the score (accuracy, then loss) and few parameters.
+/// NSGA-II (Deb et al., 2002) on two objectives: the fitness and few parameters.
 ///
 /// Each generation, `population` children of parents that won a tournament of two: layers crossed whole, genes redrawn with a
 /// small probability, repaired into the budget. Parents and children together are cut back to `population` by fronts and, in the
@@ -239,7 +242,8 @@ private func searchPareto(
             keeper.repaired($0, using: &random)
         }
         if children.isEmpty { return }
-        parents = select(parents.map(\.judged) + (try judge.judge(children)), settings.population)
+        parents = select(
+            parents.map(\.judged) + (try judge.judge(children)), settings.population, settings.fitness)
         try onGeneration(generation)
     }
 }
@@ -255,13 +259,13 @@ private struct Ranked {
     }
 }
 
-private func select(_ judged: [Judged], _ count: Int) -> [Ranked] {
+private func select(_ judged: [Judged], _ count: Int, _ fitness: Fitness) -> [Ranked] {
     var rest = judged
     var selected: [Ranked] = []
     var front = 0
     while selected.count < count, !rest.isEmpty {
-        let members = rest.indices.filter { i in !rest.contains { $0.dominates(rest[i]) } }
-        let ranked = crowded(members.map { rest[$0] }, front)
+        let members = rest.indices.filter { i in !rest.contains { $0.dominates(rest[i], by: fitness) } }
+        let ranked = crowded(members.map { rest[$0] }, front, fitness)
         selected += ranked.sorted { $0.crowding > $1.crowding }.prefix(count - selected.count)
         for index in members.reversed() { rest.remove(at: index) }
         front += 1
@@ -271,9 +275,12 @@ private func select(_ judged: [Judged], _ count: Int) -> [Ranked] {
 
 /// The members of a front with their crowding distances: along each objective, the gap between the neighbours over the front's
 /// range; the ends are infinitely far.
-private func crowded(_ members: [Judged], _ front: Int) -> [Ranked] {
+private func crowded(_ members: [Judged], _ front: Int, _ fitness: Fitness) -> [Ranked] {
     var distances = [Double](repeating: 0, count: members.count)
-    for value in [{ -($0.score?.accuracy ?? 0) }, { Double($0.parameters) }] as [(Judged) -> Double] {
+    let objectives: [(Judged) -> Double] = [
+        { -($0.score.map(fitness.value) ?? 0) }, { Double($0.parameters) },
+    ]
+    for value in objectives {
         let order = members.indices.sorted { (value(members[$0]), $0) < (value(members[$1]), $1) }
         let range = value(members[order.last!]) - value(members[order[0]])
         distances[order[0]] = .infinity
@@ -288,12 +295,13 @@ private func crowded(_ members: [Judged], _ front: Int) -> [Ranked] {
 }
 
 extension Judged {
-    /// Not worse in score and parameters, and better in one.
-    fileprivate func dominates(_ other: Judged) -> Bool {
+    /// Not worse in fitness and parameters, and better in one.
+    fileprivate func dominates(_ other: Judged, by fitness: Fitness) -> Bool {
         guard let mine = score, let theirs = other.score else { return score != nil }
-        let isWorse = (mine.accuracy, -mine.loss) < (theirs.accuracy, -theirs.loss)
-        let isBetter = (mine.accuracy, -mine.loss) > (theirs.accuracy, -theirs.loss)
-        if isWorse || parameters > other.parameters { return false }
-        return isBetter || parameters < other.parameters
+        let (a, b) = (
+            (fitness.value(mine), fitness.second(mine)), (fitness.value(theirs), fitness.second(theirs))
+        )
+        if a < b || parameters > other.parameters { return false }
+        return a > b || parameters < other.parameters
     }
 }

@@ -49,7 +49,7 @@ func replaySearch(_ content: JSONValue) throws -> Comparison {
             $0 + table[$1 % 5][Int(candidate.genes[$1])] * (1 + Double($1 / 5 % 7) / 7)
         }
     }
-    let judge = Judge(space, keeping: nil) { group, _, onScore in
+    let judge = Judge(space, keeping: nil, by: .accuracy) { group, _, onScore in
         for (index, candidate) in group.enumerated() {
             try onScore(index, Score(accuracy: fitness(candidate), loss: 0))
         }
@@ -71,7 +71,7 @@ func replaySearch(_ content: JSONValue) throws -> Comparison {
         comparison.expect(
             candidates.map { $0.text } == generations[number].arrayValue?.map { $0.stringValue ?? "" },
             otherwise: "generation \(number): other candidates")
-        best = Array((best + candidates.compactMap { judged[$0] }).sortedByAccuracy().prefix(50))
+        best = Array((best + candidates.compactMap { judged[$0] }).sorted(by: .accuracy).prefix(50))
         let expected = accuracies[number].arrayValue?.compactMap(\.numberValue) ?? []
         let found = best.compactMap { $0.score?.accuracy }
         comparison.expect(

@@ -54,8 +54,11 @@ public func ablate(
     for tensor in tensors {
         let space = try model.candidateSpace(try ready.options.searchSpace().without(tensor))
         let evaluator = try PathEvaluator(
-            model, space, on: images, reference: ready.paths, batchSize: batchSize, memoryLimit: 0)
-        let judge = Judge(space, keeping: configuration.settings.kept, evaluate: evaluator.evaluate)
+            model, space, on: images, reference: ready.paths, batchSize: batchSize, memoryLimit: 0,
+            fitness: configuration.settings.fitness)
+        let fitness = configuration.settings.fitness
+        let judge = Judge(
+            space, keeping: configuration.settings.kept, by: fitness, evaluate: evaluator.evaluate)
         try search(
             space, ParameterBudget(configuration.minParameters...configuration.maxParameters),
             configuration.settings, judge: judge)

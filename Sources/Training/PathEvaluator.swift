@@ -20,6 +20,7 @@ public final class PathEvaluator {
     private let space: CandidateSpace
     private let batches: [(plan: ViTPlan, labels: [Int32])]
     private let imageCount: Int
+    private let fitness: Fitness
     // streams[l][b]: [B, T, D] of batch b as it enters block l, of the candidate whose genes are `genes[l]` up to there.
     private var streams: [[Tensor]]
     private var genes: [ArraySlice<UInt8>?]
@@ -30,9 +31,10 @@ public final class PathEvaluator {
     /// Throws `DatasetError` for an unreadable image and `BackendError.outOfMemory`.
     public init(
         _ model: VisionTransformer, _ space: CandidateSpace, on images: PreparedImages,
-        reference: [GLoRAPath], batchSize: Int, memoryLimit: Int
+        reference: [GLoRAPath], batchSize: Int, memoryLimit: Int, fitness: Fitness
     ) throws {
         self.model = model
+        self.fitness = fitness
         self.space = space
         let (backend, count) = (model.backend, images.source.count)
         imageCount = count
@@ -121,9 +123,11 @@ public final class PathEvaluator {
             }
             loss += backend.values(plan.losses).reduce(0) { $0 + Double($1) }
             done += labels.count
-            if done < imageCount, Double(correct + imageCount - done) / Double(imageCount) < needed() {
-                return nil
-            }
+            // What it would score if all that is left were right, and without loss.
+            let atBest = Score(
+                accuracy: Double(correct + imageCount - done) / Double(imageCount),
+                loss: loss / Double(imageCount))
+            if done < imageCount, fitness.value(atBest) < needed() { return nil }
         }
         for level in kept { genes[level] = prefix(candidate, level) }
         return Score(accuracy: Double(correct) / Double(imageCount), loss: loss / Double(imageCount))

@@ -15,6 +15,8 @@ public struct Architecture: Codable, Equatable, Sendable {
     public var checkpoint: ReadyModel.State
     /// The split that it was chosen on; `test` is the original's early protocol, not a result.
     public var fitnessSplit: String
+    /// What it is the best in.
+    public var fitness: Fitness
     /// What it scores there, 0 to 1 and mean cross-entropy.
     public var accuracy: Double
     /// See `accuracy`.

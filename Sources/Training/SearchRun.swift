@@ -54,9 +54,10 @@ public final class SearchRun {
         }
         let evaluator = try PathEvaluator(
             ready.model, space, on: fitness, reference: ready.paths, batchSize: batchSize,
-            memoryLimit: memoryLimit)
+            memoryLimit: memoryLimit, fitness: configuration.settings.fitness)
         let judge = Judge(
-            space, keeping: configuration.exhaustive ? nil : configuration.settings.kept, known: known,
+            space, keeping: configuration.exhaustive ? nil : configuration.settings.kept,
+            by: configuration.settings.fitness, known: known,
             onJudged: { [directory] judged in
                 try directory.append(SearchDirectory.Line(judged: judged))
                 if shouldStop() { throw CancellationError() }
@@ -98,15 +99,8 @@ public final class SearchRun {
                 uniqueKeysWithValues: zip(space.layers.map(\.name), space.paths(judged.candidate))),
             parameters: judged.parameters, algorithm: configuration.settings.algorithm.rawValue,
             checkpoint: configuration.checkpoint, fitnessSplit: configuration.fitnessSplit,
-            accuracy: judged.score?.accuracy ?? 0,
+            fitness: configuration.settings.fitness, accuracy: judged.score?.accuracy ?? 0,
             loss: judged.score?.loss ?? .infinity)
-    }
-}
-
-extension Judge {
-    /// The best of all; of equals the first.
-    public var best: Judged? {
-        all.reduce(nil) { best, next in best.map { next.isBetter(than: $0) ? next : $0 } ?? next }
     }
 }
 

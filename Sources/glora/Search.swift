@@ -6,6 +6,7 @@ import Foundation
 import Training
 
 extension SearchSettings.Algorithm: ExpressibleByArgument {}
+extension Fitness: ExpressibleByArgument {}
 
 /// A number of parameters: 120000, 0.5M or 30k.
 struct ParameterCount: ExpressibleByArgument {
@@ -45,6 +46,8 @@ struct Search: ParsableCommand {
     var minParams = ParameterCount(argument: "0")!
     @Option(help: "original (the authors' evolution, to the letter), nsga2 or random.")
     var algorithm = defaults.algorithm
+    @Option(help: "What a candidate is judged by: accuracy (of equals, the loss), or loss.")
+    var fitness = defaults.fitness
     @Option(help: "Candidates in a generation.")
     var population = defaults.population
     @Option(help: "Generations after the first candidates.")
@@ -107,7 +110,7 @@ struct Search: ParsableCommand {
         let backend = try device.backend(console)
         let ready = try ReadyModel(run: directory, state: checkpoint, on: backend)
         let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data))
-        let fitness = try task.split(fitnessSplit)
+        let images = try task.split(fitnessSplit)
         let test = task.splitNames.contains { Split($0) == .test } ? try task.split(.test) : nil
         if Split(fitnessSplit) == .test {
             console.note(
@@ -116,6 +119,7 @@ struct Search: ParsableCommand {
         }
         var settings = SearchSettings()
         settings.algorithm = algorithm
+        settings.fitness = fitness
         settings.population = population
         settings.generations = generations
         settings.top = top
@@ -133,13 +137,13 @@ struct Search: ParsableCommand {
         let possible = search.space.parameterCounts
         console.say(
             "candidates have \(possible.lowerBound.grouped) to \(possible.upperBound.grouped) parameters; "
-                + "judging \(settings.evaluationCount.grouped) on \(fitness.count) images")
+                + "judging \(settings.evaluationCount.grouped) on \(images.count) images")
         Interrupt.install()
         let (best, summary): (Architecture, SearchDirectory.Summary)
         do {
             (best, summary) = try search.run(
-                fitness: try ready.prepare(fitness), test: try test.map { try ready.prepare($0) },
-                batchSize: min(batchSize, fitness.count), memoryLimit: sharedMemory << 20,
+                fitness: try ready.prepare(images), test: try test.map { try ready.prepare($0) },
+                batchSize: min(batchSize, images.count), memoryLimit: sharedMemory << 20,
                 onGeneration: { generation in
                     console.say(
                         "generation \(generation.number)/\(generations)  judged \(generation.judged)  best "
@@ -152,7 +156,7 @@ struct Search: ParsableCommand {
         }
         let marked = Split(fitnessSplit) == .test ? " (chosen on the test split)" : ""
         console.say(
-            "best: \((100 * best.accuracy).fixed(2)) % on \(fitness.name) with \(best.parameters.grouped) "
+            "best: \((100 * best.accuracy).fixed(2)) % on \(images.name) with \(best.parameters.grouped) "
                 + "parameters\(marked)")
         if let test = summary.test {
             console.say(

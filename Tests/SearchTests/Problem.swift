@@ -37,15 +37,16 @@ struct Problem {
         private(set) var judge: Judge!
 
         init(
-            _ problem: Problem, keeping kept: Int? = nil, known: [Judged] = [], stopAfter: Int = .max
+            _ problem: Problem, keeping kept: Int? = nil, by fitness: Fitness = .accuracy,
+            known: [Judged] = [], stopAfter: Int = .max
         ) {
-            judge = Judge(problem.space, keeping: kept, known: known) { group, needed, onScore in
+            judge = Judge(problem.space, keeping: kept, by: fitness, known: known) { group, needed, onScore in
                 // In another order than the search's.
                 for index in group.indices.reversed() {
                     if self.evaluated.count == stopAfter { throw Stopped() }
                     self.evaluated.append(group[index])
                     let score = problem.score(group[index])
-                    try onScore(index, score.accuracy < needed() ? nil : score)
+                    try onScore(index, fitness.value(score) < needed() ? nil : score)
                 }
             }
         }

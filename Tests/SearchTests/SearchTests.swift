@@ -22,11 +22,11 @@ import Testing
         return settings
     }
 
-    private func best(_ judged: [Judged], _ count: Int) -> [Judged] {
+    private func best(_ judged: [Judged], _ count: Int, by fitness: Fitness) -> [Judged] {
         Array(
             judged.enumerated().sorted {
-                $0.element.isBetter(than: $1.element)
-                    || !$1.element.isBetter(than: $0.element) && $0.offset < $1.offset
+                $0.element.isBetter(than: $1.element, by: fitness)
+                    || !$1.element.isBetter(than: $0.element, by: fitness) && $0.offset < $1.offset
             }.map(\.element).prefix(count))
     }
 
@@ -65,16 +65,18 @@ import Testing
 
     @Test(
         "Giving candidates up early changes neither what is judged nor the best",
-        arguments: [SearchSettings.Algorithm.original, .random])
-    func givesUp(_ algorithm: SearchSettings.Algorithm) throws {
-        let settings = settings(algorithm)
-        let (whole, early) = (Problem.Counted(problem), Problem.Counted(problem, keeping: settings.kept))
+        arguments: [SearchSettings.Algorithm.original, .random], Fitness.allCases)
+    func givesUp(_ algorithm: SearchSettings.Algorithm, _ fitness: Fitness) throws {
+        var settings = settings(algorithm)
+        settings.fitness = fitness
+        let whole = Problem.Counted(problem, by: fitness)
+        let early = Problem.Counted(problem, keeping: settings.kept, by: fitness)
         try search(problem.space, budget, settings, judge: whole.judge)
         try search(problem.space, budget, settings, judge: early.judge)
         #expect(early.judge.all.map(\.candidate) == whole.judge.all.map(\.candidate))
         #expect(early.judge.all.contains { $0.score == nil })
         let kept = try #require(settings.kept)
-        #expect(best(early.judge.all, kept) == best(whole.judge.all, kept))
+        #expect(best(early.judge.all, kept, by: fitness) == best(whole.judge.all, kept, by: fitness))
     }
 
     @Test(
@@ -158,7 +160,7 @@ import Testing
         #expect(paretoFront(judged) == [judged[1], judged[3]])
     }
 
-    @Test("Accuracy counts first, then loss, then parameters; what was given up is worst")
+    @Test("The fitness counts first, then the other measure, then parameters; what was given up is worst")
     func order() {
         func judged(_ accuracy: Double?, _ loss: Double = 1, _ parameters: Int = 1) -> Judged {
             Judged(
@@ -169,7 +171,14 @@ import Testing
             judged(0.9, 5, 9), judged(0.8, 1, 9), judged(0.8, 2, 3), judged(0.8, 2, 4), judged(nil),
         ]
         for (i, a) in falling.enumerated() {
-            for (j, b) in falling.enumerated() { #expect(a.isBetter(than: b) == (i < j)) }
+            for (j, b) in falling.enumerated() { #expect(a.isBetter(than: b, by: .accuracy) == (i < j)) }
+        }
+        let rising = [
+            judged(nil), judged(0.9, 5, 9), judged(0.8, 2, 4), judged(0.8, 2, 3), judged(0.8, 1, 9),
+            judged(0.9, 1, 9),
+        ]
+        for (i, a) in rising.enumerated() {
+            for (j, b) in rising.enumerated() { #expect(a.isBetter(than: b, by: .loss) == (i > j)) }
         }
     }
 }
