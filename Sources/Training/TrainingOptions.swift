@@ -2,7 +2,7 @@ import Adapters
 import Foundation
 import VisionModels
 
-/// Every setting of a training run, with the original's defaults. The coding keys are the command line's flags, so a run's
+/// Every setting of a training run, with the defaults of its method's authors. The coding keys are the command line's flags, so a run's
 /// `config.yaml` is its command line written down.
 ///
 /// Source: ViT-Slim/GLoRA/supernet.py.
@@ -23,7 +23,33 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     public var resizeTo: Int?
     /// The split that is trained on.
     public var trainSplit = "train800"
-    /// `supernet`, `full`, `none`, or a path file.
+    /// What is trained.
+    public var method = MethodName.glora
+    /// See `MethodSettings`: the method's own settings.
+    public var rank: Int?
+    /// See `MethodSettings`.
+    public var alpha: Double?
+    /// See `MethodSettings`.
+    public var scale: Double?
+    /// See `MethodSettings`.
+    public var width: Int?
+    /// See `MethodSettings`.
+    public var prompts: Int?
+    /// See `MethodSettings`.
+    public var dropout: Double?
+    /// See `MethodSettings`.
+    public var targets: String?
+    /// See `MethodSettings`.
+    public var placement: String?
+    /// See `MethodSettings`.
+    public var adapterNorm: String?
+    /// See `MethodSettings`.
+    public var learnableScale: Bool?
+    /// See `MethodSettings`.
+    public var dims: String?
+    /// How the head begins and what is before it.
+    public var head = HeadKind.linear
+    /// GLoRA's `supernet`, `full`, `none`, or a path file.
     public var path = "supernet"
     /// How a supernet's steps choose their paths.
     public var recipe = PathChoice.Recipe.original
@@ -41,9 +67,11 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     public var formsD: [SearchSpace.FormName] = [.constant, .none, .vector]
     /// The forms of E.
     public var formsE: [SearchSpace.FormName] = [.constant, .none, .vector]
-    /// AdamW's learning rate after the warm-up.
+    /// What turns gradients into steps.
+    public var optimizer = OptimizerName.adamw
+    /// The learning rate after the warm-up.
     public var learningRate = 1e-4
-    /// AdamW's decoupled weight decay, on every trained tensor.
+    /// Weight decay on every trained tensor: AdamW's is decoupled, SGD's part of the gradient.
     public var weightDecay = 1e-4
     /// What AdamW does to tensors off the path.
     public var adamw = AdamW.Mode.dense
@@ -68,8 +96,62 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     /// What a step keeps for its backward and what it computes again.
     public var memory = MemoryPolicy.balanced
 
-    /// The original's settings.
-    public init() {}
+    /// The settings of a method's authors; of those that they choose for each task, one in the middle.
+    ///
+    /// | method | source |
+    /// | --- | --- |
+    /// | glora | ViT-Slim/GLoRA/supernet.py |
+    /// | lora, adapter, noah | NOAH's retraining: lr 1e-3, 100 epochs |
+    /// | ssf | SSF's VTAB scripts: lr from 1e-3, weight decay 5e-5 |
+    /// | vpt | VPT's solver: lr 1 · batch / 256 of its grid, SGD |
+    /// | adaptformer | main_image.py: lr 0.1 · batch / 256, SGD, 20 epochs of warm-up, a batch norm before the head |
+    /// | fact, repadapter | their VTAB configs: lr 1e-3, 100 epochs |
+    /// | bitfit, linear, full | AdamW like the others; full with a tenth of the rate |
+    public init(method: MethodName = .glora, batchSize: Int = 64) {
+        self.method = method
+        self.batchSize = batchSize
+        guard method != .glora else { return }
+        epochs = 100
+        learningRate = 1e-3
+        let share = Double(batchSize) / 256
+        switch method {
+        case .ssf:
+            weightDecay = 5e-5
+        case .vptShallow, .vptDeep:
+            (optimizer, learningRate, minimumLearningRate, dropPath) = (.sgd, share, 0, 0)
+            head = .vpt
+        case .adaptformer:
+            (optimizer, learningRate, minimumLearningRate, weightDecay) = (.sgd, 0.1 * share, 0, 0)
+            (warmupEpochs, dropPath, head) = (20, 0, .batchNorm)
+        case .full: learningRate = 1e-4
+        case .glora, .lora, .factTT, .factTK, .repadapter, .adapter, .noah, .bitfit, .linear: break
+        }
+    }
+
+    /// The method's own settings.
+    public var methodSettings: MethodSettings {
+        var settings = MethodSettings()
+        settings.rank = rank
+        settings.alpha = alpha
+        settings.scale = scale
+        settings.width = width
+        settings.prompts = prompts
+        settings.dropout = dropout
+        settings.targets = targets
+        settings.placement = placement
+        settings.adapterNorm = adapterNorm
+        settings.learnableScale = learnableScale
+        settings.dims = dims
+        return settings
+    }
+
+    /// What turns gradients into steps.
+    public enum OptimizerName: String, Codable, CaseIterable, Sendable {
+        /// AdamW with PyTorch's β and ε.
+        case adamw
+        /// SGD with momentum 0.9.
+        case sgd
+    }
 
     /// How the pixels of an image become numbers.
     public enum Normalization: String, Codable, CaseIterable, Sendable {
@@ -93,6 +175,9 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
 
     enum CodingKeys: String, CodingKey {
         case model, data, heads, normalize, crop, path, recipe, ranks, linears, adamw, epochs, seed, memory
+        case method, rank, alpha, scale, width, prompts, dropout, targets, placement, dims, head, optimizer
+        case adapterNorm = "adapter-norm"
+        case learnableScale = "learnable-scale"
         case imageSize = "image-size"
         case resizeTo = "resize-to"
         case trainSplit = "train-split"

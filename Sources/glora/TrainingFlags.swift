@@ -8,6 +8,9 @@ extension SearchSpace.Site: ExpressibleByArgument {}
 extension SearchSpace.FormName: ExpressibleByArgument {}
 extension AdamW.Mode: ExpressibleByArgument {}
 extension PathChoice.Recipe: ExpressibleByArgument {}
+extension MethodName: ExpressibleByArgument {}
+extension HeadKind: ExpressibleByArgument {}
+extension TrainingOptions.OptimizerName: ExpressibleByArgument {}
 extension TrainingOptions.Normalization: ExpressibleByArgument {}
 extension TrainingOptions.Crop: ExpressibleByArgument {}
 
@@ -57,6 +60,46 @@ struct InputFlags: ParsableArguments {
     }
 }
 
+/// What a method can be told; see `MethodSettings`.
+struct MethodFlags: ParsableArguments {
+    @Option(help: "LoRA's rank (default: 8), FacT's (tt 16, tk 32).")
+    var rank: Int?
+    @Option(help: "LoRA's alpha; its update is scaled by alpha / rank (default: the rank).")
+    var alpha: Double?
+    @Option(help: "The factor of AdaptFormer (0.1), FacT (1) and RepAdapter (1).")
+    var scale: Double?
+    @Option(help: "The hidden width of AdaptFormer (64), RepAdapter (8) and Adapter (8).")
+    var width: Int?
+    @Option(help: "VPT's prompt tokens (5).")
+    var prompts: Int?
+    @Option(help: "Dropout while training: 0.1 in AdaptFormer, FacT and RepAdapter, else 0.")
+    var dropout: Double?
+    @Option(help: "Where: LoRA's qv or all, RepAdapter's block or attention, SSF's all or linears.")
+    var targets: String?
+    @Option(help: "AdaptFormer's parallel (default) or sequential.")
+    var placement: String?
+    @Option(help: "AdaptFormer's LayerNorm: none (default), in or out.")
+    var adapterNorm: String?
+    @Flag(inversion: .prefixedNo, help: "Train AdaptFormer's scale, from 1.")
+    var learnableScale: Bool?
+    @Option(help: "NOAH's prompts:rank:width for every block, or one for each, with commas (5:8:8).")
+    var dims: String?
+
+    func apply(to options: inout TrainingOptions) {
+        options.rank = rank
+        options.alpha = alpha
+        options.scale = scale
+        options.width = width
+        options.prompts = prompts
+        options.dropout = dropout
+        options.targets = targets
+        options.placement = placement
+        options.adapterNorm = adapterNorm
+        options.learnableScale = learnableScale
+        options.dims = dims
+    }
+}
+
 /// The flags of a training run, one for each field of `TrainingOptions`.
 struct TrainingFlags: ParsableArguments {
     private static let defaults = TrainingOptions()
@@ -69,7 +112,10 @@ struct TrainingFlags: ParsableArguments {
     @OptionGroup var input: InputFlags
     @Option(help: "The split to train on: train800 or train800val200.")
     var trainSplit = defaults.trainSplit
-    @Option(help: "supernet, full, none (the linear probe), or a JSON file of paths.")
+    @Option(help: "The method; the defaults of what follows are its authors'.")
+    var method = defaults.method
+    @OptionGroup var methodFlags: MethodFlags
+    @Option(help: "GLoRA's supernet, full, none (the linear probe), or a JSON file of paths.")
     var path = defaults.path
     @Option(
         help: "How a supernet's steps draw: original, or sandwich (every other step the richest path).")
@@ -88,26 +134,32 @@ struct TrainingFlags: ParsableArguments {
     var formsD = CommaList(defaults.formsD)
     @Option(help: "Forms that E may take (no lowRank).")
     var formsE = CommaList(defaults.formsE)
-    @Option(name: .customLong("lr"), help: "Learning rate after the warm-up.")
-    var learningRate = defaults.learningRate
-    @Option(help: "Decoupled weight decay on every trained tensor.")
-    var weightDecay = defaults.weightDecay
+    @Option(help: "linear, batchnorm (AdaptFormer's) or vpt (its first values) (default: the method's).")
+    var head: HeadKind?
+    @Option(help: "adamw, or sgd with momentum 0.9 (default: the method's).")
+    var optimizer: TrainingOptions.OptimizerName?
+    @Option(
+        name: .customLong("lr"),
+        help: "Learning rate after the warm-up (default: the method's; 1e-4 for glora).")
+    var learningRate: Double?
+    @Option(help: "Weight decay on every trained tensor (default: the method's; 1e-4 for glora).")
+    var weightDecay: Double?
     @Option(help: "What AdamW does to tensors off the path: dense (as published) or sparse (PyTorch 2).")
     var adamw = defaults.adamw
     @Option(help: "Images in a step.")
     var batchSize = defaults.batchSize
     @Flag(inversion: .prefixedNo, help: "Leave out an epoch's last, smaller batch.")
     var dropLast = defaults.dropLast
-    @Option(help: "Passes over the training split.")
-    var epochs = defaults.epochs
-    @Option(help: "Epochs of linear warm-up.")
-    var warmupEpochs = defaults.warmupEpochs
+    @Option(help: "Passes over the training split (default: the method's; 500 for glora, else 100).")
+    var epochs: Int?
+    @Option(help: "Epochs of linear warm-up (default: the method's; 10, for adaptformer 20).")
+    var warmupEpochs: Int?
     @Option(name: .customLong("warmup-lr"), help: "The rate of the warm-up's first epoch.")
     var warmupLearningRate = defaults.warmupLearningRate
-    @Option(name: .customLong("min-lr"), help: "The rate that the cosine ends at.")
-    var minimumLearningRate = defaults.minimumLearningRate
-    @Option(help: "Stochastic depth in the last block, growing linearly from 0.")
-    var dropPath = defaults.dropPath
+    @Option(name: .customLong("min-lr"), help: "The rate that the cosine ends at (default: the method's).")
+    var minimumLearningRate: Double?
+    @Option(help: "Stochastic depth in the last block, growing linearly from 0 (default: the method's).")
+    var dropPath: Double?
     @Option(help: "The seed of every draw.")
     var seed = defaults.seed
     @Option(help: "Epochs between validations; the last is always validated.")
@@ -116,7 +168,10 @@ struct TrainingFlags: ParsableArguments {
     var memory = defaults.memory
 
     var options: TrainingOptions {
-        var options = TrainingOptions()
+        var options = TrainingOptions(method: method, batchSize: batchSize)
+        methodFlags.apply(to: &options)
+        options.head = head ?? options.head
+        options.optimizer = optimizer ?? options.optimizer
         options.model = model
         options.data = data
         input.apply(to: &options)
@@ -130,16 +185,15 @@ struct TrainingFlags: ParsableArguments {
         options.formsC = formsC.elements
         options.formsD = formsD.elements
         options.formsE = formsE.elements
-        options.learningRate = learningRate
-        options.weightDecay = weightDecay
+        options.learningRate = learningRate ?? options.learningRate
+        options.weightDecay = weightDecay ?? options.weightDecay
         options.adamw = adamw
-        options.batchSize = batchSize
         options.dropLast = dropLast
-        options.epochs = epochs
-        options.warmupEpochs = warmupEpochs
+        options.epochs = epochs ?? options.epochs
+        options.warmupEpochs = warmupEpochs ?? options.warmupEpochs
         options.warmupLearningRate = warmupLearningRate
-        options.minimumLearningRate = minimumLearningRate
-        options.dropPath = dropPath
+        options.minimumLearningRate = minimumLearningRate ?? options.minimumLearningRate
+        options.dropPath = dropPath ?? options.dropPath
         options.seed = seed
         options.validateEvery = validateEvery
         options.memory = memory
