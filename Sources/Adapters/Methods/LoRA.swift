@@ -1,0 +1,60 @@
+import TensorCore
+
+/// LoRA: y += (α / r) · x Aᵀ Bᵀ beside a frozen Linear.
+///
+/// - `all`: every Linear of the blocks, A [r, in], B [out, r].
+/// - `qv` (the default, as in the article's experiments): A [2r, D] holds r rows for q and r for v, B [2D, r] likewise; k stays.
+///
+/// A begins as a Linear's weight, B at zero. loralib's dropout of x (0 by default) is not here. Source: microsoft/LoRA, loralib/layers.py, `Linear` and `MergedLinear`.
+struct LoRA: TuningMethod {
+    let rank: Int
+    let alpha: Double
+    let isEverywhere: Bool
+
+    init(_ settings: MethodSettings) throws {
+        try settings.allow("lora", rank: true, alpha: true, targets: ["qv", "all"])
+        rank = settings.rank ?? 8
+        alpha = settings.alpha ?? Double(rank)
+        isEverywhere = settings.targets == "all"
+    }
+
+    func declarations(_ shape: TransformerShape, seed: Int) -> [ParameterStore.Declaration] {
+        var random = Initialization(seed, "lora")
+        return (0..<shape.depth).flatMap { block in
+            (isEverywhere ? shape.linears : [shape.linears[0]]).flatMap { linear in
+                let name = "blocks.\(block).\(linear.name)"
+                let (rows, outputs) =
+                    isEverywhere ? (rank, linear.outputs) : (2 * rank, 2 * shape.width)
+                return [
+                    ParameterStore.Declaration(
+                        "\(name).lora_A", random.linear([rows, linear.inputs], inputs: linear.inputs)),
+                    ParameterStore.Declaration("\(name).lora_B", zeros([outputs, rank])),
+                ]
+            }
+        }
+    }
+
+    func attachments(
+        _ shape: TransformerShape, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws -> Attachments {
+        var result = Attachments(depth: shape.depth)
+        let d = shape.width
+        // B's rows of q and of v, in the rows of q and of v and the columns of their rows of A.
+        let thirds = [(0, 0), (2, 1)].map { third, half in
+            Bottleneck.Up.Block(
+                offset: half * d * rank, stride: rank, row: third * d, column: half * rank, rows: d,
+                columns: rank)
+        }
+        for block in 0..<shape.depth {
+            for (index, linear) in shape.linears.enumerated() where isEverywhere || index == 0 {
+                let name = "blocks.\(block).\(linear.name)"
+                result.blocks[block].linears[index].beside = try Bottleneck(
+                    inputs: linear.inputs, outputs: linear.outputs, hidden: isEverywhere ? rank : 2 * rank,
+                    down: store["\(name).lora_A"]!, up: store["\(name).lora_B"]!,
+                    upBlocks: isEverywhere ? [] : thirds, scale: .constant(alpha / Double(rank)),
+                    site: 4 * block + index, arena, backend)
+            }
+        }
+        return result
+    }
+}

@@ -1,0 +1,75 @@
+import TensorCore
+
+/// RepAdapter: a linear bottleneck before a Linear, on the LayerNorm's output z:
+///
+///     z ← z + s · (B · drop(A z + a) + b_B)
+///
+/// A [h, D, 1]; B [D, h/g, 1] in g = 2 groups: the first half of the hidden values feeds the first half of the outputs, and the
+/// second the second. `block`: before qkv and before fc1; `attention`: before qkv alone. A begins Xavier, the rest at zero.
+///
+///     merged: W' = W (I + s · B A),  b' = b + s · W (B a + b_B)
+///
+/// Source: RepAdapter, repadapter.py; arXiv 2302.08106.
+struct RepAdapter: TuningMethod {
+    let width: Int
+    let scale: Double
+    let dropout: Double
+    let isBlock: Bool
+    private let groups = 2
+
+    init(_ settings: MethodSettings, _ shape: TransformerShape) throws {
+        try settings.allow(
+            "repadapter", scale: true, width: true, dropout: true, targets: ["block", "attention"])
+        width = settings.width ?? 8
+        guard width % groups == 0, shape.width % groups == 0 else {
+            throw MethodError("--width must be even for repadapter, whose groups are two; not \(width)")
+        }
+        scale = settings.scale ?? 1
+        dropout = settings.dropout ?? 0.1
+        isBlock = settings.targets != "attention"
+    }
+
+    private var places: [(name: String, linear: Int)] {
+        isBlock ? [("adapter_attn", 0), ("adapter_mlp", 2)] : [("adapter_attn", 0)]
+    }
+
+    func declarations(_ shape: TransformerShape, seed: Int) -> [ParameterStore.Declaration] {
+        var random = Initialization(seed, "repadapter")
+        let d = shape.width
+        return (0..<shape.depth).flatMap { block in
+            places.flatMap { place -> [ParameterStore.Declaration] in
+                let name = "blocks.\(block).\(place.name)"
+                return [
+                    .init("\(name).conv_A.weight", random.xavier([width, d, 1], inputs: d, outputs: width)),
+                    .init("\(name).conv_A.bias", zeros([width])),
+                    .init("\(name).conv_B.weight", zeros([d, width / groups, 1])),
+                    .init("\(name).conv_B.bias", zeros([d])),
+                ]
+            }
+        }
+    }
+
+    func attachments(
+        _ shape: TransformerShape, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws -> Attachments {
+        var result = Attachments(depth: shape.depth)
+        let (rows, columns) = (shape.width / groups, width / groups)
+        let blocks = (0..<groups).map {
+            Bottleneck.Up.Block(
+                offset: $0 * rows * columns, stride: columns, row: $0 * rows, column: $0 * columns,
+                rows: rows, columns: columns)
+        }
+        for block in 0..<shape.depth {
+            for place in places {
+                let name = "blocks.\(block).\(place.name)"
+                result.blocks[block].linears[place.linear].before = try Bottleneck(
+                    inputs: shape.width, outputs: shape.width, hidden: width,
+                    down: store["\(name).conv_A.weight"]!, downBias: store["\(name).conv_A.bias"]!,
+                    up: store["\(name).conv_B.weight"]!, upBlocks: blocks,
+                    upBias: store["\(name).conv_B.bias"]!, scale: .constant(scale), dropout: dropout,
+                    site: 4 * block + place.linear, arena, backend)
+            }
+        }
+        return result
+    }
+}
