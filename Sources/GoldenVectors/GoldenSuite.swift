@@ -19,7 +19,7 @@ import TensorCore
 /// | `lr_schedule` | the learning rate of every epoch |
 /// | `param_count` | parameters of candidate paths |
 /// | `search_trace` | every generation's candidates, the accuracies of the best 50, the final best, and the counts: equal |
-/// | `peft` | not yet |
+/// | `peft` | another method: logits, loss, every gradient, the merged model, the count |
 public final class GoldenSuite {
     private let root: URL
     private let files: [String]  // paths below root, sorted
@@ -124,7 +124,8 @@ public final class GoldenSuite {
         case "vit_trajectory":
             return try replayTrajectory(file, golden, base: base(of: golden, for: url), on: backend).result(
                 path)
-        case "peft": return GoldenResult(name: path, status: .notYet, detail: "")
+        case "peft":
+            return try replayMethod(file, golden, base: base(of: golden, for: url), on: backend).result(path)
         case let kind: throw GoldenError("\(path) is of the kind '\(kind)', which this program doesn't know")
         }
     }

@@ -34,6 +34,8 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     /// See `MethodSettings`.
     public var width: Int?
     /// See `MethodSettings`.
+    public var groups: Int?
+    /// See `MethodSettings`.
     public var prompts: Int?
     /// See `MethodSettings`.
     public var dropout: Double?
@@ -135,6 +137,7 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
         settings.alpha = alpha
         settings.scale = scale
         settings.width = width
+        settings.groups = groups
         settings.prompts = prompts
         settings.dropout = dropout
         settings.targets = targets
@@ -175,7 +178,8 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
 
     enum CodingKeys: String, CodingKey {
         case model, data, heads, normalize, crop, path, recipe, ranks, linears, adamw, epochs, seed, memory
-        case method, rank, alpha, scale, width, prompts, dropout, targets, placement, dims, head, optimizer
+        case method, rank, alpha, scale, width, groups, prompts, dropout, targets, placement, dims, head,
+            optimizer
         case adapterNorm = "adapter-norm"
         case learnableScale = "learnable-scale"
         case imageSize = "image-size"

@@ -15,7 +15,8 @@ public enum MemoryPolicy: String, CaseIterable, Sendable, Codable {
 /// The memory of one step for a batch of B images: taken once, reused by every step of that batch size.
 ///
 /// B images, T tokens, D width, F hidden width of the MLP, H heads, K classes. Q tokens of a block go on behind its
-/// attention: all T, but in the last block of a model that pools the class token that one alone.
+/// attention: all T, but in the last block of a model that pools the class token that one alone. T is another number in each
+/// block of a method that changes the sequence.
 public struct ViTPlan {
     /// Whether a backward can follow: then every block keeps what its backward reads; else all blocks share one set.
     public let isForTraining: Bool
@@ -77,14 +78,23 @@ public struct ViTPlan {
     let features: Tensor  // [B, D] what the head reads
     let plain: GLoRALinear.Kept  // of the patch projection and the head, which keep nothing
     let gradients: Gradients?
+    let attached: AttachedPlan?  // what a method's attachments need
 
-    /// Lays the plan out with `take`, which gives memory of a shape. `rank` is R of the support tensors. Throws what `take`
-    /// throws.
+    /// Lays the plan out with `take`, which gives memory of a shape. `rank` is R of the support tensors, `attachments` and
+    /// `head` a method's. Throws what `take` throws.
     init(
         _ model: ViTConfiguration, rank: Int, policy: MemoryPolicy, batch: Int, isForTraining: Bool,
+        attachments: Attachments? = nil, head: HeadKind = .linear,
         take: ([Int], ElementType) throws -> Tensor
     ) rethrows {
-        let (b, t, d, f) = (batch, model.tokenCount, model.width, model.hiddenWidth)
+        let (b, d, f) = (batch, model.width, model.hiddenWidth)
+        let tokens =
+            attachments?.tokenCounts(model.tokenCount)
+            ?? Array(repeating: model.tokenCount, count: model.depth)
+        let asking = tokens.enumerated().map {
+            $0 + 1 == model.depth && model.pooling == .classToken ? 1 : $1
+        }
+        let t = max(tokens.max() ?? 0, model.tokenCount)  // the most that a block sees
         let patchLength = model.channels * model.patchSize * model.patchSize
         func floats(_ shape: Int...) throws -> Tensor { try take(shape, .float32) }
         self.isForTraining = isForTraining
@@ -106,47 +116,53 @@ public struct ViTPlan {
         let sharedActivated = try floats(b, t, f)
         plain = GLoRALinear.Kept(bias: losses, t: losses, product: nil)
 
-        let last = model.pooling == .classToken ? 1 : t
         func shaped(_ tensor: Tensor, _ shape: Int...) -> Tensor {
             Tensor(buffer: tensor.buffer, shape: shape)
         }
-        func kept(_ rows: Int, _ outputs: Int, product: Tensor?) throws -> GLoRALinear.Kept {
-            GLoRALinear.Kept(bias: try floats(outputs), t: try floats(rows * rank), product: product)
+        // In evaluation all blocks share one set of memory, each in its own shapes; the stream is overwritten in place.
+        var shared: [String: Tensor] = [:]
+        func own(_ name: String, _ shape: [Int]) throws -> Tensor {
+            guard !isForTraining else { return try take(shape, .float32) }
+            if let tensor = shared[name], tensor.count >= shape.reduce(1, *) {
+                return Tensor(buffer: tensor.buffer, shape: shape)
+            }
+            let tensor = try take(shape, .float32)
+            shared[name] = tensor
+            return tensor
         }
-        func block(input: Tensor, asking q: Int) throws -> Block {
-            let qkv = try floats(b, t, 3 * d)
-            let hidden = try floats(b, q, f)
+        func kept(_ name: String, _ rows: Int, _ outputs: Int, product: Tensor?) throws -> GLoRALinear.Kept {
+            GLoRALinear.Kept(
+                bias: try own("bias-\(name)", [outputs]), t: try own("t-\(name)", [rows * rank]),
+                product: product)
+        }
+        func block(tokens t: Int, asking q: Int) throws -> Block {
+            let qkv = try own("qkv", [b, t, 3 * d])
+            let hidden = try own("hidden", [b, q, f])
             return Block(
-                input: input, mean1: try floats(b * t), rstd1: try floats(b * t),
-                normed1: sharesNormed ? sharedNormed : try floats(b, t, d),
-                qkv: qkv, logSumExp: try floats(b, model.heads, q), attended: try floats(b, q, d),
-                middle: try floats(b, q, d), mean2: try floats(b * q), rstd2: try floats(b * q),
+                input: try own("input", [b, t, d]), mean1: try own("mean1", [b * t]),
+                rstd1: try own("rstd1", [b * t]),
+                normed1: sharesNormed ? shaped(sharedNormed, b, t, d) : try floats(b, t, d),
+                qkv: qkv, logSumExp: try own("lse", [b, model.heads, q]),
+                attended: try own("attended", [b, q, d]), middle: try own("middle", [b, q, d]),
+                mean2: try own("mean2", [b * q]), rstd2: try own("rstd2", [b * q]),
                 normed2: sharesNormed ? shaped(sharedNormed, b, q, d) : try floats(b, q, d), hidden: hidden,
                 activated: sharesActivated ? shaped(sharedActivated, b, q, f) : try floats(b, q, f),
                 linears: [
-                    try kept(b * t, 3 * d, product: isForTraining ? qkv : nil),
-                    try kept(b * q, d, product: isForTraining ? try floats(b, q, d) : nil),
-                    try kept(b * q, f, product: isForTraining ? hidden : nil),
-                    try kept(b * q, d, product: isForTraining ? try floats(b, q, d) : nil),
+                    try kept("qkv", b * t, 3 * d, product: isForTraining ? qkv : nil),
+                    try kept("proj", b * q, d, product: isForTraining ? try floats(b, q, d) : nil),
+                    try kept("fc1", b * q, f, product: isForTraining ? hidden : nil),
+                    try kept("fc2", b * q, d, product: isForTraining ? try floats(b, q, d) : nil),
                 ])
         }
-        let input = try floats(b, t, d)
-        if isForTraining {
-            blocks = try (0..<model.depth).map {
-                try block(input: $0 == 0 ? input : floats(b, t, d), asking: $0 + 1 < model.depth ? t : last)
-            }
-            output = try floats(b, last, d)
-        } else {
-            // The stream may be overwritten in place: all blocks and the output share it.
-            let shared = try block(input: input, asking: t)
-            blocks = try (0..<model.depth).map {
-                $0 + 1 < model.depth || last == t ? shared : try block(input: input, asking: last)
-            }
-            output = last == t ? input : try floats(b, last, d)
-        }
-        askedInput = last == t ? nil : try floats(b, last, d)
-        normed = sharedNormed
-        let normedRows = model.pooling == .meanAfterNorm ? b * t : b
+        if !isForTraining { _ = try block(tokens: t, asking: t) }
+        blocks = try zip(tokens, asking).map { try block(tokens: $0, asking: $1) }
+        let (lastTokens, last) = (tokens.last ?? t, asking.last ?? t)
+        output =
+            isForTraining || last != lastTokens
+            ? try floats(b, last, d) : try own("input", [b, last, d])
+        askedInput = last == lastTokens ? nil : try floats(b, last, d)
+        normed = shaped(sharedNormed, b, lastTokens, d)
+        let normedRows = model.pooling == .meanAfterNorm ? b * lastTokens : b
         mean = try floats(normedRows)
         rstd = try floats(normedRows)
         pooled = try floats(b, d)
@@ -156,13 +172,20 @@ public struct ViTPlan {
             gradients = Gradients(
                 logits: try floats(b, model.classCount), pooled: try floats(b, d),
                 normedPooled: try floats(b, d),
-                stream: stream, asked: last == t ? stream : try floats(b, last, d),
+                stream: stream, asked: last == lastTokens ? stream : try floats(b, last, d),
                 branch: try floats(b, t, d),
                 normed: try floats(b, t, d), hidden: try floats(b, t, f), qkv: try floats(b, t, 3 * d),
                 projected: try floats(b, model.patchCount, d))
         } else {
             gradients = nil
         }
+        // A batch norm before the head needs its memory without any other attachment.
+        attached =
+            attachments == nil && head != .batchNorm
+            ? nil
+            : try AttachedPlan(
+                attachments ?? Attachments(depth: model.depth), model, head: head, batch: b, tokens: tokens,
+                asking: asking, isForTraining: isForTraining, take: { try take($0, .float32) }, share: own)
     }
 
     /// [B, T, D]: the residual stream as it enters a block.
@@ -170,11 +193,14 @@ public struct ViTPlan {
 
     /// The bytes that a plan takes, without taking them.
     public static func byteCount(
-        _ model: ViTConfiguration, rank: Int, policy: MemoryPolicy, batch: Int, isForTraining: Bool
+        _ model: ViTConfiguration, rank: Int, policy: MemoryPolicy, batch: Int, isForTraining: Bool,
+        attachments: Attachments? = nil, head: HeadKind = .linear
     ) -> Int {
         var count = 0
-        _ = ViTPlan(model, rank: rank, policy: policy, batch: batch, isForTraining: isForTraining) {
-            shape, type in
+        _ = ViTPlan(
+            model, rank: rank, policy: policy, batch: batch, isForTraining: isForTraining,
+            attachments: attachments, head: head
+        ) { shape, type in
             count += Arena.footprint(shape)
             return Tensor(buffer: NoMemory(), shape: shape, elementType: type)
         }

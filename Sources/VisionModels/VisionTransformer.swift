@@ -9,7 +9,7 @@ import TensorCore
 ///     x ← x + s · fc2(GELU(fc1(LN₂ x)))
 ///     logits = head(pool(LN x))
 ///
-/// The parts below the first layer that a step's path changes are not differentiated. Where the class token is pooled, it
+/// Other methods attach at places of this: see `Attachments`. The parts below the first layer that a step's path changes are not differentiated. Where the class token is pooled, it
 /// alone goes on behind the last block's attention (7 % of a ViT-B's step).
 /// Source: timm 0.6.5, `vision_transformer.py`.
 public final class VisionTransformer {
@@ -17,6 +17,8 @@ public final class VisionTransformer {
     public enum Trained {
         /// Support tensors of rank `rank` on the Linears at `sites`, and the head: fine-tuning.
         case adapters(rank: Int, sites: [SearchSpace.Site])
+        /// What another method adds or chooses, and the head.
+        case method(any TuningMethod)
         /// Every tensor of the backbone and the head, without support tensors: pretraining.
         case everything
     }
@@ -39,36 +41,41 @@ public final class VisionTransformer {
 
     // The checkpoint's tensors: those on the device by their shapes, and what this model has no use for. W₀ is never
     // written, so what a merge needs can be read back; a second copy on the host would be 340 MB for ViT-B.
-    private var onDevice: [String: (tensor: Tensor, shape: [Int])] = [:]
-    private let unused: [String: HostTensor]
-    private let patchProjection: GLoRALinear
-    private let classToken: Parameter?
-    private let positions: Parameter
-    private let norms: [(first: Norm, second: Norm)]
-    private let finalNorm: Norm
-    private let head: GLoRALinear
-    private let scratch: GLoRALinear.Scratch
+    var onDevice: [String: (tensor: Tensor, shape: [Int])] = [:]
+    let unused: [String: HostTensor]
+    let patchProjection: GLoRALinear
+    let classToken: Parameter?
+    let positions: Parameter
+    let norms: [(first: Norm, second: Norm)]
+    let finalNorm: Norm
+    let head: GLoRALinear
+    let scratch: GLoRALinear.Scratch
+    let method: (any TuningMethod)?
+    let attachments: Attachments?  // nil where a method has none
+    let headKind: HeadKind
+    let runningMean, runningVariance: Parameter?  // [D] of the head's batch norm
     private let planArena: Arena
     private var plans: [PlanKey: ViTPlan] = [:]
-    private var prepared: (paths: [GLoRAPath], linears: [GLoRALinear.Prepared])?
+    var prepared: (paths: [GLoRAPath], linears: [GLoRALinear.Prepared])?
 
     private struct PlanKey: Hashable {
         let batch: Int
         let isForTraining: Bool
     }
 
-    private struct Norm {
+    struct Norm {
         let weight, bias: Parameter  // [D]
     }
 
     /// Builds the model of `checkpoint` on `backend` with a fresh head of `classCount` classes. First values of the head and
-    /// of the support tensors are drawn from `seed`: the head U(±1/√D), as PyTorch's Linear.
+    /// of what is added are drawn from `seed`.
     ///
     /// `head` overrides the fresh head with given tensors `head.weight` [K, D] and `head.bias` [K].
     /// Throws `BackendError.outOfMemory`.
     public init(
         _ checkpoint: ViTCheckpoint, classCount: Int, trained: Trained, seed: Int,
-        head: [String: HostTensor]? = nil, memory: MemoryPolicy = .balanced, on backend: any Backend
+        head: [String: HostTensor]? = nil, headKind: HeadKind = .linear, memory: MemoryPolicy = .balanced,
+        on backend: any Backend
     ) throws {
         var configuration = checkpoint.configuration
         configuration.classCount = classCount
@@ -76,6 +83,8 @@ public final class VisionTransformer {
         self.backend = backend
         memoryPolicy = memory
         if case .adapters(let rank, _) = trained { supportRank = rank } else { supportRank = 0 }
+        if case .method(let given) = trained { method = given } else { method = nil }
+        self.headKind = headKind
         var declarations: [ParameterStore.Declaration] = []
         let names = VisionTransformer.linearNames(depth: configuration.depth)
         switch trained {
@@ -88,19 +97,14 @@ public final class VisionTransformer {
                     name, inputs: shape[1], outputs: shape[0], rank: rank, random: &random)
             }
         case .everything:
-            declarations += checkpoint.tensors.filter { !$0.key.hasPrefix("head.") }
-                .sorted { $0.key < $1.key }.map { .init($0.key, $0.value) }
+            declarations += checkpoint.backboneDeclarations { _ in true }
+        case .method(let method):
+            declarations += checkpoint.backboneDeclarations(method.trains)
+            declarations += method.declarations(configuration.shape, seed: seed)
         }
-        var random = Random(seed, "head")
-        let bound = 1 / Double(configuration.width).squareRoot()
-        func uniform(_ shape: [Int]) -> HostTensor {
-            HostTensor(
-                shape: shape,
-                values: (0..<shape.reduce(1, *)).map { _ in Float(random.uniform(in: -bound...bound)) })
+        for declaration in headKind.declarations(classCount, configuration.width, seed: seed) {
+            declarations.append(.init(declaration.name, head?[declaration.name] ?? declaration.initial))
         }
-        declarations.append(
-            .init("head.weight", head?["head.weight"] ?? uniform([classCount, configuration.width])))
-        declarations.append(.init("head.bias", head?["head.bias"] ?? uniform([classCount])))
         let store = try ParameterStore(backend, declarations)
         self.store = store
 
@@ -137,6 +141,13 @@ public final class VisionTransformer {
                 name: parameter.name, value: parameter.value.reshaped(shape),
                 gradient: parameter.gradient?.reshaped(shape))
         }
+        // A method that adds nothing has no attachments.
+        let added = try method.flatMap { method in
+            method.declarations(configuration.shape, seed: 0).isEmpty
+                ? nil : try method.attachments(configuration.shape, store, frozen, backend)
+        }
+        attachments = added
+        (runningMean, runningVariance) = (store["head.running_mean"], store["head.running_var"])
         let (d, t) = (configuration.width, configuration.tokenCount)
         let patchWeight = try required("patch_embed.proj.weight")
         patchProjection = GLoRALinear(
@@ -183,9 +194,14 @@ public final class VisionTransformer {
         return linear.bias != nil ? path : GLoRAPath(a: path.a, b: path.b)
     }
 
-    /// The parameters on the given paths, one for each Linear, without the head.
+    /// The trained parameters without the head: those on the given paths, one for each Linear, or a method's.
     public func parameterCount(_ paths: [GLoRAPath]) -> Int {
-        zip(linears, paths).reduce(0) { sum, layer in
+        if let method {
+            return method.parameterCount(configuration.shape)
+                + store.segments.filter { !$0.name.hasPrefix("head.") && method.trains($0.name) }
+                .reduce(0) { $0 + $1.count }
+        }
+        return zip(linears, paths).reduce(0) { sum, layer in
             sum + layer.1.parameterCount(inputs: layer.0.inputs, outputs: layer.0.outputs)
         }
     }
@@ -195,6 +211,10 @@ public final class VisionTransformer {
 
     /// The tensors that get a gradient in a step on these paths: the head, what the paths read, and in pretraining all.
     public func trainedNames(_ paths: [GLoRAPath]) -> Set<String> {
+        if let method {
+            return Set(
+                store.segments.map(\.name).filter { method.isUsed($0) && !$0.hasPrefix("head.running_") })
+        }
         var names =
             positions.gradient == nil ? ["head.weight", "head.bias"] : Set(store.segments.map(\.name))
         for (linear, path) in zip(linears, paths) where linear.support != nil {
@@ -211,7 +231,7 @@ public final class VisionTransformer {
         planArena.reset()
         let plan = try ViTPlan(
             configuration, rank: supportRank, policy: memoryPolicy, batch: batch,
-            isForTraining: isForTraining,
+            isForTraining: isForTraining, attachments: attachments, head: headKind,
             take: planArena.take)
         plans[key] = plan
         return plan
@@ -222,7 +242,8 @@ public final class VisionTransformer {
     public func plannedByteCount(batch: Int) -> Int {
         parameterByteCount
             + ViTPlan.byteCount(
-                configuration, rank: supportRank, policy: memoryPolicy, batch: batch, isForTraining: true)
+                configuration, rank: supportRank, policy: memoryPolicy, batch: batch, isForTraining: true,
+                attachments: attachments, head: headKind)
     }
 
     /// Builds the weights and biases of `paths` once, for evaluations to come on the same paths; `forward` uses them until
@@ -241,247 +262,4 @@ public final class VisionTransformer {
 
     /// Gives the memory of `prepare` back; needed before the parameters change.
     public func unprepare() { prepared = nil }
-
-    // MARK: Forward
-
-    /// `plan.logits` from `plan.images` on the given paths, one for each Linear. With `dropsBranches`, every residual branch
-    /// is scaled by `plan.branchScales`.
-    public func forward(_ plan: ViTPlan, paths: [GLoRAPath], dropsBranches: Bool = false) {
-        embed(plan)
-        forward(plan, fromBlock: 0, paths: paths, dropsBranches: dropsBranches)
-    }
-
-    /// `plan.stream(into: 0)` from `plan.images`: the same whatever the paths.
-    public func embed(_ plan: ViTPlan) {
-        backend.extractPatches(plan.patches, plan.images, patchSize: configuration.patchSize)
-        patchProjection.forward(plan.projected, plan.patches, path: .none, plan.plain, backend, scratch)
-        backend.embedTokens(plan.stream(into: 0), plan.projected, classToken?.value, positions.value)
-    }
-
-    /// `plan.logits` from `plan.stream(into: first)`. `onBlock` is called before each further block with its number, while its
-    /// stream can be read.
-    public func forward(
-        _ plan: ViTPlan, fromBlock first: Int, paths: [GLoRAPath], dropsBranches: Bool = false,
-        onBlock: (Int) -> Void = { _ in }
-    ) {
-        for (index, keep) in plan.blocks.enumerated().dropFirst(first) {
-            if index > first { onBlock(index) }
-            let output = index + 1 == configuration.depth ? plan.output : plan.blocks[index + 1].input
-            let branch = Tensor(buffer: plan.branch.buffer, shape: keep.middle.shape)
-            layerNorm(keep.normed1, keep.mean1, keep.rstd1, keep.input, norms[index].first)
-            let qkv = keepsProduct(4 * index, plan, paths) ? plan.qkv : keep.qkv
-            apply(4 * index, qkv, keep.normed1, plan, paths)
-            backend.attention(keep.attended, keep.logSumExp, qkv, heads: configuration.heads)
-            apply(4 * index + 1, branch, keep.attended, plan, paths)
-            backend.residualAdd(
-                keep.middle, askingTokens(keep, plan), branch,
-                sampleScale: dropsBranches ? plan.branchScales[2 * index] : nil)
-
-            layerNorm(keep.normed2, keep.mean2, keep.rstd2, keep.middle, norms[index].second)
-            let fc1 = 4 * index + 2
-            // In evaluation nobody reads the MLP before GELU, and where z is kept the backward rebuilds it.
-            let hidden = !plan.isForTraining || keepsProduct(fc1, plan, paths) ? nil : keep.hidden
-            apply(fc1, hidden, keep.normed2, activated: keep.activated, plan, paths)
-            apply(4 * index + 3, branch, keep.activated, plan, paths)
-            backend.residualAdd(
-                output, keep.middle, branch,
-                sampleScale: dropsBranches ? plan.branchScales[2 * index + 1] : nil)
-        }
-        switch configuration.pooling {
-        case .classToken:
-            layerNorm(plan.features, plan.mean, plan.rstd, plan.output, finalNorm)
-        case .meanBeforeNorm:
-            backend.poolTokens(plan.pooled, plan.output, range: poolRange)
-            layerNorm(plan.features, plan.mean, plan.rstd, plan.pooled, finalNorm)
-        case .meanAfterNorm:
-            layerNorm(plan.normed, plan.mean, plan.rstd, plan.output, finalNorm)
-            backend.poolTokens(plan.features, plan.normed, range: poolRange)
-        }
-        head.forward(plan.logits, plan.features, path: .none, plan.plain, backend, scratch)
-    }
-
-    /// `plan.losses` from the logits and `plan.labels`.
-    public func loss(_ plan: ViTPlan) {
-        backend.softmaxCrossEntropy(plan.losses, plan.gradients?.logits, plan.logits, plan.labels)
-    }
-
-    // MARK: Backward
-
-    /// Accumulates the gradients of the mean loss after `forward` and `loss` with the same arguments.
-    public func backward(_ plan: ViTPlan, paths: [GLoRAPath], dropsBranches: Bool = false) {
-        guard let gradients = plan.gradients else { preconditionFailure("backward: a plan for evaluation") }
-        // The first Linear that the step changes; below it nothing is differentiated. -1: the embeddings too.
-        let lowest =
-            positions.gradient != nil
-            ? -1 : paths.firstIndex { $0 != .none } ?? linears.count
-
-        let reachesBlocks = lowest < linears.count
-        head.backward(
-            reachesBlocks || finalNorm.weight.gradient != nil ? gradients.normedPooled : nil,
-            gradients.logits, plan.features, path: .none, plan.plain, backend, scratch)
-        guard reachesBlocks else { return }
-        switch configuration.pooling {
-        case .classToken:
-            layerNormBackward(
-                gradients.asked, gradients.normedPooled, plan.output, plan.mean, plan.rstd, finalNorm,
-                accumulate: false)
-        case .meanBeforeNorm:
-            layerNormBackward(
-                gradients.pooled, gradients.normedPooled, plan.pooled, plan.mean, plan.rstd, finalNorm,
-                accumulate: false)
-            backend.poolTokensBackward(gradients.stream, gradients.pooled, range: poolRange)
-        case .meanAfterNorm:
-            backend.poolTokensBackward(gradients.normed, gradients.normedPooled, range: poolRange)
-            layerNormBackward(
-                gradients.stream, gradients.normed, plan.output, plan.mean, plan.rstd, finalNorm,
-                accumulate: false)
-        }
-
-        for (index, keep) in plan.blocks.enumerated().reversed() {
-            let (qkv, proj, fc1, fc2) = (4 * index, 4 * index + 1, 4 * index + 2, 4 * index + 3)
-            if fc2 < lowest { return }
-            let asksAll = keep.middle.count == keep.input.count
-            let stream = asksAll ? gradients.stream : gradients.asked  // [B, Q, D]
-            let hidden = Tensor(buffer: gradients.hidden.buffer, shape: keep.hidden.shape)
-            let normed = Tensor(buffer: gradients.normed.buffer, shape: keep.middle.shape)
-            func branchGradient(_ branch: Int) -> Tensor {
-                guard dropsBranches else { return stream }
-                let scaled = Tensor(buffer: gradients.branch.buffer, shape: keep.middle.shape)
-                backend.scaleSamples(scaled, stream, sampleScale: plan.branchScales[branch])
-                return scaled
-            }
-
-            let rebuildsHidden = keepsProduct(fc1, plan, paths)
-            if plan.sharesActivated {
-                if rebuildsHidden {
-                    rebuild(fc1, nil, activated: keep.activated, plan, paths)
-                } else {
-                    backend.gelu(keep.activated, keep.hidden)
-                }
-            }
-            applyBackward(fc2, hidden, branchGradient(2 * index + 1), keep.activated, plan, paths, lowest)
-            if fc2 == lowest { return }
-            if rebuildsHidden {
-                // GELU's output is done with: its input takes its place.
-                rebuild(fc1, keep.activated, activated: nil, plan, paths)
-            }
-            backend.geluBackward(hidden, hidden, rebuildsHidden ? keep.activated : keep.hidden)
-            if plan.sharesNormed {
-                layerNorm(keep.normed2, keep.mean2, keep.rstd2, keep.middle, norms[index].second)
-            }
-            applyBackward(fc1, normed, hidden, keep.normed2, plan, paths, lowest)
-            if fc1 == lowest { return }
-            layerNormBackward(
-                stream, normed, keep.middle, keep.mean2, keep.rstd2, norms[index].second, accumulate: true)
-
-            applyBackward(proj, normed, branchGradient(2 * index), keep.attended, plan, paths, lowest)
-            if proj == lowest { return }
-            let rebuildsQKV = keepsProduct(qkv, plan, paths)
-            if rebuildsQKV { rebuild(qkv, plan.qkv, activated: nil, plan, paths) }
-            backend.attentionBackward(
-                gradients.qkv, normed, keep.attended, keep.logSumExp, rebuildsQKV ? plan.qkv : keep.qkv,
-                heads: configuration.heads)
-            if plan.sharesNormed {
-                layerNorm(keep.normed1, keep.mean1, keep.rstd1, keep.input, norms[index].first)
-            }
-            applyBackward(qkv, gradients.normed, gradients.qkv, keep.normed1, plan, paths, lowest)
-            if qkv == lowest { return }
-            if !asksAll {
-                backend.poolTokensBackward(
-                    gradients.stream, gradients.asked.reshaped([plan.batch, configuration.width]),
-                    range: 0..<1)
-            }
-            layerNormBackward(
-                gradients.stream, gradients.normed, keep.input, keep.mean1, keep.rstd1,
-                norms[index].first, accumulate: true)
-        }
-        guard let dPositions = positions.gradient else { return }
-        backend.embedTokensBackward(gradients.projected, classToken?.gradient, dPositions, gradients.stream)
-        patchProjection.backward(
-            nil, gradients.projected, plan.patches, path: .none, plan.plain, backend, scratch)
-    }
-
-    // MARK: Merging
-
-    /// The checkpoint of the same shape that computes what this model computes on `paths`, in timm's names: W and b folded,
-    /// the head the task's. Throws `CheckpointError` when the tensors don't make a checkpoint.
-    public func merged(paths: [GLoRAPath]) throws -> ViTCheckpoint {
-        var tensors = unused
-        for (name, stored) in onDevice where !name.hasPrefix("head.") {
-            tensors[name] = HostTensor(shape: stored.shape, values: backend.values(stored.tensor))
-        }
-        for parameter in [head.weight, head.bias].compactMap({ $0 }) {
-            tensors[parameter.name] = backend.host(parameter.value)
-        }
-        for (linear, path) in zip(linears, paths) where path != .none {
-            let (weight, bias) = linear.merged(path: path, backend, scratch)
-            tensors["\(linear.name).weight"] = weight
-            tensors["\(linear.name).bias"] = bias
-        }
-        return try ViTCheckpoint(configuration: configuration, tensors: tensors)
-    }
-
-    // MARK: Pieces
-
-    private var poolRange: Range<Int> {
-        configuration.pooling == .classToken
-            ? 0..<1 : (configuration.hasClassToken ? 1 : 0)..<configuration.tokenCount
-    }
-
-    /// The tokens of a block's input that go on behind its attention: all of them, or the class tokens.
-    private func askingTokens(_ keep: ViTPlan.Block, _ plan: ViTPlan) -> Tensor {
-        guard let asked = plan.askedInput, keep.middle.count < keep.input.count else { return keep.input }
-        backend.poolTokens(asked.reshaped([plan.batch, configuration.width]), keep.input, range: 0..<1)
-        return asked
-    }
-
-    private func kept(_ index: Int, _ plan: ViTPlan) -> GLoRALinear.Kept {
-        plan.blocks[index / 4].linears[index % 4]
-    }
-
-    /// Whether a Linear keeps its product z for the backward instead of its output.
-    private func keepsProduct(_ index: Int, _ plan: ViTPlan, _ paths: [GLoRAPath]) -> Bool {
-        guard let product = kept(index, plan).product else { return false }
-        return linears[index].keepsProduct(paths[index], rows: product.rows)
-    }
-
-    private func apply(
-        _ index: Int, _ y: Tensor?, _ x: Tensor, activated: Tensor? = nil, _ plan: ViTPlan,
-        _ paths: [GLoRAPath]
-    ) {
-        if !plan.isForTraining, let prepared, prepared.paths == paths {
-            return linears[index].forward(y, x, activated: activated, prepared.linears[index], backend)
-        }
-        linears[index].forward(
-            y, x, activated: activated, path: paths[index], kept(index, plan), backend, scratch)
-    }
-
-    private func rebuild(
-        _ index: Int, _ y: Tensor?, activated: Tensor?, _ plan: ViTPlan, _ paths: [GLoRAPath]
-    ) {
-        linears[index].rebuild(y, activated: activated, path: paths[index], kept(index, plan), backend)
-    }
-
-    private func applyBackward(
-        _ index: Int, _ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ plan: ViTPlan, _ paths: [GLoRAPath],
-        _ lowest: Int
-    ) {
-        linears[index].backward(
-            index == lowest ? nil : dx, dy, x, path: paths[index], kept(index, plan), backend, scratch)
-    }
-
-    private func layerNorm(_ y: Tensor, _ mean: Tensor, _ rstd: Tensor, _ x: Tensor, _ norm: Norm) {
-        backend.layerNorm(
-            y, mean, rstd, x, norm.weight.value, norm.bias.value,
-            epsilon: configuration.layerNormEpsilon)
-    }
-
-    private func layerNormBackward(
-        _ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ mean: Tensor, _ rstd: Tensor, _ norm: Norm,
-        accumulate: Bool
-    ) {
-        backend.layerNormBackward(
-            dx, norm.weight.gradient, norm.bias.gradient, dy, x, mean, rstd, norm.weight.value,
-            accumulate: accumulate)
-    }
 }

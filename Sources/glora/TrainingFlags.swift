@@ -70,6 +70,8 @@ struct MethodFlags: ParsableArguments {
     var scale: Double?
     @Option(help: "The hidden width of AdaptFormer (64), RepAdapter (8) and Adapter (8).")
     var width: Int?
+    @Option(help: "RepAdapter's groups (2).")
+    var groups: Int?
     @Option(help: "VPT's prompt tokens (5).")
     var prompts: Int?
     @Option(help: "Dropout while training: 0.1 in AdaptFormer, FacT and RepAdapter, else 0.")
@@ -90,6 +92,7 @@ struct MethodFlags: ParsableArguments {
         options.alpha = alpha
         options.scale = scale
         options.width = width
+        options.groups = groups
         options.prompts = prompts
         options.dropout = dropout
         options.targets = targets

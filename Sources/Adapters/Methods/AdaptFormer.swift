@@ -26,13 +26,16 @@ struct AdaptFormer: TuningMethod {
             throw MethodError("--learnable-scale begins at 1; leave --scale out")
         }
         scale = settings.scale ?? 0.1
-        isSequential = try settings.choice("--placement", settings.placement, ["parallel", "sequential"]) == 1
-        norm = ["none", "in", "out"][
-            try settings.choice("--adapter-norm", settings.adapterNorm, ["none", "in", "out"])]
+        isSequential =
+            try settings.choice("--placement", settings.placement, ["parallel", "sequential"]) == 1
+        norm =
+            ["none", "in", "out"][
+                try settings.choice("--adapter-norm", settings.adapterNorm, ["none", "in", "out"])]
         dropout = settings.dropout ?? 0.1
     }
 
-    let unmergeable: String? = "AdaptFormer's ReLU stands between its matrices, so no weight can stand for both"
+    let unmergeable: String? =
+        "AdaptFormer's ReLU stands between its matrices, so no weight can stand for both"
 
     func declarations(_ shape: TransformerShape, seed: Int) -> [ParameterStore.Declaration] {
         var random = Initialization(seed, "adaptformer")
@@ -45,7 +48,9 @@ struct AdaptFormer: TuningMethod {
                 .init("\(name).up_proj.weight", zeros([d, width])),
                 .init("\(name).up_proj.bias", zeros([d])),
             ]
-            if isScaleTrained { declared.append(.init("\(name).scale", HostTensor(shape: [1], repeating: 1))) }
+            if isScaleTrained {
+                declared.append(.init("\(name).scale", HostTensor(shape: [1], repeating: 1)))
+            }
             // One module whether it is used before or behind, and named so.
             if norm != "none" {
                 declared += [

@@ -21,7 +21,8 @@ struct FacT: TuningMethod {
     init(isTucker: Bool, _ settings: MethodSettings, _ shape: TransformerShape) throws {
         guard shape.hiddenWidth % shape.width == 0 else {
             throw MethodError(
-                "FacT cuts the MLP into slices of the width, and \(shape.hiddenWidth) is no multiple of \(shape.width)")
+                "FacT cuts the MLP into slices of the width, and \(shape.hiddenWidth) is no multiple of \(shape.width)"
+            )
         }
         try settings.allow("fact", rank: true, scale: true, dropout: true)
         self.isTucker = isTucker

@@ -40,6 +40,8 @@ public struct MethodSettings: Equatable, Hashable, Sendable {
     public var scale: Double?
     /// The hidden width of AdaptFormer, RepAdapter and Adapter.
     public var width: Int?
+    /// RepAdapter's groups.
+    public var groups: Int?
     /// VPT's prompt tokens.
     public var prompts: Int?
     /// Of a bottleneck's hidden values, or VPT's prompts, while training.
@@ -61,20 +63,25 @@ public struct MethodSettings: Equatable, Hashable, Sendable {
     /// Throws `MethodError` for a setting that method `name` has no use for, or a number that can't be meant.
     func allow(
         _ name: String, rank: Bool = false, alpha: Bool = false, scale: Bool = false, width: Bool = false,
-        prompts: Bool = false, dropout: Bool = false, targets: [String] = [], placement: Bool = false,
+        groups: Bool = false, prompts: Bool = false, dropout: Bool = false, targets: [String] = [],
+        placement: Bool = false,
         adapterNorm: Bool = false, learnableScale: Bool = false, dims: Bool = false
     ) throws {
         for (flag, isGiven, isAllowed) in [
             ("--rank", self.rank != nil, rank), ("--alpha", self.alpha != nil, alpha),
             ("--scale", self.scale != nil, scale), ("--width", self.width != nil, width),
-            ("--prompts", self.prompts != nil, prompts), ("--dropout", self.dropout != nil, dropout),
+            ("--groups", self.groups != nil, groups), ("--prompts", self.prompts != nil, prompts),
+            ("--dropout", self.dropout != nil, dropout),
             ("--targets", self.targets != nil, !targets.isEmpty),
             ("--placement", self.placement != nil, placement),
             ("--adapter-norm", self.adapterNorm != nil, adapterNorm),
             ("--learnable-scale", self.learnableScale != nil, learnableScale),
             ("--dims", self.dims != nil, dims),
         ] where isGiven && !isAllowed { throw MethodError("\(flag) says nothing to \(name); leave it out") }
-        for (flag, value) in [("--rank", self.rank), ("--width", self.width), ("--prompts", self.prompts)] {
+        for (flag, value) in [
+            ("--rank", self.rank), ("--width", self.width), ("--groups", self.groups),
+            ("--prompts", self.prompts),
+        ] {
             guard let value, !(1...4096).contains(value) else { continue }
             throw MethodError("\(flag) must be from 1 to 4096, not \(value)")
         }
@@ -101,7 +108,8 @@ public struct MethodSettings: Equatable, Hashable, Sendable {
 extension MethodName {
     /// The method with these settings for a transformer of these sizes; nil for GLoRA, whose paths are no attachments. Throws
     /// `MethodError`.
-    public func method(_ settings: MethodSettings, for shape: TransformerShape) throws -> (any TuningMethod)? {
+    public func method(_ settings: MethodSettings, for shape: TransformerShape) throws -> (any TuningMethod)?
+    {
         switch self {
         case .glora:
             try settings.allow("glora")

@@ -25,12 +25,15 @@ public struct NOAH: TuningMethod {
     private let dimensions: [Dimensions]  // one for all blocks, or one for each
     private let storage: Dimensions
 
-    /// `dimensions` is one for all blocks alike, or one for each.
-    public init(_ dimensions: [Dimensions]) {
+    /// `dimensions` is one for all blocks alike, or one for each; `storage` the sizes of the tensors, by default the largest that
+    /// are used.
+    public init(_ dimensions: [Dimensions], storage: Dimensions? = nil) {
         self.dimensions = dimensions
-        storage = Dimensions(
-            prompts: dimensions.map(\.prompts).max() ?? 0, rank: dimensions.map(\.rank).max() ?? 0,
-            width: dimensions.map(\.width).max() ?? 0)
+        self.storage =
+            storage
+            ?? Dimensions(
+                prompts: dimensions.map(\.prompts).max() ?? 0, rank: dimensions.map(\.rank).max() ?? 0,
+                width: dimensions.map(\.width).max() ?? 0)
     }
 
     init(_ settings: MethodSettings, depth: Int) throws {

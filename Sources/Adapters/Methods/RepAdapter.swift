@@ -4,8 +4,7 @@ import TensorCore
 ///
 ///     z ← z + s · (B · drop(A z + a) + b_B)
 ///
-/// A [h, D, 1]; B [D, h/g, 1] in g = 2 groups: the first half of the hidden values feeds the first half of the outputs, and the
-/// second the second. `block`: before qkv and before fc1; `attention`: before qkv alone. A begins Xavier, the rest at zero.
+/// A [h, D, 1]; B [D, h/g, 1] in g groups, 2 by default: the first h/g hidden values feed the first D/g outputs, and so on. `block`: before qkv and before fc1; `attention`: before qkv alone. A begins Xavier, the rest at zero.
 ///
 ///     merged: W' = W (I + s · B A),  b' = b + s · W (B a + b_B)
 ///
@@ -15,14 +14,18 @@ struct RepAdapter: TuningMethod {
     let scale: Double
     let dropout: Double
     let isBlock: Bool
-    private let groups = 2
+    private let groups: Int
 
     init(_ settings: MethodSettings, _ shape: TransformerShape) throws {
         try settings.allow(
-            "repadapter", scale: true, width: true, dropout: true, targets: ["block", "attention"])
+            "repadapter", scale: true, width: true, groups: true, dropout: true,
+            targets: ["block", "attention"])
         width = settings.width ?? 8
+        groups = settings.groups ?? 2
         guard width % groups == 0, shape.width % groups == 0 else {
-            throw MethodError("--width must be even for repadapter, whose groups are two; not \(width)")
+            throw MethodError(
+                "--groups \(groups) must divide repadapter's --width \(width) and the model's width \(shape.width)"
+            )
         }
         scale = settings.scale ?? 1
         dropout = settings.dropout ?? 0.1
