@@ -12,7 +12,12 @@ extension PEFTAdapter {
         _ folder: URL, for configuration: ViTConfiguration
     ) throws -> (adapter: GLoRAAdapter, extra: [String: JSONValue]) {
         let url = folder.appendingPathComponent("adapter_config.json")
-        let settings = try Settings(JSONValue(contentsOf: url), path: url.path)
+        let config = try JSONValue(contentsOf: url)
+        if config["peft_type"] == "LORA" {
+            let file = try SafetensorsFile(folder.appendingPathComponent("adapter_model.safetensors"))
+            return try loadLoRA(config, file, path: url.path, for: configuration)
+        }
+        let settings = try Settings(config, path: url.path)
         let file = try SafetensorsFile(folder.appendingPathComponent("adapter_model.safetensors"))
 
         // "base_model.model.blocks.0.attn.qkv.glora_A.Xd" → path, key; a name of the adapter may stand before Xd.
@@ -64,7 +69,7 @@ extension PEFTAdapter {
         return (adapter, settings.extra)
     }
 
-    private static func checkHead(
+    static func checkHead(
         _ head: [String: HostTensor], _ configuration: ViTConfiguration, path: String
     ) throws {
         guard !head.isEmpty else { return }
@@ -93,7 +98,7 @@ private struct Settings {
         func failure(_ what: String) -> CheckpointError { CheckpointError("\(path): \(what)") }
         let type = config["peft_type"]?.stringValue ?? ""
         guard type == "GLORA" else {
-            throw failure("adapters of type '\(type)' can't be loaded; only PEFT's GLORA can")
+            throw failure("adapters of type '\(type)' can't be loaded; only PEFT's GLORA and LORA can")
         }
         if let version = config["glora_format_version"], version != 1 {
             throw failure("format version \(version.text()) is newer than this program; use a newer one")

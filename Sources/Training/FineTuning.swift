@@ -53,14 +53,14 @@ public final class FineTuning {
         try FineTuning.checkMemory(checkpoint, training, options, on: backend)
         model = try VisionTransformer(
             checkpoint, classCount: training.classCount,
-            trained: .adapters(rank: space.largestRank, sites: space.sites), seed: options.seed,
-            memory: options.memory, on: backend)
+            trained: try options.trained(checkpoint.configuration),
+            seed: options.seed, headKind: options.head, memory: options.memory, on: backend)
         let preprocessing = try options.preprocessing(for: checkpoint.configuration)
         let paths =
             if let saved {
                 try PathChoice(saved, space: space, model: model)
             } else {
-                try PathChoice(options.path, space: space, recipe: options.recipe, model: model)
+                try PathChoice(options.pathText, space: space, recipe: options.recipe, model: model)
             }
         trainer = try Trainer(
             model, options, paths: paths,
@@ -80,7 +80,7 @@ public final class FineTuning {
             }
             try directory.create(
                 RunDirectory.Configuration(
-                    options: options, paths: PathChoice.isFile(options.path) ? readingPaths : nil,
+                    options: options, paths: PathChoice.isFile(options.pathText) ? readingPaths : nil,
                     baseHash: baseHash, dataHash: dataHash, classCount: training.classCount),
                 trainer.snapshot())
         }
@@ -124,11 +124,15 @@ public final class FineTuning {
         try snapshot.write(to: directory.last)
     }
 
-    /// Writes the current values as a PEFT adapter into the run's folder.
+    /// Writes the current values as an adapter into the run's folder.
     private func saveAdapter() throws {
-        try PEFTAdapter.save(
-            model.adapter(paths: readingPaths), to: directory.adapter,
-            extra: adapterNotes(options, model.configuration, baseHash: baseHash))
+        let notes = adapterNotes(options, model.configuration, baseHash: baseHash)
+        if let method = model.method {
+            try MethodAdapter.save(model, method, options, to: directory.adapter, extra: notes)
+        } else {
+            try PEFTAdapter.save(
+                model.adapter(paths: readingPaths), to: directory.adapter, extra: notes)
+        }
     }
 
     private func log(_ event: Trainer.Event) throws {
@@ -176,7 +180,9 @@ public final class FineTuning {
         let weights = checkpoint.tensors.values.reduce(0) { $0 + $1.values.count } * 4
         let space = try options.searchSpace()
         let support =
-            4 * 4 * checkpoint.configuration.supportCount(rank: space.largestRank, sites: space.sites)
+            options.method == .full
+            ? 3 * weights
+            : 4 * 4 * checkpoint.configuration.supportCount(rank: space.largestRank, sites: space.sites)
         var configuration = checkpoint.configuration
         configuration.classCount = training.classCount
         func needed(_ batch: Int) -> Int {
@@ -221,6 +227,16 @@ extension ViTConfiguration {
 }
 
 extension TrainingOptions {
+    /// `--path` for GLoRA; other methods leave every Linear's path at none.
+    var pathText: String { method == .glora ? path : "none" }
+
+    /// What these settings train in a model. Throws `MethodError` and `FormError`.
+    public func trained(_ model: ViTConfiguration) throws -> VisionTransformer.Trained {
+        if let other = try method.method(methodSettings, for: model.shape) { return .method(other) }
+        let space = try searchSpace()
+        return .adapters(rank: space.largestRank, sites: space.sites)
+    }
+
     /// Loads the model's checkpoint as these settings want it: at the run's image size, its normalisation the run's. Throws
     /// `CheckpointError`.
     public func loadCheckpoint() throws -> ViTCheckpoint {

@@ -36,7 +36,7 @@ public enum PathChoice: Sendable {
     init(_ run: RunDirectory.Configuration, space: SearchSpace, model: VisionTransformer) throws {
         guard let paths = run.paths else {
             self = try PathChoice(
-                run.options.path, space: space, recipe: run.options.recipe, model: model)
+                run.options.pathText, space: space, recipe: run.options.recipe, model: model)
             return
         }
         guard paths.count == model.linears.count else {

@@ -44,10 +44,15 @@ public struct ReadyModel {
                     + "put the original file back")
         }
         let space = try saved.options.searchSpace()
+        guard path == nil || saved.options.method == .glora else {
+            throw TrainingError.run(
+                "\(directory.url.path) is a run of \(saved.options.method.rawValue), which has no paths; leave --path "
+                    + "and --architecture out")
+        }
         let model = try VisionTransformer(
             checkpoint, classCount: saved.classCount,
-            trained: .adapters(rank: space.largestRank, sites: space.sites), seed: saved.options.seed,
-            on: backend)
+            trained: try saved.options.trained(checkpoint.configuration), seed: saved.options.seed,
+            headKind: saved.options.head, on: backend)
         let file = state == .best ? directory.best : directory.last
         guard FileManager.default.fileExists(atPath: file.path) else {
             throw TrainingError.run(
@@ -79,19 +84,13 @@ public struct ReadyModel {
         var options = options
         var checkpoint = try options.loadCheckpoint()
         self.notes = checkpoint.notes
-        if let folder {
+        if let folder, let saved = try MethodAdapter.load(folder) {
+            try options.apply(saved.extra, to: &checkpoint)
+            model = try saved.model(checkpoint, on: backend)
+            paths = model.uniformPath(.none)
+        } else if let folder {
             let (adapter, extra) = try PEFTAdapter.load(folder, for: checkpoint.configuration)
-            if options.imageSize == nil, let imageSize = extra["glora_image_size"]?.integerValue {
-                options.imageSize = imageSize
-                checkpoint = try options.loadCheckpoint()
-            }
-            func numbers(_ key: String) -> [Float]? {
-                extra[key]?.arrayValue?.compactMap { $0.numberValue.map { Float($0) } }
-            }
-            if options.normalize == .model, let mean = numbers("glora_mean"), let std = numbers("glora_std") {
-                checkpoint.configuration.mean = mean
-                checkpoint.configuration.standardDeviation = std
-            }
+            try options.apply(extra, to: &checkpoint)
             (model, paths) = try VisionTransformer.applying(adapter, to: checkpoint, on: backend)
         } else {
             guard let head = checkpoint.head else {
@@ -111,5 +110,22 @@ public struct ReadyModel {
     /// A split prepared as this model wants it. Throws `DatasetError`.
     public func prepare(_ source: any ImageSource) throws -> PreparedImages {
         PreparedImages(source, try options.preprocessing(for: model.configuration))
+    }
+}
+
+extension TrainingOptions {
+    /// What an adapter of ours notes about its images, where these options leave it to the model. Throws `CheckpointError`.
+    fileprivate mutating func apply(_ notes: [String: JSONValue], to checkpoint: inout ViTCheckpoint) throws {
+        if imageSize == nil, let noted = notes["glora_image_size"]?.integerValue {
+            imageSize = noted
+            checkpoint = try loadCheckpoint()
+        }
+        func numbers(_ key: String) -> [Float]? {
+            notes[key]?.arrayValue?.compactMap { $0.numberValue.map { Float($0) } }
+        }
+        if normalize == .model, let mean = numbers("glora_mean"), let std = numbers("glora_std") {
+            checkpoint.configuration.mean = mean
+            checkpoint.configuration.standardDeviation = std
+        }
     }
 }

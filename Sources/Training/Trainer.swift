@@ -46,7 +46,7 @@ public final class Trainer {
     /// Where the run stands.
     public private(set) var state = TrainingState()
 
-    private let optimizer: AdamW
+    private let optimizer: any Optimizer
     private let training: PreparedImages
     private let validation: PreparedImages?
 
@@ -60,7 +60,11 @@ public final class Trainer {
         self.paths = paths
         self.training = training
         self.validation = validation
-        optimizer = AdamW(model.store, mode: options.adamw, on: model.backend)
+        optimizer =
+            switch options.optimizer {
+            case .adamw: AdamW(model.store, mode: options.adamw, on: model.backend)
+            case .sgd: SGD(model.store, on: model.backend)
+            }
         _ = try model.plan(batch: batchSize, isForTraining: true)
     }
 
@@ -143,18 +147,19 @@ public final class Trainer {
         batch.upload(to: plan, on: backend)
         let dropsBranches = options.dropPath > 0
         if dropsBranches { drawBranchScales(plan) }
+        var random = Random(options.seed, "dropout", state.step)
+        let noise = random.next()
         model.store.clearGradients()
-        model.forward(plan, paths: stepPaths, dropsBranches: dropsBranches)
+        model.forward(plan, paths: stepPaths, dropsBranches: dropsBranches, noise: noise)
         model.loss(plan)
         let losses = backend.values(plan.losses)
         let loss = losses.reduce(0) { $0 + Double($1) } / Double(losses.count)
         guard loss.isFinite else {
             throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
         }
-        model.backward(plan, paths: stepPaths, dropsBranches: dropsBranches)
+        model.backward(plan, paths: stepPaths, dropsBranches: dropsBranches, noise: noise)
         optimizer.step(
-            AdamWSettings(learningRate: rate, weightDecay: options.weightDecay),
-            onPath: model.trainedNames(stepPaths))
+            learningRate: rate, weightDecay: options.weightDecay, onPath: model.trainedNames(stepPaths))
         return loss
     }
 

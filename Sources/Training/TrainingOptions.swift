@@ -236,6 +236,9 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
         try check(
             imageSize.map { (1...16384).contains($0) } ?? true,
             "--image-size must be from 1 to 16384")
+        try check(
+            method == .glora || (path == "supernet" && recipe == .original),
+            "--path and --recipe are GLoRA's; leave them out with --method \(method.rawValue)")
         _ = try searchSpace()
         try check(ranks.allSatisfy { $0 <= 4096 }, "--ranks must be from 1 to 4096, not \(ranks.max() ?? 0)")
     }

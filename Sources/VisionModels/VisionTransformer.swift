@@ -50,9 +50,11 @@ public final class VisionTransformer {
     let finalNorm: Norm
     let head: GLoRALinear
     let scratch: GLoRALinear.Scratch
-    let method: (any TuningMethod)?
+    /// What is trained when it isn't GLoRA.
+    public let method: (any TuningMethod)?
     let attachments: Attachments?  // nil where a method has none
-    let headKind: HeadKind
+    /// What is before the logits.
+    public let headKind: HeadKind
     let runningMean, runningVariance: Parameter?  // [D] of the head's batch norm
     private let planArena: Arena
     private var plans: [PlanKey: ViTPlan] = [:]

@@ -31,7 +31,7 @@ public enum MethodName: String, Codable, CaseIterable, Hashable, Sendable {
 }
 
 /// What a method can be told; nil for what its authors do. What a method has no use for is refused by it.
-public struct MethodSettings: Equatable, Hashable, Sendable {
+public struct MethodSettings: Codable, Equatable, Hashable, Sendable {
     /// LoRA's and FacT's rank.
     public var rank: Int?
     /// LoRA's alpha: the update is scaled by alpha / rank.

@@ -1,6 +1,43 @@
 import Foundation
 import TensorCore
 
+/// What turns the gradients in a store into a step.
+public protocol Optimizer: AnyObject {
+    /// Steps that each segment has made, in the store's order; 0 for one that has made none.
+    var stepCounts: [Int] { get set }
+    /// One step with the gradients in the store. `names` are the tensors that have one.
+    func step(learningRate: Double, weightDecay: Double, onPath names: Set<String>)
+}
+
+/// SGD with momentum 0.9 as PyTorch's: g ← g + λθ, v ← 0.9 v + g, θ ← θ − ηv. A tensor without a gradient is left alone. The
+/// velocities take the place of AdamW's first moments.
+public final class SGD: Optimizer {
+    private let store: ParameterStore
+    private let backend: any Backend
+    /// See `Optimizer`.
+    public var stepCounts: [Int]
+
+    /// An optimizer at its beginning.
+    public init(_ store: ParameterStore, on backend: any Backend) {
+        self.store = store
+        self.backend = backend
+        stepCounts = Array(repeating: 0, count: store.segments.count)
+    }
+
+    /// See `Optimizer`.
+    public func step(learningRate: Double, weightDecay: Double, onPath names: Set<String>) {
+        let table = store.segments.enumerated().flatMap { index, segment -> [Float] in
+            guard names.contains(segment.name) else { return [0, 0, 0] }
+            stepCounts[index] += 1
+            return [1, 0, 0]
+        }
+        backend.upload(store.segmentTable, table)
+        backend.sgd(
+            store.values, store.firstMoments, store.gradients, store.segmentOfBlock, store.segmentTable,
+            SGDSettings(learningRate: learningRate, weightDecay: weightDecay))
+    }
+}
+
 /// AdamW over a parameter store, in the two ways that a supernet can meet it.
 ///
 /// A supernet's step leaves most tensors without a gradient, and what happens to them depends on PyTorch's version: they
@@ -12,7 +49,7 @@ import TensorCore
 ///
 /// In both a tensor that was never on a path is left alone, and each tensor has its own step count for the bias
 /// correction: the steps since its first touch (dense), the steps on a path (sparse).
-public final class AdamW {
+public final class AdamW: Optimizer {
     /// What happens to a tensor that is off the path.
     public enum Mode: String, Codable, CaseIterable, Sendable {
         /// It gets a zero gradient once it has been on a path.
@@ -34,6 +71,11 @@ public final class AdamW {
         self.backend = backend
         self.mode = mode
         stepCounts = Array(repeating: 0, count: store.segments.count)
+    }
+
+    /// See `Optimizer`.
+    public func step(learningRate: Double, weightDecay: Double, onPath: Set<String>) {
+        step(AdamWSettings(learningRate: learningRate, weightDecay: weightDecay), onPath: onPath)
     }
 
     /// One step with the gradients in the store. `onPath` names the tensors that the step's paths read.

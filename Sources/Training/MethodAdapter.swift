@@ -1,0 +1,84 @@
+import Adapters
+import Checkpoints
+import Foundation
+import TensorCore
+import VisionModels
+
+/// The trained tensors of another method than GLoRA as a folder: LoRA in PEFT's format, the others under their authors' names in
+/// `adapter_model.safetensors`, with the method and its settings in `adapter_config.json`:
+///
+///     {"glora_method": "fact-tk", "glora_method_version": 1, "rank": 16, …, "head_kind": "linear"}
+struct MethodAdapter {
+    let method: MethodName
+    let settings: MethodSettings
+    let head: HeadKind
+    let tensors: [String: HostTensor]
+    /// The keys of `adapterNotes`.
+    let extra: [String: JSONValue]
+
+    /// Writes the values that the model has now. Throws `CheckpointError`.
+    static func save(
+        _ model: VisionTransformer, _ method: any TuningMethod, _ options: TrainingOptions, to folder: URL,
+        extra: [String: JSONValue]
+    ) throws {
+        let values = model.store.unpack(model.store.values)
+        if options.method == .lora, options.head != .batchNorm, let factors = model.lowRankFactors() {
+            return try PEFTAdapter.saveLoRA(
+                factors, head: values.filter { $0.key.hasPrefix("head.") }, to: folder, extra: extra)
+        }
+        let encoder = JSONEncoder()
+        var config = try JSONValue(parsing: encoder.encode(options.methodSettings)).objectValue ?? [:]
+        config["glora_method"] = .string(options.method.rawValue)
+        config["glora_method_version"] = 1
+        config["head_kind"] = .string(options.head.rawValue)
+        try AtomicFile.createFolder(folder)
+        try writeSafetensors(
+            values, to: folder.appendingPathComponent("adapter_model.safetensors"), metadata: ["format": "pt"]
+        )
+        try AtomicFile.write(
+            JSONValue.object(config.merging(extra) { $1 }).text(indented: true) + "\n",
+            to: folder.appendingPathComponent("adapter_config.json"))
+    }
+
+    /// Reads what `save` wrote; nil when the folder's adapter is PEFT's. Throws `CheckpointError`.
+    static func load(_ folder: URL) throws -> MethodAdapter? {
+        let url = folder.appendingPathComponent("adapter_config.json")
+        let config = try JSONValue(contentsOf: url)
+        guard let name = config["glora_method"]?.stringValue else { return nil }
+        guard let method = MethodName(rawValue: name), config["glora_method_version"] == 1,
+            let head = HeadKind(rawValue: config["head_kind"]?.stringValue ?? "")
+        else {
+            throw CheckpointError("\(url.path) is of a method or a version that this program doesn't know")
+        }
+        let file = try SafetensorsFile(folder.appendingPathComponent("adapter_model.safetensors"))
+        let settings: MethodSettings
+        do {
+            settings = try JSONDecoder().decode(MethodSettings.self, from: Data(contentsOf: url))
+        } catch {
+            throw CheckpointError("\(url.path) holds settings that can't be read; save the adapter again")
+        }
+        return MethodAdapter(
+            method: method, settings: settings, head: head,
+            tensors: Dictionary(uniqueKeysWithValues: try file.names.map { ($0, try file.tensor($0)) }),
+            extra: (config.objectValue ?? [:]).filter {
+                $0.key.hasPrefix("glora_") && !$0.key.hasPrefix("glora_method")
+            })
+    }
+
+    /// The model of a checkpoint with this adapter's tensors. Throws `CheckpointError` where they don't fit, `MethodError`,
+    /// `BackendError`.
+    func model(_ checkpoint: ViTCheckpoint, on backend: any Backend) throws -> VisionTransformer {
+        guard let classCount = tensors["head.weight"]?.shape.first,
+            let other = try method.method(settings, for: checkpoint.configuration.shape)
+        else { throw CheckpointError("the adapter has no head, or is GLoRA's; save it again") }
+        let model = try VisionTransformer(
+            checkpoint, classCount: classCount, trained: .method(other), seed: 0, headKind: head, on: backend)
+        for segment in model.store.segments where tensors[segment.name]?.shape != segment.shape {
+            throw CheckpointError(
+                "the adapter has no \(segment.name) of shape \(segment.shape); use the model that it was trained on"
+            )
+        }
+        model.store.pack(model.store.values, tensors)
+        return model
+    }
+}
