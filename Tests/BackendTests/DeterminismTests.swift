@@ -14,7 +14,7 @@ import Testing
                 expectIdentical(b.values, a.values, "a second run of \(a.name)")
             }
         }
-        #expect(first.count == 18)
+        #expect(first.count == 20)
     }
 
     private func results(_ backend: any Backend) throws -> [(name: String, values: [Float])] {
@@ -63,6 +63,8 @@ import Testing
         let scale = ScaleTerm(form: .constant, values: try parameter([3 * d]))
         let dPrompt = try random([d])
         backend.gloraBiasBackward(c, scale, scale, dPrompt, sums, weight, bias)
+        let (dScale, dShift) = (try random([3 * d]), try random([3 * d]))
+        backend.scaleShiftBackward(nil, dScale, dShift, dqkv, qkv, bias)
         let named: [(String, Tensor)] = [
             ("attention", out), ("attentionBackward", dqkv), ("matmul", dWeight), ("sumRows", sums),
             ("layerNorm", y), ("layerNormBackward dx", dx), ("layerNormBackward dWeight", dw),
@@ -73,6 +75,7 @@ import Testing
             ("gloraProjectBackward u", u), ("gloraProjectBackward up", b4.up.gradient!),
             ("gloraBiasBackward down", c.down.gradient!),
             ("gloraBiasBackward constant", scale.values.gradient!),
+            ("scaleShiftBackward dScale", dScale), ("scaleShiftBackward dShift", dShift),
         ]
         return named.map { ($0.0, backend.values($0.1)) }
     }

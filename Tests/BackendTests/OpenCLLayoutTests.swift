@@ -113,7 +113,37 @@ import Testing
             state[0], state[1], state[2], state[3], blocks, segments,
             AdamWSettings(learningRate: 1e-2, weightDecay: 0.1))
         recording.take("adamW", state[0], state[1], state[2])
+        backend.sgd(
+            state[0], state[1], state[3], blocks, segments, SGDSettings(learningRate: 0.1, weightDecay: 0.1))
+        recording.take("sgd", state[0], state[1])
+        try adapters(recording, x, dy)
         try glora(recording, d)
+    }
+
+    /// What other methods than GLoRA need, with x and dy [B, T, D].
+    private func adapters(_ recording: Recording, _ x: Tensor, _ dy: Tensor) throws {
+        let (backend, d) = (recording.backend, x.columns)
+        let out = try recording.empty(x.shape)
+        for activation in [Activation.identity, .relu, .gelu, .quickGELU] {
+            backend.activate(out, x, activation)
+            recording.take("activate \(activation)", out)
+            backend.activateBackward(out, dy, x, activation)
+            recording.take("activateBackward \(activation)", out)
+        }
+        let (scale, shift) = (try recording.random([d]), try recording.random([d]))
+        backend.scaleShift(out, x, scale, shift)
+        recording.take("scaleShift", out)
+        let (dScale, dShift) = (try recording.random([d]), try recording.random([d]))
+        backend.scaleShiftBackward(out, dScale, dShift, dy, x, scale)
+        recording.take("scaleShiftBackward", out, dScale, dShift)
+        backend.addScaled(out, x, -0.7)
+        recording.take("addScaled", out)
+        backend.copyBlock(
+            MatrixBlock(out, offset: 1, stride: d), MatrixBlock(dy, offset: 2, stride: 2 * d),
+            rows: x.rows / 2, columns: d - 1)
+        recording.take("copyBlock", out)
+        backend.dropout(out, x, rate: 0.3, seed: 5)
+        recording.take("dropout", out)
     }
 
     /// All pairs of forms that take different ways through the kernels.
