@@ -14,10 +14,10 @@ struct TinyModel {
     /// At a width of 64 and a few images GLoRA is cheaper in activation space; at 6 mostly in weight space.
     init(
         pooling: ViTConfiguration.Pooling = .classToken, hasClassToken: Bool = true, qkvBias: Bool = true,
-        width: Int = 6
+        width: Int = 6, hiddenWidth: Int? = nil
     ) throws {
         var configuration = ViTConfiguration(
-            imageSize: 4, patchSize: 2, width: width, depth: 2, heads: 2, hiddenWidth: width - 1,
+            imageSize: 4, patchSize: 2, width: width, depth: 2, heads: 2, hiddenWidth: hiddenWidth ?? width - 1,
             classCount: TinyModel.classCount)
         configuration.pooling = pooling
         configuration.hasClassToken = hasClassToken
@@ -36,12 +36,12 @@ struct TinyModel {
 
     /// The model under another treatment, with this head.
     func model(
-        _ trained: VisionTransformer.Trained, memory: MemoryPolicy = .balanced, on backend: any Backend
+        _ trained: VisionTransformer.Trained, headKind: HeadKind = .linear, memory: MemoryPolicy = .balanced,
+        on backend: any Backend
     ) throws -> VisionTransformer {
         try VisionTransformer(
             checkpoint, classCount: TinyModel.classCount, trained: trained, seed: 5, head: head,
-            memory: memory,
-            on: backend)
+            headKind: headKind, memory: memory, on: backend)
     }
 
     /// The model with support tensors of rank 2, all of them random: no path is the frozen model by chance.
@@ -84,14 +84,15 @@ struct TinyModel {
 extension VisionTransformer {
     /// Uploads a batch and computes logits and losses; with a plan for training the gradients too.
     func step(
-        _ plan: ViTPlan, _ images: [Float], _ labels: [Int], paths: [GLoRAPath], scales: [[Float]]? = nil
+        _ plan: ViTPlan, _ images: [Float], _ labels: [Int], paths: [GLoRAPath], scales: [[Float]]? = nil,
+        noise: UInt64? = nil
     ) {
         backend.upload(plan.images, images)
         backend.upload(plan.labels, labels.map { Int32($0) })
         for (tensor, values) in zip(plan.branchScales, scales ?? []) { backend.upload(tensor, values) }
         backend.fill(plan.logits, .nan)
-        forward(plan, paths: paths, dropsBranches: scales != nil)
+        forward(plan, paths: paths, dropsBranches: scales != nil, noise: noise)
         loss(plan)
-        if plan.isForTraining { backward(plan, paths: paths, dropsBranches: scales != nil) }
+        if plan.isForTraining { backward(plan, paths: paths, dropsBranches: scales != nil, noise: noise) }
     }
 }
