@@ -90,6 +90,18 @@ public struct ImageList: ImageSource {
         self.classNames = classNames
         contentHash = hash.value
     }
+
+    /// `list` with class k as class `labels[k]` of those called `names`.
+    init(_ list: ImageList, labels: [Int], names: [String]) {
+        name = list.name
+        classCount = names.count
+        classNames = names
+        samples = list.samples.map { Sample(path: $0.path, label: labels[$0.label]) }
+        var hash = ContentHash()
+        hash.add(Int(bitPattern: UInt(list.contentHash)))
+        for label in labels { hash.add(label) }
+        contentHash = hash.value
+    }
 }
 
 /// A list file's lines, read but not yet looked up on disk.

@@ -74,6 +74,19 @@ public struct RunDirectory {
         public let trainLoss: Double?
         /// Of the validation split, 0 to 1.
         public let valAccuracy: Double?
+        /// The validation split's mean cross-entropy.
+        public let valLoss: Double?
+    }
+
+    /// Whether the folder holds a whole run.
+    public var holdsRun: Bool { FileManager.default.fileExists(atPath: config.path) }
+
+    /// The validation of a state: the last one, or the first of the best ones. nil without validations. Throws as `epochMetrics`.
+    func validation(of state: ReadyModel.State) throws -> EpochMetric? {
+        let all = try epochMetrics().filter { $0.valAccuracy != nil }
+        guard state == .best else { return all.last }
+        let best = all.compactMap(\.valAccuracy).max()
+        return all.first { $0.valAccuracy == best }
     }
 
     /// The run's epochs and validations. Throws `TrainingError.run` when the file is missing.
@@ -105,7 +118,7 @@ public struct RunDirectory {
     /// `config.yaml` comes last: a folder that has it is a whole run.
     /// Throws `TrainingError.run` when a run is already there, and `CheckpointError`.
     public func create(_ configuration: Configuration, _ start: TrainingSnapshot) throws {
-        if FileManager.default.fileExists(atPath: config.path) {
+        if holdsRun {
             throw TrainingError.run(
                 "\(url.path) already holds a run; add --resume to go on with it, or give another --run")
         }

@@ -1,6 +1,4 @@
 import ArgumentParser
-import Checkpoints
-import Datasets
 import Foundation
 import Training
 
@@ -57,20 +55,14 @@ struct Finetune: ParsableCommand {
         options.learningRate = learningRate ?? options.learningRate
         options.weightDecay = weightDecay ?? options.weightDecay
         options.seed = seed ?? options.seed
-        do { try options.validate() } catch { throw ValidationError("\(error)") }
         let inherited =
             from == .supernet
             ? try TrainingSnapshot(contentsOf: found.checkpoint == .best ? directory.best : directory.last)
                 .values
             : nil
-        let task = try TaskFolder.open(URL(fileURLWithPath: options.data))
-        let checkpoint = try options.loadCheckpoint()
-        for note in checkpoint.notes { console.note(note) }
-        let backend = try device.backend(console)
         let target = RunDirectory(URL(fileURLWithPath: output))
-        let tuning = try FineTuning(
-            options, checkpoint: checkpoint, training: try task.split(options.trainSplit),
-            validation: try task.validationSplit(), in: target, inheriting: inherited, on: backend)
+        let tuning = try TrainingStart(options, device, console)
+            .fineTuning(options, in: target, inheriting: inherited)
         console.say(
             "\(found.parameters.grouped) parameters, \((100 * found.accuracy).fixed(2)) % on \(found.fitnessSplit) "
                 + "as the search found them; training from \(from.rawValue)")

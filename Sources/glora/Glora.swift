@@ -20,6 +20,7 @@ struct Glora: ParsableCommand {
             Selftest.self,
             Bench.self,
             Tune.self,
+            Compare.self, Shift.self, VTAB.self, FewShot.self,
             Pretrain.self, Demo.self,
         ])
 

@@ -1,11 +1,7 @@
 import ArgumentParser
-import Checkpoints
-import Datasets
 import Foundation
-import TensorCore
 import Training
 import VisionModels
-import Yams
 
 struct Train: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -38,17 +34,8 @@ struct Train: ParsableCommand {
             throw ValidationError("--model is missing: the pretrained ViT to start from")
         }
         if options.data.isEmpty { throw ValidationError("--data is missing: the folder of labelled images") }
-        do { try options.validate() } catch { throw ValidationError("\(error)") }
-        let task = try TaskFolder.open(URL(fileURLWithPath: options.data))
-        let trainingSplit = try task.split(options.trainSplit)
-        let validationSplit = try task.validationSplit()
-        let checkpoint = try options.loadCheckpoint()
-        for note in checkpoint.notes { console.note(note) }
-        let backend = try device.backend(console)
-        try device.tuneIfNew(backend, checkpoint.configuration, batch: options.batchSize, console)
-        let tuning = try FineTuning(
-            options, checkpoint: checkpoint, training: trainingSplit, validation: validationSplit,
-            in: directory, resumes: resume, on: backend)
+        let tuning = try TrainingStart(options, device, console)
+            .fineTuning(options, in: directory, resumes: resume)
         let result = try RunReporter(tuning, directory, console).train()
         try console.result(result)
         if !result.finished { throw ExitCode(130) }
@@ -58,7 +45,7 @@ struct Train: ParsableCommand {
     /// the model and the data may have moved; their hashes decide.
     private func savedOptions(_ directory: RunDirectory) throws -> TrainingOptions {
         var saved = try directory.configuration().options
-        let (mine, theirs) = (try keyed(training.options), try keyed(saved))
+        let (mine, theirs) = (try training.options.flags(), try saved.flags())
         let arguments = try Glora.expandConfig(Array(CommandLine.arguments.dropFirst()))
         for argument in arguments where argument.hasPrefix("--") {
             var flag = String(argument.dropFirst(2).prefix { $0 != "=" })
@@ -74,14 +61,6 @@ struct Train: ParsableCommand {
             }
         }
         return saved
-    }
-
-    private func keyed(_ options: TrainingOptions) throws -> [String: Node] {
-        let node = try Yams.compose(yaml: try YAMLEncoder().encode(options))
-        return Dictionary(
-            uniqueKeysWithValues: (node?.mapping ?? [:]).compactMap { key, value in
-                key.string.map { ($0, value) }
-            })
     }
 }
 

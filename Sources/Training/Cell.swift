@@ -1,0 +1,191 @@
+import Checkpoints
+import Datasets
+import Foundation
+
+/// The images of one training and of what it is tested on.
+public struct CellImages: Sendable {
+    /// A split that is only ever tested on.
+    public struct Test: Sendable {
+        /// Its column in a table.
+        public let name: String
+        /// Its images, of the training split's classes.
+        public let images: any ImageSource
+
+        /// A split under a name.
+        public init(name: String, images: any ImageSource) {
+            self.name = name
+            self.images = images
+        }
+    }
+
+    /// What is trained on.
+    public let training: any ImageSource
+    /// What curves are drawn and rates are chosen by.
+    public let validation: (any ImageSource)?
+    /// What is scored once, when the training has ended.
+    public let tests: [Test]
+
+    /// These splits. Throws `DatasetError` for a test with more classes than are trained.
+    public init(training: any ImageSource, validation: (any ImageSource)?, tests: [Test]) throws {
+        for images in tests.map(\.images) + [validation].compactMap(\.self)
+        where images.classCount > training.classCount {
+            throw DatasetError(
+                "\(images.name) has \(images.classCount) classes, \(training.name), which is trained on, "
+                    + "\(training.classCount); give images of the same classes.")
+        }
+        self.training = training
+        self.validation = validation
+        self.tests = tests
+    }
+}
+
+/// One training of a comparison: a method with its settings on a task's images, in a folder of its own.
+public struct Cell: Sendable {
+    /// The task's name, as tables and folders have it.
+    public let task: String
+    /// The method.
+    public let method: MethodEntry
+    /// Every setting, the seed and the learning rate among them.
+    public let options: TrainingOptions
+    /// The splits.
+    public let images: CellImages
+    /// OUTPUT/task/method/lr-1e-3/seed-0.
+    public let folder: URL
+
+    /// A cell below `output`. `suffix` tells apart cells whose splits alone differ.
+    public init(
+        task: String, method: MethodEntry, options: TrainingOptions, images: CellImages, output: URL,
+        suffix: String = ""
+    ) {
+        self.task = task
+        self.method = method
+        self.options = options
+        self.images = images
+        folder = [
+            task, method.folderName, "lr-" + options.learningRate.short, "seed-\(options.seed)" + suffix,
+        ].reduce(output) { $0.appendingPathComponent($1) }
+    }
+
+    /// Its run.
+    public var directory: RunDirectory { RunDirectory(folder) }
+}
+
+/// What came out of a cell: `result.json` in its folder, whole or not there.
+public struct CellResult: Codable, Equatable, Sendable {
+    /// What a test split scored.
+    public struct Test: Codable, Equatable, Sendable {
+        /// See `CellImages.Test`.
+        public var name: String
+        /// The split, hashed.
+        public var hash: String
+        /// The score.
+        public var score: EvaluationResult
+    }
+
+    /// The file format; a reader refuses another.
+    public var formatVersion = 1
+    /// The task.
+    public var task: String
+    /// The method as the user wrote it.
+    public var method: String
+    /// Every setting.
+    public var settings: TrainingOptions
+    /// Which state was scored.
+    public var checkpoint: ReadyModel.State
+    /// The frozen base, hashed.
+    public var baseHash: String
+    /// The training split, hashed.
+    public var trainingHash: String
+    /// The validation split, hashed.
+    public var validationHash: String?
+    /// Of the state that was scored, 0 to 1; nil without a validation split.
+    public var valAccuracy: Double?
+    /// The mean cross-entropy there.
+    public var valLoss: Double?
+    /// Trained parameters without the head.
+    public var adapterParameters: Int
+    /// The head's.
+    public var headParameters: Int
+    /// Seconds of training, validation included.
+    public var seconds: Double
+    /// The process's largest memory while it trained, in bytes.
+    public var peakBytes: Int
+    /// What tensors held on a device with memory of its own, in bytes.
+    public var deviceBytes: Int?
+    /// The tests so far.
+    public var tests: [Test] = []
+    /// What an image costs afterwards, where it was measured.
+    public var inference: InferenceCost?
+
+    /// The accuracy on a test; nil before it was scored.
+    public func accuracy(on test: String) -> Double? {
+        tests.first { $0.name == test }?.score.accuracy
+    }
+}
+
+extension Cell {
+    private var file: URL { folder.appendingPathComponent("result.json") }
+
+    /// The result that is there, or nil. Throws `TrainingError.run` when it was made with other settings or images, or the run
+    /// that is half done is.
+    public func result(checkpoint: ReadyModel.State, baseHash: String) throws -> CellResult? {
+        guard let data = FileManager.default.contents(atPath: file.path) else {
+            if directory.holdsRun { try checkSettings(try directory.configuration().options) }
+            return nil
+        }
+        let result: CellResult
+        do { result = try JSONDecoder().decode(CellResult.self, from: data) } catch {
+            throw TrainingError.run("\(file.path) is no result of this program; remove \(folder.path)")
+        }
+        guard result.formatVersion == 1 else {
+            throw TrainingError.run(
+                "\(file.path) has format version \(result.formatVersion); this program reads version 1")
+        }
+        try checkSettings(result.settings)
+        func check(_ holds: Bool, _ what: String) throws {
+            if !holds {
+                throw TrainingError.run(
+                    "\(folder.path) was made with another \(what); give the same, or another --output")
+            }
+        }
+        try check(result.checkpoint == checkpoint, "--checkpoint")
+        try check(result.baseHash == baseHash, "--model")
+        try check(result.trainingHash == hex(images.training), "training split")
+        try check(result.validationHash == images.validation.map(hex), "validation split")
+        for test in result.tests {
+            guard let asked = images.tests.first(where: { $0.name == test.name }) else { continue }
+            try check(hex(asked.images) == test.hash, "test split \(test.name)")
+        }
+        return result
+    }
+
+    private func checkSettings(_ saved: TrainingOptions) throws {
+        let differences = try saved.differences(from: options)
+        guard differences.isEmpty else {
+            throw TrainingError.run(
+                "\(folder.path) was made with \(differences.joined(separator: "; ")); give the same settings, "
+                    + "or another --output")
+        }
+    }
+
+    func write(_ result: CellResult) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+        try AtomicFile.write(String(decoding: try encoder.encode(result), as: UTF8.self) + "\n", to: file)
+    }
+}
+
+/// A split's hash as files hold it.
+func hex(_ images: any ImageSource) -> String { String(images.contentHash, radix: 16) }
+
+extension Double {
+    /// The fewest digits that are this number, with an exponent: 1e-3, 2.5e-1.
+    public var short: String {
+        for decimals in 0...16 {
+            let text = String(format: "%.\(decimals)e", self)
+            guard Double(text) == self, let mark = text.firstIndex(of: "e") else { continue }
+            return text[..<mark] + "e\(Int(text[text.index(after: mark)...]) ?? 0)"
+        }
+        return "\(self)"
+    }
+}

@@ -1,0 +1,97 @@
+import Adapters
+import Checkpoints
+import Datasets
+import Foundation
+import TensorCore
+import VisionModels
+
+/// Trains, tests and measures the cells of a comparison, all on one base and one device.
+public struct CellRunner {
+    private let checkpoint: ViTCheckpoint
+    private let baseHash: String
+    private let state: ReadyModel.State
+    private let backend: any Backend
+    private let deviceBytes: (() -> Int)?
+
+    /// A runner that scores `state`. `deviceBytes` says what tensors hold on a device with memory of its own.
+    public init(
+        _ checkpoint: ViTCheckpoint, scoring state: ReadyModel.State, on backend: any Backend,
+        deviceBytes: (() -> Int)? = nil
+    ) {
+        self.checkpoint = checkpoint
+        self.state = state
+        self.backend = backend
+        self.deviceBytes = deviceBytes
+        baseHash = contentHash(checkpoint.tensors)
+    }
+
+    /// What is there of a cell; see `Cell.result`.
+    public func result(of cell: Cell) throws -> CellResult? {
+        try cell.result(checkpoint: state, baseHash: baseHash)
+    }
+
+    /// Whether every test that a cell asks for has been scored.
+    public func isTested(_ cell: Cell, _ result: CellResult) -> Bool {
+        cell.images.tests.allSatisfy { result.accuracy(on: $0.name) != nil }
+    }
+
+    /// Trains a cell, from its last state if it was begun, and writes its result; tests nothing. Returns nil when
+    /// `shouldStop` ended it: the same call goes on from there. Throws what `FineTuning` throws.
+    public func train(
+        _ cell: Cell, onEvent: (TrainingOptions, Trainer.Event) -> Void, shouldStop: () -> Bool
+    ) throws -> CellResult? {
+        ResidentMemory.resetPeak()
+        guard let tuning = try trained(cell, onEvent: onEvent, shouldStop: shouldStop) else { return nil }
+        let summary = cell.directory.readSummary()
+        let score = try cell.directory.validation(of: state)
+        let result = CellResult(
+            task: cell.task, method: cell.method.description, settings: cell.options, checkpoint: state,
+            baseHash: baseHash, trainingHash: hex(cell.images.training),
+            validationHash: cell.images.validation.map(hex), valAccuracy: score?.valAccuracy,
+            valLoss: score?.valLoss, adapterParameters: tuning.model.parameterCount(tuning.readingPaths),
+            headParameters: tuning.model.headParameterCount, seconds: summary?.seconds ?? 0,
+            peakBytes: summary?.peakBytes ?? 0, deviceBytes: deviceBytes?())
+        try cell.write(result)
+        return result
+    }
+
+    /// The one place that knows how a method's run comes about. A method that needs more than one training does the others
+    /// here, in folders below the cell's own, before the one whose last state counts.
+    private func trained(
+        _ cell: Cell, onEvent: (TrainingOptions, Trainer.Event) -> Void, shouldStop: () -> Bool
+    ) throws -> FineTuning? {
+        let tuning = try FineTuning(
+            cell.options, checkpoint: checkpoint, training: cell.images.training,
+            validation: cell.images.validation, in: cell.directory, resumes: cell.directory.holdsRun,
+            on: backend)
+        return try tuning.run(onEvent: { onEvent(cell.options, $0) }, shouldStop: shouldStop) ? tuning : nil
+    }
+
+    /// Scores the tests that a trained cell lacks, each once, and writes them into its result.
+    public func test(_ cell: Cell, _ result: CellResult) throws -> CellResult {
+        var result = result
+        let ready = try ReadyModel(run: cell.directory, state: state, on: backend)
+        for test in cell.images.tests where result.accuracy(on: test.name) == nil {
+            let score = try evaluate(
+                ready.model, paths: ready.paths, on: try ready.prepare(test.images),
+                batchSize: min(cell.options.batchSize, test.images.count))
+            result.tests.append(CellResult.Test(name: test.name, hash: hex(test.images), score: score))
+        }
+        try cell.write(result)
+        return result
+    }
+
+    /// Measures what an image costs a trained cell's model, unless that is known, and writes it into the result.
+    public func measureInference(_ cell: Cell, _ result: CellResult) throws -> CellResult {
+        guard result.inference == nil else { return result }
+        var result = result
+        let ready = try ReadyModel(run: cell.directory, state: state, on: backend)
+        let plain = try VisionTransformer(
+            checkpoint, classCount: cell.images.training.classCount,
+            trained: .adapters(rank: 1, sites: []), seed: 0, on: backend)
+        result.inference = try inferenceCost(
+            ready, merges: cell.method.method.merges, against: plain, batch: cell.options.batchSize)
+        try cell.write(result)
+        return result
+    }
+}

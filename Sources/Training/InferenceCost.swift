@@ -1,0 +1,73 @@
+import Adapters
+import Checkpoints
+import TensorCore
+import VisionModels
+
+/// What an image costs a fine-tuned model, beside the plain one that it was made of.
+public struct InferenceCost: Codable, Equatable, Sendable {
+    /// Whether the method was folded into the plain model's weights.
+    public var isMerged: Bool
+    /// Images at a time.
+    public var batch: Int
+    /// Seconds an image, the middle of the rounds.
+    public var secondsPerImage: Double
+    /// The plain model's.
+    public var plainSecondsPerImage: Double
+    /// The middle of each round's quotient: the two are timed in turn, so that a machine that slows down slows both.
+    public var ratio: Double
+}
+
+extension MethodName {
+    /// Whether what it trains folds into the weights of a plain ViT.
+    public var merges: Bool {
+        switch self {
+        case .glora, .lora, .ssf, .factTT, .factTK, .repadapter, .bitfit, .linear, .full: true
+        case .vptShallow, .vptDeep, .adaptformer, .adapter, .noah: false
+        }
+    }
+}
+
+/// Times forwards of `batch` made-up images: the fine-tuned model's, merged where it can be, in turn with the plain one's.
+/// Throws `BackendError`.
+func inferenceCost(
+    _ ready: ReadyModel, merges: Bool, against plain: VisionTransformer, batch: Int, rounds: Int = 9
+) throws -> InferenceCost {
+    var (model, paths) = (ready.model, ready.paths)
+    if merges {
+        let merged = try ready.model.merged(paths: ready.paths)
+        model = try VisionTransformer(
+            merged, classCount: merged.configuration.classCount, trained: .adapters(rank: 1, sites: []),
+            seed: 0, head: merged.head, on: ready.model.backend)
+        paths = model.uniformPath(.none)
+    }
+    defer {
+        model.unprepare()
+        plain.unprepare()
+    }
+    func timer(_ model: VisionTransformer, _ paths: [GLoRAPath]) throws -> () -> Double {
+        let plan = try model.plan(batch: batch, isForTraining: false)
+        let backend = model.backend
+        backend.upload(plan.images, (0..<plan.images.count).map { Float(($0 &* 7919) % 2003) / 1001 - 1 })
+        try? model.prepare(paths: paths)
+        return {
+            let start = ContinuousClock.now
+            model.forward(plan, paths: paths)
+            _ = backend.values(plan.logits)
+            let elapsed = start.duration(to: .now).components
+            return (Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18) / Double(batch)
+        }
+    }
+    let (mine, theirs) = (try timer(model, paths), try timer(plain, plain.uniformPath(.none)))
+    // The first forward fills caches.
+    _ = (mine(), theirs())
+    // Each goes first in every other round.
+    let times = (0..<rounds).map { round -> (Double, Double) in
+        if round % 2 == 0 { return (mine(), theirs()) }
+        let second = theirs()
+        return (mine(), second)
+    }
+    func middle(_ values: [Double]) -> Double { values.sorted()[rounds / 2] }
+    return InferenceCost(
+        isMerged: merges, batch: batch, secondsPerImage: middle(times.map(\.0)),
+        plainSecondsPerImage: middle(times.map(\.1)), ratio: middle(times.map { $0.0 / $0.1 }))
+}

@@ -1,0 +1,140 @@
+import ArgumentParser
+import Checkpoints
+import Foundation
+import Training
+import VisionModels
+
+/// What `compare`, `shift`, `vtab` and `fewshot` share: which methods, and how each is trained. What isn't said is the method's own.
+struct CellFlags: ParsableArguments {
+    @Option(
+        help: "The pretrained ViT: timm safetensors (file or folder), Hugging Face folder, or Google's .npz.")
+    var model: String
+    @OptionGroup var input: InputFlags
+    @Option(
+        name: [.customLong("methods"), .customLong("method")],
+        help: "Methods, with commas; for GLoRA also glora:full, glora:none and glora:FILE.json.")
+    var methods: String
+    @Option(name: .customLong("lr"), help: "One learning rate for every method (default: each method's).")
+    var learningRate: Double?
+    @Option(
+        help: "Learning rates to try on the first seed; validation chooses one for each method and task.")
+    var lrs: CommaList<Double>?
+    @Option(help: "Weight decay (default: the method's).")
+    var weightDecay: Double?
+    @Option(help: "Images in a step.")
+    var batchSize = TrainingOptions().batchSize
+    @Option(help: "Passes over the training split (default: the method's).")
+    var epochs: Int?
+    @Option(help: "Epochs of linear warm-up (default: the method's).")
+    var warmupEpochs: Int?
+    @Option(name: .customLong("min-lr"), help: "The rate that the cosine ends at (default: the method's).")
+    var minimumLearningRate: Double?
+    @Option(help: "Stochastic depth in the last block (default: the method's).")
+    var dropPath: Double?
+    @Option(help: "GLoRA's ranks: 4, or 8,4.")
+    var ranks = CommaList(TrainingOptions().ranks)
+    @Option(help: "Epochs between validations; the last is always validated.")
+    var validateEvery: Int?
+    @Option(help: "low, balanced or fast: less memory, or fewer things computed twice.")
+    var memory = TrainingOptions().memory
+    @Option(help: "last or best (by validation): which state is tested.")
+    var checkpoint = ReadyModel.State.last
+    @Option(help: "A YAML file of these flags.")
+    var config: String?
+    @OptionGroup var device: DeviceFlags
+    @OptionGroup var common: CommonFlags
+
+    mutating func validate() throws {
+        if learningRate != nil, lrs != nil { throw ValidationError("give either --lr or --lrs") }
+        let entries = try entries()
+        for entry in entries {
+            for rate in rates(entry) {
+                do { try options(entry, rate: rate, seed: 0).validate() } catch {
+                    throw ValidationError("\(error)")
+                }
+            }
+        }
+    }
+
+    /// The methods in the order they were given, each once.
+    func entries() throws -> [MethodEntry] {
+        var entries: [MethodEntry] = []
+        for word in methods.split(separator: ",") {
+            let entry: MethodEntry
+            do { entry = try MethodEntry(word.trimmingCharacters(in: .whitespaces)) } catch {
+                throw ValidationError("\(error)")
+            }
+            if entries.contains(entry) { continue }
+            if let twin = entries.first(where: { $0.folderName == entry.folderName }) {
+                throw ValidationError(
+                    "--methods: \(twin) and \(entry) would share the folder \(entry.folderName); rename a file")
+            }
+            entries.append(entry)
+        }
+        guard !entries.isEmpty else { throw ValidationError("--methods names none; write lora,glora") }
+        return entries
+    }
+
+    /// The rates to choose from; one is no choice.
+    func rates(_ entry: MethodEntry) -> [Double] {
+        var rates: [Double] = []
+        for rate in lrs?.elements ?? [learningRate ?? entry.options(batchSize: batchSize).learningRate]
+        where !rates.contains(rate) {
+            rates.append(rate)
+        }
+        return rates
+    }
+
+    /// All settings of a training but the data's.
+    func options(_ entry: MethodEntry, rate: Double, seed: Int) -> TrainingOptions {
+        var options = entry.options(batchSize: batchSize)
+        options.model = model
+        input.apply(to: &options)
+        options.learningRate = rate
+        options.weightDecay = weightDecay ?? options.weightDecay
+        options.epochs = epochs ?? options.epochs
+        options.warmupEpochs = warmupEpochs ?? options.warmupEpochs
+        options.minimumLearningRate = minimumLearningRate ?? options.minimumLearningRate
+        options.dropPath = dropPath ?? options.dropPath
+        options.ranks = ranks.elements
+        options.validateEvery = validateEvery ?? options.validateEvery
+        options.memory = memory
+        options.seed = seed
+        return options
+    }
+
+    /// How all this was done, for under a table.
+    func protocolLines(_ base: ViTCheckpoint) throws -> [String] {
+        let configuration = base.configuration
+        let image = try options(try entries()[0], rate: 0, seed: 0).preprocessing(for: configuration)
+        func list(_ numbers: [Float]) -> String { numbers.map { "\($0)" }.joined(separator: ", ") }
+        let size = configuration.imageSize
+        let resize =
+            switch image.mode {
+            case .squash: "resized to \(size) × \(size) whatever their proportions"
+            case .centreCrop(let side): "their shorter side resized to \(side), the centre \(size) × \(size) cut out"
+            }
+        return [
+            "images \(resize), normalised by mean (\(list(configuration.mean))) and deviation "
+                + "(\(list(configuration.standardDeviation))), no augmentation",
+            "the \(checkpoint.rawValue) state is tested, once, after the training"
+                + (checkpoint == .best ? "; validation chose it" : ""),
+            lrs.map {
+                "learning rates \($0.elements.map(\.short).joined(separator: ", ")) tried on the first seed, chosen "
+                    + "by validation accuracy (of equals the loss)"
+            } ?? (learningRate.map { "learning rate \($0.short)" } ?? "each method's own learning rate"),
+        ]
+    }
+}
+
+/// `--seeds N`: as many trainings of each cell, with the seeds 0 to N − 1.
+struct SeedFlags: ParsableArguments {
+    @Option(help: "How many seeds, from 0 on.")
+    var seeds = 3
+
+    mutating func validate() throws {
+        guard (1...1000).contains(seeds) else {
+            throw ValidationError("--seeds must be from 1 to 1000, not \(seeds)")
+        }
+    }
+}
