@@ -143,7 +143,8 @@ struct Shift: ParsableCommand {
             draws = seeds.map { GridTask.Draw(seed: $0, images: images) }
         }
         return GridTask(
-            name: isFolder(first) ? first.standardizedFileURL.lastPathComponent : listName(first),
+            name: isFolder(first)
+                ? first.standardizedFileURL.lastPathComponent : commonName(sources.map(listName)),
             data: first.path, trainSplit: first.lastPathComponent, draws: draws)
     }
 
@@ -186,7 +187,13 @@ struct Shift: ParsableCommand {
         return zip(names, urls).map { ($0, $1.1) }
     }
 
-    /// `mnist.test` for mnist.test.txt; the data set for a list in annotations/.
+    /// What the names of several draws begin with: `digits.16shot.seed` for digits.16shot.seed0 and -1.
+    private func commonName(_ names: [String]) -> String {
+        let common = names.dropFirst().reduce(names[0]) { String($0.commonPrefix(with: $1)) }
+        return common.isEmpty ? names[0] : common
+    }
+
+    /// `digits.test` for digits.test.txt; the data set for a list in annotations/.
     private func listName(_ url: URL) -> String {
         let folder = url.deletingLastPathComponent()
         if folder.lastPathComponent == "annotations" {
