@@ -29,7 +29,8 @@ public struct MethodEntry: Hashable, Sendable, CustomStringConvertible {
         }
         if PathChoice.isFile(path), !FileManager.default.isReadableFile(atPath: path) {
             throw TrainingError.settings(
-                "--methods: '\(text)' names no file of paths; write glora:full, glora:none or glora:FILE.json")
+                "--methods: '\(text)' names no file of paths; write glora:full, glora:none or glora:FILE.json"
+            )
         }
     }
 

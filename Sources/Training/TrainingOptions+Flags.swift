@@ -6,7 +6,10 @@ extension TrainingOptions {
     public func flags() throws -> [String: String] {
         let node = try Yams.compose(yaml: try YAMLEncoder().encode(self))
         let pairs = (node?.mapping ?? [:]).map { key, value in
-            (key.string ?? "", value.string ?? value.sequence?.compactMap(\.string).joined(separator: ",") ?? "")
+            (
+                key.string ?? "",
+                value.string ?? value.sequence?.compactMap(\.string).joined(separator: ",") ?? ""
+            )
         }
         return Dictionary(uniqueKeysWithValues: pairs)
     }

@@ -6,7 +6,8 @@ import Testing
     @Test(
         "Every command has --help with an example that fits a terminal",
         arguments: [
-            "train", "eval", "merge", "devices", "selftest", "pretrain", "demo", "bench", "bench step", nil,
+            "train", "eval", "merge", "devices", "selftest", "pretrain", "demo", "bench", "bench step",
+            "compare", "shift", "vtab", "fewshot", nil,
         ])
     func help(_ command: String?) throws {
         let outcome = try Glora.succeed(

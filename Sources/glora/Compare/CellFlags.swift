@@ -67,7 +67,8 @@ struct CellFlags: ParsableArguments {
             if entries.contains(entry) { continue }
             if let twin = entries.first(where: { $0.folderName == entry.folderName }) {
                 throw ValidationError(
-                    "--methods: \(twin) and \(entry) would share the folder \(entry.folderName); rename a file")
+                    "--methods: \(twin) and \(entry) would share the folder \(entry.folderName); rename a file"
+                )
             }
             entries.append(entry)
         }
@@ -112,7 +113,8 @@ struct CellFlags: ParsableArguments {
         let resize =
             switch image.mode {
             case .squash: "resized to \(size) × \(size) whatever their proportions"
-            case .centreCrop(let side): "their shorter side resized to \(side), the centre \(size) × \(size) cut out"
+            case .centreCrop(let side):
+                "their shorter side resized to \(side), the centre \(size) × \(size) cut out"
             }
         return [
             "images \(resize), normalised by mean (\(list(configuration.mean))) and deviation "

@@ -127,7 +127,9 @@ struct Compare: ParsableCommand {
     }
 
     private func curves(_ outcomes: [Outcome]) throws -> String {
-        let metrics = try outcomes.map { ($0.method.description, try $0.cells[0].cell.directory.epochMetrics()) }
+        let metrics = try outcomes.map {
+            ($0.method.description, try $0.cells[0].cell.directory.epochMetrics())
+        }
         func series(_ value: (RunDirectory.EpochMetric) -> Double?) -> [Page.Series] {
             metrics.map { name, lines in
                 Page.Series(
@@ -144,18 +146,20 @@ struct Compare: ParsableCommand {
 }
 
 extension GridTask {
-    /// A task folder with its own splits, the same for every seed. Where the training split holds the validation images, rates
-    /// are chosen on train800 alone.
-    init(_ folder: TaskFolder, name: String? = nil, data: String, trainSplit: String, seeds: [Int]) throws {
+    /// A task folder with its own splits, the same for every seed. Where the training split holds the validation images, these
+    /// say nothing about it, and rates are chosen on train800 alone.
+    init(_ folder: TaskFolder, data: String, trainSplit: String, seeds: [Int]) throws {
         let validation = try folder.validationSplit()
+        let holdsValidation = Split(trainSplit) == .trainAndValidation
         let test = CellImages.Test(name: "test", images: try folder.split(.test))
         let images = try CellImages(
-            training: try folder.split(trainSplit), validation: validation, tests: [test])
-        self.name = name ?? folder.name
+            training: try folder.split(trainSplit), validation: holdsValidation ? nil : validation,
+            tests: [test])
+        name = folder.name
         self.data = data
         self.trainSplit = trainSplit
         draws = seeds.map { Draw(seed: $0, images: images) }
-        if Split(trainSplit) == .trainAndValidation {
+        if holdsValidation, let validation {
             choosing = (
                 "train800",
                 try CellImages(training: try folder.split(.train), validation: validation, tests: [])

@@ -14,7 +14,7 @@ struct FewShot: ParsableCommand {
 
             Example:
               glora fewshot --root few-shot --model ViT-B_16.npz --methods glora,lora
-              glora fewshot --data few-shot/food101 --model ViT-B_16.npz --methods lora --shots 1,16
+              glora fewshot --data few-shot/food101 --model vit --methods lora --shots 1,16
             """)
 
     @Option(help: "The folder of the data sets' folders; all that are there are taken.")
@@ -130,7 +130,8 @@ struct FewShot: ParsableCommand {
     private func open(_ url: URL) throws -> AnnotatedFolder {
         guard let folder = AnnotatedFolder(url) else {
             throw DatasetError(
-                "\(url.path) has no folder annotations with few-shot lists; check --root, --datasets or --data.")
+                "\(url.path) has no folder annotations with few-shot lists; check --root, --datasets or --data."
+            )
         }
         return folder
     }

@@ -95,14 +95,17 @@ final class Grid {
         let tried = rates.count > 1 ? try rates.map { try attempt(task, entry, $0) } : []
         guard let rate = tried.isEmpty ? rates[0] : TriedRate.best(tried) else {
             throw TrainingError.run(
-                "\(task.name), \(entry): the loss stopped being a number at every one of --lrs; give lower ones")
+                "\(task.name), \(entry): the loss stopped being a number at every one of --lrs; give lower ones"
+            )
         }
         if !tried.isEmpty { console.say("\(task.name), \(entry): validation chose lr \(rate.short)") }
         let cells = try task.draws.map { draw in
             let cell = cell(task, entry, rate, draw)
             let isChosenAlready = !tried.isEmpty && task.choosing == nil && draw.seed == task.draws[0].seed
             let result: CellResult
-            do { result = try train(cell, counts: !isChosenAlready) } catch TrainingError.notANumber(let step, _) {
+            do { result = try train(cell, counts: !isChosenAlready) } catch TrainingError.notANumber(
+                let step, _)
+            {
                 throw TrainingError.run(
                     "\(label(cell)): the loss is not a number at step \(step); give a lower --lr and another "
                         + "--output, or --lrs to choose from")
@@ -124,7 +127,8 @@ final class Grid {
         }
         guard cell.images.validation != nil else {
             throw ValidationError(
-                "--lrs chooses by validation accuracy, and \(task.name) has no validation split; give one, or --lr")
+                "--lrs chooses by validation accuracy, and \(task.name) has no validation split; give one, or --lr"
+            )
         }
         do {
             let result = try train(cell, counts: true)

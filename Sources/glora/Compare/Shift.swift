@@ -14,13 +14,14 @@ struct Shift: ParsableCommand {
             training set, a seed each. Nothing of the shifted sets is seen before the tests.
 
             Example:
-              glora shift --train imagenet --test imagenet,imagenetv2,imagenet-sketch --model vit --methods lora
-              glora shift --train a.txt --val b.txt --test c.txt,d.txt --model vit --methods lora,glora
+              glora shift --train imagenet --test imagenet,imagenetv2 --model vit --methods lora
+              glora shift --train a.txt --test b.txt,c.txt --model vit --methods lora,glora
             """)
 
     @Option(help: "What to train on: a folder, a list file, or list files with commas.")
     var train: String
-    @Option(help: "What curves are drawn and rates chosen by (default: that of --train's folder, if it is one).")
+    @Option(
+        help: "What curves are drawn and rates chosen by (default: that of --train's folder, if it is one).")
     var val: String?
     @Option(help: "What to test on, with commas; the first is what the others are set beside.")
     var test: String

@@ -15,7 +15,7 @@ struct VTAB: ParsableCommand {
 
             Example:
               glora vtab --root vtab-1k --model ViT-B_16.npz --methods glora,lora
-              glora vtab --root vtab-1k --model ViT-B_16.npz --methods lora --tasks cifar,dtd
+              glora vtab --root vtab-1k --model vit --methods lora --tasks cifar,dtd
             """)
 
     @Option(help: "The folder of the tasks' folders.")
@@ -61,7 +61,7 @@ struct VTAB: ParsableCommand {
         let gridTasks = try chosen.map { task in
             let url = try folder(of: task)
             return try GridTask(
-                try TaskFolder.open(url), name: task.name, data: url.relativePath, trainSplit: trainSplit,
+                try TaskFolder.open(url), data: url.relativePath, trainSplit: trainSplit,
                 seeds: Array(0..<seeds))
         }
         let grid = try Grid(flags, output: output, console)
