@@ -14,7 +14,7 @@ struct Shift: ParsableCommand {
             training set, a seed each. Nothing of the shifted sets is seen before the tests.
 
             Example:
-              glora shift --train imagenet --test imagenet,imagenetv2 --model vit --methods lora
+              glora shift --train imagenet --test imagenet,v2 --model vit --methods lora
               glora shift --train a.txt --test b.txt,c.txt --model vit --methods lora,glora
             """)
 

@@ -70,7 +70,7 @@ enum Page {
         svg +=
             "<text x=\"\(left + width / 2)\" y=\"\(top + height + 38)\" text-anchor=\"middle\">\(escape(xLabel))</text>"
         for (index, one) in series.enumerated() {
-            let colour = "c\(index % 6)"
+            let colour = colour(index)
             let placed = one.points.filter { $0.x.isFinite && $0.y.isFinite }.map(place)
             if one.isDots {
                 svg += placed.map {
@@ -82,10 +82,15 @@ enum Page {
             }
         }
         let names = series.enumerated().map {
-            "<span class=\"key c\($0.offset % 6)\"></span>\(escape($0.element.name))"
+            "<span class=\"key \(colour($0.offset))\"></span>\(escape($0.element.name))"
         }
         return
             "<figure>\(svg)</svg><figcaption>\(escape(yLabel)): \(names.joined(separator: " &ensp; "))</figcaption></figure>"
+    }
+
+    /// Six colours, drawn through, dashed, and dotted.
+    private static func colour(_ index: Int) -> String {
+        "c\(index % 6)" + (index < 6 ? "" : index < 12 ? " dashed" : " dotted")
     }
 
     private static func range(_ values: [Double]) -> (Double, Double)? {
@@ -108,6 +113,8 @@ enum Page {
         pre{background:var(--none);padding:.7rem;overflow-x:auto}figure{margin:1rem 0}figcaption{color:var(--soft)}svg{width:100%;max-width:640px}
         svg text{font-size:11px;fill:var(--soft)}.grid{stroke:var(--line)}polyline{fill:none;stroke-width:2}
         polyline.c0{stroke:var(--c0)}polyline.c1{stroke:var(--c1)}polyline.c2{stroke:var(--c2)}polyline.c3{stroke:var(--c3)}polyline.c4{stroke:var(--c4)}polyline.c5{stroke:var(--c5)}
+        polyline.dashed{stroke-dasharray:7 4}polyline.dotted{stroke-dasharray:2 3}
+        .key.dashed{clip-path:polygon(0 0,40% 0,40% 100%,60% 100%,60% 0,100% 0,100% 100%,0 100%)}.key.dotted{border-radius:50%}
         circle.c0{fill:var(--c0);fill-opacity:.35}circle.c1{fill:var(--c1)}
         .key{display:inline-block;width:.8em;height:.8em;margin-right:.3em}.key.c0{background:var(--c0)}.key.c1{background:var(--c1)}.key.c2{background:var(--c2)}.key.c3{background:var(--c3)}.key.c4{background:var(--c4)}.key.c5{background:var(--c5)}
         .map td{border:1px solid var(--paper);text-align:center;min-width:5.5em}.map td:first-child{text-align:left;font-family:ui-monospace,monospace;font-size:.85em}
