@@ -16,6 +16,13 @@ struct DeviceFlags: ParsableArguments {
         help: "Tune the products of a GPU that glora tune hasn't seen, once, for at most 20 s.")
     var tune = true
 
+    /// For what only reads a model.
+    static var cpu: DeviceFlags {
+        var flags = DeviceFlags()
+        flags.device = "cpu"
+        return flags
+    }
+
     /// The backend that the flag names. Throws `BackendError` when there is no such device, `ValidationError` for another word.
     func backend(_ console: Console) throws -> any Backend {
         let backend = try make()

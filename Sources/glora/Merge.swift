@@ -48,7 +48,7 @@ struct Merge: ParsableCommand {
         let url = URL(fileURLWithPath: output)
         try refuseBase(url, ready.options.model)
         let merged = try ready.model.merged(paths: ready.paths)
-        let difference = try mergeDifference(ready, merged, on: try comparedImages(ready))
+        let difference = try mergeDifference(ready, merged, on: try comparedImages(ready, data))
         console.say(
             "merged against unmerged: logits differ by at most "
                 + "\(String(format: "%.2e", difference.largest)) over \(difference.imageCount) images")
@@ -76,15 +76,17 @@ struct Merge: ParsableCommand {
         }
     }
 
-    /// The validation images, or the test images of a task without.
-    private func comparedImages(_ ready: ReadyModel) throws -> ImageList {
-        let folder = data ?? ready.options.data
-        guard !folder.isEmpty else {
-            throw ValidationError("--data is missing: the images to compare merged and unmerged on")
-        }
-        let task = try TaskFolder.open(URL(fileURLWithPath: folder))
-        return try task.validationSplit() ?? task.split(.test)
+}
+
+/// The images on which two forms of a model are compared: the validation images of `data` or of the run's own data, or the test
+/// images of a task without.
+func comparedImages(_ ready: ReadyModel, _ data: String?) throws -> ImageList {
+    let folder = data ?? ready.options.data
+    guard !folder.isEmpty else {
+        throw ValidationError("--data is missing: the images to compare the two forms of the model on")
     }
+    let task = try TaskFolder.open(URL(fileURLWithPath: folder))
+    return try task.validationSplit() ?? task.split(.test)
 }
 
 extension TaskFolder {
