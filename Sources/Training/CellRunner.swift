@@ -90,7 +90,7 @@ public struct CellRunner {
             checkpoint, classCount: cell.images.training.classCount,
             trained: .adapters(rank: 1, sites: []), seed: 0, on: backend)
         result.inference = try inferenceCost(
-            ready, merges: cell.method.method.merges, against: plain, batch: cell.options.batchSize)
+            ready, against: plain, batch: cell.options.batchSize)
         try cell.write(result)
         return result
     }

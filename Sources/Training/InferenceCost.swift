@@ -17,22 +17,13 @@ public struct InferenceCost: Codable, Equatable, Sendable {
     public var ratio: Double
 }
 
-extension MethodName {
-    /// Whether what it trains folds into the weights of a plain ViT.
-    public var merges: Bool {
-        switch self {
-        case .glora, .lora, .ssf, .factTT, .factTK, .repadapter, .bitfit, .linear, .full: true
-        case .vptShallow, .vptDeep, .adaptformer, .adapter, .noah: false
-        }
-    }
-}
-
 /// Times forwards of `batch` made-up images: the fine-tuned model's, merged where it can be, in turn with the plain one's.
 /// Throws `BackendError`.
 func inferenceCost(
-    _ ready: ReadyModel, merges: Bool, against plain: VisionTransformer, batch: Int, rounds: Int = 9
+    _ ready: ReadyModel, against plain: VisionTransformer, batch: Int, rounds: Int = 9
 ) throws -> InferenceCost {
     var (model, paths) = (ready.model, ready.paths)
+    let merges = model.method?.unmergeable == nil
     if merges {
         let merged = try ready.model.merged(paths: ready.paths)
         model = try VisionTransformer(

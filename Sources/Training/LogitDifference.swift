@@ -36,7 +36,8 @@ public func mergeDifference(
 /// every image of `images`. Throws `CheckpointError` where no path does, `DatasetError` and `BackendError`.
 public func gloraAdapter(
     of ready: ReadyModel, on images: any ImageSource
-) throws -> (adapter: GLoRAAdapter, model: VisionTransformer, paths: [GLoRAPath], difference: LogitDifference) {
+) throws -> (adapter: GLoRAAdapter, model: VisionTransformer, paths: [GLoRAPath], difference: LogitDifference)
+{
     let checkpoint = try ready.options.loadCheckpoint()
     let adapter =
         ready.model.method == nil

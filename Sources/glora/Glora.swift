@@ -15,7 +15,8 @@ struct Glora: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            Train.self, Search.self, Finetune.self, Convert.self, Inspect.self, Ablate.self, Report.self, Evaluate.self, Merge.self,
+            Train.self, Search.self, Finetune.self, Convert.self, Inspect.self, Ablate.self, Report.self,
+            Evaluate.self, Merge.self,
             Devices.self,
             Selftest.self,
             Bench.self,

@@ -52,7 +52,8 @@ struct Inspect: ParsableCommand {
         }
         console.say("by tensor:")
         for (name, count) in tensors.sorted(by: { $0.key < $1.key }) {
-            console.say("\(name.padding(toLength: 28, withPad: " ", startingAt: 0)) \(pad(count.grouped, 12))")
+            console.say(
+                "\(name.padding(toLength: 28, withPad: " ", startingAt: 0)) \(pad(count.grouped, 12))")
         }
         let total = model.parameterCount(paths)
         console.say(

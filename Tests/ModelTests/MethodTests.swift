@@ -104,7 +104,9 @@ import VisionModels
         let kept: Float = 4 / 3
         let scales: [[Float]]? =
             variant.dropsBranches
-            ? [[kept, 0, kept, kept], [0, kept, kept, kept], [kept, kept, 0, kept], [kept, kept, kept, 0]] : nil
+            ? [
+                [kept, 0, kept, kept], [0, kept, kept, kept], [kept, kept, 0, kept], [kept, kept, kept, 0],
+            ] : nil
         for device in TestDevice.all {
             try device.withBackend { backend in
                 let model = try variant.model(tiny, on: backend)
@@ -214,7 +216,8 @@ import VisionModels
                 let other = try glora.plan(batch: 3, isForTraining: false)
                 glora.step(other, images, labels, paths: paths)
                 expectClose(
-                    backend.values(other.logits), doubles(backend.values(plan.logits)), "as GLoRA on \(device)")
+                    backend.values(other.logits), doubles(backend.values(plan.logits)),
+                    "as GLoRA on \(device)")
             }
         }
     }

@@ -17,7 +17,8 @@ struct TinyModel {
         width: Int = 6, hiddenWidth: Int? = nil
     ) throws {
         var configuration = ViTConfiguration(
-            imageSize: 4, patchSize: 2, width: width, depth: 2, heads: 2, hiddenWidth: hiddenWidth ?? width - 1,
+            imageSize: 4, patchSize: 2, width: width, depth: 2, heads: 2,
+            hiddenWidth: hiddenWidth ?? width - 1,
             classCount: TinyModel.classCount)
         configuration.pooling = pooling
         configuration.hasClassToken = hasClassToken

@@ -19,6 +19,8 @@ struct CellFlags: ParsableArguments {
     @Option(
         help: "Learning rates to try on the first seed; validation chooses one for each method and task.")
     var lrs: CommaList<Double>?
+    @Option(help: "The same for methods whose authors train with SGD: vpt and adaptformer (default: --lrs).")
+    var sgdLrs: CommaList<Double>?
     @Option(help: "Weight decay (default: the method's).")
     var weightDecay: Double?
     @Option(help: "Images in a step.")
@@ -45,6 +47,7 @@ struct CellFlags: ParsableArguments {
     @OptionGroup var common: CommonFlags
 
     mutating func validate() throws {
+        if sgdLrs != nil, lrs == nil { throw ValidationError("--sgd-lrs goes with --lrs") }
         if learningRate != nil, lrs != nil { throw ValidationError("give either --lr or --lrs") }
         let entries = try entries()
         for entry in entries {
@@ -79,7 +82,9 @@ struct CellFlags: ParsableArguments {
     /// The rates to choose from; one is no choice.
     func rates(_ entry: MethodEntry) -> [Double] {
         var rates: [Double] = []
-        for rate in lrs?.elements ?? [learningRate ?? entry.options(batchSize: batchSize).learningRate]
+        let own = entry.options(batchSize: batchSize)
+        let given = own.optimizer == .sgd ? sgdLrs ?? lrs : lrs
+        for rate in given?.elements ?? [learningRate ?? own.learningRate]
         where !rates.contains(rate) {
             rates.append(rate)
         }
@@ -122,8 +127,9 @@ struct CellFlags: ParsableArguments {
             "the \(checkpoint.rawValue) state is tested, once, after the training"
                 + (checkpoint == .best ? "; validation chose it" : ""),
             lrs.map {
-                "learning rates \($0.elements.map(\.short).joined(separator: ", ")) tried on the first seed, chosen "
-                    + "by validation accuracy (of equals the loss)"
+                "learning rates \($0.elements.map(\.short).joined(separator: ", "))"
+                    + (sgdLrs.map { ", for SGD \($0.elements.map(\.short).joined(separator: ", "))," } ?? "")
+                    + " tried on the first seed, chosen by validation accuracy (of equals the loss)"
             } ?? (learningRate.map { "learning rate \($0.short)" } ?? "each method's own learning rate"),
         ]
     }
