@@ -1,11 +1,13 @@
 import TensorCore
 
-/// A search's settings; the original's defaults (ViT-Slim/GLoRA/evolution.py).
+/// A search's settings; the numbers are the original's (ViT-Slim/GLoRA/evolution.py).
 public struct SearchSettings: Codable, Equatable, Sendable {
     /// Which search.
     public enum Algorithm: String, Codable, CaseIterable, Sendable {
-        /// The original's evolution, to the letter.
+        /// The original's evolution, to the letter: by accuracy.
         case original
+        /// The same steps, by loss.
+        case evolution
         /// NSGA-II: accuracy against parameters.
         case nsga2
         /// Candidates drawn alike: the control.
@@ -13,38 +15,41 @@ public struct SearchSettings: Codable, Equatable, Sendable {
     }
 
     /// Which search.
-    public var algorithm = Algorithm.original
+    public var algorithm: Algorithm
     /// Candidates in a generation.
     public var population = 50
     /// Generations after the first candidates.
     public var generations = 20
-    /// The best that are kept: the original's parents.
+    /// The best that are kept: the parents of `original` and `evolution`.
     public var top = 10
-    /// Mutated candidates in a generation (original).
+    /// Mutated candidates in a generation (original, evolution).
     public var mutations = 25
-    /// Crossed candidates in a generation (original).
+    /// Crossed candidates in a generation (original, evolution).
     public var crossovers = 25
-    /// The probability that a gene is drawn again; nil for the algorithm's own, 0.2 (original) or 0.02 (nsga2).
+    /// The probability that a gene is drawn again; nil for the algorithm's own, 0.02 (nsga2) or 0.2.
     public var mutationProbability: Double?
     /// What is searched for.
-    public var fitness = Fitness.accuracy
+    public var fitness: Fitness
     /// The seed of every draw.
     public var seed = 1
 
-    /// The original's settings.
-    public init() {}
+    /// An algorithm with its own fitness, and the original's numbers.
+    public init(_ algorithm: Algorithm = .evolution) {
+        self.algorithm = algorithm
+        fitness = algorithm == .original ? .accuracy : .loss
+    }
 
     /// How many candidates are judged: of the original the last generation, too, although it selects none of those.
     public var evaluationCount: Int { population * (generations + 1) }
     /// How many of the best a candidate must be among to matter; nil where every score counts.
     public var kept: Int? {
         switch algorithm {
-        case .original: top
+        case .original, .evolution: top
         case .nsga2: nil
         case .random: 1
         }
     }
-    var probability: Double { mutationProbability ?? (algorithm == .original ? 0.2 : 0.02) }
+    var probability: Double { mutationProbability ?? (algorithm == .nsga2 ? 0.02 : 0.2) }
 }
 
 /// Runs a search: judges `settings.evaluationCount` candidates of the budget, or as many as there are, and calls `onGeneration`
@@ -55,7 +60,7 @@ public func search(
 ) throws {
     let keeper = try BudgetKeeper(space, budget)
     switch settings.algorithm {
-    case .original:
+    case .original, .evolution:
         var evolution = EvolutionSearch(space, keeper, settings, Random(settings.seed, "search"))
         try evolution.run(judge, onGeneration: { try onGeneration($0) })
     case .nsga2:

@@ -39,6 +39,21 @@ static const uint8_t glora_layer_052_edge_i1o6r2_n3_nb[] = {
 static const uint8_t glora_layer_053_init_i12o20r2_n7_b[] = {
 #embed "Golden/glora_layer/053_init_i12o20r2_n7_b.safetensors"
 };
+static const uint8_t peft_adaptformer_ln_learnable[] = {
+#embed "Golden/peft/adaptformer_ln_learnable.safetensors"
+};
+static const uint8_t peft_fact_tk[] = {
+#embed "Golden/peft/fact_tk.safetensors"
+};
+static const uint8_t peft_lora_qv[] = {
+#embed "Golden/peft/lora_qv.safetensors"
+};
+static const uint8_t peft_noah_subnet[] = {
+#embed "Golden/peft/noah_subnet.safetensors"
+};
+static const uint8_t peft_ssf[] = {
+#embed "Golden/peft/ssf.safetensors"
+};
 static const uint8_t search_param_count_mixed[] = {
 #embed "Golden/search/param_count_mixed.json"
 };
@@ -81,6 +96,11 @@ static const EmbeddedFile files[] = {
     FILE_OF("Golden/glora_layer/051_edge_i1o6r2_n3_b.safetensors", glora_layer_051_edge_i1o6r2_n3_b),
     FILE_OF("Golden/glora_layer/052_edge_i1o6r2_n3_nb.safetensors", glora_layer_052_edge_i1o6r2_n3_nb),
     FILE_OF("Golden/glora_layer/053_init_i12o20r2_n7_b.safetensors", glora_layer_053_init_i12o20r2_n7_b),
+    FILE_OF("Golden/peft/adaptformer_ln_learnable.safetensors", peft_adaptformer_ln_learnable),
+    FILE_OF("Golden/peft/fact_tk.safetensors", peft_fact_tk),
+    FILE_OF("Golden/peft/lora_qv.safetensors", peft_lora_qv),
+    FILE_OF("Golden/peft/noah_subnet.safetensors", peft_noah_subnet),
+    FILE_OF("Golden/peft/ssf.safetensors", peft_ssf),
     FILE_OF("Golden/search/param_count_mixed.json", search_param_count_mixed),
     FILE_OF("Golden/search/trace.json", search_trace),
     FILE_OF("Golden/vit/base.safetensors", vit_base),

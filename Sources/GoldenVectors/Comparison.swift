@@ -9,8 +9,6 @@ public struct GoldenResult: Sendable {
         case passed
         /// At least one isn't, or the file can't be replayed: a sentence.
         case failed(String)
-        /// The file is about a part of the method that this program doesn't compute yet.
-        case notYet
     }
 
     /// The file's path inside the suite: `vit/fixed_mixed.safetensors`.

@@ -27,8 +27,7 @@ func replaySearch(_ content: JSONValue) throws -> Comparison {
                 c: try forms("C") { try PromptForm(text: $0) }, d: try forms("D") { try ScaleForm(text: $0) },
                 e: try forms("E") { try ScaleForm(text: $0) })
         })
-    var settings = SearchSettings()
-    settings.algorithm = .original
+    var settings = SearchSettings(.original)
     settings.population = try arguments.integer("population_num")
     settings.generations = try arguments.integer("max_epochs")
     settings.top = try arguments.integer("select_num")

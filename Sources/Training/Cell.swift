@@ -25,6 +25,9 @@ public struct CellImages: Sendable {
     /// What is scored once, when the training has ended.
     public let tests: [Test]
 
+    /// What a search is trained and scored on, where `training` holds the validation images: never what it was trained on.
+    public var searching: (training: any ImageSource, validation: any ImageSource)?
+
     /// These splits. Throws `DatasetError` for a test with more classes than are trained.
     public init(training: any ImageSource, validation: (any ImageSource)?, tests: [Test]) throws {
         for images in tests.map(\.images) + [validation].compactMap(\.self)
@@ -130,7 +133,12 @@ extension Cell {
     /// that is half done is.
     public func result(checkpoint: ReadyModel.State, baseHash: String) throws -> CellResult? {
         guard let data = FileManager.default.contents(atPath: file.path) else {
-            if directory.holdsRun { try checkSettings(try directory.configuration().options) }
+            if directory.holdsRun {
+                var saved = try directory.configuration().options
+                // The path of a searched run is what the search has found.
+                if method.isSearched { saved.path = options.path }
+                try checkSettings(saved)
+            }
             return nil
         }
         let result: CellResult

@@ -1,4 +1,5 @@
 import Adapters
+import ArchitectureSearch
 import Checkpoints
 import Datasets
 import Foundation
@@ -38,19 +39,28 @@ public struct CellRunner {
     /// Trains a cell, from its last state if it was begun, and writes its result; tests nothing. Returns nil when
     /// `shouldStop` ended it: the same call goes on from there. Throws what `FineTuning` throws.
     public func train(
-        _ cell: Cell, onEvent: (TrainingOptions, Trainer.Event) -> Void, shouldStop: () -> Bool
+        _ cell: Cell, onEvent: (TrainingOptions, Trainer.Event) -> Void, shouldStop: @escaping () -> Bool
     ) throws -> CellResult? {
         ResidentMemory.resetPeak()
         guard let tuning = try trained(cell, onEvent: onEvent, shouldStop: shouldStop) else { return nil }
         let summary = cell.directory.readSummary()
         let score = try cell.directory.validation(of: state)
+        // What the supernet and its search took counts.
+        var earlier = (seconds: 0.0, peakBytes: 0)
+        if cell.method.isSearched {
+            let supernet = RunDirectory(cell.folder.appendingPathComponent("supernet"))
+            let (trained, searched) = (supernet.readSummary(), try SearchDirectory(supernet).readSummary())
+            earlier.seconds = (trained?.seconds ?? 0) + searched.seconds
+            earlier.peakBytes = max(trained?.peakBytes ?? 0, searched.peakBytes)
+        }
         let result = CellResult(
             task: cell.task, method: cell.method.description, settings: cell.options, checkpoint: state,
             baseHash: baseHash, trainingHash: hex(cell.images.training),
             validationHash: cell.images.validation.map(hex), valAccuracy: score?.valAccuracy,
             valLoss: score?.valLoss, adapterParameters: tuning.model.parameterCount(tuning.readingPaths),
-            headParameters: tuning.model.headParameterCount, seconds: summary?.seconds ?? 0,
-            peakBytes: summary?.peakBytes ?? 0, deviceBytes: deviceBytes?())
+            headParameters: tuning.model.headParameterCount,
+            seconds: (summary?.seconds ?? 0) + earlier.seconds,
+            peakBytes: max(summary?.peakBytes ?? 0, earlier.peakBytes), deviceBytes: deviceBytes?())
         try cell.write(result)
         return result
     }
@@ -58,13 +68,62 @@ public struct CellRunner {
     /// The one place that knows how a method's run comes about. A method that needs more than one training does the others
     /// here, in folders below the cell's own, before the one whose last state counts.
     private func trained(
-        _ cell: Cell, onEvent: (TrainingOptions, Trainer.Event) -> Void, shouldStop: () -> Bool
+        _ cell: Cell, onEvent: (TrainingOptions, Trainer.Event) -> Void, shouldStop: @escaping () -> Bool
+    ) throws -> FineTuning? {
+        var options = cell.options
+        var inherited: [String: HostTensor]?
+        if cell.method.isSearched {
+            let supernet = RunDirectory(cell.folder.appendingPathComponent("supernet"))
+            let (training, validation) =
+                cell.images.searching ?? (cell.images.training, cell.images.validation)
+            guard let validation else {
+                throw TrainingError.settings(
+                    "glora searches by validation images, and there are none; give some, or glora:full")
+            }
+            let images = try CellImages(training: training, validation: validation, tests: [])
+            guard try finished(options, in: supernet, images, nil, onEvent, shouldStop) != nil,
+                try search(supernet, validation, shouldStop)
+            else { return nil }
+            options.path = SearchDirectory(supernet).architecture.path
+            inherited = try TrainingSnapshot(contentsOf: supernet.last).values
+        }
+        return try finished(options, in: cell.directory, cell.images, inherited, onEvent, shouldStop)
+    }
+
+    /// A run at its end, from wherever it stands; nil when it was stopped.
+    private func finished(
+        _ options: TrainingOptions, in directory: RunDirectory, _ images: CellImages,
+        _ inherited: [String: HostTensor]?, _ onEvent: (TrainingOptions, Trainer.Event) -> Void,
+        _ shouldStop: () -> Bool
     ) throws -> FineTuning? {
         let tuning = try FineTuning(
-            cell.options, checkpoint: checkpoint, training: cell.images.training,
-            validation: cell.images.validation, in: cell.directory, resumes: cell.directory.holdsRun,
-            on: backend)
-        return try tuning.run(onEvent: { onEvent(cell.options, $0) }, shouldStop: shouldStop) ? tuning : nil
+            options, checkpoint: checkpoint, training: images.training, validation: images.validation,
+            in: directory, resumes: directory.holdsRun, inheriting: inherited, on: backend)
+        return try tuning.run(onEvent: { onEvent(options, $0) }, shouldStop: shouldStop) ? tuning : nil
+    }
+
+    /// Searches a supernet under half of its richest path's parameters, as much as a random path has. Returns whether it ended.
+    private func search(
+        _ supernet: RunDirectory, _ validation: any ImageSource, _ shouldStop: @escaping () -> Bool
+    ) throws -> Bool {
+        let folder = SearchDirectory(supernet)
+        guard (try? folder.found()) == nil else { return true }
+        let ready = try ReadyModel(run: supernet, state: .last, on: backend)
+        let run = try SearchRun(
+            ready, in: folder,
+            SearchDirectory.Configuration(
+                settings: SearchSettings(), minParameters: 0,
+                maxParameters: ready.model.parameterCount(ready.paths) / 2, fitnessSplit: "val",
+                checkpoint: .last, step: ready.step, exhaustive: false),
+            resumes: FileManager.default.fileExists(atPath: folder.journal.path))
+        do {
+            _ = try run.run(
+                fitness: try ready.prepare(validation), test: nil, batchSize: 32, memoryLimit: 1 << 30,
+                onGeneration: { _ in }, shouldStop: shouldStop)
+            return true
+        } catch is CancellationError {
+            return false
+        }
     }
 
     /// Scores the tests that a trained cell lacks, each once, and writes them into its result.

@@ -1,8 +1,8 @@
 import Adapters
 import Foundation
 
-/// A method as a comparison's command line names it: `lora`, `glora`, and for GLoRA with one path in every layer `glora:full`,
-/// `glora:none` or `glora:FILE.json`.
+/// A method as a comparison's command line names it: `lora`; `glora`, a supernet, a search and the training of what was found;
+/// and GLoRA with a path that is known, `glora:full`, `glora:none` or `glora:FILE.json`.
 public struct MethodEntry: Hashable, Sendable, CustomStringConvertible {
     /// The method.
     public let method: MethodName
@@ -34,6 +34,9 @@ public struct MethodEntry: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
+    /// Whether the path is to be searched for.
+    public var isSearched: Bool { method == .glora && path == nil }
+
     /// What the user wrote.
     public var description: String { method.rawValue + (path.map { ":" + $0 } ?? "") }
 
@@ -47,7 +50,8 @@ public struct MethodEntry: Hashable, Sendable, CustomStringConvertible {
     /// The settings of the method's authors.
     public func options(batchSize: Int) -> TrainingOptions {
         var options = TrainingOptions(method: method, batchSize: batchSize)
-        if method == .glora { options.path = path ?? "full" }
+        if let path { options.path = path }
+        if isSearched { options.recipe = .sandwich }
         return options
     }
 }

@@ -24,6 +24,10 @@ public final class SearchRun {
         _ ready: ReadyModel, in directory: SearchDirectory, _ configuration: SearchDirectory.Configuration,
         resumes: Bool
     ) throws {
+        guard ready.options.method == .glora else {
+            throw TrainingError.run(
+                "this is a run of \(ready.options.method.rawValue); only a supernet of GLoRA's can be searched")
+        }
         self.ready = ready
         self.directory = directory
         self.configuration = configuration

@@ -44,21 +44,21 @@ struct Search: ParsableCommand {
     var maxParams: ParameterCount
     @Option(help: "The fewest.")
     var minParams = ParameterCount(argument: "0")!
-    @Option(help: "original (the authors' evolution, to the letter), nsga2 or random.")
+    @Option(help: "evolution, original (the authors', to the letter: evolution by accuracy), nsga2 or random.")
     var algorithm = defaults.algorithm
-    @Option(help: "What a candidate is judged by: accuracy (of equals, the loss), or loss.")
-    var fitness = defaults.fitness
+    @Option(help: "What candidates are judged by: loss, or accuracy (of equals, the loss) (default: accuracy for original, else loss).")
+    var fitness: Fitness?
     @Option(help: "Candidates in a generation.")
     var population = defaults.population
     @Option(help: "Generations after the first candidates.")
     var generations = defaults.generations
-    @Option(help: "The best that are kept (original).")
+    @Option(help: "The best that are kept (evolution, original).")
     var top = defaults.top
-    @Option(help: "Mutated candidates in a generation (original).")
+    @Option(help: "Mutated candidates in a generation (evolution, original).")
     var mutations = defaults.mutations
-    @Option(help: "Crossed candidates in a generation (original).")
+    @Option(help: "Crossed candidates in a generation (evolution, original).")
     var crossovers = defaults.crossovers
-    @Option(help: "The probability that a gene is drawn again (default: 0.2 for original, 0.02 for nsga2).")
+    @Option(help: "The probability that a gene is drawn again (default: 0.02 for nsga2, else 0.2).")
     var mutationProbability: Double?
     @Option(help: "The seed of every draw.")
     var seed = defaults.seed
@@ -117,9 +117,8 @@ struct Search: ParsableCommand {
                 "candidates are scored on the test split: what it finds has seen the answers and is no result"
             )
         }
-        var settings = SearchSettings()
-        settings.algorithm = algorithm
-        settings.fitness = fitness
+        var settings = SearchSettings(algorithm)
+        settings.fitness = fitness ?? settings.fitness
         settings.population = population
         settings.generations = generations
         settings.top = top

@@ -124,7 +124,7 @@ import Testing
     }
 
     @Test(arguments: [
-        X,
+        ("\"GLORA\"", "\"IA3\"", "type 'IA3' can't be loaded"),
         ("\"r\": 2", "\"r\": 4", "has shape [24, 2], but the model and r = 4 need [24, 4]"),
         ("\"r\": 2", "\"r\": -1", "r = -1"), ("\"none\"", "\"all\"", "bias"),
         ("\"config_A_B\": \"lora\"", "\"config_A_B\": \"vector\"", "lacks the tensor 'glora_A.X'"),

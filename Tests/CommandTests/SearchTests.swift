@@ -20,7 +20,7 @@ import Testing
 
     @Test(
         "A search leaves its best path, its front, its adapter and every candidate",
-        arguments: ["original", "nsga2", "random"])
+        arguments: ["original", "evolution", "nsga2", "random"])
     func searches(_ algorithm: String) throws {
         try Fixture.withFolder { folder in
             try Fixture.own("run", in: folder)
@@ -37,8 +37,14 @@ import Testing
             #expect(found["parameters"]?.integerValue == parameters)
             #expect(found["fitnessSplit"]?.stringValue == "val")
             let accuracies = lines.compactMap { $0["judged"]?["score"]?["accuracy"]?.numberValue }
-            let best = try #require(accuracies.max())
-            #expect(found["accuracy"]?.numberValue == best)
+            let losses = lines.compactMap { $0["judged"]?["score"]?["loss"]?.numberValue }
+            let (best, least) = (try #require(accuracies.max()), try #require(losses.min()))
+            if algorithm == "original" {
+                #expect(found["accuracy"]?.numberValue == best)
+                #expect(found["fitness"]?.stringValue == "accuracy")
+            } else {
+                #expect(found["loss"]?.numberValue == least && found["fitness"]?.stringValue == "loss")
+            }
 
             // The run at this path, the adapter alone and the merged model score what the search said, once, on the test split.
             let summary = try JSONValue(contentsOf: folder.appendingPathComponent("run/search/summary.json"))

@@ -14,10 +14,10 @@ import Testing
         try device.withBackend { backend in suite.run(on: backend) { results.append($0) } }
         for result in results { #expect(result.status == .passed, "\(result.name): \(result.status)") }
         let names = results.map(\.name)
-        #expect(names == names.sorted() && names.count == 19)
+        #expect(names == names.sorted() && names.count == 24)
         for part in [
             "glora_layer/049", "vit/base", "vit/fixed", "in_place", "to_none", "lr_schedule", "param_count",
-            "search/trace",
+            "search/trace", "peft/fact_tk", "peft/noah",
         ] {
             #expect(names.contains { $0.contains(part) }, "\(part) is not among them")
         }

@@ -12,8 +12,7 @@ import Testing
     private func settings(
         _ algorithm: SearchSettings.Algorithm, population: Int = 20, generations: Int = 6
     ) -> SearchSettings {
-        var settings = SearchSettings()
-        settings.algorithm = algorithm
+        var settings = SearchSettings(algorithm)
         settings.population = population
         settings.generations = generations
         settings.top = 5
@@ -48,7 +47,7 @@ import Testing
 
     @Test(
         "The searches that learn find better than the control",
-        arguments: [SearchSettings.Algorithm.original, .nsga2])
+        arguments: [SearchSettings.Algorithm.original, .evolution, .nsga2])
     func learns(_ algorithm: SearchSettings.Algorithm) throws {
         func best(_ algorithm: SearchSettings.Algorithm, _ seed: Int) throws -> Double {
             var settings = settings(algorithm, generations: 15)

@@ -152,9 +152,12 @@ extension GridTask {
         let validation = try folder.validationSplit()
         let holdsValidation = Split(trainSplit) == .trainAndValidation
         let test = CellImages.Test(name: "test", images: try folder.split(.test))
-        let images = try CellImages(
+        var images = try CellImages(
             training: try folder.split(trainSplit), validation: holdsValidation ? nil : validation,
             tests: [test])
+        if holdsValidation, let validation {
+            images.searching = (training: try folder.split(.train), validation: validation)
+        }
         name = folder.name
         self.data = data
         self.trainSplit = trainSplit

@@ -186,7 +186,7 @@ private struct ReportedRun {
             let settings = search.settings
             var line =
                 "glora search --run again --min-params \(search.minParameters) --max-params \(search.maxParameters)"
-                + " --algorithm \(settings.algorithm.rawValue) --population \(settings.population)"
+                + " --algorithm \(settings.algorithm.rawValue) --fitness \(settings.fitness.rawValue) --population \(settings.population)"
                 + " --generations \(settings.generations) --top \(settings.top) --mutations \(settings.mutations)"
                 + " --crossovers \(settings.crossovers) --seed \(settings.seed)"
                 + " --checkpoint \(search.checkpoint.rawValue) --fitness-split \(search.fitnessSplit)"
