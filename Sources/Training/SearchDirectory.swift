@@ -21,6 +21,8 @@ public struct Architecture: Codable, Equatable, Sendable {
     public var accuracy: Double
     /// See `accuracy`.
     public var loss: Double
+    /// What it scored there after a short training, by which it was chosen; nil when the search was the end.
+    public var refined: Score?
 }
 
 /// The folder `search` of a run:
@@ -65,11 +67,13 @@ public struct SearchDirectory {
         public var step: Int
         /// Whether every evaluation ran to its end.
         public var exhaustive: Bool
+        /// The trainings that choose among the best, if any.
+        public var refinement: Refinement?
 
         /// A search of these parts.
         public init(
             settings: SearchSettings, minParameters: Int, maxParameters: Int, fitnessSplit: String,
-            checkpoint: ReadyModel.State, step: Int, exhaustive: Bool
+            checkpoint: ReadyModel.State, step: Int, exhaustive: Bool, refinement: Refinement? = nil
         ) {
             self.settings = settings
             self.minParameters = minParameters
@@ -78,14 +82,16 @@ public struct SearchDirectory {
             self.checkpoint = checkpoint
             self.step = step
             self.exhaustive = exhaustive
+            self.refinement = refinement
         }
     }
 
-    /// A line of `search.jsonl`: one of the three.
+    /// A line of `search.jsonl`: one of the four.
     struct Line: Codable {
         var search: Configuration?
         var judged: Judged?
         var generation: Generation?
+        var refined: Judged?
     }
 
     /// Where a search stands after a generation.
@@ -128,10 +134,10 @@ public struct SearchDirectory {
         try AtomicFile.write(try text(Line(search: configuration)), to: journal)
     }
 
-    /// What a killed search has left: its candidates, the number of generations it had, and the seconds it took. A torn last
+    /// What a killed search has left: its candidates, those it had trained, the number of generations, and the seconds it took. A torn last
     /// line is cut off. Throws `TrainingError.run` when there is none, or one of other settings.
     func recall(_ configuration: Configuration) throws -> (
-        judged: [Judged], generations: Int, seconds: Double
+        judged: [Judged], refined: [Judged], generations: Int, seconds: Double
     ) {
         let (content, lines) = try readJournal()
         guard try self.configuration() == configuration else {
@@ -143,7 +149,10 @@ public struct SearchDirectory {
             try AtomicFile.write(content.wholeLines, to: journal)
         }
         let generations = lines.compactMap(\.generation)
-        return (lines.compactMap(\.judged), generations.count, generations.map(\.seconds).max() ?? 0)
+        return (
+            lines.compactMap(\.judged), lines.compactMap(\.refined), generations.count,
+            generations.map(\.seconds).max() ?? 0
+        )
     }
 
     /// The journal's text, and its whole lines: what follows the last newline was being written.

@@ -14,6 +14,7 @@ public final class SearchRun {
     private let directory: SearchDirectory
     private let configuration: SearchDirectory.Configuration
     private var known: [Judged] = []
+    private var refinedBefore: [Judged] = []
     private var generationsKnown = 0
     private var secondsKnown = 0.0
 
@@ -26,7 +27,8 @@ public final class SearchRun {
     ) throws {
         guard ready.options.method == .glora else {
             throw TrainingError.run(
-                "this is a run of \(ready.options.method.rawValue); only a supernet of GLoRA's can be searched")
+                "this is a run of \(ready.options.method.rawValue); only a supernet of GLoRA's can be searched"
+            )
         }
         self.ready = ready
         self.directory = directory
@@ -34,7 +36,7 @@ public final class SearchRun {
         space = try ready.model.candidateSpace(try ready.options.searchSpace())
         _ = try BudgetKeeper(space, budget)
         if resumes {
-            (known, generationsKnown, secondsKnown) = try directory.recall(configuration)
+            (known, refinedBefore, generationsKnown, secondsKnown) = try directory.recall(configuration)
         } else {
             try directory.create(configuration)
         }
@@ -48,8 +50,9 @@ public final class SearchRun {
     /// hold activations that candidates share. Throws `CancellationError` when `shouldStop` says so after a candidate; the
     /// folder then holds what a resumed search needs.
     public func run(
-        fitness: PreparedImages, test: PreparedImages?, batchSize: Int, memoryLimit: Int,
-        onGeneration: (SearchDirectory.Generation) -> Void, shouldStop: @escaping () -> Bool
+        fitness: PreparedImages, test: PreparedImages?, training: PreparedImages? = nil, batchSize: Int,
+        memoryLimit: Int, onGeneration: (SearchDirectory.Generation) -> Void,
+        onRefined: (Judged, Int) -> Void = { _, _ in }, shouldStop: @escaping () -> Bool
     ) throws -> (best: Architecture, summary: SearchDirectory.Summary) {
         let start = ContinuousClock.now
         func seconds() -> Double {
@@ -76,14 +79,22 @@ public final class SearchRun {
             }
             onGeneration(generation)
         }
-        guard let best = judge.best else { throw TrainingError.run("no candidate could be scored") }
+        guard var best = judge.best else { throw TrainingError.run("no candidate could be scored") }
+        var refined: Judged?
+        if let refinement = configuration.refinement, let training {
+            let pool = try self.pool(refinement.count, judge, evaluator)
+            refined = try refine(
+                refinement, pool, training, fitness, onRefined: onRefined, shouldStop: shouldStop)
+            best = pool.first { $0.candidate == refined?.candidate } ?? best
+        }
         let took = seconds()
         let paths = space.paths(best.candidate)
         let result = try test.map {
             try evaluate(
                 ready.model, paths: paths, on: $0, batchSize: min(batchSize, $0.source.count))
         }
-        let architecture = self.architecture(best)
+        var architecture = self.architecture(best)
+        architecture.refined = refined?.score
         let summary = SearchDirectory.Summary(
             judged: judge.all.count, givenUp: judge.all.count { $0.score == nil },
             blocksRun: Double(evaluator.blocksRun) / Double(max(evaluator.blocksWanted, 1)), seconds: took,
@@ -95,6 +106,43 @@ public final class SearchRun {
         try directory.write(summary, to: directory.summary)
         try directory.write(architecture, to: directory.architecture)
         return (architecture, summary)
+    }
+
+    /// The best of the search and the best uniform paths, each once.
+    private func pool(_ count: Int, _ judge: Judge, _ evaluator: PathEvaluator) throws -> [Judged] {
+        let fitness = configuration.settings.fitness
+        var uniform: [Judged] = []
+        let group = space.uniformCandidates(in: budget)
+        try evaluator.evaluate(group, { -.infinity }) { index, score in
+            uniform.append(
+                Judged(
+                    candidate: group[index], parameters: space.parameterCount(group[index]), score: score))
+        }
+        let found = Array(judge.all.sorted(by: fitness).prefix(count))
+        let known = Set(found.map(\.candidate))
+        return found
+            + uniform.filter { !known.contains($0.candidate) }.sorted(by: fitness).prefix(count)
+    }
+
+    /// Trains the pool, but what an earlier process has trained, and returns the fittest afterwards; of equals the first.
+    private func refine(
+        _ refinement: Refinement, _ pool: [Judged], _ training: PreparedImages, _ images: PreparedImages,
+        onRefined: (Judged, Int) -> Void, shouldStop: () -> Bool
+    ) throws -> Judged? {
+        var trained = refinedBefore
+        let known = Set(trained.map(\.candidate))
+        ready.model.unprepare()
+        try refinement.train(
+            pool.filter { !known.contains($0.candidate) }, of: space, ready, on: training, scoring: images,
+            shouldStop: shouldStop
+        ) { judged in
+            trained.append(judged)
+            try directory.append(SearchDirectory.Line(refined: judged))
+            onRefined(judged, pool.count)
+        }
+        return trained.reduce(nil) { best, next in
+            best.map { next.isBetter(than: $0, by: configuration.settings.fitness) ? next : $0 } ?? next
+        }
     }
 
     private func architecture(_ judged: Judged) -> Architecture {

@@ -3,7 +3,8 @@ import Checkpoints
 import TensorCore
 
 extension VisionTransformer {
-    /// The trained tensors on `paths` as an adapter that can be saved: each layer that has support tensors, and the head.
+    /// The trained tensors on `paths` as an adapter that can be saved: each layer that has support tensors, and the head, with a
+    /// batch norm before it folded in.
     public func adapter(paths: [GLoRAPath]) -> GLoRAAdapter {
         let values = store.unpack(store.values)
         var layers: [String: GLoRAAdapter.Layer] = [:]
@@ -16,9 +17,9 @@ extension VisionTransformer {
             rank = tensors["Au"]?.shape[0] ?? rank
             layers[linear.name] = GLoRAAdapter.Layer(path: path, tensors: tensors)
         }
-        return GLoRAAdapter(
-            rank: rank, layers: layers,
-            head: ["head.weight": values["head.weight"]!, "head.bias": values["head.bias"]!])
+        var head = ["head.weight": values["head.weight"]!, "head.bias": values["head.bias"]!]
+        foldHeadNorm(into: &head)
+        return GLoRAAdapter(rank: rank, layers: layers, head: head)
     }
 
     /// The model of `checkpoint` with an adapter's tensors, and the paths that it is read at. Layers that the adapter doesn't

@@ -10,6 +10,7 @@ import TensorCore
 /// | RepAdapter, on the Linear behind it | | s · W₀ Up · Down | | | s · W₀ (Up a + b) |
 /// | SSF on Linears | γ − 1, vector | | | γ − 1 | β |
 /// | BitFit | | | the LayerNorm's δ before it | | its own δ |
+/// | a linear probe | | | | | |
 ///
 /// Not: SSF behind LayerNorms and the patch embedding (a scale of what a Linear reads has no form in the space for every
 /// rank), VPT and NOAH (tokens), AdaptFormer and Adapter (an activation between their matrices), full fine-tuning.
@@ -38,12 +39,12 @@ extension VisionTransformer {
             throw failure("the run is GLoRA's already; its adapter folder is what you want")
         }
         if let reason = method.unmergeable { throw failure(reason) }
-        guard runningMean == nil else { throw failure("a batch norm is before the head") }
         var head = [
             "head.weight": backend.host(self.head.weight.value),
             "head.bias": backend.host(self.head.bias!.value),
         ]
         var builders: [(linear: GLoRALinear, layer: (Int) throws -> GLoRAAdapter.Layer?, rank: Int)] = []
+        foldHeadNorm(into: &head)
         if let attachments {
             guard attachments.patches == nil, attachments.norm == nil,
                 attachments.blocks.allSatisfy({ $0.norms.allSatisfy { $0 == nil } })
@@ -62,7 +63,7 @@ extension VisionTransformer {
                 }
                 builders.append((linear, { change.layer(linear, rank: $0) }, change.rank))
             }
-        } else {
+        } else if store.segments.contains(where: { !$0.name.hasPrefix("head.") }) {
             let strangers = store.segments.map(\.name).filter {
                 !$0.hasPrefix("head.") && !$0.hasSuffix(".bias")
             }

@@ -70,7 +70,7 @@ extension VisionTransformer {
     }
 
     /// head((x − μ) · rstd) as one Linear, where a batch norm is before the head.
-    private func foldHeadNorm(into tensors: inout [String: HostTensor]) {
+    func foldHeadNorm(into tensors: inout [String: HostTensor]) {
         guard let runningMean, let runningVariance, let weight = tensors["head.weight"],
             let bias = tensors["head.bias"]
         else { return }

@@ -44,9 +44,13 @@ struct Search: ParsableCommand {
     var maxParams: ParameterCount
     @Option(help: "The fewest.")
     var minParams = ParameterCount(argument: "0")!
-    @Option(help: "evolution, original (the authors', to the letter: evolution by accuracy), nsga2 or random.")
+    @Option(
+        help: "evolution, original (the authors', to the letter: evolution by accuracy), nsga2 or random.")
     var algorithm = defaults.algorithm
-    @Option(help: "What candidates are judged by: loss, or accuracy (of equals, the loss) (default: accuracy for original, else loss).")
+    @Option(
+        help:
+            "What candidates are judged by: loss, or accuracy (of equals, the loss) (default: accuracy for original, else loss)."
+    )
     var fitness: Fitness?
     @Option(help: "Candidates in a generation.")
     var population = defaults.population
@@ -70,6 +74,15 @@ struct Search: ParsableCommand {
     var batchSize = 32
     @Option(help: "MiB for activations that candidates share; 0 for none.")
     var sharedMemory = 1024
+    @Option(
+        help:
+            "Train this many of the best candidates, and of the best uniform paths, for a few epochs each and choose by validation (0: don't)."
+    )
+    var refine = 0
+    @Option(help: "Epochs of each of these trainings (default: a quarter of the run's).")
+    var refineEpochs: Int?
+    @Option(name: .customLong("refine-lr"), help: "Their learning rate (default: the run's).")
+    var refineLearningRate: Double?
     @Flag(help: "Score every candidate on all images, also where it can't be among the best any more.")
     var exhaustive = false
     @Flag(help: "Go on exactly where the search in the run's folder stopped.")
@@ -101,6 +114,11 @@ struct Search: ParsableCommand {
         try check(
             mutationProbability.map { (0...1).contains($0) } ?? true, "--mutation-probability is from 0 to 1")
         try check(batchSize > 0, "--batch-size must be at least 1, not \(batchSize)")
+        try check(refine >= 0, "--refine can't be negative")
+        try check(refineEpochs ?? 1 > 0, "--refine-epochs must be at least 1")
+        try check(
+            (refineLearningRate ?? 1).isFinite && refineLearningRate ?? 1 >= 0,
+            "--refine-lr must be a number from 0 on")
         try check(sharedMemory >= 0, "--shared-memory can't be negative")
     }
 
@@ -126,13 +144,19 @@ struct Search: ParsableCommand {
         settings.crossovers = crossovers
         settings.mutationProbability = mutationProbability
         settings.seed = seed
+        let refinement =
+            refine == 0
+            ? nil
+            : Refinement(
+                count: refine, epochs: refineEpochs ?? max(1, ready.options.epochs / 4),
+                learningRate: refineLearningRate ?? ready.options.learningRate)
         let folder = SearchDirectory(directory)
         let search = try SearchRun(
             ready, in: folder,
             SearchDirectory.Configuration(
                 settings: settings, minParameters: minParams.value, maxParameters: maxParams.value,
                 fitnessSplit: fitnessSplit, checkpoint: checkpoint, step: ready.step,
-                exhaustive: exhaustive), resumes: resume)
+                exhaustive: exhaustive, refinement: refinement), resumes: resume)
         let possible = search.space.parameterCounts
         console.say(
             "candidates have \(possible.lowerBound.grouped) to \(possible.upperBound.grouped) parameters; "
@@ -142,12 +166,23 @@ struct Search: ParsableCommand {
         do {
             (best, summary) = try search.run(
                 fitness: try ready.prepare(images), test: try test.map { try ready.prepare($0) },
+                training: try refinement.map { _ in
+                    try ready.prepare(try task.split(ready.options.trainSplit))
+                },
                 batchSize: min(batchSize, images.count), memoryLimit: sharedMemory << 20,
                 onGeneration: { generation in
                     console.say(
                         "generation \(generation.number)/\(generations)  judged \(generation.judged)  best "
                             + "\((100 * generation.accuracy).fixed(2)) % with "
                             + "\(generation.parameters.grouped) parameters  \(generation.seconds.duration)")
+                },
+                onRefined: { judged, count in
+                    let score = judged.score.map {
+                        "\((100 * $0.accuracy).fixed(2)) %, loss \($0.loss.fixed(4))"
+                    }
+                    console.say(
+                        "trained one of \(count): \(score ?? "not a number") with \(judged.parameters.grouped) parameters"
+                    )
                 }, shouldStop: { Interrupt.wasRequested })
         } catch is CancellationError {
             console.say("stopped; go on with the same command and --resume")

@@ -20,7 +20,10 @@ import Testing
             let method = flags[0]
             try Glora.succeed(trained(method) + flags.dropFirst(), in: folder)
             let converted = try Glora.succeed(
-                ["convert", "--run", method, "--to", "glora", "--output", "as-glora", "--device", "cpu", "--json"],
+                [
+                    "convert", "--run", method, "--to", "glora", "--output", "as-glora", "--device", "cpu",
+                    "--json",
+                ],
                 in: folder
             ).json()
             #expect(try converted.number("maxLogitDifference") < 1e-5)
@@ -54,7 +57,8 @@ import Testing
             try Glora.refuse(
                 ["eval", "--path", "full"] + run, in: folder, saying: ["vpt-shallow", "no paths"])
             try Glora.refuse(
-                Fixture.train("x", "--method", "lora", "--path", "full"), in: folder, code: 64, saying: ["--path"])
+                Fixture.train("x", "--method", "lora", "--path", "full"), in: folder, code: 64,
+                saying: ["--path"])
             try Glora.refuse(
                 Fixture.train("x", "--method", "ssf", "--rank", "3"), in: folder,
                 saying: ["--rank says nothing to ssf"])

@@ -73,11 +73,48 @@ import Testing
         }
     }
 
-    @Test("A search that was killed goes on exactly where it was, even within a line")
-    func resumes() throws {
+    @Test("Short trainings of the best and of uniform paths choose what they train best")
+    func refines() throws {
         try Fixture.withFolder { folder in
             try Fixture.own("run", in: folder)
-            let flags = search("--algorithm", "original")
+            let flags = search("--refine", "3", "--refine-epochs", "2", "--refine-lr", "3e-2")
+            try Glora.succeed(flags, in: folder)
+            let refined = try lines(folder).compactMap { $0["refined"] }
+            #expect(refined.count == 6)
+            #expect(Set(refined.compactMap { $0["candidate"]?.stringValue }).count == 6)
+            #expect(refined.allSatisfy { $0["parameters"]?.integerValue ?? .max <= 2000 })
+            // A layer has five digits; those of a uniform path agree in all eight.
+            let uniform = refined.compactMap { $0["candidate"]?.stringValue }.filter { text in
+                let digits = Array(text)
+                return (5..<digits.count).allSatisfy { digits[$0] == digits[$0 - 5] }
+            }
+            #expect(uniform.count >= 3)
+            let losses = refined.compactMap { $0["score"]?["loss"]?.numberValue }
+            let found = try JSONValue(
+                contentsOf: folder.appendingPathComponent("run/search/architecture.json"))
+            #expect(found["refined"]?["loss"]?.numberValue == losses.min())
+            let best = refined.filter { $0["score"]?["loss"]?.numberValue == losses.min() }
+            let fewest = best.compactMap { $0["parameters"]?.integerValue }.min()
+            #expect(found["parameters"]?.integerValue == fewest && fewest != nil)
+            // The supernet's tensors are as they were: its own score of what was chosen is another one.
+            #expect(found["loss"]?.numberValue != losses.min())
+            let score = try Glora.succeed(
+                [
+                    "eval", "--run", "run", "--architecture", "run/search/architecture.json", "--split",
+                    "val", "--device", "cpu", "--json",
+                ], in: folder
+            ).json()
+            #expect(abs(try score.number("loss") - (found["loss"]?.numberValue ?? .nan)) < 1e-5)
+        }
+    }
+
+    @Test(
+        "A search that was killed goes on exactly where it was, even within a line",
+        arguments: [[], ["--refine", "2", "--refine-epochs", "1"]])
+    func resumes(_ refining: [String]) throws {
+        try Fixture.withFolder { folder in
+            try Fixture.own("run", in: folder)
+            let flags = search("--algorithm", "original") + refining
             try Glora.succeed(flags, in: folder)
             let search = folder.appendingPathComponent("run/search")
             let (journal, architecture) = (

@@ -12,7 +12,9 @@ struct CellFlags: ParsableArguments {
     @OptionGroup var input: InputFlags
     @Option(
         name: [.customLong("methods"), .customLong("method")],
-        help: "Methods, with commas. glora is a supernet, a search and the training of what it found; glora:full, glora:none and glora:FILE.json train that path.")
+        help:
+            "Methods, with commas. glora is a supernet, a search and the training of what it found; glora:full, glora:none and glora:FILE.json train that path."
+    )
     var methods: String
     @Option(name: .customLong("lr"), help: "One learning rate for every method (default: each method's).")
     var learningRate: Double?

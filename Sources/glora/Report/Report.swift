@@ -38,7 +38,7 @@ struct Report: ParsableCommand {
         ]
         if let search = try runs[0].search() { sections += search }
         sections.append(Page.section("To make it again", "<pre>\(Page.escape(try runs[0].commands()))</pre>"))
-        let page = Page.html(title: "\(runs[0].name): GLoRA on \(runs[0].data)", sections)
+        let page = Page.html(title: "\(runs[0].name): \(runs[0].method) on \(runs[0].data)", sections)
         let file =
             output.map { URL(fileURLWithPath: $0) }
             ?? runs[0].directory.url.appendingPathComponent("report.html")
@@ -69,7 +69,7 @@ struct Report: ParsableCommand {
             }
         }
         return Page.table(
-            ["run", "path", "time", "peak memory", "validation, last", "test, scored once"], rows)
+            ["run", "path or method", "time", "peak memory", "validation, last", "test, scored once"], rows)
     }
 
     private func curves(_ runs: [ReportedRun]) -> String {
@@ -93,6 +93,7 @@ private struct ReportedRun {
     let directory: RunDirectory
     let name: String
     let data: String
+    let method: String
     let path: String
     let epochs: [RunDirectory.EpochMetric]
     let validations: [RunDirectory.EpochMetric]
@@ -103,10 +104,13 @@ private struct ReportedRun {
         let options = try directory.configuration().options
         name = directory.url.lastPathComponent
         data = URL(fileURLWithPath: options.data).lastPathComponent
+        method = options.method == .glora ? "GLoRA" : options.method.rawValue
         path =
-            options.path == "supernet"
-            ? "supernet, \(options.recipe.rawValue)"
-            : URL(fileURLWithPath: options.path).lastPathComponent
+            options.method != .glora
+            ? options.method.rawValue
+            : options.path == "supernet"
+                ? "supernet, \(options.recipe.rawValue)"
+                : URL(fileURLWithPath: options.path).lastPathComponent
         let metrics = try directory.epochMetrics()
         epochs = metrics.filter { $0.trainLoss != nil }
         validations = metrics.filter { $0.valAccuracy != nil }
@@ -190,6 +194,9 @@ private struct ReportedRun {
                 + " --generations \(settings.generations) --top \(settings.top) --mutations \(settings.mutations)"
                 + " --crossovers \(settings.crossovers) --seed \(settings.seed)"
                 + " --checkpoint \(search.checkpoint.rawValue) --fitness-split \(search.fitnessSplit)"
+                + (search.refinement.map {
+                    " --refine \($0.count) --refine-epochs \($0.epochs) --refine-lr \($0.learningRate)"
+                } ?? "")
             if let probability = settings.mutationProbability {
                 line += " --mutation-probability \(probability)"
             }
