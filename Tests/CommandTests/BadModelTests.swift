@@ -145,8 +145,11 @@ import Testing
             let whole = try folder.bytes("run/adapter/adapter_model.safetensors")
             try folder.write("run/adapter/adapter_model.safetensors", whole.prefix(whole.count / 2))
             try eval("model", "run/adapter", saying: ["adapter_model.safetensors", "truncated"])
+            try folder.write("run/adapter/adapter_config.json", "{\"peft_type\": \"IA3\"}")
+            try folder.write("run/adapter/adapter_model.safetensors", whole)
+            try eval("model", "run/adapter", saying: ["adapter_config.json", "IA3"])
             try folder.write("run/adapter/adapter_config.json", "{\"peft_type\": \"LORA\"}")
-            try eval("model", "run/adapter", saying: ["adapter_config.json", "LORA"])
+            try eval("model", "run/adapter", saying: ["glora_A", "only LoRA's matrices"])
         }
     }
 

@@ -98,13 +98,15 @@ import Testing
             #expect(found["parameters"]?.integerValue == fewest && fewest != nil)
             // The supernet's tensors are as they were: its own score of what was chosen is another one.
             #expect(found["loss"]?.numberValue != losses.min())
-            let score = try Glora.succeed(
-                [
-                    "eval", "--run", "run", "--architecture", "run/search/architecture.json", "--split",
-                    "val", "--device", "cpu", "--json",
-                ], in: folder
-            ).json()
-            #expect(abs(try score.number("loss") - (found["loss"]?.numberValue ?? .nan)) < 1e-5)
+            for source in [
+                ["--run", "run", "--architecture", "run/search/architecture.json"],
+                ["--model", "model", "--data", "task", "--adapter", "run/search/adapter"],
+            ] {
+                let score = try Glora.succeed(
+                    ["eval", "--split", "val", "--device", "cpu", "--json"] + source, in: folder
+                ).json()
+                #expect(abs(try score.number("loss") - (found["loss"]?.numberValue ?? .nan)) < 1e-5)
+            }
         }
     }
 
