@@ -82,7 +82,7 @@ public struct CellRunner {
             }
             let images = try CellImages(training: training, validation: validation, tests: [])
             guard try finished(options, in: supernet, images, nil, onEvent, shouldStop) != nil,
-                try search(supernet, validation, shouldStop)
+                try search(supernet, images, shouldStop)
             else { return nil }
             options.path = SearchDirectory(supernet).architecture.path
             inherited = try TrainingSnapshot(contentsOf: supernet.last).values
@@ -102,10 +102,12 @@ public struct CellRunner {
         return try tuning.run(onEvent: { onEvent(options, $0) }, shouldStop: shouldStop) ? tuning : nil
     }
 
-    /// Searches a supernet under half of its richest path's parameters, as much as a random path has. Returns whether it ended.
+    /// Searches a supernet under half of its richest path's parameters, as much as a random path has, and chooses among the best
+    /// by trainings of a quarter of the epochs. Returns whether it ended.
     private func search(
-        _ supernet: RunDirectory, _ validation: any ImageSource, _ shouldStop: @escaping () -> Bool
+        _ supernet: RunDirectory, _ images: CellImages, _ shouldStop: @escaping () -> Bool
     ) throws -> Bool {
+        guard let validation = images.validation else { return false }
         let folder = SearchDirectory(supernet)
         guard (try? folder.found()) == nil else { return true }
         let ready = try ReadyModel(run: supernet, state: .last, on: backend)
@@ -114,12 +116,16 @@ public struct CellRunner {
             SearchDirectory.Configuration(
                 settings: SearchSettings(), minParameters: 0,
                 maxParameters: ready.model.parameterCount(ready.paths) / 2, fitnessSplit: "val",
-                checkpoint: .last, step: ready.step, exhaustive: false),
+                checkpoint: .last, step: ready.step, exhaustive: false,
+                refinement: Refinement(
+                    count: 4, epochs: max(1, ready.options.epochs / 4),
+                    learningRate: ready.options.learningRate)),
             resumes: FileManager.default.fileExists(atPath: folder.journal.path))
         do {
             _ = try run.run(
-                fitness: try ready.prepare(validation), test: nil, batchSize: 32, memoryLimit: 1 << 30,
-                onGeneration: { _ in }, shouldStop: shouldStop)
+                fitness: try ready.prepare(validation), test: nil,
+                training: try ready.prepare(images.training), batchSize: min(32, validation.count),
+                memoryLimit: 1 << 30, onGeneration: { _ in }, shouldStop: shouldStop)
             return true
         } catch is CancellationError {
             return false
