@@ -8,7 +8,7 @@ import VisionModels
 ///
 /// What scores well with a supernet's shared tensors isn't always what trains well alone, and simple paths train well. So the
 /// `count` best of the search and the `count` best uniform paths of the budget (one path in every layer) are each trained from
-/// the supernet's tensors for `epochs` epochs; the fittest on the validation images is the result. (Successive halving,
+/// the supernet's tensors for `epochs` epochs; the most accurate on the validation images is the result. (Successive halving,
 /// Jamieson and Talwalkar 2016, with one round.)
 public struct Refinement: Codable, Equatable, Sendable {
     /// Candidates of either kind.

@@ -124,7 +124,9 @@ public final class SearchRun {
             + uniform.filter { !known.contains($0.candidate) }.sorted(by: fitness).prefix(count)
     }
 
-    /// Trains the pool, but what an earlier process has trained, and returns the fittest afterwards; of equals the first.
+    /// Trains the pool, but what an earlier process has trained, and returns the most accurate afterwards; of equals that of lower
+    /// loss. Not by loss alone: what has been trained on a few images is as sure of its errors as of the rest, and the lowest
+    /// loss is that of what has learned least.
     private func refine(
         _ refinement: Refinement, _ pool: [Judged], _ training: PreparedImages, _ images: PreparedImages,
         onRefined: (Judged, Int) -> Void, shouldStop: () -> Bool
@@ -141,7 +143,7 @@ public final class SearchRun {
             onRefined(judged, pool.count)
         }
         return trained.reduce(nil) { best, next in
-            best.map { next.isBetter(than: $0, by: configuration.settings.fitness) ? next : $0 } ?? next
+            best.map { next.isBetter(than: $0, by: .accuracy) ? next : $0 } ?? next
         }
     }
 

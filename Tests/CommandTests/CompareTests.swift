@@ -113,6 +113,43 @@ import Testing
         }
     }
 
+    @Test("glora is a supernet, a search and the training of what it found, taken up at any of the three")
+    func searched() throws {
+        try Fixture.withFolder { folder in
+            let arguments = Self.compare("glora", "--seeds", "1", "--lr", "1e-2")
+            try Glora.succeed(arguments, in: folder)
+            let cell = "out/task/glora/lr-1e-2/seed-0"
+            let whole = try result(folder, "task/glora/lr-1e-2/seed-0")
+            let found = try JSONValue(
+                contentsOf: folder.appendingPathComponent(cell + "/supernet/search/architecture.json"))
+            #expect(whole["adapterParameters"] == found["parameters"] && found["refined"] != nil)
+            // At most half of the richest path's.
+            let full = try Glora.succeed(
+                ["inspect", "--run", cell + "/supernet", "--json"], in: folder
+            ).json()
+            let most = try #require(full["parameters"]?.integerValue) / 2
+            #expect(try #require(found["parameters"]?.integerValue) <= most)
+            let last = try folder.bytes(cell + "/last.safetensors")
+            let journal = try folder.bytes(cell + "/supernet/search/search.jsonl")
+            for lost in [
+                ["result.json"], ["result.json", "config.yaml", "supernet/search/architecture.json"],
+                ["result.json", "config.yaml", "supernet"],
+            ] {
+                for file in lost {
+                    try FileManager.default.removeItem(at: folder.appendingPathComponent(cell + "/" + file))
+                }
+                if lost.contains("supernet/search/architecture.json") {
+                    try folder.write(
+                        cell + "/supernet/search/search.jsonl", journal.prefix(journal.count / 2))
+                }
+                try Glora.succeed(arguments, in: folder)
+                #expect(try folder.bytes(cell + "/last.safetensors") == last, "without \(lost)")
+                let again = try result(folder, "task/glora/lr-1e-2/seed-0")
+                #expect(again["tests"] == whole["tests"])
+            }
+        }
+    }
+
     @Test(
         "Other settings, another checkpoint and other images than a result's are refused, done or half done")
     func changed() throws {

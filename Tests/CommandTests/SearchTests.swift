@@ -89,11 +89,17 @@ import Testing
                 return (5..<digits.count).allSatisfy { digits[$0] == digits[$0 - 5] }
             }
             #expect(uniform.count >= 3)
-            let losses = refined.compactMap { $0["score"]?["loss"]?.numberValue }
+            // The most accurate, of equals the lowest loss, of equals the fewest parameters.
+            func score(_ name: String, _ judged: JSONValue) -> Double {
+                judged["score"]?[name]?.numberValue ?? .nan
+            }
+            let most = refined.map { score("accuracy", $0) }.max()
+            let accurate = refined.filter { score("accuracy", $0) == most }
+            let losses = accurate.map { score("loss", $0) }
             let found = try JSONValue(
                 contentsOf: folder.appendingPathComponent("run/search/architecture.json"))
             #expect(found["refined"]?["loss"]?.numberValue == losses.min())
-            let best = refined.filter { $0["score"]?["loss"]?.numberValue == losses.min() }
+            let best = accurate.filter { $0["score"]?["loss"]?.numberValue == losses.min() }
             let fewest = best.compactMap { $0["parameters"]?.integerValue }.min()
             #expect(found["parameters"]?.integerValue == fewest && fewest != nil)
             // The supernet's tensors are as they were: its own score of what was chosen is another one.
