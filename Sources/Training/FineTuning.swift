@@ -127,8 +127,8 @@ public final class FineTuning {
     /// Writes the current values as an adapter into the run's folder.
     private func saveAdapter() throws {
         let notes = adapterNotes(options, model.configuration, baseHash: baseHash)
-        if let method = model.method {
-            try MethodAdapter.save(model, method, options, to: directory.adapter, extra: notes)
+        if model.method != nil {
+            try MethodAdapter.save(model, options, to: directory.adapter, extra: notes)
         } else {
             try PEFTAdapter.save(
                 model.adapter(paths: readingPaths), to: directory.adapter, extra: notes)

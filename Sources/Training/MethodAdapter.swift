@@ -18,8 +18,7 @@ struct MethodAdapter {
 
     /// Writes the values that the model has now. Throws `CheckpointError`.
     static func save(
-        _ model: VisionTransformer, _ method: any TuningMethod, _ options: TrainingOptions, to folder: URL,
-        extra: [String: JSONValue]
+        _ model: VisionTransformer, _ options: TrainingOptions, to folder: URL, extra: [String: JSONValue]
     ) throws {
         let values = model.store.unpack(model.store.values)
         if options.method == .lora, options.head != .batchNorm, let factors = model.lowRankFactors() {

@@ -43,7 +43,7 @@ extension VisionTransformer {
             "head.weight": backend.host(self.head.weight.value),
             "head.bias": backend.host(self.head.bias!.value),
         ]
-        var builders: [(linear: GLoRALinear, layer: (Int) throws -> GLoRAAdapter.Layer?, rank: Int)] = []
+        var changes: [(linear: GLoRALinear, change: LayerChange)] = []
         foldHeadNorm(into: &head)
         if let attachments {
             guard attachments.patches == nil, attachments.norm == nil,
@@ -61,7 +61,7 @@ extension VisionTransformer {
                 guard linear.bias != nil || !change.path.changesBias else {
                     throw failure("\(linear.name) has no bias for E to change")
                 }
-                builders.append((linear, { change.layer(linear, rank: $0) }, change.rank))
+                changes.append((linear, change))
             }
         } else if store.segments.contains(where: { !$0.name.hasPrefix("head.") }) {
             let strangers = store.segments.map(\.name).filter {
@@ -80,8 +80,7 @@ extension VisionTransformer {
                     if norm == nil { continue }
                     throw failure("\(linear.name) has no bias for C and E to change")
                 }
-                let change = LayerChange(column: norm.flatMap(shift), shift: own)
-                builders.append((linear, { change.layer(linear, rank: $0) }, 1))
+                changes.append((linear, LayerChange(column: norm.flatMap(shift), shift: own)))
             }
             // The final LayerNorm's shift reaches the head's bias through the head's weight.
             let name = configuration.pooling == .meanBeforeNorm ? "fc_norm" : "norm"
@@ -90,9 +89,9 @@ extension VisionTransformer {
                 head["head.bias"]!.values = zip(head["head.bias"]!.values, column.values).map { $0 + $1 }
             }
         }
-        let rank = max(1, builders.map(\.rank).max() ?? 1)
+        let rank = changes.map(\.change.rank).max() ?? 1
         var layers: [String: GLoRAAdapter.Layer] = [:]
-        for builder in builders { layers[builder.linear.name] = try builder.layer(rank) }
+        for (linear, change) in changes { layers[linear.name] = change.layer(linear, rank: rank) }
         return GLoRAAdapter(rank: rank, layers: layers, head: head)
     }
 
