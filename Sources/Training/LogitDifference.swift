@@ -32,6 +32,13 @@ public func mergeDifference(
     return try difference(ready, plain, plain.uniformPath(.none), "merged", on: images)
 }
 
+extension ReadyModel {
+    /// What an adapter of this model notes beside its tensors: the model it belongs to and how images are prepared.
+    public var adapterExtra: [String: JSONValue] {
+        adapterNotes(options, model.configuration, baseHash: baseHash)
+    }
+}
+
 /// The GLoRA paths that compute what the run of another method computes, as an adapter, and how far their logits are apart on
 /// every image of `images`. Throws `CheckpointError` where no path does, `DatasetError` and `BackendError`.
 public func gloraAdapter(

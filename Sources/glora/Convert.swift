@@ -49,7 +49,7 @@ struct Convert: ParsableCommand {
                 + "\(String(format: "%.2e", converted.difference.largest)) over "
                 + "\(converted.difference.imageCount) images")
         try converted.difference.check()
-        try PEFTAdapter.save(converted.adapter, to: URL(fileURLWithPath: output))
+        try PEFTAdapter.save(converted.adapter, to: URL(fileURLWithPath: output), extra: ready.adapterExtra)
         let count = converted.model.parameterCount(converted.paths)
         console.say("wrote \(output): \(count.grouped) parameters on its paths")
         try console.result(

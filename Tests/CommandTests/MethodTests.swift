@@ -18,7 +18,9 @@ import Testing
     func converts(_ flags: [String]) throws {
         try Fixture.withFolder { folder in
             let method = flags[0]
-            try Glora.succeed(trained(method) + flags.dropFirst(), in: folder)
+            // Not the model's own normalisation: the converted adapter has to say so.
+            try Glora.succeed(
+                trained(method, "--normalize", "imagenet") + flags.dropFirst(), in: folder)
             let converted = try Glora.succeed(
                 [
                     "convert", "--run", method, "--to", "glora", "--output", "as-glora", "--device", "cpu",
@@ -32,7 +34,8 @@ import Testing
                 ["merge", "--run", method, "--output", "merged.safetensors", "--device", "cpu"], in: folder)
             let scores = try [
                 ["--run", method], ["--model", "model", "--adapter", "as-glora"],
-                ["--model", "model", "--adapter", method + "/adapter"], ["--model", "merged.safetensors"],
+                ["--model", "model", "--adapter", method + "/adapter"],
+                ["--model", "merged.safetensors", "--normalize", "imagenet"],
             ].map {
                 try Glora.succeed(
                     ["eval", "--data", "task", "--device", "cpu", "--json"] + $0, in: folder
