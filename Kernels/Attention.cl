@@ -19,23 +19,23 @@
 
 // to [rows padded to size, wide] ← rows of length h that are `stride` apart, and zeros.
 static void copy_rows(
-    __global float *to, __global const float *from, int rows, int size, int h, int wide, int stride) {
+    __global float *to, __global const stored *from, int rows, int size, int h, int wide, int stride) {
     for (int r = 0; r < size; r++)
         for (int j = 0; j < wide; j += WIDTH)
             store_full(
-                r < rows && j < h ? load_lanes(from + (size_t)r * stride + j, h - j) : (lanes)(0.0f), 0,
+                r < rows && j < h ? stored_lanes(from + (size_t)r * stride + j, h - j) : (lanes)(0.0f), 0,
                 to + (size_t)r * wide + j);
 }
 
 // panels [⌈rows / TILE_ROWS⌉, h, TILE_ROWS] from rows that are `stride` apart.
-static void pack_panels(__global float *panels, __global const float *from, int rows, int h, int stride) {
+static void pack_panels(__global float *panels, __global const stored *from, int rows, int h, int stride) {
     for (int r = 0; r < rows; r += TILE_ROWS)
         pack_panel(panels + (size_t)r * h, from + (size_t)r * stride, TILE_ROWS, min(TILE_ROWS, rows - r), h, stride);
 }
 
 // out [B, Q, D], logSumExp [B, heads, Q] from qkv [B, T, 3·D]; scratch is [groups, scratchStride].
 __kernel GROUP void attention_forward(
-    __global float *out, __global float *logSumExp, __global float *scratch, __global const float *qkv, int batch,
+    __global stored *out, __global float *logSumExp, __global float *scratch, __global const stored *qkv, int batch,
     int tokens, int asking, int heads, int h, float scale, int scratchStride) {
     const int d = heads * h, stride = 3 * d;
     const int keys = (tokens + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
@@ -47,7 +47,7 @@ __kernel GROUP void attention_forward(
 
     FOR_ROWS (index, batch * heads) {
         const int sample = index / heads, head = index % heads;
-        __global const float *q = qkv + (size_t)sample * tokens * stride + head * h;
+        __global const stored *q = qkv + (size_t)sample * tokens * stride + head * h;
         pack_panels(keyPanels, q + d, tokens, h, stride);
         copy_rows(values, q + 2 * d, tokens, tokens, h, wide, stride);
         for (int first = 0; first < asking; first += TILE_COLUMNS) {
@@ -92,12 +92,12 @@ __kernel GROUP void attention_forward(
 #pragma unroll
                     for (int r = 0; r < ASKED_ROWS; r++) {
                         if (row + r >= count) continue;
-                        __global float *to =
+                        __global stored *to =
                             out + ((size_t)sample * asking + first + row + r) * d + head * h + j;
 #pragma unroll
                         for (int v = 0; v < 2; v++)
                             if (h - j > v * WIDTH)
-                                store_lanes(
+                                store_stored(
                                     sums[r][v] * inverse[row + r], to + v * WIDTH, h - j - v * WIDTH);
                     }
                 }
@@ -125,8 +125,8 @@ static void add_score_product(
 
 // dqkv [B, T, 3·D] from dOut and out [B, Q, D], logSumExp [B, heads, Q] and qkv; scratch is [groups, scratchStride].
 __kernel GROUP void attention_backward(
-    __global float *dqkv, __global float *scratch, __global const float *dOut, __global const float *out,
-    __global const float *logSumExp, __global const float *qkv, int batch, int tokens, int asking, int heads,
+    __global stored *dqkv, __global float *scratch, __global const stored *dOut, __global const stored *out,
+    __global const float *logSumExp, __global const stored *qkv, int batch, int tokens, int asking, int heads,
     int h, float scale, int scratchStride) {
     const int d = heads * h, stride = 3 * d;
     const int keys = (tokens + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
@@ -146,8 +146,8 @@ __kernel GROUP void attention_backward(
     FOR_ROWS (index, batch * heads) {
         const int sample = index / heads, head = index % heads;
         const size_t start = (size_t)sample * tokens * stride + head * h;
-        __global const float *q = qkv + start;
-        __global float *dq = dqkv + start;
+        __global const stored *q = qkv + start;
+        __global stored *dq = dqkv + start;
         pack_panels(keyPanels, q + d, tokens, h, stride);
         pack_panels(valuePanels, q + 2 * d, tokens, h, stride);
         copy_rows(keyRows, q + d, tokens, tokens, h, wide, stride);
@@ -165,8 +165,8 @@ __kernel GROUP void attention_backward(
                 lanes sum = 0.0f;
                 for (int j = 0; r < count && j < h; j += WIDTH)
                     sum = MULTIPLY_ADD(
-                        load_lanes(dOut + answer + (size_t)r * d + j, h - j),
-                        load_lanes(out + answer + (size_t)r * d + j, h - j), sum);
+                        stored_lanes(dOut + answer + (size_t)r * d + j, h - j),
+                        stored_lanes(out + answer + (size_t)r * d + j, h - j), sum);
                 deltas[r] = lane_sum(sum);
             }
             lanes delta[2], shift[2];
@@ -199,11 +199,11 @@ __kernel GROUP void attention_backward(
 #pragma unroll
                     for (int r = 0; r < ASKED_ROWS; r++) {
                         if (row + r >= count) continue;
-                        __global float *to = dq + (size_t)(first + row + r) * stride + j;
+                        __global stored *to = dq + (size_t)(first + row + r) * stride + j;
 #pragma unroll
                         for (int v = 0; v < 2; v++)
                             if (h - j > v * WIDTH)
-                                store_lanes(scale * sums[r][v], to + v * WIDTH, h - j - v * WIDTH);
+                                store_stored(scale * sums[r][v], to + v * WIDTH, h - j - v * WIDTH);
                     }
                 }
             add_score_product(dk, ds, qRows, keys, wide);
@@ -211,10 +211,10 @@ __kernel GROUP void attention_backward(
         }
         for (int row = 0; row < tokens; row++)
             for (int j = 0; j < h; j += WIDTH) {
-                __global float *to = dq + (size_t)row * stride + j;
-                if (row >= asking) store_lanes((lanes)(0.0f), to, h - j);
-                store_lanes(scale * load_full(0, dk + (size_t)row * wide + j), to + d, h - j);
-                store_lanes(load_full(0, dv + (size_t)row * wide + j), to + 2 * d, h - j);
+                __global stored *to = dq + (size_t)row * stride + j;
+                if (row >= asking) store_stored((lanes)(0.0f), to, h - j);
+                store_stored(scale * load_full(0, dk + (size_t)row * wide + j), to + d, h - j);
+                store_stored(load_full(0, dv + (size_t)row * wide + j), to + 2 * d, h - j);
             }
     }
 }
@@ -229,30 +229,30 @@ __kernel GROUP void attention_backward(
 
 // Rows [from ..< from + SHARED_ROWS] of [rows, h] at `source` into [SHARED_ROWS, vectors]; zeros outside.
 static void share_rows(
-    __local float4 *to, __global const float *source, int from, int rows, int h, int vectors, int stride) {
+    __local float4 *to, __global const stored *source, int from, int rows, int h, int vectors, int stride) {
     for (int i = get_local_id(0); i < SHARED_ROWS * vectors; i += LOCAL) {
         int row = from + i / vectors, j = i % vectors * 4;
         float part[4];
         for (int l = 0; l < 4; l++)
-            part[l] = row < rows && j + l < h ? source[(size_t)row * stride + j + l] : 0.0f;
+            part[l] = row < rows && j + l < h ? stored_one(source + (size_t)row * stride + j + l) : 0.0f;
         to[i] = vload4(0, part);
     }
 }
 
-static void read_row(float4 *to, __global const float *row, int h, int vectors, int exists) {
+static void read_row(float4 *to, __global const stored *row, int h, int vectors, int exists) {
     for (int i = 0; i < vectors; i++) {
         float part[4];
-        for (int l = 0; l < 4; l++) part[l] = exists && 4 * i + l < h ? row[4 * i + l] : 0.0f;
+        for (int l = 0; l < 4; l++) part[l] = exists && 4 * i + l < h ? stored_one(row + 4 * i + l) : 0.0f;
         to[i] = vload4(0, part);
     }
 }
 
-static void write_row(__global float *row, const float4 *from, float scale, int h, int vectors) {
+static void write_row(__global stored *row, const float4 *from, float scale, int h, int vectors) {
     for (int i = 0; i < vectors; i++) {
         float part[4];
         vstore4(scale * from[i], 0, part);
         for (int l = 0; l < 4; l++)
-            if (4 * i + l < h) row[4 * i + l] = part[l];
+            if (4 * i + l < h) store_stored_one(part[l], row + 4 * i + l);
     }
 }
 
@@ -264,13 +264,13 @@ static float row_dot(const float4 *a, __local const float4 *b, int vectors) {
 
 // Groups are [blocks of LOCAL queries, batch · heads].
 __kernel GROUP void attention_forward(
-    __global float *out, __global float *logSumExp, __global const float *qkv, int tokens, int asking, int heads,
+    __global stored *out, __global float *logSumExp, __global const stored *qkv, int tokens, int asking, int heads,
     int h, float scale) {
     __local float4 keys[SHARED_ROWS * MAX_HEAD_VECTORS], values[SHARED_ROWS * MAX_HEAD_VECTORS];
     const int d = heads * h, stride = 3 * d, vectors = (h + 3) / 4;
     const int index = get_group_id(1), sample = index / heads, head = index % heads;
     const int query = get_global_id(0);
-    __global const float *start = qkv + (size_t)sample * tokens * stride + head * h;
+    __global const stored *start = qkv + (size_t)sample * tokens * stride + head * h;
     float4 q[MAX_HEAD_VECTORS], sum[MAX_HEAD_VECTORS];
     read_row(q, start + (size_t)query * stride, h, vectors, query < asking);
     for (int i = 0; i < vectors; i++) sum[i] = 0.0f;
@@ -296,8 +296,8 @@ __kernel GROUP void attention_forward(
 
 // dq, and δ [B, heads, Q] into `deltas`. Groups are [blocks of LOCAL tokens, batch · heads].
 __kernel GROUP void attention_backward_queries(
-    __global float *dqkv, __global float *deltas, __global const float *dOut, __global const float *out,
-    __global const float *logSumExp, __global const float *qkv, int tokens, int asking, int heads, int h,
+    __global stored *dqkv, __global float *deltas, __global const stored *dOut, __global const stored *out,
+    __global const float *logSumExp, __global const stored *qkv, int tokens, int asking, int heads, int h,
     float scale) {
     __local float4 keys[SHARED_ROWS * MAX_HEAD_VECTORS], values[SHARED_ROWS * MAX_HEAD_VECTORS];
     const int d = heads * h, stride = 3 * d, vectors = (h + 3) / 4;
@@ -309,7 +309,8 @@ __kernel GROUP void attention_backward_queries(
     read_row(q, qkv + start + (size_t)query * stride, h, vectors, asks);
     read_row(dy, dOut + answer, h, vectors, asks);
     float delta = 0.0f;
-    for (int i = 0; i < h && asks; i++) delta = MULTIPLY_ADD(dOut[answer + i], out[answer + i], delta);
+    for (int i = 0; i < h && asks; i++)
+        delta = MULTIPLY_ADD(stored_one(dOut + answer + i), stored_one(out + answer + i), delta);
     for (int i = 0; i < vectors; i++) dq[i] = 0.0f;
     for (int from = 0; from < tokens; from += SHARED_ROWS) {
         share_rows(keys, qkv + start + d, from, tokens, h, vectors, stride);
@@ -332,8 +333,8 @@ __kernel GROUP void attention_backward_queries(
 
 // dk and dv. Groups are [blocks of LOCAL tokens, batch · heads].
 __kernel GROUP void attention_backward_keys(
-    __global float *dqkv, __global const float *dOut, __global const float *deltas,
-    __global const float *logSumExp, __global const float *qkv, int tokens, int asking, int heads, int h,
+    __global stored *dqkv, __global const stored *dOut, __global const float *deltas,
+    __global const float *logSumExp, __global const stored *qkv, int tokens, int asking, int heads, int h,
     float scale) {
     __local float4 queries[SHARED_ROWS * MAX_HEAD_VECTORS], dys[SHARED_ROWS * MAX_HEAD_VECTORS];
     const int d = heads * h, stride = 3 * d, vectors = (h + 3) / 4;
@@ -360,7 +361,7 @@ __kernel GROUP void attention_backward_keys(
         GROUP_BARRIER();
     }
     if (key >= tokens) return;
-    __global float *to = dqkv + start + (size_t)key * stride;
+    __global stored *to = dqkv + start + (size_t)key * stride;
     write_row(to + d, dk, scale, h, vectors);
     write_row(to + 2 * d, dv, 1.0f, h, vectors);
 }

@@ -10,7 +10,7 @@ __kernel GROUP void copy(__global float *out, __global const float *x, int n) {
 
 // out = x + scale[b] · branch, all [B, size]; scale [B] may be null (1). out may be x.
 __kernel GROUP void residual_add_forward(
-    __global float *out, __global const float *x, __global const float *branch, __global const float *scale,
+    __global float *out, __global const float *x, __global const stored *branch, __global const float *scale,
     int n, int size) {
     FOR_ROWS (row, n) {
         size_t start = (size_t)row * size;
@@ -18,19 +18,20 @@ __kernel GROUP void residual_add_forward(
         FOR_COLUMNS (j, size)
             store_lanes(
                 MULTIPLY_ADD(
-                    (lanes)(s), load_lanes(branch + start + j, size - j),
+                    (lanes)(s), stored_lanes(branch + start + j, size - j),
                     load_lanes(x + start + j, size - j)),
                 out + start + j, size - j);
     }
 }
 
-// out = scale[b] · x, both [B, size]. out may be x.
+// out = scale[b] · x, both [B, size]; scale [B] may be null (1). out may be x.
 __kernel GROUP void scale_samples(
-    __global float *out, __global const float *x, __global const float *scale, int n, int size) {
+    __global stored *out, __global const float *x, __global const float *scale, int n, int size) {
     FOR_ROWS (row, n) {
         size_t start = (size_t)row * size;
+        float s = scale ? scale[row] : 1.0f;
         FOR_COLUMNS (j, size)
-            store_lanes(scale[row] * load_lanes(x + start + j, size - j), out + start + j, size - j);
+            store_stored(s * load_lanes(x + start + j, size - j), out + start + j, size - j);
     }
 }
 

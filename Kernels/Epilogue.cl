@@ -23,28 +23,28 @@ __kernel GROUP void epilogue_table(
 
 // The epilogue of z[row, j ..< j + count]; y, product and activated are [·, d] and may be null; t is [·, rank].
 INLINE void finish_lanes(
-    lanes z, __global float *y, __global float *product, __global float *activated, __global const float *table,
+    lanes z, __global stored *y, __global stored *product, __global stored *activated, __global const float *table,
     __global const float *t, int row, int d, int j, int rank, int count) {
     const size_t i = (size_t)row * d + j;
-    if (product) store_lanes(z, product + i, count);
+    if (product) store_stored(z, product + i, count);
     lanes value = MULTIPLY_ADD(z, load_lanes(table + j, count), load_lanes(table + d + j, count));
     for (int k = 0; k < rank; k++)
         value = MULTIPLY_ADD(
             (lanes)(t[(size_t)row * rank + k]), load_lanes(table + (size_t)(2 + k) * d + j, count), value);
-    if (y) store_lanes(value, y + i, count);
+    if (y) store_stored(value, y + i, count);
     lanes e;
-    if (activated) store_lanes(value * normal_distribution(&e, value), activated + i, count);
+    if (activated) store_stored(value * normal_distribution(&e, value), activated + i, count);
 }
 
 // The epilogue alone, of z [n, d]; y may be z.
 __kernel GROUP void finish(
-    __global float *y, __global float *product, __global float *activated, __global const float *z,
+    __global stored *y, __global stored *product, __global stored *activated, __global const stored *z,
     __global const float *table, __global const float *t, int n, int d, int rank) {
     FOR_ROWS (row, n)
         FOR_COLUMNS (j, d)
             WITH_LANES(
                 d - j,
                 finish_lanes(
-                    load_lanes(z + (size_t)row * d + j, lanes_), y, product, activated, table, t, row, d, j, rank,
+                    stored_lanes(z + (size_t)row * d + j, lanes_), y, product, activated, table, t, row, d, j, rank,
                     lanes_);)
 }

@@ -28,24 +28,24 @@ static lanes term_lanes(
 // W[row, j ..< j + WIDTH], of which only the first d − j count, from W₀ [·, d], Ad [·, strideA], Au [·, d], Bd [·, strideB],
 // Bu [·, d].
 static lanes weight_lanes(
-    __global const float *frozen, __global const float *downA, __global const float *upA,
+    __global const stored *frozen, __global const float *downA, __global const float *upA,
     __global const float *downB, __global const float *upB, int row, int d, int j, int formA, int rankA,
     int strideA, int formB, int rankB, int strideB) {
     lanes scale = term_lanes(
         1.0f + plain_part(formA, downA, row, strideA), downA + (size_t)row * strideA, upA, rankA, d, j);
     lanes shift = term_lanes(
         plain_part(formB, downB, row, strideB), downB + (size_t)row * strideB, upB, rankB, d, j);
-    return MULTIPLY_ADD(load_lanes(frozen + (size_t)row * d + j, d - j), scale, shift);
+    return MULTIPLY_ADD(stored_lanes(frozen + (size_t)row * d + j, d - j), scale, shift);
 }
 
 // weight [n, d] from frozen W₀ [n, d] and the factors.
 __kernel GROUP void glora_weight_forward(
-    __global float *weight, __global const float *frozen, __global const float *downA,
+    __global stored *weight, __global const stored *frozen, __global const float *downA,
     __global const float *upA, __global const float *downB, __global const float *upB, int n, int d,
     int formA, int rankA, int strideA, int formB, int rankB, int strideB) {
     FOR_ROWS (row, n)
         FOR_COLUMNS (j, d)
-            store_lanes(
+            store_stored(
                 weight_lanes(
                     frozen, downA, upA, downB, upB, row, d, j, formA, rankA, strideA, formB, rankB, strideB),
                 weight + (size_t)row * d + j, d - j);

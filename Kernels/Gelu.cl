@@ -19,20 +19,20 @@ INLINE lanes normal_distribution(lanes *e, lanes x) {
 }
 
 // y [n] from x [n].
-__kernel GROUP void gelu_forward(__global float *y, __global const float *x, int n) {
+__kernel GROUP void gelu_forward(__global stored *y, __global const stored *x, int n) {
     FOR_ELEMENTS (i, n) {
         WITH_LANES(
-            n - i, lanes value = load_lanes(x + i, lanes_); lanes e;
-            store_lanes(value * normal_distribution(&e, value), y + i, lanes_);)
+            n - i, lanes value = stored_lanes(x + i, lanes_); lanes e;
+            store_stored(value * normal_distribution(&e, value), y + i, lanes_);)
     }
 }
 
 // dx [n] from dy [n] and x [n]. dx may be dy.
 __kernel GROUP void gelu_backward(
-    __global float *dx, __global const float *dy, __global const float *x, int n) {
+    __global stored *dx, __global const stored *dy, __global const stored *x, int n) {
     FOR_ELEMENTS (i, n) {
         WITH_LANES(
-            n - i, lanes value = load_lanes(x + i, lanes_); lanes e; lanes phi = normal_distribution(&e, value);
-            store_lanes(load_lanes(dy + i, lanes_) * (phi + value * (0.3989422804f * e)), dx + i, lanes_);)
+            n - i, lanes value = stored_lanes(x + i, lanes_); lanes e; lanes phi = normal_distribution(&e, value);
+            store_stored(stored_lanes(dy + i, lanes_) * (phi + value * (0.3989422804f * e)), dx + i, lanes_);)
     }
 }

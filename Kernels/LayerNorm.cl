@@ -5,12 +5,12 @@
 
 // y [n, d], mean [n], rstd [n] from x [n, d], weight [d], bias [d].
 __kernel GROUP void layer_norm_forward(
-    __global float *y, __global float *mean, __global float *rstd, __global const float *x,
+    __global stored *y, __global float *mean, __global float *rstd, __global const float *x,
     __global const float *weight, __global const float *bias, int n, int d, float epsilon) {
     SHARED(shared)
     FOR_ROWS (row, n) {
         __global const float *in = x + (size_t)row * d;
-        __global float *out = y + (size_t)row * d;
+        __global stored *out = y + (size_t)row * d;
         lanes sum = 0.0f;
         FOR_COLUMNS (j, d) sum += load_lanes(in + j, d - j);
         float m = group_sum(sum, shared) / d;
@@ -23,7 +23,7 @@ __kernel GROUP void layer_norm_forward(
         float r = 1.0f / sqrt(group_sum(squares, shared) / d + epsilon);
         FOR_COLUMNS (j, d) {
             lanes normal = (load_lanes(in + j, d - j) - m) * r;
-            store_lanes(
+            store_stored(
                 MULTIPLY_ADD(normal, load_lanes(weight + j, d - j), load_lanes(bias + j, d - j)), out + j,
                 d - j);
         }
@@ -36,7 +36,7 @@ __kernel GROUP void layer_norm_forward(
 
 // dx [n, d], or dx + … when accumulate, from dy [n, d], x [n, d], mean [n], rstd [n], weight [d].
 __kernel GROUP void layer_norm_backward(
-    __global float *dx, __global const float *dy, __global const float *x, __global const float *mean,
+    __global float *dx, __global const stored *dy, __global const float *x, __global const float *mean,
     __global const float *rstd, __global const float *weight, int n, int d, int accumulate) {
     SHARED(shared)
     FOR_ROWS (row, n) {
@@ -44,14 +44,14 @@ __kernel GROUP void layer_norm_backward(
         float m = mean[row], r = rstd[row];
         lanes sum = 0.0f, product = 0.0f;
         FOR_COLUMNS (j, d) {
-            lanes g = load_lanes(dy + start + j, d - j) * load_lanes(weight + j, d - j);
+            lanes g = stored_lanes(dy + start + j, d - j) * load_lanes(weight + j, d - j);
             sum += g;
             product = MULTIPLY_ADD(g, (load_lanes(x + start + j, d - j) - m) * r, product);
         }
         float meanG = group_sum(sum, shared) / d;
         float meanProduct = group_sum(product, shared) / d;
         FOR_COLUMNS (j, d) {
-            lanes g = load_lanes(dy + start + j, d - j) * load_lanes(weight + j, d - j);
+            lanes g = stored_lanes(dy + start + j, d - j) * load_lanes(weight + j, d - j);
             lanes normal = (load_lanes(x + start + j, d - j) - m) * r;
             lanes value = r * (g - meanG - normal * meanProduct);
             if (accumulate) value += load_lanes(dx + start + j, d - j);
@@ -63,7 +63,7 @@ __kernel GROUP void layer_norm_backward(
 // partials [parts, 2, d] ← Σ dy ⊙ x̂ and Σ dy over each part of the n rows; groups are [strips of columns,
 // parts].
 __kernel GROUP void layer_norm_backward_parameters(
-    __global float *partials, __global const float *dy, __global const float *x, __global const float *mean,
+    __global float *partials, __global const stored *dy, __global const float *x, __global const float *mean,
     __global const float *rstd, int n, int d) {
     int part = get_group_id(1), parts = get_num_groups(1);
     int first = (int)((long)n * part / parts), last = (int)((long)n * (part + 1) / parts);
@@ -71,7 +71,7 @@ __kernel GROUP void layer_norm_backward_parameters(
     for (int j = (int)get_group_id(0) * STRIP + (int)get_local_id(0) * WIDTH; j < end; j += LOCAL * WIDTH) {
         lanes weightSum = 0.0f, biasSum = 0.0f;
         for (int row = first; row < last; row++) {
-            lanes g = load_lanes(dy + (size_t)row * d + j, d - j);
+            lanes g = stored_lanes(dy + (size_t)row * d + j, d - j);
             lanes normal = (load_lanes(x + (size_t)row * d + j, d - j) - mean[row]) * rstd[row];
             weightSum = MULTIPLY_ADD(g, normal, weightSum);
             biasSum += g;

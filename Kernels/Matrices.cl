@@ -12,10 +12,18 @@
 #define PANEL_COLUMNS (LOCAL_COLUMNS * TILE_COLUMNS)
 #define PANEL_DEPTH 128
 
+// Sums in 16 bits would be rounded from one panel to the next: there a group has one tile of rows for each work-item and
+// keeps its sums.
+#if defined(BFLOAT16) || defined(FLOAT16)
+#define KEEPS_SUMS 1
+#else
+#define KEEPS_SUMS 0
+#endif
+
 // Element [i, j] of a matrix lies at i · row step + j · column step. Groups are [panels of columns, stretches of
 // rowsPerGroup rows]; c's columns are neighbours.
 __kernel GROUP void multiply_tiled(
-    __global float *c, __global const float *a, __global const float *b, int m, int n, int k, int rowStepA,
+    __global stored *c, __global const stored *a, __global const stored *b, int m, int n, int k, int rowStepA,
     int columnStepA, int rowStepB, int columnStepB, int rowsPerGroup, int accumulate) {
     __local float panel[PANEL_DEPTH * PANEL_COLUMNS]; // [depth, columns]
     const int local_ = get_local_id(0);
@@ -26,6 +34,7 @@ __kernel GROUP void multiply_tiled(
     __local const float *strip = panel + (local_ % LOCAL_COLUMNS) * TILE_COLUMNS;
     b += (size_t)firstColumn * columnStepB;
 
+    lanes sums[TILE_ROWS];
     for (int k0 = 0; k0 < k; k0 += PANEL_DEPTH) {
         const int depth = min(PANEL_DEPTH, k - k0);
         if (columnStepB == 1) {
@@ -33,7 +42,7 @@ __kernel GROUP void multiply_tiled(
                 int p = i / (PANEL_COLUMNS / WIDTH), j = i % (PANEL_COLUMNS / WIDTH) * WIDTH;
                 // Zeros behind the last column: their sums are dropped.
                 lanes value = firstColumn + j < n
-                    ? load_lanes(b + (size_t)(k0 + p) * rowStepB + j, n - firstColumn - j)
+                    ? stored_lanes(b + (size_t)(k0 + p) * rowStepB + j, n - firstColumn - j)
                     : (lanes)(0.0f);
                 store_full(value, 0, panel + p * PANEL_COLUMNS + j);
             }
@@ -41,32 +50,31 @@ __kernel GROUP void multiply_tiled(
             for (int j = local_ / LOCAL_COLUMNS; j < PANEL_COLUMNS; j += LOCAL_ROWS)
                 for (int p = local_ % LOCAL_COLUMNS; p < depth; p += LOCAL_COLUMNS)
                     panel[p * PANEL_COLUMNS + j] = firstColumn + j < n
-                        ? b[(size_t)(k0 + p) * rowStepB + (size_t)j * columnStepB]
+                        ? stored_one(b + (size_t)(k0 + p) * rowStepB + (size_t)j * columnStepB)
                         : 0.0f;
         }
         GROUP_BARRIER();
         for (int row = firstRow; row < lastRow; row += LOCAL_ROWS * TILE_ROWS) {
-            lanes sums[TILE_ROWS];
-            __global const float *rows[TILE_ROWS];
+            __global const stored *rows[TILE_ROWS];
 #pragma unroll
             for (int r = 0; r < TILE_ROWS; r++) {
                 // The last row again instead of one behind it: its sums are dropped.
                 rows[r] = a + (size_t)min(row + r, lastRow - 1) * rowStepA + (size_t)k0 * columnStepA;
-                sums[r] = 0.0f;
+                if (!KEEPS_SUMS || k0 == 0) sums[r] = 0.0f;
             }
             for (int p = 0; p < depth; p++) {
                 lanes right = load_full(0, strip + p * PANEL_COLUMNS);
 #pragma unroll
                 for (int r = 0; r < TILE_ROWS; r++)
-                    sums[r] = MULTIPLY_ADD((lanes)(rows[r][(size_t)p * columnStepA]), right, sums[r]);
+                    sums[r] = MULTIPLY_ADD((lanes)(stored_one(rows[r] + (size_t)p * columnStepA)), right, sums[r]);
             }
 #pragma unroll
             for (int r = 0; r < TILE_ROWS; r++) {
-                if (row + r >= lastRow || column >= n) continue;
-                __global float *target = c + (size_t)(row + r) * n + column;
+                if (row + r >= lastRow || column >= n || (KEEPS_SUMS && k0 + depth < k)) continue;
+                __global stored *target = c + (size_t)(row + r) * n + column;
                 lanes value = sums[r];
-                if (accumulate || k0 > 0) value += load_lanes(target, n - column);
-                store_lanes(value, target, n - column);
+                if (accumulate || (!KEEPS_SUMS && k0 > 0)) value += stored_lanes(target, n - column);
+                store_stored(value, target, n - column);
             }
         }
         GROUP_BARRIER();

@@ -9,6 +9,8 @@
 //
 // The host cuts products that are too large for the panels' memory into blocks, which start at [firstRow, firstColumn]
 // of the product and have `rows` rows; m, n are the whole product's sizes, k the block's depth.
+//
+// With an ENGINE the kernels are those of Engines.cl; what is shared stays.
 #if LOCAL == 1
 
 #define TILE_ROWS (WIDTH == 16 ? 12 : 6)
@@ -68,9 +70,9 @@ INLINE void turn_block(lanes *block) {
 }
 
 // A 4 × 4 block from rows at from, from + step, … to rows at to, to + toStep, …, turned.
-INLINE void turn_four(__global float *to, int toStep, __global const float *from, size_t step) {
-    float4 a = vload4(0, from), b = vload4(0, from + step), c = vload4(0, from + 2 * step),
-           d = vload4(0, from + 3 * step);
+INLINE void turn_four(__global float *to, int toStep, __global const stored *from, size_t step) {
+    float4 a = stored_four(from), b = stored_four(from + step), c = stored_four(from + 2 * step),
+           d = stored_four(from + 3 * step);
     vstore4((float4)(a.x, b.x, c.x, d.x), 0, to);
     vstore4((float4)(a.y, b.y, c.y, d.y), 0, to + toStep);
     vstore4((float4)(a.z, b.z, c.z, d.z), 0, to + 2 * toStep);
@@ -79,19 +81,21 @@ INLINE void turn_four(__global float *to, int toStep, __global const float *from
 
 // One panel [k, size] from `count` rows of length k that are `stride` apart; zeros where rows are missing.
 static void pack_panel(
-    __global float *panel, __global const float *from, int size, int count, int k, int stride) {
+    __global float *panel, __global const stored *from, int size, int count, int k, int stride) {
     const int turnedRows = count / 4 * 4, turnedDepth = k / 4 * 4;
     for (int p = 0; p < turnedDepth; p += 4)
         for (int r = 0; r < turnedRows; r += 4)
             turn_four(panel + p * size + r, size, from + (size_t)r * stride + p, stride);
     for (int r = 0; r < size; r++)
         for (int p = r < turnedRows ? turnedDepth : 0; p < k; p++)
-            panel[p * size + r] = r < count ? from[(size_t)r * stride + p] : 0.0f;
+            panel[p * size + r] = r < count ? stored_one(from + (size_t)r * stride + p) : 0.0f;
 }
+
+#ifndef ENGINE
 
 // left from the rows of a [·, stride], whose element `offset` is the block's first.
 __kernel GROUP void pack_left(
-    __global float *left, __global const float *a, int rows, int k, int stride, int offset) {
+    __global float *left, __global const stored *a, int rows, int k, int stride, int offset) {
     FOR_ROWS (panel, (rows + TILE_ROWS - 1) / TILE_ROWS)
         pack_panel(
             left + (size_t)panel * k * TILE_ROWS, a + offset + (size_t)panel * TILE_ROWS * stride, TILE_ROWS,
@@ -100,23 +104,23 @@ __kernel GROUP void pack_left(
 
 // left from the columns of a [·, stride].
 __kernel GROUP void pack_left_turned(
-    __global float *left, __global const float *a, int rows, int k, int stride, int offset) {
+    __global float *left, __global const stored *a, int rows, int k, int stride, int offset) {
     FOR_ROWS (block, (k + PACKED_ROWS - 1) / PACKED_ROWS) {
         const int end = min(k, (block + 1) * PACKED_ROWS);
         for (int row = 0; row < rows; row += TILE_ROWS) {
             __global float *to = left + (size_t)row * k;
             for (int p = block * PACKED_ROWS; p < end; p++) {
-                __global const float *from = a + offset + (size_t)p * stride + row;
+                __global const stored *from = a + offset + (size_t)p * stride + row;
                 if (row + TILE_ROWS <= rows) {
 #pragma unroll
                     for (int r = 0; r + 4 <= TILE_ROWS; r += 4)
-                        vstore4(vload4(0, from + r), 0, to + p * TILE_ROWS + r);
+                        vstore4(stored_four(from + r), 0, to + p * TILE_ROWS + r);
 #if WIDTH != 16
-                    vstore2(vload2(0, from + 4), 0, to + p * TILE_ROWS + 4);
+                    vstore2((float2)(stored_one(from + 4), stored_one(from + 5)), 0, to + p * TILE_ROWS + 4);
 #endif
                 } else {
                     for (int r = 0; r < TILE_ROWS; r++)
-                        to[p * TILE_ROWS + r] = row + r < rows ? from[r] : 0.0f;
+                        to[p * TILE_ROWS + r] = row + r < rows ? stored_one(from + r) : 0.0f;
                 }
             }
         }
@@ -125,17 +129,17 @@ __kernel GROUP void pack_left_turned(
 
 // right, from rightOffset on as in all of these, from the columns of b [·, stride].
 __kernel GROUP void pack_right(
-    __global float *right, __global const float *b, int rightOffset, int columns, int k, int stride, int offset) {
+    __global float *right, __global const stored *b, int rightOffset, int columns, int k, int stride, int offset) {
     right += rightOffset;
     FOR_ROWS (block, (k + PACKED_ROWS - 1) / PACKED_ROWS) {
         const int end = min(k, (block + 1) * PACKED_ROWS);
         for (int j = 0; j < columns; j += TILE_COLUMNS) {
             __global float *to = right + (size_t)j * k;
             for (int p = block * PACKED_ROWS; p < end; p++) {
-                __global const float *from = b + offset + (size_t)p * stride + j;
+                __global const stored *from = b + offset + (size_t)p * stride + j;
                 for (int v = 0; v < TILE_COLUMNS; v += WIDTH)
                     store_full(
-                        columns - j > v ? load_lanes(from + v, columns - j - v) : (lanes)(0.0f), 0,
+                        columns - j > v ? stored_lanes(from + v, columns - j - v) : (lanes)(0.0f), 0,
                         to + p * TILE_COLUMNS + v);
             }
         }
@@ -144,13 +148,15 @@ __kernel GROUP void pack_right(
 
 // right from the rows of b [·, stride].
 __kernel GROUP void pack_right_turned(
-    __global float *right, __global const float *b, int rightOffset, int columns, int k, int stride, int offset) {
+    __global float *right, __global const stored *b, int rightOffset, int columns, int k, int stride, int offset) {
     right += rightOffset;
     FOR_ROWS (panel, (columns + TILE_COLUMNS - 1) / TILE_COLUMNS)
         pack_panel(
             right + (size_t)panel * k * TILE_COLUMNS, b + offset + (size_t)panel * TILE_COLUMNS * stride,
             TILE_COLUMNS, min(TILE_COLUMNS, columns - panel * TILE_COLUMNS), k, stride);
 }
+
+#endif
 
 // A term's part that belongs to rows of W: start [rows], and coefficients [rank, rows], the factor's columns one after the
 // other so that all rows' are neighbours. Behind `last`, that row again.
@@ -179,7 +185,7 @@ static void row_coefficients(
             }                                                                                                   \
         _Pragma("unroll") for (int r = 0; r < rows; r++)                                                        \
             _Pragma("unroll") for (int v = 0; v < vectors; v++) block[r * vectors + v] = MULTIPLY_ADD(          \
-                load_lanes(                                                                                     \
+                stored_lanes(                                                                                   \
                     frozen + (size_t)min((first) + r, last) * d + (j) + v * WIDTH, (count)-v * WIDTH),          \
                 block[r * vectors + v], (lanes)(startB[r]));                                                    \
         for (int k = 0; k < rankB; k++)                                                                         \
@@ -190,10 +196,12 @@ static void row_coefficients(
             }                                                                                                   \
     }
 
+#ifndef ENGINE
+
 // right from the columns of W [out, d], which is built on the way: dx = dy · W. The block's depth starts at the row
 // firstDepth of W.
 __kernel GROUP void pack_right_weight(
-    __global float *right, __global const float *frozen, __global const float *downA,
+    __global float *right, __global const stored *frozen, __global const float *downA,
     __global const float *upA, __global const float *downB, __global const float *upB, int rightOffset,
     int columns, int k, int firstColumn, int firstDepth, int d, int formA, int rankA, int strideA, int formB,
     int rankB, int strideB) {
@@ -227,7 +235,7 @@ __kernel GROUP void pack_right_weight(
 // right from the rows of W [out, d], built on the way: y = x · Wᵀ. The block's first column is the row firstColumn of
 // W, its depth starts at the column firstDepth. Columns behind the last are not zeros here; a product drops theirs.
 __kernel GROUP void pack_right_weight_turned(
-    __global float *right, __global const float *frozen, __global const float *downA,
+    __global float *right, __global const stored *frozen, __global const float *downA,
     __global const float *upA, __global const float *downB, __global const float *upB, int rightOffset,
     int columns, int k, int firstColumn, int firstDepth, int d, int formA, int rankA, int strideA, int formB,
     int rankB, int strideB) {
@@ -252,6 +260,8 @@ __kernel GROUP void pack_right_weight_turned(
     }
 }
 
+#endif
+
 // The panels of the left that a group multiplies: groups are [panels of the right, stretches of the left].
 #define FOR_LEFT_PANELS(panel, rows)                                                                           \
     for (int panels_ = ((rows) + TILE_ROWS - 1) / TILE_ROWS,                                                  \
@@ -264,9 +274,11 @@ __kernel GROUP void pack_right_weight_turned(
     _Pragma("unroll") for (int r = 0; r < TILE_ROWS; r++)                                                       \
         _Pragma("unroll") for (int v = 0; v < 2; v++) store_full(sums[r][v], 0, stash + (2 * r + v) * WIDTH);
 
+#ifndef ENGINE
+
 // c [m, n] ← left · right, or c + left · right when accumulate. The panels of the right start at rightOffset.
 __kernel GROUP void multiply_panels(
-    __global float *c, __global const float *left, __global const float *right, int rightOffset, int firstRow,
+    __global stored *c, __global const float *left, __global const float *right, int rightOffset, int firstRow,
     int firstColumn, int rows, int n, int k, int accumulate) {
     const int column = firstColumn + (int)get_group_id(0) * TILE_COLUMNS;
     __global const float *b = right + rightOffset + (size_t)get_group_id(0) * TILE_COLUMNS * k;
@@ -275,14 +287,14 @@ __kernel GROUP void multiply_panels(
         __global const float *a = left + (size_t)panel * k * TILE_ROWS;
         MULTIPLY_TILE(sums, TILE_ROWS, a, 1, TILE_ROWS, b, TILE_COLUMNS, k)
         const int rowsLeft = rows - panel * TILE_ROWS;
-        __global float *to = c + (size_t)(firstRow + panel * TILE_ROWS) * n + column;
+        __global stored *to = c + (size_t)(firstRow + panel * TILE_ROWS) * n + column;
         if (rowsLeft >= TILE_ROWS && n - column >= TILE_COLUMNS) {
 #pragma unroll
             for (int r = 0; r < TILE_ROWS; r++, to += n)
 #pragma unroll
                 for (int v = 0; v < 2; v++) {
-                    if (accumulate) sums[r][v] += load_full(0, to + v * WIDTH);
-                    store_full(sums[r][v], 0, to + v * WIDTH);
+                    if (accumulate) sums[r][v] += stored_full(to + v * WIDTH);
+                    store_stored_full(sums[r][v], to + v * WIDTH);
                 }
             continue;
         }
@@ -290,14 +302,14 @@ __kernel GROUP void multiply_panels(
         STASH_TILE(stash, sums)
         for (int r = 0; r < min(TILE_ROWS, rowsLeft); r++, to += n)
             for (int j = 0; j < min(TILE_COLUMNS, n - column); j++)
-                to[j] = accumulate ? to[j] + stash[r * TILE_COLUMNS + j] : stash[r * TILE_COLUMNS + j];
+                store_stored_one(stash[r * TILE_COLUMNS + j] + (accumulate ? stored_one(to + j) : 0.0f), to + j);
     }
 }
 
 // z = partial + left · right through the epilogue (Epilogue.cl); partial [m, n], the sum over the depth before, may be
 // null. y, product and activated are [m, n] and may be null; one of them may be partial.
 __kernel GROUP void multiply_panels_finish(
-    __global float *y, __global float *product, __global float *activated, __global const float *partial,
+    __global stored *y, __global stored *product, __global stored *activated, __global const stored *partial,
     __global const float *left, __global const float *right, __global const float *table,
     __global const float *t, int rightOffset, int firstRow, int firstColumn, int rows, int n, int k, int rank) {
     const int column = firstColumn + (int)get_group_id(0) * TILE_COLUMNS;
@@ -315,12 +327,14 @@ __kernel GROUP void multiply_panels_finish(
                 if (n - j <= 0) continue;
                 WITH_LANES(
                     n - j, lanes z = load_full(0, stash + r * TILE_COLUMNS + v);
-                    if (partial) z += load_lanes(partial + (size_t)row * n + j, lanes_);
+                    if (partial) z += stored_lanes(partial + (size_t)row * n + j, lanes_);
                     finish_lanes(z, y, product, activated, table, t, row, n, j, rank, lanes_);)
             }
         }
     }
 }
+
+#endif
 
 // One term's share of dW's contraction: with ∂X the tile, which is dW for B and dW ⊙ W₀ for A,
 //
@@ -355,6 +369,8 @@ INLINE void contract_tile(
     }
 }
 
+#ifndef ENGINE
+
 // dW = left · right [rows, columns], a block of [·, n], contracted tile by tile with the factors of A and B and never
 // written. Groups are [stretches of columns, stretches of rows]; each writes partial sums of its own:
 //
@@ -364,7 +380,7 @@ INLINE void contract_tile(
 // The up parts, of which A's rows come first, hold zeros before.
 __kernel GROUP void contract_panels(
     __global float *parts, __global const float *left, __global const float *right,
-    __global const float *frozen, __global const float *downA, __global const float *upA,
+    __global const stored *frozen, __global const float *downA, __global const float *upA,
     __global const float *downB, __global const float *upB, int downOffset, int firstRow, int firstColumn,
     int rows, int columns, int n, int k, int rankA, int strideA, int rankB, int strideB) {
     const int panels = (columns + TILE_COLUMNS - 1) / TILE_COLUMNS;
@@ -394,7 +410,7 @@ __kernel GROUP void contract_panels(
 #pragma unroll
                 for (int v = 0; v < 2; v++)
                     if (r < rowsLeft && columnsLeft > v * WIDTH)
-                        sums[r][v] *= load_lanes(
+                        sums[r][v] *= stored_lanes(
                             frozen + (wholeRow + r) * n + wholeColumn + v * WIDTH, columnsLeft - v * WIDTH);
             contract_tile(
                 sums, dDownA + (size_t)row * rankA, dUpA + column, downA + wholeRow * strideA,
@@ -403,4 +419,6 @@ __kernel GROUP void contract_panels(
         }
     }
 }
+
+#endif
 #endif

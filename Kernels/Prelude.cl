@@ -3,6 +3,10 @@
 //     WIDTH   the floats that a work-item handles at once (4, 8 or 16)
 //     LOCAL   the work-items of every work-group, in the first dimension (a power of two; 1 on CPU devices)
 //
+// and for a program of 16 bits with BFLOAT16 or FLOAT16: then frozen weights and the activations between the layers are
+// `stored` in those, and everything is computed in float32 all the same. `float` pointers are float32 in every program.
+// With BFLOAT16, ENGINE says what multiplies (Engines.cl).
+//
 // A kernel's arguments come in the order outputs, inputs, constants. A pointer that may be null says so.
 // Tensors are dense and row-major; [n, d] is a matrix of n rows.
 
@@ -62,6 +66,75 @@ INLINE void store_lanes(lanes value, __global float *p, int count) {
     float part[WIDTH];
     store_full(value, 0, part);
     for (int i = 0; i < count; i++) p[i] = part[i];
+}
+
+// `stored` numbers and how they become floats: x[0 ..< WIDTH], the same with a row's end, four, and one.
+#if defined(BFLOAT16)
+
+// The upper half of a float32.
+typedef ushort stored;
+#define as_uint_lanes CONCATENATED(as_uint, WIDTH)
+#define to_uint_lanes CONCATENATED(convert_uint, WIDTH)
+#define to_ushort_lanes CONCATENATED(convert_ushort, WIDTH)
+INLINE float stored_one(__global const stored *p) { return as_float((uint)*p << 16); }
+INLINE float4 stored_four(__global const stored *p) { return as_float4(convert_uint4(vload4(0, p)) << 16); }
+INLINE lanes stored_full(__global const stored *p) { return as_lanes(to_uint_lanes(load_full(0, p)) << 16); }
+// To the nearest, of two the even one; a NaN stays one.
+INLINE stored rounded_one(float value) {
+    uint bits = as_uint(value);
+    return isnan(value) ? (bits >> 16) | 0x40 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+INLINE CONCATENATED(ushort, WIDTH) rounded_lanes(lanes value) {
+    CONCATENATED(uint, WIDTH) bits = as_uint_lanes(value);
+    bits = select(
+        (bits + 0x7fff + ((bits >> 16) & 1)) >> 16, (bits >> 16) | 0x40, as_uint_lanes(isnan(value)));
+    return to_ushort_lanes(bits);
+}
+INLINE void store_stored_full(lanes value, __global stored *p) { store_full(rounded_lanes(value), 0, p); }
+INLINE void store_stored_one(float value, __global stored *p) { *p = rounded_one(value); }
+
+#elif defined(FLOAT16)
+
+typedef half stored;
+INLINE float stored_one(__global const stored *p) { return vload_half(0, p); }
+INLINE float4 stored_four(__global const stored *p) { return vload_half4(0, p); }
+INLINE lanes stored_full(__global const stored *p) { return CONCATENATED(vload_half, WIDTH)(0, p); }
+INLINE void store_stored_full(lanes value, __global stored *p) {
+    CONCATENATED(CONCATENATED(vstore_half, WIDTH), _rte)(value, 0, p);
+}
+INLINE void store_stored_one(float value, __global stored *p) { vstore_half_rte(value, 0, p); }
+
+#else
+
+typedef float stored;
+#define stored_one(p) (*(p))
+#define stored_four(p) vload4(0, p)
+#define stored_full(p) load_full(0, p)
+#define store_stored_full(value, p) store_full(value, 0, p)
+#define store_stored_one(value, p) (*(p) = (value))
+
+#endif
+
+// p[0 ..< min(count, WIDTH)], and `rest` in the lanes behind.
+INLINE lanes stored_or(__global const stored *p, int count, float rest) {
+    if (count >= WIDTH) return stored_full(p);
+    float part[WIDTH];
+    for (int i = 0; i < WIDTH; i++) part[i] = i < count ? stored_one(p + i) : rest;
+    return load_full(0, part);
+}
+
+// p[0 ..< min(count, WIDTH)], and zeros.
+INLINE lanes stored_lanes(__global const stored *p, int count) { return stored_or(p, count, 0.0f); }
+
+// p[0 ..< min(count, WIDTH)] ← value.
+INLINE void store_stored(lanes value, __global stored *p, int count) {
+    if (count >= WIDTH) {
+        store_stored_full(value, p);
+        return;
+    }
+    float part[WIDTH];
+    store_full(value, 0, part);
+    for (int i = 0; i < count; i++) store_stored_one(part[i], p + i);
 }
 
 // Runs the statements with `lanes_` = min(count, WIDTH), as a constant where it is WIDTH: the compiler then drops what

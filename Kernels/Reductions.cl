@@ -10,7 +10,7 @@
 // partials [parts, outputs, d] ← Σₙ weights[n, k] · x[n, j] · factor[n, j] over each part of the n rows, for
 // k in 0..<outputs. x is [n, xStride], factor like x or null (1), weights [n, weightStride] or null (1).
 __kernel GROUP void column_sums(
-    __global float *partials, __global const float *x, __global const float *factor,
+    __global float *partials, __global const stored *x, __global const stored *factor,
     __global const float *weights, int n, int d, int xStride, int outputs, int firstOutput,
     int weightStride) {
     int part = get_group_id(1), parts = get_num_groups(1);
@@ -35,8 +35,8 @@ __kernel GROUP void column_sums(
         size_t i = (size_t)row * xStride + j;                                                           \
         _Pragma("unroll") for (int v = 0; v < TOGETHER; v++) {                                          \
             if ((lanes_) <= 0) continue;                                                                \
-            lanes value = load_lanes(x + i + v * WIDTH, lanes_);                                        \
-            if (factor) value *= load_lanes(factor + i + v * WIDTH, lanes_);                            \
+            lanes value = stored_lanes(x + i + v * WIDTH, lanes_);                                      \
+            if (factor) value *= stored_lanes(factor + i + v * WIDTH, lanes_);                          \
             sums[0][v] = MULTIPLY_ADD(value, (lanes)(weight[0]), sums[0][v]);                           \
             if (several) {                                                                              \
                 _Pragma("unroll") for (int q = 1; q < 4; q++) sums[q][v] =                              \
@@ -107,7 +107,7 @@ __kernel GROUP void sum_parts_total(
 // partials [parts, 2 + rank, d] ← Σ x, Σ x ⊙ z and Σ x · t[n, k] over each part of the n rows; x is [n, d], z like x or
 // null (its sum is left out), t [n, rank] or null. All in one pass over x.
 __kernel GROUP void output_sums(
-    __global float *partials, __global const float *x, __global const float *z, __global const float *t, int n,
+    __global float *partials, __global const stored *x, __global const stored *z, __global const float *t, int n,
     int d, int rank) {
     int part = get_group_id(1), parts = get_num_groups(1);
     int first = (int)((long)n * part / parts), last = (int)((long)n * (part + 1) / parts);
@@ -133,9 +133,9 @@ __kernel GROUP void output_sums(
         size_t i = (size_t)row * d + j;                                                                 \
         _Pragma("unroll") for (int v = 0; v < TOGETHER; v++) {                                          \
             if ((lanes_) <= 0) continue;                                                                \
-            lanes value = load_lanes(x + i + v * WIDTH, lanes_);                                        \
+            lanes value = stored_lanes(x + i + v * WIDTH, lanes_);                                      \
             sum[v] += value;                                                                            \
-            if (z) product[v] = MULTIPLY_ADD(value, load_lanes(z + i + v * WIDTH, lanes_), product[v]); \
+            if (z) product[v] = MULTIPLY_ADD(value, stored_lanes(z + i + v * WIDTH, lanes_), product[v]); \
             if (rank > 0) {                                                                             \
                 _Pragma("unroll") for (int q = 0; q < 4; q++) weighted[q][v] =                          \
                     MULTIPLY_ADD(value, (lanes)(weight[q]), weighted[q][v]);                            \
@@ -168,7 +168,7 @@ __kernel GROUP void output_sums(
 // [n, d], factor [n, d] or null (1), up [outputs, d], from upOffset on, or null (1), out
 // [n, outStride].
 __kernel GROUP void row_dots(
-    __global float *out, __global const float *x, __global const float *factor, __global const float *up,
+    __global float *out, __global const stored *x, __global const stored *factor, __global const float *up,
     int upOffset, int n, int d, int outputs, int outStride, int accumulate) {
     SHARED(shared)
     FOR_ROWS (row, n) {
@@ -183,8 +183,8 @@ __kernel GROUP void row_dots(
             const int several = outputs > k + 1;
             FOR_COLUMNS (j, d)
                 WITH_LANES(
-                    d - j, lanes value = load_lanes(x + (size_t)row * d + j, lanes_);
-                    if (factor) value *= load_lanes(factor + (size_t)row * d + j, lanes_);
+                    d - j, lanes value = stored_lanes(x + (size_t)row * d + j, lanes_);
+                    if (factor) value *= stored_lanes(factor + (size_t)row * d + j, lanes_);
                     if (!up) {
                         sums[0] += value;
                     } else {

@@ -4,7 +4,7 @@
 // patches [B, gy·gx, C·p·p] ← images [B, C, H, W]: row (b, y, x) is channel by channel the p×p pixels at
 // (y·p, x·p).
 __kernel GROUP void extract_patches(
-    __global float *patches, __global const float *images, int batch, int channels, int height, int width,
+    __global stored *patches, __global const float *images, int batch, int channels, int height, int width,
     int p) {
     int gridY = height / p, gridX = width / p, d = channels * p * p;
     FOR_ROWS (row, batch * gridY * gridX) {
@@ -12,8 +12,9 @@ __kernel GROUP void extract_patches(
         __global const float *image = images + (size_t)b * channels * height * width;
         for (int j = get_local_id(0); j < d; j += LOCAL) {
             int column = j % p, line = j / p % p, channel = j / (p * p);
-            patches[(size_t)row * d + j] =
-                image[((size_t)channel * height + y * p + line) * width + x * p + column];
+            store_stored_one(
+                image[((size_t)channel * height + y * p + line) * width + x * p + column],
+                patches + (size_t)row * d + j);
         }
     }
 }
@@ -21,14 +22,14 @@ __kernel GROUP void extract_patches(
 // tokens [B, T, D] ← positions [T, D] + [class token [D]; projected [B, N, D]]; first = T − N is 1 with a
 // class token, which may else be null.
 __kernel GROUP void embed_tokens_forward(
-    __global float *tokens, __global const float *projected, __global const float *classToken,
+    __global float *tokens, __global const stored *projected, __global const float *classToken,
     __global const float *positions, int batch, int t, int first, int d) {
     FOR_ROWS (row, batch * t) {
         int token = row % t, b = row / t;
         size_t patch = ((size_t)b * (t - first) + token - first) * d;
         FOR_COLUMNS (j, d) {
             lanes content =
-                token < first ? load_lanes(classToken + j, d - j) : load_lanes(projected + patch + j, d - j);
+                token < first ? load_lanes(classToken + j, d - j) : stored_lanes(projected + patch + j, d - j);
             store_lanes(
                 content + load_lanes(positions + (size_t)token * d + j, d - j), tokens + (size_t)row * d + j,
                 d - j);
@@ -39,7 +40,7 @@ __kernel GROUP void embed_tokens_forward(
 // dPositions [T, D] += Σ_b dTokens [B, T, D], dProjected [B, N, D] ← its rows behind the class token, whose
 // dClassToken [D] += Σ_b dTokens[b, 0], unless null; first = T − N.
 __kernel GROUP void embed_tokens_backward(
-    __global float *dProjected, __global float *dClassToken, __global float *dPositions,
+    __global stored *dProjected, __global float *dClassToken, __global float *dPositions,
     __global const float *dTokens, int batch, int t, int first, int d) {
     FOR_ROWS (token, t) {
         FOR_COLUMNS (j, d) {
@@ -48,7 +49,7 @@ __kernel GROUP void embed_tokens_backward(
                 lanes value = load_lanes(dTokens + ((size_t)b * t + token) * d + j, d - j);
                 sum += value;
                 if (token >= first)
-                    store_lanes(value, dProjected + ((size_t)b * (t - first) + token - first) * d + j, d - j);
+                    store_stored(value, dProjected + ((size_t)b * (t - first) + token - first) * d + j, d - j);
             }
             __global float *target = dPositions + (size_t)token * d + j;
             store_lanes(load_lanes(target, d - j) + sum, target, d - j);
@@ -60,12 +61,12 @@ __kernel GROUP void embed_tokens_backward(
 
 // out [B, D] ← the mean over tokens first ..< last of tokens [B, T, D].
 __kernel GROUP void pool_tokens_forward(
-    __global float *out, __global const float *tokens, int batch, int t, int d, int first, int last) {
+    __global float *out, __global const stored *tokens, int batch, int t, int d, int first, int last) {
     FOR_ROWS (b, batch) {
         FOR_COLUMNS (j, d) {
             lanes sum = 0.0f;
             for (int token = first; token < last; token++)
-                sum += load_lanes(tokens + ((size_t)b * t + token) * d + j, d - j);
+                sum += stored_lanes(tokens + ((size_t)b * t + token) * d + j, d - j);
             store_lanes(sum / (last - first), out + (size_t)b * d + j, d - j);
         }
     }
@@ -73,12 +74,12 @@ __kernel GROUP void pool_tokens_forward(
 
 // dTokens [B, T, D] ← dOut [B, D] / (last − first) in tokens first ..< last, zero outside.
 __kernel GROUP void pool_tokens_backward(
-    __global float *dTokens, __global const float *dOut, int batch, int t, int d, int first, int last) {
+    __global stored *dTokens, __global const float *dOut, int batch, int t, int d, int first, int last) {
     FOR_ROWS (row, batch * t) {
         int token = row % t;
         float scale = token >= first && token < last ? 1.0f / (last - first) : 0.0f;
         FOR_COLUMNS (j, d)
-            store_lanes(
+            store_stored(
                 scale != 0.0f ? scale * load_lanes(dOut + (size_t)(row / t) * d + j, d - j) : (lanes)(0.0f),
                 dTokens + (size_t)row * d + j, d - j);
     }

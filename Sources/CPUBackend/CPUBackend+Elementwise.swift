@@ -43,8 +43,8 @@ extension CPUBackend {
         }
     }
 
-    /// out = scale[b] · x. out may be x.
-    public func scaleSamples(_ out: Tensor, _ x: Tensor, sampleScale: Tensor) {
+    /// out = scale[b] · x, or x. out may be x.
+    public func scaleSamples(_ out: Tensor, _ x: Tensor, sampleScale: Tensor?) {
         require(out.count == x.count, "scaleSamples", "from shape \(x.shape) to \(out.shape)")
         let count = x.count
         let (out, x) = (floats(out, "scaleSamples"), floats(x, "scaleSamples"))

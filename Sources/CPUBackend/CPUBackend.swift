@@ -30,6 +30,8 @@ public final class CPUBackend: Backend {
     public var name: String { "cpu (\(threadCount) thread\(threadCount == 1 ? "" : "s"), OpenBLAS)" }
     /// The machine's physical memory in bytes.
     public var memoryByteCount: Int { ledger.capacity }
+    /// float32 alone.
+    public var precision: Precision { .float32 }
     /// As much as there is memory.
     public var largestBufferByteCount: Int { ledger.capacity }
 

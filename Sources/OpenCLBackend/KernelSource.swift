@@ -1,4 +1,5 @@
 import CKernels
+import TensorCore
 
 /// The OpenCL program's text: every embedded file of the folder Kernels, one after the other.
 package enum KernelSource {
@@ -40,5 +41,14 @@ package struct KernelLayout: Equatable, Sendable {
     }
 
     /// The compiler's options. No fast-math: the goldens ask for errors of 1e-5, and NaNs have to stay NaNs.
-    package var options: String { "-cl-std=CL1.2 -D WIDTH=\(width) -D LOCAL=\(local)" }
+    package func options(stored: ElementType, engine: MatrixEngine? = nil) -> String {
+        let type =
+            switch stored {
+            case .bfloat16: " -D BFLOAT16"
+            case .float16: " -D FLOAT16"
+            default: ""
+            }
+        return "-cl-std=CL1.2 -D WIDTH=\(width) -D LOCAL=\(local)" + type
+            + (engine.map { " -D ENGINE=\($0.rawValue)" } ?? "")
+    }
 }

@@ -6,16 +6,19 @@ extension OpenCLBackend {
     /// out [B, Q, D] and logSumExp [B, heads, Q] from qkv [B, T, 3·D].
     public func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int) {
         let size = AttentionSize(out, logSumExp, qkv, heads, "attention")
+        let stored = stored(out, qkv, floats: logSumExp, operation: "attention")
         guard layout.local == 1 else {
             size.requireRows("attention")
             return launch(
-                "attention_forward", (groups(size.asking), size.batch * heads, 1), out, logSumExp, qkv,
+                "attention_forward", stored: stored, (groups(size.asking), size.batch * heads, 1), out,
+                logSumExp, qkv,
                 size.tokens,
                 size.asking, heads, size.head, size.scale)
         }
-        let stretch = size.forwardStretch(tiles)
+        let stretch = size.forwardStretch(PanelTiles(layout))
         launch(
-            "attention_forward", (stretches(size, stretch, "attention"), 1, 1), out, logSumExp, leftPanels,
+            "attention_forward", stored: stored, (stretches(size, stretch, "attention"), 1, 1), out,
+            logSumExp, leftPanels,
             qkv,
             size.batch, size.tokens, size.asking, heads, size.head, size.scale, stretch)
     }
@@ -25,6 +28,7 @@ extension OpenCLBackend {
         _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int
     ) {
         let size = AttentionSize(out, logSumExp, qkv, heads, "attentionBackward")
+        let stored = stored(dqkv, dOut, out, qkv, floats: logSumExp, operation: "attentionBackward")
         require(
             dqkv.count == qkv.count && dOut.count == out.count, "attentionBackward",
             "dqkv \(dqkv.shape) and dOut \(dOut.shape) don't fit")
@@ -35,16 +39,19 @@ extension OpenCLBackend {
                 "\(logSumExp.count) softmax rows are more than the scratch holds: use a smaller batch")
             let groups = (groups(size.tokens), size.batch * heads, 1)
             launch(
-                "attention_backward_queries", groups, dqkv, scratch, dOut, out, logSumExp, qkv, size.tokens,
+                "attention_backward_queries", stored: stored, groups, dqkv, scratch, dOut, out, logSumExp,
+                qkv, size.tokens,
                 size.asking, heads, size.head, size.scale)
             return launch(
-                "attention_backward_keys", groups, dqkv, dOut, scratch, logSumExp, qkv, size.tokens,
+                "attention_backward_keys", stored: stored, groups, dqkv, dOut, scratch, logSumExp, qkv,
+                size.tokens,
                 size.asking,
                 heads, size.head, size.scale)
         }
-        let stretch = size.backwardStretch(tiles)
+        let stretch = size.backwardStretch(PanelTiles(layout))
         launch(
-            "attention_backward", (stretches(size, stretch, "attentionBackward"), 1, 1), dqkv, leftPanels,
+            "attention_backward", stored: stored, (stretches(size, stretch, "attentionBackward"), 1, 1), dqkv,
+            leftPanels,
             dOut, out,
             logSumExp, qkv, size.batch, size.tokens, size.asking, heads, size.head, size.scale, stretch)
     }

@@ -5,13 +5,17 @@ import TensorCore
 extension OpenCLBackend {
     /// out ← value.
     public func fill(_ out: Tensor, _ value: Float) {
+        require(
+            out.elementType != .bfloat16 && out.elementType != .float16, "fill", "out is \(out.elementType)")
         launch("fill", (elementGroups(out.count), 1, 1), out, value, out.count)
     }
 
     /// y = x Φ(x), the exact GELU.
     public func gelu(_ y: Tensor, _ x: Tensor) {
         require(y.count == x.count, "gelu", "y \(y.shape) and x \(x.shape) differ")
-        launch("gelu_forward", (elementGroups(x.count), 1, 1), y, x, x.count)
+        launch(
+            "gelu_forward", stored: stored(y, x, operation: "gelu"), (elementGroups(x.count), 1, 1), y, x,
+            x.count)
     }
 
     /// dx = dy ⊙ (Φ(x) + x φ(x)). dx may be dy.
@@ -19,7 +23,9 @@ extension OpenCLBackend {
         require(
             dx.count == x.count && dy.count == x.count, "geluBackward",
             "dx \(dx.shape), dy \(dy.shape) and x \(x.shape) differ")
-        launch("gelu_backward", (elementGroups(x.count), 1, 1), dx, dy, x, x.count)
+        launch(
+            "gelu_backward", stored: stored(dx, dy, x, operation: "geluBackward"),
+            (elementGroups(x.count), 1, 1), dx, dy, x, x.count)
     }
 
     /// out = x + scale[b] · branch, all [B, …]; without `sampleScale` [B], x + branch. out may be x.
@@ -29,14 +35,18 @@ extension OpenCLBackend {
             "out \(out.shape), x \(x.shape) and branch \(branch.shape) differ")
         let (rows, size) = sampleSize(x, sampleScale, "residualAdd")
         launch(
-            "residual_add_forward", (rowGroups(rows), 1, 1), out, x, branch, sampleScale, rows, size)
+            "residual_add_forward",
+            stored: stored(branch, floats: out, x, sampleScale, operation: "residualAdd"),
+            (rowGroups(rows), 1, 1), out, x, branch, sampleScale, rows, size)
     }
 
-    /// out = scale[b] · x, both [B, …], sampleScale [B]. out may be x.
-    public func scaleSamples(_ out: Tensor, _ x: Tensor, sampleScale: Tensor) {
+    /// out = scale[b] · x, both [B, …], sampleScale [B]; without it a copy. out may be x.
+    public func scaleSamples(_ out: Tensor, _ x: Tensor, sampleScale: Tensor?) {
         require(out.count == x.count, "scaleSamples", "out \(out.shape) and x \(x.shape) differ")
         let (rows, size) = sampleSize(x, sampleScale, "scaleSamples")
-        launch("scale_samples", (rowGroups(rows), 1, 1), out, x, sampleScale, rows, size)
+        launch(
+            "scale_samples", stored: stored(out, floats: x, sampleScale, operation: "scaleSamples"),
+            (rowGroups(rows), 1, 1), out, x, sampleScale, rows, size)
     }
 
     /// Samples and elements of each; without a scale, the matrix's rows, so that there is work for all.

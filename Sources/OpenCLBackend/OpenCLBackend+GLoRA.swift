@@ -11,7 +11,8 @@ extension OpenCLBackend {
             weight.count == frozen.count, "gloraWeight", "W \(weight.shape) and W₀ \(frozen.shape) differ")
         for term in [a, b] { requireFit(term, frozen, "gloraWeight") }
         launch(
-            "glora_weight_forward", (rowGroups(frozen.rows), 1, 1), weight, frozen, a.down.value,
+            "glora_weight_forward", stored: stored(weight, frozen, operation: "gloraWeight"),
+            (rowGroups(frozen.rows), 1, 1), weight, frozen, a.down.value,
             a.up.value, b.down.value, b.up.value, frozen.rows, frozen.columns, a.form.code, a.form.rank,
             a.down.value.columns, b.form.code, b.form.rank, b.down.value.columns)
     }
@@ -28,9 +29,11 @@ extension OpenCLBackend {
         for term in [a, b] { requireFit(term, frozen, "gloraWeightBackward") }
         guard a.form != .none || b.form != .none, x.rows > 0 else { return }
         let kernel = kernel(
-            m: frozen.rows, n: frozen.columns, k: x.rows, transposeA: true, transposeB: false)
+            m: frozen.rows, n: frozen.columns, k: x.rows, transposeA: true, transposeB: false,
+            stored: stored(dy, x, frozen, operation: "gloraWeightBackward"))
         if kernel == .panels { return contractPanels(a, b, dy, x, frozen) }
-        let dWeight = Tensor(buffer: scratch.buffer, shape: frozen.shape)
+        let dWeight = Tensor(
+            buffer: scratch.buffer, shape: frozen.shape, elementType: frozen.elementType)
         matmul(dWeight, dy, x, transposeA: true, transposeB: false, accumulate: false)
         termBackward(a, dWeight, factor: frozen, frozen)
         termBackward(b, dWeight, factor: nil, frozen)
@@ -63,7 +66,8 @@ extension OpenCLBackend {
             "\(columns) columns at rank \(rank) are more than the scratch holds")
         let parts = parts(rows: rows, size: size)
         launch(
-            "output_sums", (strips(columns), parts, 1), self.scratch, dy, z, t, rows, columns, rank)
+            "output_sums", stored: stored(dy, z, floats: dBias, t, operation: "gloraOutputBackward"),
+            (strips(columns), parts, 1), self.scratch, dy, z, t, rows, columns, rank)
         sumParts(dBias, size: columns, stride: size, parts: parts, accumulate: false)
         func add(_ term: MatrixTerm?, at offset: Int, rank: Int) {
             guard let term, let gradient = term.down.gradient, term.form != .none else { return }

@@ -29,16 +29,18 @@ extension OpenCLBackend {
                 && (transposeB ? b.columns : b.rows) == k, "matmul",
             "c \(c.shape), a \(a.shape)\(transposeA ? "ᵀ" : "") and b \(b.shape)\(transposeB ? "ᵀ" : "") don't fit"
         )
+        let stored = stored(c, a, b, operation: "matmul")
         guard m > 0, n > 0 else { return }
         guard k > 0 else { return accumulate ? () : fill(c, 0) }
-        switch kernel(m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB) {
+        switch kernel(m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB, stored: stored) {
         case .panels:
             multiplyPanels(
                 m: m, n: n, k: k, left: PackedOperand(a, turned: transposeA),
                 right: .matrix(PackedOperand(b, turned: transposeB))
             ) { block in
                 launch(
-                    "multiply_panels", groups(block), c, leftPanels, rightPanels, 0, block.rows.lowerBound,
+                    "multiply_panels", stored: stored, groups(block), c, leftPanels, rightPanels, 0,
+                    block.rows.lowerBound,
                     block.columns.lowerBound, block.rows.count, n, block.depth.count,
                     accumulate || block.depth.lowerBound > 0)
             }
@@ -47,9 +49,11 @@ extension OpenCLBackend {
             let panels = (n + 8 * layout.width - 1) / (8 * layout.width)
             let stretches = max(1, min(32 * device.computeUnits / panels, m / 64))
             let rowStep = layout.local / 8 * 4
-            let rows = (((m + stretches - 1) / stretches) + rowStep - 1) / rowStep * rowStep
+            let rows =
+                stored == .float32
+                ? (((m + stretches - 1) / stretches) + rowStep - 1) / rowStep * rowStep : rowStep
             launch(
-                "multiply_tiled", (panels, (m + rows - 1) / rows, 1), c, a, b, m, n, k,
+                "multiply_tiled", stored: stored, (panels, (m + rows - 1) / rows, 1), c, a, b, m, n, k,
                 transposeA ? 1 : k, transposeA ? m : 1, transposeB ? 1 : n, transposeB ? k : 1, rows,
                 accumulate)
         case .clblast:
@@ -70,10 +74,14 @@ extension OpenCLBackend {
         require(
             x.columns == inputs, "linear",
             "x \(x.shape) and a weight of shape \(weight.frozen.shape) don't fit")
+        let stored = stored(
+            y, x, weight.frozen, epilogue.product, epilogue.activated, floats: epilogue.bias, epilogue.t,
+            operation: "linear")
         guard rows > 0, outputs > 0 else { return }
         let kernel =
             weight.ready.map { $0.shape.count == 3 ? .panels : .clblast }
-            ?? kernel(m: rows, n: outputs, k: inputs, transposeA: false, transposeB: true)
+            ?? kernel(
+                m: rows, n: outputs, k: inputs, transposeA: false, transposeB: true, stored: stored)
         guard kernel == .panels, inputs > 0 else {
             let w = weightMatrix(weight)
             guard let z = epilogue.product ?? y ?? epilogue.activated else { return }
@@ -89,17 +97,20 @@ extension OpenCLBackend {
             right: .weight(packable(weight), turned: true)
         ) { block in
             // Prepared panels lie one block of depth after the other.
-            let offset = weight.ready == nil ? 0 : block.depth.lowerBound * tiles.paddedColumns(outputs)
+            let offset =
+                weight.ready == nil
+                ? 0 : block.tiles.words(block.depth.lowerBound) * block.tiles.paddedColumns(outputs)
             let right = weight.ready ?? rightPanels!
             let isFirst = block.depth.lowerBound == 0
             guard block.depth.upperBound == inputs else {
                 return launch(
-                    "multiply_panels", groups(block), partial, leftPanels, right, offset,
+                    "multiply_panels", stored: stored, groups(block), partial, leftPanels, right, offset,
                     block.rows.lowerBound,
                     block.columns.lowerBound, block.rows.count, outputs, block.depth.count, !isFirst)
             }
             launch(
-                "multiply_panels_finish", groups(block), y, epilogue.product, epilogue.activated,
+                "multiply_panels_finish", stored: stored, groups(block), y, epilogue.product,
+                epilogue.activated,
                 isFirst ? nil : partial, leftPanels, right, table, epilogue.t, offset, block.rows.lowerBound,
                 block.columns.lowerBound, block.rows.count, outputs, block.depth.count,
                 epilogue.t?.columns ?? 0)
@@ -113,7 +124,11 @@ extension OpenCLBackend {
             dx.rows == rows && dx.columns == inputs && dy.columns == outputs, "linearBackward",
             "dx \(dx.shape), dy \(dy.shape) and a weight of shape \(weight.frozen.shape) don't fit")
         require(weight.ready == nil, "linearBackward", "a prepared weight is for the forward alone")
-        guard kernel(m: rows, n: inputs, k: outputs, transposeA: false, transposeB: false) == .panels else {
+        let stored = stored(dx, dy, weight.frozen, operation: "linearBackward")
+        guard
+            kernel(m: rows, n: inputs, k: outputs, transposeA: false, transposeB: false, stored: stored)
+                == .panels
+        else {
             return matmul(
                 dx, dy, weightMatrix(weight), transposeA: false, transposeB: false, accumulate: false)
         }
@@ -122,7 +137,8 @@ extension OpenCLBackend {
             right: .weight(packable(weight), turned: false)
         ) { block in
             launch(
-                "multiply_panels", groups(block), dx, leftPanels, rightPanels, 0, block.rows.lowerBound,
+                "multiply_panels", stored: stored, groups(block), dx, leftPanels, rightPanels, 0,
+                block.rows.lowerBound,
                 block.columns.lowerBound, block.rows.count, inputs, block.depth.count,
                 block.depth.lowerBound > 0)
         }
@@ -132,9 +148,13 @@ extension OpenCLBackend {
     public func finish(_ y: Tensor?, _ z: Tensor, _ epilogue: Epilogue) {
         let (rows, columns) = (z.rows, z.columns)
         if epilogue.isEmpty && (y == nil || y!.buffer === z.buffer) { return }
+        let stored = stored(
+            y, z, epilogue.product, epilogue.activated, floats: epilogue.bias, epilogue.t,
+            operation: "finish")
         let table = epilogueTable(y, epilogue, rows: rows, columns: columns, "finish")
         launch(
-            "finish", (rowGroups(rows), 1, 1), y, epilogue.product, epilogue.activated, z, table, epilogue.t,
+            "finish", stored: stored, (rowGroups(rows), 1, 1), y, epilogue.product, epilogue.activated, z,
+            table, epilogue.t,
             rows,
             columns, epilogue.t?.columns ?? 0)
     }
@@ -174,7 +194,8 @@ extension OpenCLBackend {
     private func weightMatrix(_ weight: LinearWeight) -> Tensor {
         if let ready = weight.ready { return ready }
         guard let terms = weight.terms, let scratch = weight.scratch else { return weight.frozen }
-        let w = Tensor(buffer: scratch.buffer, shape: weight.frozen.shape)
+        let w = Tensor(
+            buffer: scratch.buffer, shape: weight.frozen.shape, elementType: weight.frozen.elementType)
         gloraWeight(w, weight.frozen, terms.a, terms.b)
         return w
     }
@@ -192,17 +213,18 @@ extension OpenCLBackend {
         let (outputs, inputs) = (weight.frozen.rows, weight.frozen.columns)
         guard layout.local == 1, product ?? .panels == .panels else {
             guard let terms = weight.terms else { return weight }
-            let w = try allocate([outputs, inputs], .float32)
+            let w = try allocate([outputs, inputs], weight.frozen.elementType)
             gloraWeight(w, weight.frozen, terms.a, terms.b)
             return LinearWeight(weight.frozen, ready: w)
         }
+        let tiles = tiles(weight.frozen.elementType)
         let panels = try allocate(
-            [tiles.paddedColumns(outputs) / tiles.columns, inputs, tiles.columns], .float32)
-        for depth in blocks(inputs, of: OpenCLBackend.panelDepth, multiple: 1) {
+            [tiles.paddedColumns(outputs) / tiles.columns, tiles.words(inputs), tiles.columns], .float32)
+        for depth in depths(inputs, weight.frozen.elementType) {
             packRight(
                 panels, .weight(packable(weight), turned: true),
-                PanelBlock(rows: 0..<0, columns: 0..<outputs, depth: depth),
-                offset: depth.lowerBound * tiles.paddedColumns(outputs))
+                PanelBlock(rows: 0..<0, columns: 0..<outputs, depth: depth, tiles: tiles),
+                offset: tiles.words(depth.lowerBound) * tiles.paddedColumns(outputs))
         }
         return LinearWeight(weight.frozen, ready: panels)
     }

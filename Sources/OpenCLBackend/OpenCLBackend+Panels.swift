@@ -26,17 +26,23 @@ struct PanelBlock {
     let rows: Range<Int>
     let columns: Range<Int>
     let depth: Range<Int>
+    let tiles: PanelTiles
 }
 
-/// TILE_ROWS and TILE_COLUMNS of Panels.cl.
+/// TILE_ROWS and TILE_COLUMNS of Panels.cl, or what an engine has in their place.
 struct PanelTiles {
     let rows: Int
     let columns: Int
+    private let engine: MatrixEngine?
 
-    init(_ layout: KernelLayout) {
-        rows = layout.width == 16 ? 12 : 6
+    init(_ layout: KernelLayout, _ engine: MatrixEngine? = nil) {
+        rows = engine?.rows ?? (layout.width == 16 ? 12 : 6)
         columns = 2 * layout.width
+        self.engine = engine
     }
+
+    /// Words of 4 bytes that a row, or a column, of a panel takes.
+    func words(_ depth: Int) -> Int { engine?.words(depth) ?? depth }
 
     func paddedRows(_ count: Int) -> Int { (count + rows - 1) / rows * rows }
     func paddedColumns(_ count: Int) -> Int { (count + columns - 1) / columns * columns }
@@ -46,6 +52,8 @@ extension OpenCLBackend {
     /// The deepest panels: 32 columns of 1,024 floats are 128 KiB, of which a second cache of 1 MiB holds those of two
     /// threads and what streams by. At [1576, 3072] · [3072, 768], 5 % faster than the whole depth at once.
     static let panelDepth = 1024
+    /// The deepest where the result is of 16 bits: all of it, since the sum of one block would be rounded before the next.
+    static let storedDepth = 1 << 15
     /// The deepest where dW is contracted, which costs a tenth of a tile of 1,024.
     static let contractionDepth = 4096
     /// Floats that each operand's packing memory holds, 12 MiB: 3,072 rows of that depth.
@@ -54,30 +62,41 @@ extension OpenCLBackend {
     /// MOST_RANKS of Panels.cl.
     static let panelRank = 64
 
-    var tiles: PanelTiles { PanelTiles(layout) }
+    func tiles(_ stored: ElementType) -> PanelTiles {
+        PanelTiles(layout, stored == .bfloat16 ? engine : nil)
+    }
 
     /// Packs the operands of a product [m, n] over k, block by block, and calls `multiply` after each: it launches the
     /// product of what `leftPanels` and `rightPanels` hold. Every block of depth after the first adds to the result.
     func multiplyPanels(
-        m: Int, n: Int, k: Int, left: PackedOperand, right: PackedRight, deepest: Int = panelDepth,
+        m: Int, n: Int, k: Int, left: PackedOperand, right: PackedRight, deepest: Int? = nil,
         multiply: (PanelBlock) -> Void
     ) {
-        let depths = blocks(k, of: deepest, multiple: 1)
-        let deepest = depths.first!.count
-        var columnBlocks = blocks(n, of: OpenCLBackend.panelCount / deepest, multiple: tiles.columns)
+        let tiles = tiles(left.tensor.elementType)
+        let depths = depths(k, left.tensor.elementType, deepest)
+        let words = tiles.words(depths.first!.count)
+        var columnBlocks = blocks(n, of: OpenCLBackend.panelCount / words, multiple: tiles.columns)
         if case .weight(let weight, _) = right, weight.ready != nil { columnBlocks = [0..<n] }
-        let rowBlocks = blocks(m, of: OpenCLBackend.panelCount / deepest, multiple: tiles.rows)
+        let rowBlocks = blocks(m, of: OpenCLBackend.panelCount / words, multiple: tiles.rows)
         for depth in depths {
             for columns in columnBlocks {
-                packRight(rightPanels, right, PanelBlock(rows: 0..<0, columns: columns, depth: depth))
+                packRight(
+                    rightPanels, right,
+                    PanelBlock(rows: 0..<0, columns: columns, depth: depth, tiles: tiles))
                 for rows in rowBlocks {
-                    if columns.lowerBound == 0 || rowBlocks.count > 1 {
-                        packLeft(left, rows: rows, depth: depth)
-                    }
-                    multiply(PanelBlock(rows: rows, columns: columns, depth: depth))
+                    let block = PanelBlock(rows: rows, columns: columns, depth: depth, tiles: tiles)
+                    if columns.lowerBound == 0 || rowBlocks.count > 1 { packLeft(left, block) }
+                    multiply(block)
                 }
             }
         }
+    }
+
+    /// A product's depth in blocks; those of 16 bits begin at whole steps of every engine.
+    func depths(_ k: Int, _ stored: ElementType, _ deepest: Int? = nil) -> [Range<Int>] {
+        stored == .float32
+            ? blocks(k, of: deepest ?? OpenCLBackend.panelDepth, multiple: 1)
+            : blocks(k, of: deepest ?? OpenCLBackend.storedDepth, multiple: 32)
     }
 
     /// 0..<count in equal blocks of at most `most`, cut at multiples of `multiple`.
@@ -88,16 +107,19 @@ extension OpenCLBackend {
         return stride(from: 0, to: count, by: size).map { $0..<min(count, $0 + size) }
     }
 
-    private func packLeft(_ operand: PackedOperand, rows: Range<Int>, depth: Range<Int>) {
+    private func packLeft(_ operand: PackedOperand, _ block: PanelBlock) {
+        let (rows, depth, tiles) = (block.rows, block.depth, block.tiles)
         let stride = operand.tensor.columns
         if operand.turned {
             launch(
-                "pack_left_turned", (rowGroups((depth.count + 7) / 8), 1, 1), leftPanels, operand.tensor,
+                "pack_left_turned", stored: operand.tensor.elementType,
+                (rowGroups((depth.count + 7) / 8), 1, 1), leftPanels, operand.tensor,
                 rows.count,
                 depth.count, stride, depth.lowerBound * stride + rows.lowerBound)
         } else {
             launch(
-                "pack_left", (rowGroups(tiles.paddedRows(rows.count) / tiles.rows), 1, 1), leftPanels,
+                "pack_left", stored: operand.tensor.elementType,
+                (rowGroups(tiles.paddedRows(rows.count) / tiles.rows), 1, 1), leftPanels,
                 operand.tensor,
                 rows.count, depth.count, stride, rows.lowerBound * stride + depth.lowerBound)
         }
@@ -108,19 +130,18 @@ extension OpenCLBackend {
         let (columns, depth) = (block.columns, block.depth)
         switch right {
         case .matrix(let operand):
-            packMatrix(panels, offset, operand, columns: columns, depth: depth)
+            packMatrix(panels, offset, operand, block)
         case .weight(let weight, let turned):
             guard weight.ready == nil else { return }
             guard let terms = weight.terms else {
-                return packMatrix(
-                    panels, offset, PackedOperand(weight.frozen, turned: turned), columns: columns,
-                    depth: depth)
+                return packMatrix(panels, offset, PackedOperand(weight.frozen, turned: turned), block)
             }
             let (a, b) = terms
             for term in [a, b] { requireFit(term, weight.frozen, "linear") }
             let groups = turned ? (columns.count + layout.width - 1) / layout.width : (depth.count + 7) / 8
             launch(
-                turned ? "pack_right_weight_turned" : "pack_right_weight", (rowGroups(groups), 1, 1), panels,
+                turned ? "pack_right_weight_turned" : "pack_right_weight",
+                stored: weight.frozen.elementType, (rowGroups(groups), 1, 1), panels,
                 weight.frozen, a.down.value, a.up.value, b.down.value, b.up.value, offset, columns.count,
                 depth.count,
                 columns.lowerBound, depth.lowerBound, weight.frozen.columns, a.form.code, a.form.rank,
@@ -132,26 +153,30 @@ extension OpenCLBackend {
     /// more than one block.
     package func packing(_ weight: LinearWeight) -> (() -> Void)? {
         let (outputs, inputs) = (weight.frozen.rows, weight.frozen.columns)
-        guard layout.local == 1, tiles.paddedColumns(outputs) * inputs <= OpenCLBackend.panelCount else {
-            return nil
-        }
-        let whole = PanelBlock(rows: 0..<0, columns: 0..<outputs, depth: 0..<inputs)
+        let tiles = tiles(weight.frozen.elementType)
+        guard layout.local == 1,
+            tiles.paddedColumns(outputs) * tiles.words(inputs) <= OpenCLBackend.panelCount
+        else { return nil }
+        let whole = PanelBlock(rows: 0..<0, columns: 0..<outputs, depth: 0..<inputs, tiles: tiles)
         return { self.packRight(self.rightPanels, .weight(weight, turned: true), whole) }
     }
 
     private func packMatrix(
-        _ panels: Tensor, _ panelOffset: Int, _ operand: PackedOperand, columns: Range<Int>, depth: Range<Int>
+        _ panels: Tensor, _ panelOffset: Int, _ operand: PackedOperand, _ block: PanelBlock
     ) {
+        let (columns, depth, tiles) = (block.columns, block.depth, block.tiles)
         let stride = operand.tensor.columns
         if operand.turned {
             launch(
-                "pack_right_turned", (rowGroups(tiles.paddedColumns(columns.count) / tiles.columns), 1, 1),
+                "pack_right_turned", stored: operand.tensor.elementType,
+                (rowGroups(tiles.paddedColumns(columns.count) / tiles.columns), 1, 1),
                 panels,
                 operand.tensor, panelOffset, columns.count, depth.count, stride,
                 columns.lowerBound * stride + depth.lowerBound)
         } else {
             launch(
-                "pack_right", (rowGroups((depth.count + 7) / 8), 1, 1), panels, operand.tensor, panelOffset,
+                "pack_right", stored: operand.tensor.elementType, (rowGroups((depth.count + 7) / 8), 1, 1),
+                panels, operand.tensor, panelOffset,
                 columns.count, depth.count, stride, depth.lowerBound * stride + columns.lowerBound)
         }
     }
@@ -159,6 +184,7 @@ extension OpenCLBackend {
     /// Groups of a product of panels: one for each panel of the right and stretch of the left. Four stretches keep the
     /// right panel in the second cache for long enough; more give work to many cores when there are few columns.
     func groups(_ block: PanelBlock) -> (Int, Int, Int) {
+        let tiles = block.tiles
         let panels = tiles.paddedColumns(block.columns.count) / tiles.columns
         let stretches = max(4, 4 * device.computeUnits / panels)
         return (panels, min(stretches, tiles.paddedRows(block.rows.count) / tiles.rows), 1)
@@ -174,7 +200,7 @@ extension OpenCLBackend {
             m: m, n: n, k: k, left: PackedOperand(dy, turned: true), right: .matrix(PackedOperand(x)),
             deepest: OpenCLBackend.contractionDepth
         ) { block in
-            let (rows, columns) = (block.rows.count, block.columns.count)
+            let (rows, columns, tiles) = (block.rows.count, block.columns.count, block.tiles)
             let (panelsOfRows, panelsOfColumns) = (
                 tiles.paddedRows(rows) / tiles.rows, tiles.paddedColumns(columns) / tiles.columns
             )
@@ -189,7 +215,8 @@ extension OpenCLBackend {
                 "rank \(rank) is too large for a layer of shape \(frozen.shape)")
             fill(Tensor(buffer: scratch.buffer, shape: [downOffset]), 0)
             launch(
-                "contract_panels", (columnStretches, rowStretches, 1), scratch, leftPanels, rightPanels,
+                "contract_panels", stored: frozen.elementType, (columnStretches, rowStretches, 1), scratch,
+                leftPanels, rightPanels,
                 frozen,
                 a.down.value, a.form.isLowRank ? a.up.value : nil, b.down.value,
                 b.form.isLowRank ? b.up.value : nil, downOffset, block.rows.lowerBound,

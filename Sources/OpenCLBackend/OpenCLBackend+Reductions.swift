@@ -27,13 +27,15 @@ extension OpenCLBackend {
             columns <= OpenCLBackend.scratchCount, "columnSums",
             "a row of \(columns) is more than the scratch")
         guard columns > 0 else { return }
+        let stored = stored(x, factor, floats: out, weights, operation: "columnSums")
         let most = OpenCLBackend.scratchCount / columns
         for first in stride(from: 0, to: outputs, by: most) {
             let outputs = min(most, outputs - first)
             let size = outputs * columns
             let parts = parts(rows: rows, size: size)
             launch(
-                "column_sums", (strips(columns), parts, 1), scratch, x, factor, weights, rows, columns,
+                "column_sums", stored: stored, (strips(columns), parts, 1), scratch, x, factor, weights, rows,
+                columns,
                 xStride ?? columns, outputs, first, weightStride)
             sumParts(
                 out, size: size, firstOutput: first * columns, parts: parts, accumulate: accumulate)
@@ -74,7 +76,8 @@ extension OpenCLBackend {
         columns: Int, outputs: Int = 1, outStride: Int = 1, accumulate: Bool
     ) {
         launch(
-            "row_dots", (rowGroups(rows), 1, 1), out, x, factor, up, upOffset, rows, columns, outputs,
+            "row_dots", stored: stored(x, factor, floats: out, up, operation: "rowDots"),
+            (rowGroups(rows), 1, 1), out, x, factor, up, upOffset, rows, columns, outputs,
             outStride, accumulate)
     }
 }

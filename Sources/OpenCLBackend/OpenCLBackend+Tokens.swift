@@ -12,7 +12,8 @@ extension OpenCLBackend {
             "patches \(patches.shape) of \(patchSize) pixels don't fit images \(shape)")
         let rows = shape[0] * (shape[2] / patchSize) * (shape[3] / patchSize)
         launch(
-            "extract_patches", (rowGroups(rows), 1, 1), patches, images, shape[0], shape[1], shape[2],
+            "extract_patches", stored: stored(patches, floats: images, operation: "extractPatches"),
+            (rowGroups(rows), 1, 1), patches, images, shape[0], shape[1], shape[2],
             shape[3], patchSize)
     }
 
@@ -26,7 +27,9 @@ extension OpenCLBackend {
             "tokens \(tokens.shape) and projected \(projected.shape) leave \(first) tokens to a class token")
         let (batch, count) = (tokens.shape[0], tokens.shape[1])
         launch(
-            "embed_tokens_forward", (rowGroups(batch * count), 1, 1), tokens, projected, classToken,
+            "embed_tokens_forward",
+            stored: stored(projected, floats: tokens, classToken, positions, operation: "embedTokens"),
+            (rowGroups(batch * count), 1, 1), tokens, projected, classToken,
             positions, batch, count, first, tokens.columns)
     }
 
@@ -37,7 +40,10 @@ extension OpenCLBackend {
         let first = leadingTokens(dTokens, dProjected, dPositions, "embedTokensBackward")
         let (batch, count) = (dTokens.shape[0], dTokens.shape[1])
         launch(
-            "embed_tokens_backward", (rowGroups(count), 1, 1), dProjected, dClassToken, dPositions,
+            "embed_tokens_backward",
+            stored: stored(
+                dProjected, floats: dClassToken, dPositions, dTokens, operation: "embedTokensBackward"),
+            (rowGroups(count), 1, 1), dProjected, dClassToken, dPositions,
             dTokens, batch, count, first, dTokens.columns)
     }
 
@@ -58,7 +64,8 @@ extension OpenCLBackend {
     public func poolTokens(_ out: Tensor, _ tokens: Tensor, range: Range<Int>) {
         requirePool(out, tokens, range, "poolTokens")
         launch(
-            "pool_tokens_forward", (rowGroups(tokens.shape[0]), 1, 1), out, tokens, tokens.shape[0],
+            "pool_tokens_forward", stored: stored(tokens, floats: out, operation: "poolTokens"),
+            (rowGroups(tokens.shape[0]), 1, 1), out, tokens, tokens.shape[0],
             tokens.shape[1], tokens.columns, range.lowerBound, range.upperBound)
     }
 
@@ -66,7 +73,8 @@ extension OpenCLBackend {
     public func poolTokensBackward(_ dTokens: Tensor, _ dOut: Tensor, range: Range<Int>) {
         requirePool(dOut, dTokens, range, "poolTokensBackward")
         launch(
-            "pool_tokens_backward", (rowGroups(dTokens.rows), 1, 1), dTokens, dOut, dTokens.shape[0],
+            "pool_tokens_backward", stored: stored(dTokens, floats: dOut, operation: "poolTokensBackward"),
+            (rowGroups(dTokens.rows), 1, 1), dTokens, dOut, dTokens.shape[0],
             dTokens.shape[1], dTokens.columns, range.lowerBound, range.upperBound)
     }
 

@@ -18,6 +18,10 @@ public final class OpenCLBackend: Backend {
 
     let shared: OpenCLContext
     let layout: KernelLayout
+    /// What stored tensors may be besides float32: there is a program for each of the two.
+    public let precision: Precision
+    /// What multiplies bfloat16 on a CPU device, where it has something for it.
+    package private(set) var engine: MatrixEngine?
     /// What computes every product; nil, as ever but in tests and while tuning, for what suits the device and was tuned.
     package var product: ProductKernel?
     /// What `glora tune` found; nil on a device that it hasn't seen.
@@ -25,8 +29,7 @@ public final class OpenCLBackend: Backend {
     let cache: ProgramCache
     let queue: cl_command_queue
     let ledger = MemoryLedger()
-    private let program: cl_program
-    private var kernels: [String: cl_kernel] = [:]
+    private var kernels: [ElementType: [String: cl_kernel]] = [:]  // by the type of what is stored
     /// Partial sums between the two halves of a reduction.
     private(set) var scratch: Tensor!  // [scratchCount]
     /// An epilogue's terms, row by row (Epilogue.cl).
@@ -43,44 +46,62 @@ public final class OpenCLBackend: Backend {
     /// A backend on the device. Builds the kernels, or reads them from the cache on disk.
     ///
     /// Throws `BackendError.build` with the driver's log, `.driver` when the driver refuses, `.outOfMemory`.
-    public convenience init(device: OpenCLDevice) throws {
-        try self.init(device: device, layout: KernelLayout(for: device))
+    public convenience init(device: OpenCLDevice, precision: Precision = .float32) throws {
+        try self.init(device: device, layout: KernelLayout(for: device), precision: precision)
     }
 
     /// A backend with another layout, other kernels or another cache, for tests.
     package init(
-        device: OpenCLDevice, layout: KernelLayout, source: String = KernelSource.whole,
+        device: OpenCLDevice, layout: KernelLayout, precision: Precision = .float32,
+        engines: [MatrixEngine] = MatrixEngine.ofHost, source: String = KernelSource.whole,
         cache: ProgramCache = ProgramCache()
     ) throws {
         self.device = device
         self.layout = layout
+        self.precision = precision
         self.cache = cache
         name = "\(device)"
         let shared = try OpenCLContext.shared(device)
-        let program = try shared.program(source: source, options: layout.options, cache: cache)
         var status: cl_int = 0
         let queue = clCreateCommandQueue(shared.context, device.id, 0, &status)
         try check(
             status, "clCreateCommandQueue", on: name,
             advice: "check the driver with clinfo, or use another --device.")
-        (self.shared, self.program, self.queue) = (shared, program, queue!)
-        try makeKernels()
+        (self.shared, self.queue) = (shared, queue!)
+        func build(_ stored: ElementType, _ engine: MatrixEngine? = nil) throws {
+            for kernel in (kernels[stored] ?? [:]).values { clReleaseKernel(kernel) }
+            let options = layout.options(stored: stored, engine: engine)
+            kernels[stored] = try makeKernels(
+                try shared.program(source: source, options: options, cache: cache))
+            self.engine = engine
+        }
+        try build(.float32)
         scratch = try allocate([OpenCLBackend.scratchCount], .float32)
         table = try allocate([OpenCLBackend.tableCount], .float32)
         let panelCount = layout.local == 1 ? OpenCLBackend.panelCount : 1
         leftPanels = try allocate([panelCount], .float32)
         rightPanels = try allocate([panelCount], .float32)
+        if precision != .float32 {
+            // The fastest of the host's engines whose products are right, or none.
+            let candidates: [MatrixEngine?] =
+                precision == .bfloat16 && layout == KernelLayout(width: 16, local: 1) ? engines : []
+            for engine in candidates + [nil] {
+                try build(precision.stored, engine)
+                if try engine == nil || productsAreRight() { break }
+            }
+        }
         if let found = ProductTuning.load(device, in: cache) { use(found) }
     }
 
     deinit {
         clFinish(queue)
-        for kernel in kernels.values { clReleaseKernel(kernel) }
+        for kernel in kernels.values.flatMap(\.values) { clReleaseKernel(kernel) }
         clReleaseCommandQueue(queue)
     }
 
     /// A kernel object holds its arguments, so each backend has its own.
-    private func makeKernels() throws {
+    private func makeKernels(_ program: cl_program) throws -> [String: cl_kernel] {
+        var kernels: [String: cl_kernel] = [:]
         var count: cl_uint = 0
         let advice = "update the driver, or use another --device."
         try check(
@@ -107,6 +128,7 @@ public final class OpenCLBackend: Backend {
                         + "\(layout.local) are needed: use another --device.")
             }
         }
+        return kernels
     }
 
     /// Takes the kernels of a tuning.
@@ -115,8 +137,11 @@ public final class OpenCLBackend: Backend {
         if let parameters = tuning.clblast { _ = overrideCLBlast(parameters) }
     }
 
-    /// What computes op(a) [m, k] · op(b) [k, n].
-    func kernel(m: Int, n: Int, k: Int, transposeA: Bool, transposeB: Bool) -> ProductKernel {
+    /// What computes op(a) [m, k] · op(b) [k, n]. CLBlast has no bfloat16, and sums float16 in float16.
+    func kernel(
+        m: Int, n: Int, k: Int, transposeA: Bool, transposeB: Bool, stored: ElementType
+    ) -> ProductKernel {
+        if stored != .float32 { return layout.local == 1 ? .panels : .tiled }
         if let product { return product }
         let tuned = tuning?.kernel(
             ProductClass(m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB))
@@ -131,6 +156,19 @@ public final class OpenCLBackend: Backend {
         return buffer
     }
 
+    /// The type that the tensors which an operation calls stored have together, some of which may be none. Stops the program
+    /// when they differ, or when one of `floats` isn't float32.
+    func stored(_ tensors: Tensor?..., floats: Tensor?..., operation: String) -> ElementType {
+        let types = Set(tensors.compactMap { $0?.elementType })
+        require(types.count == 1, operation, "tensors of one operation are stored as \(types)")
+        for case let tensor? in floats {
+            require(
+                tensor.elementType == .float32, operation,
+                "a tensor of shape \(tensor.shape) is \(tensor.elementType), not float32")
+        }
+        return types.first!
+    }
+
     /// Stops the program unless the status is success: within a step there is no way on.
     func succeed(_ status: cl_int, _ operation: String) {
         guard status == CL_SUCCESS else {
@@ -139,12 +177,15 @@ public final class OpenCLBackend: Backend {
     }
 
     /// Starts `groups` work-groups of `layout.local` work-items (in the first dimension) of a kernel, with
-    /// the arguments in the kernel's order.
+    /// the arguments in the kernel's order. `stored` is the type of the tensors that the kernel calls so.
     func launch<each Argument: KernelArgument>(
-        _ kernelName: String, _ groups: (Int, Int, Int), _ arguments: repeat each Argument
+        _ kernelName: String, stored: ElementType = .float32, _ groups: (Int, Int, Int),
+        _ arguments: repeat each Argument
     ) {
         guard groups.0 > 0, groups.1 > 0, groups.2 > 0 else { return }
-        guard let kernel = kernels[kernelName] else { fatalError("there is no kernel \(kernelName)") }
+        guard let kernel = kernels[stored]?[kernelName] else {
+            fatalError("\(name) has no kernel \(kernelName) for \(stored): give the backend that precision")
+        }
         var index: cl_uint = 0
         for argument in repeat each arguments {
             let status = argument.set(kernel, index, self, kernelName)

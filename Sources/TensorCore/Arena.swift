@@ -19,14 +19,15 @@ public final class Arena {
         chunkCount = min(chunkByteCount, backend.largestBufferByteCount) / 4 / viewAlignment * viewAlignment
     }
 
-    /// The elements that a tensor of this shape occupies.
-    public static func footprint(_ shape: [Int]) -> Int {
-        (max(shape.reduce(1, *), 1) + viewAlignment - 1) / viewAlignment * viewAlignment
+    /// What a tensor of this shape occupies, in units of 4 bytes.
+    public static func footprint(_ shape: [Int], _ elementType: ElementType = .float32) -> Int {
+        let words = (shape.reduce(1, *) * elementType.byteCount + 3) / 4
+        return (max(words, 1) + viewAlignment - 1) / viewAlignment * viewAlignment
     }
 
-    /// A float32 or int32 tensor, uninitialised. Throws `BackendError.outOfMemory`.
+    /// A tensor, uninitialised. Throws `BackendError.outOfMemory`.
     public func take(_ shape: [Int], _ elementType: ElementType = .float32) throws -> Tensor {
-        let needed = Arena.footprint(shape)
+        let needed = Arena.footprint(shape, elementType)
         while chunk < chunks.count, offset + needed > chunks[chunk].count {
             chunk += 1
             offset = 0
@@ -35,7 +36,8 @@ public final class Arena {
             chunks.append(try backend.allocate([max(chunkCount, needed)], .float32))
             offset = 0
         }
-        let view = try backend.view(chunks[chunk], at: offset, shape)
+        let words = (shape.reduce(1, *) * elementType.byteCount + 3) / 4
+        let view = try backend.view(chunks[chunk], at: offset, [words])
         offset += needed
         return Tensor(buffer: view.buffer, shape: shape, elementType: elementType)
     }

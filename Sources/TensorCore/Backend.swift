@@ -16,6 +16,9 @@ public protocol Backend: AnyObject {
     var memoryByteCount: Int { get }
     /// The largest single buffer in bytes.
     var largestBufferByteCount: Int { get }
+    /// What frozen weights of Linears and the activations between operations are: a tensor that an operation calls *stored*
+    /// may have this type, all of one operation the same; every other one is float32. See `Precision`.
+    var precision: Precision { get }
 
     // MARK: Memory
 
@@ -130,8 +133,8 @@ public protocol Backend: AnyObject {
         _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int)
     /// out = x + scale[b] · branch, all [B, …]; without `sampleScale` [B], x + branch. out may be x.
     func residualAdd(_ out: Tensor, _ x: Tensor, _ branch: Tensor, sampleScale: Tensor?)
-    /// out = scale[b] · x, both [B, …], sampleScale [B]. out may be x.
-    func scaleSamples(_ out: Tensor, _ x: Tensor, sampleScale: Tensor)
+    /// out = scale[b] · x, both [B, …], sampleScale [B]; without it a copy, which may be stored in the precision. out may be x.
+    func scaleSamples(_ out: Tensor, _ x: Tensor, sampleScale: Tensor?)
     /// out [B, D] ← the mean of tokens [B, T, D] over T in `range`; the class token is 0..<1.
     func poolTokens(_ out: Tensor, _ tokens: Tensor, range: Range<Int>)
     /// dTokens [B, T, D] ← dOut / range.count inside `range`, zero outside.
@@ -266,10 +269,14 @@ extension Backend {
         return tensor
     }
 
-    /// Copies float32 values from the host; traps unless the counts agree.
+    /// Copies values from the host, rounded to the tensor's type; traps unless the counts agree.
     public func upload(_ tensor: Tensor, _ values: [Float]) {
-        precondition(tensor.count == values.count && tensor.elementType == .float32)
-        values.withUnsafeBytes { upload(tensor, $0) }
+        precondition(tensor.count == values.count && tensor.elementType != .int32)
+        switch tensor.elementType {
+        case .bfloat16: values.map(bfloat16Bits).withUnsafeBytes { upload(tensor, $0) }
+        case .float16: values.map { Float16($0) }.withUnsafeBytes { upload(tensor, $0) }
+        default: values.withUnsafeBytes { upload(tensor, $0) }
+        }
     }
 
     /// Copies int32 values from the host; traps unless the counts agree.
@@ -278,16 +285,23 @@ extension Backend {
         values.withUnsafeBytes { upload(tensor, $0) }
     }
 
-    /// A float32 tensor's values, read back to the host.
+    /// A tensor's values, read back to the host; traps for int32.
     public func values(_ tensor: Tensor) -> [Float] {
-        precondition(tensor.elementType == .float32)
-        return [Float](unsafeUninitializedCapacity: tensor.count) { buffer, count in
-            download(UnsafeMutableRawBufferPointer(buffer), tensor)
-            count = tensor.count
+        func elements<Element>(_ type: Element.Type) -> [Element] {
+            [Element](unsafeUninitializedCapacity: tensor.count) { buffer, count in
+                download(UnsafeMutableRawBufferPointer(buffer), tensor)
+                count = tensor.count
+            }
+        }
+        switch tensor.elementType {
+        case .float32: return elements(Float.self)
+        case .bfloat16: return elements(UInt16.self).map(float(bfloat16Bits:))
+        case .float16: return elements(Float16.self).map { Float($0) }
+        case .int32: preconditionFailure("int32 has no float values")
         }
     }
 
-    /// A float32 tensor, read back to the host.
+    /// A tensor, read back to the host.
     public func host(_ tensor: Tensor) -> HostTensor {
         HostTensor(shape: tensor.shape, values: values(tensor))
     }

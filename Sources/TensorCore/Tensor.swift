@@ -1,10 +1,17 @@
 /// The type of a tensor's elements in a backend's memory. Arithmetic is always float32.
 public enum ElementType: Sendable, Hashable {
     case float32
+    case bfloat16
+    case float16
     case int32
 
     /// Bytes per element.
-    public var byteCount: Int { 4 }
+    public var byteCount: Int {
+        switch self {
+        case .float32, .int32: 4
+        case .bfloat16, .float16: 2
+        }
+    }
 }
 
 /// Memory of one backend. Only that backend looks inside: it casts to its own class, and an operation that meets

@@ -50,11 +50,11 @@ public final class FineTuning {
             }
         }
         let space = try options.searchSpace()
-        try FineTuning.checkMemory(checkpoint, training, options, on: backend)
         model = try VisionTransformer(
             checkpoint, classCount: training.classCount,
             trained: try options.trained(checkpoint.configuration),
             seed: options.seed, headKind: options.head, memory: options.memory, on: backend)
+        try FineTuning.checkMemory(model, batch: min(options.batchSize, training.count))
         let preprocessing = try options.preprocessing(for: checkpoint.configuration)
         let paths =
             if let saved {
@@ -171,28 +171,10 @@ public final class FineTuning {
         let isBest: Bool
     }
 
-    /// Throws before anything is taken when a step can't fit, with what is needed and the batch size that would fit.
-    private static func checkMemory(
-        _ checkpoint: ViTCheckpoint, _ training: any ImageSource, _ options: TrainingOptions,
-        on backend: any Backend
-    ) throws {
-        // Frozen tensors once and the largest layer's scratch; support tensors with their gradients and moments.
-        let weights = checkpoint.tensors.values.reduce(0) { $0 + $1.values.count } * 4
-        let space = try options.searchSpace()
-        let support =
-            options.method == .full
-            ? 3 * weights
-            : 4 * 4 * checkpoint.configuration.supportCount(rank: space.largestRank, sites: space.sites)
-        var configuration = checkpoint.configuration
-        configuration.classCount = training.classCount
-        func needed(_ batch: Int) -> Int {
-            weights * 5 / 4 + support
-                + ViTPlan.byteCount(
-                    configuration, rank: space.largestRank, policy: options.memory, batch: batch,
-                    isForTraining: true)
-        }
-        let batch = min(options.batchSize, training.count)
-        let available = backend.memoryByteCount
+    /// Throws before a step's memory is taken when it can't fit, with what is needed and the batch size that would fit.
+    private static func checkMemory(_ model: VisionTransformer, batch: Int) throws {
+        let needed = model.plannedByteCount
+        let available = model.backend.memoryByteCount
         guard needed(batch) > available else { return }
         // The largest batch that fits, by bisection.
         var (fits, tooLarge) = (0, batch)
@@ -201,28 +183,12 @@ public final class FineTuning {
             if needed(middle) <= available { fits = middle } else { tooLarge = middle }
         }
         throw TrainingError.settings(
-            "a step of \(batch) images needs about \(needed(batch) >> 20) MiB, \(backend.name) has "
+            "a step of \(batch) images needs about \(needed(batch) >> 20) MiB, \(model.backend.name) has "
                 + "\(available >> 20) MiB; "
                 + (fits > 0
                     ? "--batch-size \(fits) would fit"
                     : "not even one image fits, so use a smaller --image-size or --ranks, or another --device")
         )
-    }
-}
-
-extension ViTConfiguration {
-    /// Elements of the support tensors of every block at storage rank `rank`; see `GLoRALinear`.
-    fileprivate func supportCount(rank: Int, sites: [SearchSpace.Site]) -> Int {
-        let layers = sites.map { site in
-            switch site {
-            case .qkv: (outputs: 3 * width, inputs: width)
-            case .proj: (outputs: width, inputs: width)
-            case .fc1: (outputs: hiddenWidth, inputs: width)
-            case .fc2: (outputs: width, inputs: hiddenWidth)
-            }
-        }
-        return depth
-            * layers.reduce(0) { $0 + rank * (2 * $1.outputs + 3 * $1.inputs + 1) + 2 * $1.outputs }
     }
 }
 

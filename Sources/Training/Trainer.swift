@@ -49,6 +49,7 @@ public final class Trainer {
     private let optimizer: any Optimizer
     private let training: PreparedImages
     private let validation: PreparedImages?
+    private let unscale: Tensor?  // [1]: 1 / the loss's factor, in float16
 
     /// A run at its beginning. Takes the memory of its steps. Throws `BackendError.outOfMemory`.
     public init(
@@ -65,6 +66,12 @@ public final class Trainer {
             case .adamw: AdamW(model.store, mode: options.adamw, on: model.backend)
             case .sgd: SGD(model.store, on: model.backend)
             }
+        if options.precision == .float16 {
+            state.lossScale = LossScale()
+            unscale = try model.backend.allocate([1], .float32)
+        } else {
+            unscale = nil
+        }
         _ = try model.plan(batch: batchSize, isForTraining: true)
     }
 
@@ -157,10 +164,32 @@ public final class Trainer {
         guard loss.isFinite else {
             throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
         }
-        model.backward(plan, paths: stepPaths, dropsBranches: dropsBranches, noise: noise)
-        optimizer.step(
-            learningRate: rate, weightDecay: options.weightDecay, onPath: model.trainedNames(stepPaths))
+        model.backward(
+            plan, paths: stepPaths, dropsBranches: dropsBranches, noise: noise,
+            lossScale: state.lossScale?.factor ?? 1)
+        if try unscaledGradientsAreFinite() {
+            optimizer.step(
+                learningRate: rate, weightDecay: options.weightDecay, onPath: model.trainedNames(stepPaths))
+        }
         return loss
+    }
+
+    /// Divides the gradients by the loss's factor. Returns false when one of them overflowed: the step is left out then. Throws
+    /// `TrainingError.notANumber` when they do so without any factor.
+    private func unscaledGradientsAreFinite() throws -> Bool {
+        guard let scale = state.lossScale else { return true }
+        let gradients = model.store.gradients
+        let areFinite = model.backend.values(gradients).allSatisfy(\.isFinite)
+        guard areFinite || scale.factor > 1 else {
+            throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
+        }
+        if areFinite {
+            model.backend.upload(unscale!, [1 / scale.factor])
+            let whole = gradients.reshaped([1, gradients.count])
+            model.backend.scaleSamples(whole, whole, sampleScale: unscale!)
+        }
+        state.lossScale!.update(gradientsAreFinite: areFinite)
+        return areFinite
     }
 
     /// Stochastic depth, per sample: a branch of block l is dropped with probability p · l / (L − 1), and what stays is

@@ -1,5 +1,6 @@
 import Adapters
 import Foundation
+import TensorCore
 import VisionModels
 
 /// Every setting of a training run, with the defaults of its method's authors. The coding keys are the command line's flags, so a run's
@@ -97,6 +98,8 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     public var validateEvery = 10
     /// What a step keeps for its backward and what it computes again.
     public var memory = MemoryPolicy.balanced
+    /// What the large tensors of a step are stored in.
+    public var precision = Precision.float32
 
     /// The settings of a method's authors; of those that they choose for each task, one in the middle.
     ///
@@ -177,7 +180,8 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case model, data, heads, normalize, crop, path, recipe, ranks, linears, adamw, epochs, seed, memory
+        case model, data, heads, normalize, crop, path, recipe, ranks, linears, adamw, epochs, seed, memory,
+            precision
         case method, rank, alpha, scale, width, groups, prompts, dropout, targets, placement, dims, head,
             optimizer
         case adapterNorm = "adapter-norm"
@@ -239,6 +243,10 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
         try check(
             method == .glora || (path == "supernet" && recipe == .original),
             "--path and --recipe are GLoRA's; leave them out with --method \(method.rawValue)")
+        try check(
+            method == .glora || precision == .float32,
+            "--precision \(precision.rawValue) is for --method glora; the terms of \(method.rawValue) are float32"
+        )
         _ = try searchSpace()
         try check(ranks.allSatisfy { $0 <= 4096 }, "--ranks must be from 1 to 4096, not \(ranks.max() ?? 0)")
     }

@@ -20,6 +20,8 @@ public struct TrainingState: Codable, Equatable, Sendable {
     public var bestEpoch: Int?
     /// The latest validation accuracy.
     public var lastAccuracy: Double?
+    /// float16's; nil in the other precisions.
+    public var lossScale: LossScale?
     /// AdamW's steps for each tensor.
     public var stepCounts: [String: Int] = [:]
 

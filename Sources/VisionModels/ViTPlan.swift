@@ -81,10 +81,11 @@ public struct ViTPlan {
     let attached: AttachedPlan?  // what a method's attachments need
 
     /// Lays the plan out with `take`, which gives memory of a shape. `rank` is R of the support tensors, `attachments` and
-    /// `head` a method's. Throws what `take` throws.
+    /// `head` a method's, `stored` the type of what goes from one operation to the next inside a block (`Precision`). Throws
+    /// what `take` throws.
     init(
         _ model: ViTConfiguration, rank: Int, policy: MemoryPolicy, batch: Int, isForTraining: Bool,
-        attachments: Attachments? = nil, head: HeadKind = .linear,
+        attachments: Attachments? = nil, head: HeadKind = .linear, stored: ElementType = .float32,
         take: ([Int], ElementType) throws -> Tensor
     ) rethrows {
         let (b, d, f) = (batch, model.width, model.hiddenWidth)
@@ -97,6 +98,7 @@ public struct ViTPlan {
         let t = max(tokens.max() ?? 0, model.tokenCount)  // the most that a block sees
         let patchLength = model.channels * model.patchSize * model.patchSize
         func floats(_ shape: Int...) throws -> Tensor { try take(shape, .float32) }
+        func activations(_ shape: Int...) throws -> Tensor { try take(shape, stored) }
         self.isForTraining = isForTraining
         self.batch = batch
         let sharesNormed = !isForTraining || policy == .low
@@ -108,25 +110,27 @@ public struct ViTPlan {
         logits = try floats(b, model.classCount)
         losses = try floats(b)
         branchScales = isForTraining ? try (0..<2 * model.depth).map { _ in try floats(b) } : []
-        patches = try floats(b, model.patchCount, patchLength)
-        projected = try floats(b, model.patchCount, d)
-        qkv = try floats(b, t, 3 * d)
-        branch = try floats(b, t, d)
-        let sharedNormed = try floats(b, t, d)
-        let sharedActivated = try floats(b, t, f)
+        patches = try activations(b, model.patchCount, patchLength)
+        projected = try activations(b, model.patchCount, d)
+        qkv = try activations(b, t, 3 * d)
+        branch = try activations(b, t, d)
+        let sharedNormed = try activations(b, t, d)
+        let sharedActivated = try activations(b, t, f)
         plain = GLoRALinear.Kept(bias: losses, t: losses, product: nil)
 
         func shaped(_ tensor: Tensor, _ shape: Int...) -> Tensor {
-            Tensor(buffer: tensor.buffer, shape: shape)
+            Tensor(buffer: tensor.buffer, shape: shape, elementType: tensor.elementType)
         }
         // In evaluation all blocks share one set of memory, each in its own shapes; the stream is overwritten in place.
         var shared: [String: Tensor] = [:]
-        func own(_ name: String, _ shape: [Int]) throws -> Tensor {
-            guard !isForTraining else { return try take(shape, .float32) }
+        // Swift 6.3 leaks what `own` captures when it is passed on: without this a plan's memory for good.
+        defer { shared = [:] }
+        func own(_ name: String, _ shape: [Int], _ type: ElementType = .float32) throws -> Tensor {
+            guard !isForTraining else { return try take(shape, type) }
             if let tensor = shared[name], tensor.count >= shape.reduce(1, *) {
-                return Tensor(buffer: tensor.buffer, shape: shape)
+                return Tensor(buffer: tensor.buffer, shape: shape, elementType: type)
             }
-            let tensor = try take(shape, .float32)
+            let tensor = try take(shape, type)
             shared[name] = tensor
             return tensor
         }
@@ -136,22 +140,23 @@ public struct ViTPlan {
                 product: product)
         }
         func block(tokens t: Int, asking q: Int) throws -> Block {
-            let qkv = try own("qkv", [b, t, 3 * d])
-            let hidden = try own("hidden", [b, q, f])
+            let qkv = try own("qkv", [b, t, 3 * d], stored)
+            let hidden = try own("hidden", [b, q, f], stored)
             return Block(
                 input: try own("input", [b, t, d]), mean1: try own("mean1", [b * t]),
                 rstd1: try own("rstd1", [b * t]),
-                normed1: sharesNormed ? shaped(sharedNormed, b, t, d) : try floats(b, t, d),
+                normed1: sharesNormed ? shaped(sharedNormed, b, t, d) : try activations(b, t, d),
                 qkv: qkv, logSumExp: try own("lse", [b, model.heads, q]),
-                attended: try own("attended", [b, q, d]), middle: try own("middle", [b, q, d]),
+                attended: try own("attended", [b, q, d], stored), middle: try own("middle", [b, q, d]),
                 mean2: try own("mean2", [b * q]), rstd2: try own("rstd2", [b * q]),
-                normed2: sharesNormed ? shaped(sharedNormed, b, q, d) : try floats(b, q, d), hidden: hidden,
-                activated: sharesActivated ? shaped(sharedActivated, b, q, f) : try floats(b, q, f),
+                normed2: sharesNormed ? shaped(sharedNormed, b, q, d) : try activations(b, q, d),
+                hidden: hidden,
+                activated: sharesActivated ? shaped(sharedActivated, b, q, f) : try activations(b, q, f),
                 linears: [
                     try kept("qkv", b * t, 3 * d, product: isForTraining ? qkv : nil),
-                    try kept("proj", b * q, d, product: isForTraining ? try floats(b, q, d) : nil),
+                    try kept("proj", b * q, d, product: isForTraining ? try activations(b, q, d) : nil),
                     try kept("fc1", b * q, f, product: isForTraining ? hidden : nil),
-                    try kept("fc2", b * q, d, product: isForTraining ? try floats(b, q, d) : nil),
+                    try kept("fc2", b * q, d, product: isForTraining ? try activations(b, q, d) : nil),
                 ])
         }
         if !isForTraining { _ = try block(tokens: t, asking: t) }
@@ -173,9 +178,9 @@ public struct ViTPlan {
                 logits: try floats(b, model.classCount), pooled: try floats(b, d),
                 normedPooled: try floats(b, d),
                 stream: stream, asked: last == lastTokens ? stream : try floats(b, last, d),
-                branch: try floats(b, t, d),
-                normed: try floats(b, t, d), hidden: try floats(b, t, f), qkv: try floats(b, t, 3 * d),
-                projected: try floats(b, model.patchCount, d))
+                branch: try activations(b, t, d), normed: try activations(b, t, d),
+                hidden: try activations(b, t, f), qkv: try activations(b, t, 3 * d),
+                projected: try activations(b, model.patchCount, d))
         } else {
             gradients = nil
         }
@@ -185,7 +190,8 @@ public struct ViTPlan {
             ? nil
             : try AttachedPlan(
                 attachments ?? Attachments(depth: model.depth), model, head: head, batch: b, tokens: tokens,
-                asking: asking, isForTraining: isForTraining, take: { try take($0, .float32) }, share: own)
+                asking: asking, isForTraining: isForTraining, take: { try take($0, .float32) },
+                share: { try own($0, $1) })
     }
 
     /// [B, T, D]: the residual stream as it enters a block.
@@ -194,14 +200,14 @@ public struct ViTPlan {
     /// The bytes that a plan takes, without taking them.
     public static func byteCount(
         _ model: ViTConfiguration, rank: Int, policy: MemoryPolicy, batch: Int, isForTraining: Bool,
-        attachments: Attachments? = nil, head: HeadKind = .linear
+        attachments: Attachments? = nil, head: HeadKind = .linear, stored: ElementType = .float32
     ) -> Int {
         var count = 0
         _ = ViTPlan(
             model, rank: rank, policy: policy, batch: batch, isForTraining: isForTraining,
-            attachments: attachments, head: head
+            attachments: attachments, head: head, stored: stored
         ) { shape, type in
-            count += Arena.footprint(shape)
+            count += Arena.footprint(shape, type)
             return Tensor(buffer: NoMemory(), shape: shape, elementType: type)
         }
         return 4 * count

@@ -171,7 +171,7 @@ extension VisionTransformer {
 
     /// The first bytes of `memory` in the shape of `tensor`.
     func like(_ tensor: Tensor, _ memory: Tensor) -> Tensor {
-        Tensor(buffer: memory.buffer, shape: tensor.shape)
+        Tensor(buffer: memory.buffer, shape: tensor.shape, elementType: memory.elementType)
     }
 
     /// The tokens that the head reads: the class token, or all patches, which prompts in front may have moved.

@@ -38,7 +38,7 @@ extension VisionTransformer {
             changeTokens(index, plan, noise)
             let places = attachments?.blocks[index]
             let output = index + 1 == configuration.depth ? plan.output : destination(index + 1, plan)
-            let branch = Tensor(buffer: plan.branch.buffer, shape: keep.middle.shape)
+            let branch = like(keep.middle, plan.branch)
             layerNorm(keep.normed1, keep.mean1, keep.rstd1, keep.input, norms[index].first)
             if let place = places?.norms[0] {
                 scaleShift(keep.normed1, keep.normed1, place, keeping: plan.attached?.norms[index][0])
@@ -96,11 +96,17 @@ extension VisionTransformer {
 
     // MARK: Backward
 
-    /// Accumulates the gradients of the mean loss after `forward` and `loss` with the same arguments.
+    /// Accumulates the gradients of the mean loss, times `lossScale`, after `forward` and `loss` with the same arguments.
+    /// `plan.losses` is overwritten where that isn't 1.
     public func backward(
-        _ plan: ViTPlan, paths: [GLoRAPath], dropsBranches: Bool = false, noise: UInt64? = nil
+        _ plan: ViTPlan, paths: [GLoRAPath], dropsBranches: Bool = false, noise: UInt64? = nil,
+        lossScale: Float = 1
     ) {
         guard let gradients = plan.gradients else { preconditionFailure("backward: a plan for evaluation") }
+        if lossScale != 1 {
+            backend.fill(plan.losses, lossScale)
+            backend.scaleSamples(gradients.logits, gradients.logits, sampleScale: plan.losses)
+        }
         // The first Linear that the step changes; below it nothing is differentiated. -1: the embeddings too.
         let lowest =
             attachments != nil || finalNorm.bias.gradient != nil
@@ -132,12 +138,16 @@ extension VisionTransformer {
             let places = attachments?.blocks[index]
             let input = like(keep.input, gradients.stream)  // [B, T, D]
             let stream = asksAll ? input : gradients.asked  // [B, Q, D]
-            let hidden = Tensor(buffer: gradients.hidden.buffer, shape: keep.hidden.shape)
-            let normed = Tensor(buffer: gradients.normed.buffer, shape: keep.middle.shape)
+            let hidden = like(keep.hidden, gradients.hidden)
+            let normed = like(keep.middle, gradients.normed)
             func branchGradient(_ branch: Int) -> Tensor {
-                guard dropsBranches else { return stream }
-                let scaled = Tensor(buffer: gradients.branch.buffer, shape: keep.middle.shape)
-                backend.scaleSamples(scaled, stream, sampleScale: plan.branchScales[branch])
+                // A branch may be stored in fewer bits than the stream.
+                guard dropsBranches || gradients.branch.elementType != stream.elementType else {
+                    return stream
+                }
+                let scaled = like(keep.middle, gradients.branch)
+                backend.scaleSamples(
+                    scaled, stream, sampleScale: dropsBranches ? plan.branchScales[branch] : nil)
                 return scaled
             }
 

@@ -79,6 +79,15 @@ public final class VisionTransformer {
         head: [String: HostTensor]? = nil, headKind: HeadKind = .linear, memory: MemoryPolicy = .balanced,
         on backend: any Backend
     ) throws {
+        switch trained {
+        case .adapters: break
+        case .method, .everything:
+            guard backend.precision == .float32 else {
+                throw BackendError.driver(
+                    "--precision \(backend.precision.rawValue) is for GLoRA alone: what other methods and pretraining "
+                        + "train is read in float32; leave it out")
+            }
+        }
         var configuration = checkpoint.configuration
         configuration.classCount = classCount
         self.configuration = configuration
@@ -112,19 +121,20 @@ public final class VisionTransformer {
 
         let frozen = Arena(backend)
         var onDevice: [String: (tensor: Tensor, shape: [Int])] = [:]
-        func parameter(_ name: String) throws -> Parameter? {
+        let stored = backend.precision.stored
+        func parameter(_ name: String, _ type: ElementType = .float32) throws -> Parameter? {
             if let trained = store[name] {
                 if let shape = checkpoint.tensors[name]?.shape { onDevice[name] = (trained.value, shape) }
                 return trained
             }
             guard let host = checkpoint.tensors[name] else { return nil }
-            let tensor = try frozen.take(host.shape)
+            let tensor = try frozen.take(host.shape, type)
             backend.upload(tensor, host.values)
             onDevice[name] = (tensor, host.shape)
             return Parameter(name: name, value: tensor)
         }
-        func required(_ name: String) throws -> Parameter {
-            guard let found = try parameter(name) else {
+        func required(_ name: String, _ type: ElementType = .float32) throws -> Parameter {
+            guard let found = try parameter(name, type) else {
                 preconditionFailure("\(name) is not in the checkpoint")
             }
             return found
@@ -134,7 +144,8 @@ public final class VisionTransformer {
         }
         func linear(_ name: String) throws -> GLoRALinear {
             GLoRALinear(
-                name: name, weight: try required("\(name).weight"), bias: try parameter("\(name).bias"),
+                name: name, weight: try required("\(name).weight", stored),
+                bias: try parameter("\(name).bias"),
                 support: GLoRALinear.Support(name, in: store))
         }
         /// A parameter under another shape of the same count: the convolution's weight as a matrix.
@@ -151,7 +162,7 @@ public final class VisionTransformer {
         attachments = added
         (runningMean, runningVariance) = (store["head.running_mean"], store["head.running_var"])
         let (d, t) = (configuration.width, configuration.tokenCount)
-        let patchWeight = try required("patch_embed.proj.weight")
+        let patchWeight = try required("patch_embed.proj.weight", stored)
         patchProjection = GLoRALinear(
             name: "patch_embed.proj", weight: reshaped(patchWeight, [d, patchWeight.value.count / d]),
             bias: try parameter("patch_embed.proj.bias"), support: nil)
@@ -234,7 +245,7 @@ public final class VisionTransformer {
         let plan = try ViTPlan(
             configuration, rank: supportRank, policy: memoryPolicy, batch: batch,
             isForTraining: isForTraining, attachments: attachments, head: headKind,
-            take: planArena.take)
+            stored: backend.precision.stored, take: planArena.take)
         plans[key] = plan
         return plan
     }
@@ -245,7 +256,7 @@ public final class VisionTransformer {
         parameterByteCount
             + ViTPlan.byteCount(
                 configuration, rank: supportRank, policy: memoryPolicy, batch: batch, isForTraining: true,
-                attachments: attachments, head: headKind)
+                attachments: attachments, head: headKind, stored: backend.precision.stored)
     }
 
     /// Builds the weights and biases of `paths` once, for evaluations to come on the same paths; `forward` uses them until

@@ -4,13 +4,20 @@ import Checkpoints
 import OpenCLBackend
 import TensorCore
 
-/// `--device`: which backend a command runs on.
+extension Precision: ExpressibleByArgument {}
+
+/// `--device` and `--precision`: which backend a command runs on.
 struct DeviceFlags: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "cpu, auto, opencl:INDEX or opencl:NAME-PART (see glora devices). auto takes a GPU if there is one, else the CPU.",
             valueName: "device"))
     var device = "auto"
+    @Option(
+        help: ArgumentHelp(
+            "float32, bfloat16 or float16: what frozen weights and activations are stored in, on OpenCL devices (default: float32; a run that goes on keeps its own)."
+        ))
+    var precision: Precision?
     @Flag(
         inversion: .prefixedNo,
         help: "Tune the products of a GPU that glora tune hasn't seen, once, for at most 20 s.")
@@ -20,29 +27,40 @@ struct DeviceFlags: ParsableArguments {
     static var cpu: DeviceFlags {
         var flags = DeviceFlags()
         flags.device = "cpu"
+        flags.precision = .float32
         return flags
     }
 
-    /// The backend that the flag names. Throws `BackendError` when there is no such device, `ValidationError` for another word.
-    func backend(_ console: Console) throws -> any Backend {
-        let backend = try make()
-        console.say("device: \(backend.name)")
+    /// The backend that the flags name, with a run's precision or the flags'. Throws `BackendError` when there is no such device,
+    /// `ValidationError` for another word.
+    func backend(_ console: Console, _ given: Precision? = nil) throws -> any Backend {
+        let precision = given ?? precision ?? .float32
+        let backend = try make(precision)
+        if precision != backend.precision {
+            throw ValidationError(
+                "--precision \(precision.rawValue) needs an OpenCL device (glora devices lists them); \(backend.name) "
+                    + "computes with float32 alone")
+        }
+        console.say(
+            "device: \(backend.name)"
+                + (backend.precision == .float32 ? "" : ", \(backend.precision.rawValue)"))
         return backend
     }
 
-    private func make() throws -> any Backend {
+    private func make(_ precision: Precision) throws -> any Backend {
         if device == "cpu" { return CPUBackend() }
         if device == "auto" {
             // A machine without any OpenCL platform has no GPU for us; that is no error here.
             guard let gpu = (try? OpenCLDevice.all())?.first(where: { $0.kind == .gpu }) else {
                 return CPUBackend()
             }
-            return try OpenCLBackend(device: gpu)
+            return try OpenCLBackend(device: gpu, precision: precision)
         }
         guard device.hasPrefix("opencl:"), device.count > 7 else {
             throw ValidationError("--device \(device): use cpu, auto, opencl:INDEX or opencl:NAME-PART")
         }
-        return try OpenCLBackend(device: try OpenCLDevice.select(String(device.dropFirst(7))))
+        return try OpenCLBackend(
+            device: try OpenCLDevice.select(String(device.dropFirst(7))), precision: precision)
     }
 
     /// Tunes a GPU's products for steps of this model with `rows` tokens in a batch, unless it was done before. On a CPU device

@@ -50,6 +50,7 @@ struct Finetune: ParsableCommand {
         let found = try SearchDirectory.architecture(at: file)
         var options = try directory.configuration().options
         options.path = file.path
+        options.precision = device.precision ?? options.precision
         options.epochs = epochs ?? options.epochs
         options.warmupEpochs = warmupEpochs ?? options.warmupEpochs
         options.learningRate = learningRate ?? options.learningRate

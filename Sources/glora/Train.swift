@@ -29,7 +29,8 @@ struct Train: ParsableCommand {
     func run() throws {
         let console = common.console
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
-        let options = try resume ? savedOptions(directory) : training.options
+        var options = try resume ? savedOptions(directory) : training.options
+        if !resume { options.precision = device.precision ?? .float32 }
         if options.model.isEmpty {
             throw ValidationError("--model is missing: the pretrained ViT to start from")
         }
@@ -45,7 +46,9 @@ struct Train: ParsableCommand {
     /// the model and the data may have moved; their hashes decide.
     private func savedOptions(_ directory: RunDirectory) throws -> TrainingOptions {
         var saved = try directory.configuration().options
-        let (mine, theirs) = (try training.options.flags(), try saved.flags())
+        var given = training.options
+        given.precision = device.precision ?? saved.precision
+        let (mine, theirs) = (try given.flags(), try saved.flags())
         let arguments = try Glora.expandConfig(Array(CommandLine.arguments.dropFirst()))
         for argument in arguments where argument.hasPrefix("--") {
             var flag = String(argument.dropFirst(2).prefix { $0 != "=" })

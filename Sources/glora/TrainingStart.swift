@@ -13,7 +13,7 @@ struct TrainingBase {
     init(_ options: TrainingOptions, _ device: DeviceFlags, _ console: Console) throws {
         checkpoint = try options.loadCheckpoint()
         for note in checkpoint.notes { console.note(note) }
-        backend = try device.backend(console)
+        backend = try device.backend(console, options.precision)
         try device.tuneIfNew(backend, checkpoint.configuration, batch: options.batchSize, console)
     }
 }

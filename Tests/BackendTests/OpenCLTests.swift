@@ -107,7 +107,8 @@ import Testing
                     }
 
                     """
-                let key = ProgramCache.key(source: source, options: layout.options, device: device)
+                let key = ProgramCache.key(
+                    source: source, options: layout.options(stored: .float32), device: device)
                 func run(_ name: String) throws -> Data {
                     let cache = ProgramCache(directory: folder.appendingPathComponent(name))
                     let backend = try OpenCLBackend(

@@ -114,7 +114,9 @@ import Testing
             let layout = KernelLayout(width: 16, local: 1)
             let program = ProgramCache()
             func kernels(_ backend: OpenCLBackend) -> [ProductKernel] {
-                [8, 64, 256].map { backend.kernel(m: $0, n: 8, k: 8, transposeA: false, transposeB: true) }
+                [8, 64, 256].map {
+                    backend.kernel(m: $0, n: 8, k: 8, transposeA: false, transposeB: true, stored: .float32)
+                }
             }
             // The compiled program is already in the usual cache; a second folder would compile it once more.
             try FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)

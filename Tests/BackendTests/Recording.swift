@@ -9,24 +9,39 @@ import Testing
 /// What operations write on one backend, from inputs that are the same on each.
 final class Recording {
     let backend: any Backend
-    private(set) var results: [(name: String, values: [Float])] = []
+    /// What stored tensors are rounded to; the backend holds them in it, or in float32.
+    let precision: Precision
+    private(set) var results: [(name: String, values: [Float], limit: Double)] = []
     private var seed = 0
     /// Oclgrind 21.10 takes some values in memory that was freed and taken again for uninitialised.
     private var kept: [Tensor] = []
 
-    init(_ backend: any Backend) { self.backend = backend }
+    init(_ backend: any Backend, _ precision: Precision = .float32) {
+        self.backend = backend
+        self.precision = precision
+    }
 
     /// Normally distributed values, others at each call: from one table, since drawing millions takes longer than the
     /// operations do. Its length is a prime, so no two rows of a matrix are the same part of it.
     func random(_ shape: [Int], mean: Float = 0) throws -> Tensor {
+        try keep(backend.tensor(HostTensor(shape: shape, values: values(shape, mean))))
+    }
+
+    /// Such values, rounded to the precision and stored in it.
+    func stored(_ shape: [Int], mean: Float = 0) throws -> Tensor {
+        let tensor = try backend.allocate(shape, backend.precision.stored)
+        backend.upload(tensor, values(shape, mean).map(precision.rounded))
+        return keep(tensor)
+    }
+
+    private func values(_ shape: [Int], _ mean: Float) -> [Float] {
         seed += 7919
         let table = Recording.table
         var index = seed % table.count
-        let values = (0..<shape.reduce(1, *)).map { _ -> Float in
+        return (0..<shape.reduce(1, *)).map { _ -> Float in
             index = index + 1 == table.count ? 0 : index + 1
             return table[index] + mean
         }
-        return try keep(backend.tensor(HostTensor(shape: shape, values: values)))
     }
 
     private static let table = randomValues(65_537, seed: 1)
@@ -50,13 +65,33 @@ final class Recording {
         return keep(tensor)
     }
 
+    /// A stored tensor full of NaNs.
+    func emptyStored(_ shape: [Int]) throws -> Tensor {
+        let tensor = try backend.allocate(shape, backend.precision.stored)
+        backend.upload(tensor, Array(repeating: .nan, count: tensor.count))
+        return keep(tensor)
+    }
+
     private func keep(_ tensor: Tensor) -> Tensor {
         kept.append(tensor)
         return tensor
     }
 
     func take(_ name: String, _ tensors: Tensor...) {
-        for (i, tensor) in tensors.enumerated() { results.append(("\(name) \(i)", backend.values(tensor))) }
+        take(name, roundings: 0, tensors)
+    }
+
+    /// Stored tensors, whose values were rounded so many times on the way, counting the operands that the operation rounds
+    /// itself: each adds up to u²/3 to the squared error, u being half of the spacing of numbers just above 1.
+    func takeStored(_ name: String, roundings: Int = 1, _ tensors: Tensor...) {
+        take(name, roundings: roundings, tensors)
+    }
+
+    func take(_ name: String, roundings: Int, _ tensors: [Tensor]) {
+        let limit = 1e-10 + Double(roundings) * precision.halfSpacing * precision.halfSpacing / 3
+        for (i, tensor) in tensors.enumerated() {
+            results.append(("\(name) \(i)", backend.values(tensor), limit))
+        }
     }
 
     /// The gradients of a term.
@@ -67,16 +102,19 @@ final class Recording {
     /// Expects from an OpenCL device in a layout what the CPU backend gives. `body` must not record issues: it runs on
     /// another thread than the test.
     static func expectSame(
-        _ layout: KernelLayout, sourceLocation: SourceLocation = #_sourceLocation,
+        _ layout: KernelLayout, _ precision: Precision = .float32,
+        engines: [MatrixEngine] = MatrixEngine.ofHost,
+        sourceLocation: SourceLocation = #_sourceLocation,
         _ body: @escaping (Recording) throws -> Void
     ) throws {
-        let expected = Recording(CPUBackend())
+        let expected = Recording(CPUBackend(), precision)
         try body(expected)
         let found = try OneThread.run {
             try OpenCLTests.withDevice { device in
-                let backend = try OpenCLBackend(device: device, layout: layout)
+                let backend = try OpenCLBackend(
+                    device: device, layout: layout, precision: precision, engines: engines)
                 backend.product = layout.local == 1 ? .panels : .tiled
-                let recording = Recording(backend)
+                let recording = Recording(backend, precision)
                 try body(recording)
                 return recording.results
             }
@@ -84,7 +122,29 @@ final class Recording {
         #expect(found.map(\.name) == expected.results.map(\.name), sourceLocation: sourceLocation)
         #expect(!found.isEmpty, sourceLocation: sourceLocation)
         for (a, b) in zip(found, expected.results) {
-            expectClose(a.values, doubles(b.values), "\(a.name), \(layout)", sourceLocation: sourceLocation)
+            expectClose(
+                a.values, doubles(b.values), "\(a.name), \(layout), \(precision)", limit: a.limit,
+                sourceLocation: sourceLocation)
+        }
+    }
+}
+
+extension Precision {
+    /// The nearest number of this precision.
+    func rounded(_ value: Float) -> Float {
+        switch self {
+        case .float32: value
+        case .bfloat16: float(bfloat16Bits: bfloat16Bits(value))
+        case .float16: Float(Float16(value))
+        }
+    }
+
+    /// u: the largest relative error of a rounding.
+    var halfSpacing: Double {
+        switch self {
+        case .float32: 0x1p-24
+        case .bfloat16: 0x1p-8
+        case .float16: 0x1p-11
         }
     }
 }

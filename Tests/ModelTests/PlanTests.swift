@@ -1,6 +1,7 @@
 import Adapters
 import CPUBackend
 import Checkpoints
+import OpenCLBackend
 import TensorCore
 import TestSupport
 import Testing
@@ -22,6 +23,29 @@ import Testing
     ]
 
     // MARK: Memory
+
+    /// The memory of a model, of its plans and of its methods' terms goes when it goes.
+    @Test(arguments: [MethodName.glora, .lora, .vptDeep])
+    func aModelGivesItsMemoryBack(method: MethodName) throws {
+        let tiny = try TinyModel(width: 8, hiddenWidth: 16)
+        try TestDevice(description: "opencl:0").withBackend { backend in
+            let backend = try #require(backend as? OpenCLBackend)
+            let before = backend.allocatedByteCount
+            for isForTraining in [true, false] {
+                let other = try method.method(MethodSettings(), for: tiny.checkpoint.configuration.shape)
+                var model: VisionTransformer? = try tiny.model(
+                    other.map { .method($0) } ?? .adapters(rank: 2, sites: SearchSpace.Site.allCases),
+                    on: backend)
+                let plan = try model!.plan(batch: 2, isForTraining: isForTraining)
+                backend.upload(plan.images, TinyModel.images(2))
+                model!.forward(plan, paths: model!.uniformPath(.none))
+                #expect(backend.values(plan.logits).allSatisfy { $0.isFinite })
+                #expect(backend.allocatedByteCount > before)
+                model = nil
+            }
+            #expect(backend.allocatedByteCount == before)
+        }
+    }
 
     /// Whatever is kept, and whatever is computed again, losses and gradients are the same.
     @Test(arguments: TestDevice.all, cases)

@@ -55,6 +55,18 @@ public struct TestDevice: Sendable, CustomStringConvertible {
         return backend
     }
 
+    /// Runs `body` with a backend of its own in a precision, on the first OpenCL device that the tests run on, alone as in
+    /// `withBackend`.
+    public static func withOpenCL<Result>(
+        _ precision: Precision, _ body: (OpenCLBackend) throws -> Result
+    ) throws -> Result {
+        lock.lock()
+        defer { lock.unlock() }
+        let device = all.first { $0.description.hasPrefix("opencl:") }?.description.dropFirst(7) ?? "0"
+        return try body(
+            OpenCLBackend(device: OpenCLDevice.select(String(device)), precision: precision))
+    }
+
     private static let lock = NSRecursiveLock()
     nonisolated(unsafe) private static var backends: [String: any Backend] = [:]  // guarded by the lock
 }

@@ -136,7 +136,7 @@ import VisionModels
         }
     }
 
-    @Test("Too little memory is an error before anything is taken, with the batch that would fit")
+    @Test("Too little memory is an error before a step's is taken, with the batch that would fit")
     func memory() throws {
         try TinyTask.withRun(on: .cpu) { backend, folder in
             var options = TinyTask.options()

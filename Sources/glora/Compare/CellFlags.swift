@@ -107,6 +107,7 @@ struct CellFlags: ParsableArguments {
         options.ranks = ranks.elements
         options.validateEvery = validateEvery ?? options.validateEvery
         options.memory = memory
+        options.precision = device.precision ?? .float32
         options.seed = seed
         return options
     }

@@ -109,7 +109,7 @@ enum Page {
         --none:#1e252f;--constant:#24405f;--vector:#2f6199;--lowRank:#6db0ff;--onLowRank:#0b1420}}
         body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:960px;margin:2rem auto;padding:0 1rem}
         h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-        th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right}th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}
+        th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}
         pre{background:var(--none);padding:.7rem;overflow-x:auto}figure{margin:1rem 0}figcaption{color:var(--soft)}svg{width:100%;max-width:640px}
         svg text{font-size:11px;fill:var(--soft)}.grid{stroke:var(--line)}polyline{fill:none;stroke-width:2}
         polyline.c0{stroke:var(--c0)}polyline.c1{stroke:var(--c1)}polyline.c2{stroke:var(--c2)}polyline.c3{stroke:var(--c3)}polyline.c4{stroke:var(--c4)}polyline.c5{stroke:var(--c5)}
@@ -117,7 +117,7 @@ enum Page {
         .key.dashed{clip-path:polygon(0 0,40% 0,40% 100%,60% 100%,60% 0,100% 0,100% 100%,0 100%)}.key.dotted{border-radius:50%}
         circle.c0{fill:var(--c0);fill-opacity:.35}circle.c1{fill:var(--c1)}
         .key{display:inline-block;width:.8em;height:.8em;margin-right:.3em}.key.c0{background:var(--c0)}.key.c1{background:var(--c1)}.key.c2{background:var(--c2)}.key.c3{background:var(--c3)}.key.c4{background:var(--c4)}.key.c5{background:var(--c5)}
-        .map td{border:1px solid var(--paper);text-align:center;min-width:5.5em}.map td:first-child{text-align:left;font-family:ui-monospace,monospace;font-size:.85em}
+        .map td{white-space:normal;border:1px solid var(--paper);text-align:center;min-width:5.5em}.map td:first-child{text-align:left;font-family:ui-monospace,monospace;font-size:.85em}
         .none{background:var(--none);color:var(--soft)}.constant{background:var(--constant)}.vector{background:var(--vector)}.lowRank{background:var(--lowRank);color:var(--onLowRank)}
         """
 }

@@ -1,0 +1,13 @@
+#ifndef CPROCESSOR_H
+#define CPROCESSOR_H
+
+#include <stdbool.h>
+
+/// Whether the host's processor and system have AVX512-BF16 (`vdpbf16ps` on 512 bits).
+bool processor_has_avx512_bf16(void);
+
+/// Whether they have AMX with bfloat16 (`tdpbf16ps`), and Linux grants this process the use of its tiles, which it has to be
+/// asked for once (arch_prctl, ARCH_REQ_XCOMP_PERM).
+bool processor_grants_amx_bf16(void);
+
+#endif

@@ -1,0 +1,59 @@
+import CProcessor
+import TensorCore
+
+/// What a CPU has for products of bfloat16, besides vectors of float32 (Engines.cl).
+package enum MatrixEngine: Int, CaseIterable, Sendable {
+    /// `vdpbf16ps` of AVX512-BF16.
+    case avx512 = 1
+    /// `tdpbf16ps` of AMX.
+    case amx = 2
+
+    /// Those that the host's processor has, the fastest first: a CPU device runs on it.
+    package static let ofHost: [MatrixEngine] =
+        (processor_grants_amx_bf16() ? [.amx] : []) + (processor_has_avx512_bf16() ? [.avx512] : [])
+
+    /// ENGINE_ROWS of Engines.cl.
+    var rows: Int { self == .amx ? 32 : 12 }
+
+    /// PAIRS of Engines.cl: what a row of so many elements takes in a panel, in words of two.
+    func words(_ depth: Int) -> Int {
+        let step = self == .amx ? 16 : 1
+        return ((depth + 1) / 2 + step - 1) / step * step
+    }
+}
+
+extension OpenCLBackend {
+    /// Whether the products of bfloat16 are right, in each way that they are packed and off every tile. A driver's assembler may
+    /// leave out what it doesn't know without a word.
+    func productsAreRight() throws -> Bool {
+        let (m, n, k) = (45, 71, 83)
+        func values(_ count: Int, _ step: Int) -> [Float] {
+            (0..<count).map { Float(($0 &* step) % 61 - 30) / 8 }  // exact in bfloat16, as are all their products
+        }
+        func tensor(_ values: [Float], _ shape: [Int]) throws -> Tensor {
+            let tensor = try allocate(shape, .bfloat16)
+            upload(tensor, values)
+            return tensor
+        }
+        let (a, b) = (values(m * k, 7), values(k * n, 11))
+        var expected = [Float](repeating: 0, count: m * n)
+        for i in 0..<m {
+            for p in 0..<k { for j in 0..<n { expected[i * n + j] += a[i * k + p] * b[p * n + j] } }
+        }
+        func turned(_ values: [Float], _ rows: Int, _ columns: Int) -> [Float] {
+            (0..<rows * columns).map { values[$0 % rows * columns + $0 / rows] }
+        }
+        let c = try allocate([m, n], .bfloat16)
+        for (transposeA, transposeB) in [(false, false), (false, true), (true, false), (true, true)] {
+            upload(c, Array(repeating: .nan, count: m * n))
+            matmul(
+                c, try transposeA ? tensor(turned(a, m, k), [k, m]) : tensor(a, [m, k]),
+                try transposeB ? tensor(turned(b, k, n), [n, k]) : tensor(b, [k, n]),
+                transposeA: transposeA, transposeB: transposeB, accumulate: false)
+            guard self.values(c) == expected.map({ float(bfloat16Bits: bfloat16Bits($0)) }) else {
+                return false
+            }
+        }
+        return true
+    }
+}

@@ -1,0 +1,36 @@
+/// What the large tensors of a step are stored in. Whatever it is, arithmetic and the sums of products are float32.
+///
+/// | stored in the precision | always float32 |
+/// | --- | --- |
+/// | frozen weights of Linears | trained tensors, their gradients and moments |
+/// | what goes from one operation to the next inside a block, and its gradient | the residual stream and its gradient |
+/// | | biases, LayerNorm's parameters and statistics, attention's logarithms, the head, the loss |
+///
+/// The residual stream stays in float32 because every block adds to it: rounding it to bfloat16's 8 bits 24 times would lose
+/// what late blocks add. PyTorch's autocast keeps the same tensors in float32.
+public enum Precision: String, CaseIterable, Codable, Hashable, Sendable {
+    /// 24 bits of significand.
+    case float32
+    /// 8 bits of significand, float32's range.
+    case bfloat16
+    /// 11 bits of significand, from 6e-8 to 65504: gradients need a scaled loss.
+    case float16
+
+    /// The type of a stored tensor.
+    public var stored: ElementType {
+        switch self {
+        case .float32: .float32
+        case .bfloat16: .bfloat16
+        case .float16: .float16
+        }
+    }
+}
+
+/// A float32 as bfloat16: its upper half, rounded to the nearest, of two the even one; a NaN stays one.
+public func bfloat16Bits(_ value: Float) -> UInt16 {
+    let bits = value.bitPattern
+    return UInt16(value.isNaN ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16)
+}
+
+/// The float32 that a bfloat16 is.
+public func float(bfloat16Bits bits: UInt16) -> Float { Float(bitPattern: UInt32(bits) << 16) }

@@ -1,0 +1,249 @@
+import Foundation
+import TensorCore
+import TestSupport
+import Testing
+
+@testable import OpenCLBackend
+
+/// The operations on stored tensors of 16 bits, in both layouts of the kernels: from rounded inputs they give what the CPU
+/// backend gives in float32 from the same numbers, rounded once. Sums in 16 bits would be off by far more.
+@Suite struct PrecisionTests {
+    // One width for each type: a driver takes a quarter of a minute to compile the kernels of a layout.
+    @Test(arguments: zip([Precision.bfloat16, .float16], TestDevice.onlySmall ? [8, 8] : [16, 8]))
+    func cpuLayout(precision: Precision, width: Int) throws {
+        try everyOperation(KernelLayout(width: width, local: 1), precision)
+    }
+
+    @Test(arguments: [Precision.bfloat16, .float16])
+    func gpuLayout(precision: Precision) throws {
+        try everyOperation(KernelLayout(width: 4, local: 64), precision)
+    }
+
+    /// bfloat16 as a CPU without anything for it computes.
+    @Test func withoutEngine() throws {
+        try everyOperation(
+            KernelLayout(width: TestDevice.onlySmall ? 8 : 16, local: 1), .bfloat16, engines: [])
+    }
+
+    /// The fastest engine of the host is taken, and one whose products are wrong isn't.
+    @Test func onlyRightEngines() throws {
+        let layout = KernelLayout(width: 16, local: 1)
+        let broken = KernelSource.whole.replacingOccurrences(
+            of: "DOT(first, 0, factor) DOT(second, 1, factor)", with: "DOT(first, 0, factor)"
+        ).replacingOccurrences(of: "TILE_DOT(3, 5, 7)", with: "")
+        #expect(broken != KernelSource.whole)
+        let engines = try OneThread.run {
+            try OpenCLTests.withDevice { device in
+                try [KernelSource.whole, broken].map { source in
+                    try OpenCLBackend(device: device, layout: layout, precision: .bfloat16, source: source)
+                        .engine
+                }
+            }
+        }
+        #expect(engines[0] == MatrixEngine.ofHost.first)
+        #expect(engines[1] == nil)
+    }
+
+    private func everyOperation(
+        _ layout: KernelLayout, _ precision: Precision, engines: [MatrixEngine] = MatrixEngine.ofHost
+    ) throws {
+        try Recording.expectSame(layout, precision, engines: engines) {
+            try betweenLayers($0)
+            try tokens($0)
+            try linears($0)
+            try glora($0)
+        }
+    }
+
+    private let batch = TestDevice.onlySmall ? 2 : 3
+    private let tokenCount = TestDevice.onlySmall ? 5 : 37
+    private let heads = 2
+    private let head = TestDevice.onlySmall ? 3 : 21
+
+    private func betweenLayers(_ recording: Recording) throws {
+        let backend = recording.backend
+        let (d, n) = (heads * head, batch * tokenCount)
+        let shape = [batch, tokenCount, d]
+        let (x, stream) = (try recording.random(shape, mean: 1), try recording.random(shape))
+        let (mean, rstd) = (try recording.empty([n]), try recording.empty([n]))
+        let (weight, bias) = (try recording.random([d]), try recording.random([d]))
+        let y = try recording.emptyStored(shape)
+        backend.layerNorm(y, mean, rstd, x, weight, bias, epsilon: 1e-5)
+        recording.takeStored("layerNorm", y)
+        recording.take("layerNorm's statistics", mean, rstd)
+        let (dWeight, dBias) = (try recording.random([d]), try recording.random([d]))
+        backend.layerNormBackward(
+            stream, dWeight, dBias, try recording.stored(shape), x, mean, rstd, weight, accumulate: true)
+        recording.take("layerNormBackward", stream, dWeight, dBias)
+
+        let qkv = try recording.stored([batch, tokenCount, 3 * d])
+        for asking in [1, tokenCount] {
+            let (out, logs) = (
+                try recording.emptyStored([batch, asking, d]), try recording.empty([batch, heads, asking])
+            )
+            backend.attention(out, logs, qkv, heads: heads)
+            recording.takeStored("attention of \(asking)", out)
+            recording.take("attention's logarithms", logs)
+            let dqkv = try recording.emptyStored(qkv.shape)
+            backend.attentionBackward(
+                dqkv, try recording.stored(out.shape), try recording.stored(out.shape), logs, qkv,
+                heads: heads)
+            recording.takeStored("attentionBackward of \(asking)", dqkv)
+        }
+
+        let (hidden, dHidden) = (try recording.stored(shape), try recording.stored(shape))
+        let activated = try recording.emptyStored(shape)
+        backend.gelu(activated, hidden)
+        recording.takeStored("gelu", activated)
+        backend.geluBackward(dHidden, dHidden, hidden)
+        recording.takeStored("geluBackward", dHidden)
+
+        let (branch, scale) = (try recording.stored(shape), try recording.random([batch]))
+        for scale in [nil, scale] {
+            backend.residualAdd(stream, stream, branch, sampleScale: scale)
+            recording.take("residualAdd", stream)
+            let dBranch = try recording.emptyStored(shape)
+            backend.scaleSamples(dBranch, stream, sampleScale: scale)
+            recording.takeStored("scaleSamples", dBranch)
+        }
+        let sum = try recording.random([d])
+        backend.sumRows(sum, branch, accumulate: true)
+        recording.take("sumRows", sum)
+    }
+
+    private func tokens(_ recording: Recording) throws {
+        let backend = recording.backend
+        let d = heads * head
+        let patches = try recording.emptyStored([2, 6, 12])
+        backend.extractPatches(patches, try recording.random([2, 3, 6, 4]), patchSize: 2)
+        recording.takeStored("extractPatches", patches)
+        let projected = try recording.stored([batch, tokenCount - 1, d])
+        let (positions, classToken) = (try recording.random([tokenCount, d]), try recording.random([d]))
+        let stream = try recording.empty([batch, tokenCount, d])
+        backend.embedTokens(stream, projected, classToken, positions)
+        recording.take("embedTokens", stream)
+        backend.embedTokensBackward(projected, classToken, positions, stream)
+        recording.takeStored("embedTokensBackward", projected)
+        recording.take("embedTokensBackward", classToken, positions)
+        let (normed, pooled) = (try recording.stored(stream.shape), try recording.empty([batch, d]))
+        backend.poolTokens(pooled, normed, range: 1..<tokenCount)
+        recording.take("poolTokens", pooled)
+        backend.poolTokensBackward(normed, pooled, range: 1..<tokenCount)
+        recording.takeStored("poolTokensBackward", normed)
+    }
+
+    /// Products off every tile, with each epilogue, from W₀ and from a W that is built.
+    private func linears(_ recording: Recording) throws {
+        let backend = recording.backend
+        for (rows, inputs, outputs) in testSizes(
+            [(9, 1, 17), (53, 42, 85), (13, 130, 33), (25, 1030, 7), (131, 1101, 70)], small: [(7, 5, 9)])
+        {
+            let what = "[\(rows), \(inputs)] to \(outputs)"
+            let (x, frozen) = (
+                try recording.stored([rows, inputs]), try recording.stored([outputs, inputs])
+            )
+            let (bias, t) = (try recording.random([outputs]), try recording.random([rows, 3]))
+            func outs() throws -> [Tensor] {
+                try (0..<3).map { _ in try recording.emptyStored([rows, outputs]) }
+            }
+            let plain = try outs()
+            backend.linear(plain[0], x, LinearWeight(frozen), Epilogue(bias: bias))
+            recording.takeStored("linear \(what)", roundings: 2, plain[0])
+            var epilogue = Epilogue(bias: bias)
+            epilogue.a = try recording.term(.vector, outputs, inputs)
+            epilogue.b = try recording.term(.lowRank(3), outputs, inputs)
+            epilogue.t = t
+            (epilogue.product, epilogue.activated) = (plain[1], plain[2])
+            backend.linear(plain[0], x, LinearWeight(frozen), epilogue)
+            // Elsewhere than in registers, y is made of a product that was rounded.
+            recording.takeStored("linear's product \(what)", plain[1])
+            recording.takeStored("linear with an epilogue \(what)", roundings: 3, plain[0], plain[2])
+            backend.finish(
+                plain[0], try recording.stored([rows, outputs]),
+                {
+                    var rest = epilogue
+                    rest.product = nil
+                    return rest
+                }())
+            recording.takeStored("finish \(what)", roundings: 2, plain[0], plain[2])
+
+            let scratch = try recording.empty([outputs, inputs])
+            let built = LinearWeight(
+                frozen, a: try recording.term(.lowRank(2), outputs, inputs),
+                b: try recording.term(.vector, outputs, inputs), scratch: scratch)
+            for (name, weight) in [("built", built), ("prepared", try backend.prepared(built))] {
+                let y = try recording.emptyStored([rows, outputs])
+                backend.linear(y, x, weight, Epilogue(bias: bias))
+                recording.takeStored("linear, \(name), \(what)", roundings: 3, y)
+            }
+            let (dy, dx) = (
+                try recording.stored([rows, outputs]), try recording.emptyStored([rows, inputs])
+            )
+            for (name, weight) in [("frozen", LinearWeight(frozen)), ("built", built)] {
+                backend.linearBackward(dx, dy, weight)
+                recording.takeStored("linearBackward, \(name), \(what)", roundings: 3, dx)
+            }
+        }
+    }
+
+    private func glora(_ recording: Recording) throws {
+        let backend = recording.backend
+        let (rows, inputs, outputs) = TestDevice.onlySmall ? (7, 5, 9) : (53, 42, 85)
+        let (x, dy, z) = (
+            try recording.stored([rows, inputs]), try recording.stored([rows, outputs]),
+            try recording.stored([rows, outputs])
+        )
+        let frozen = try recording.stored([outputs, inputs])
+        for (formA, formB) in [
+            (MatrixForm.lowRank(3), MatrixForm.constant), (.vector, .lowRank(2)), (.constant, .vector),
+        ] {
+            let what = "\(formA) \(formB)"
+            let (a, b) = (
+                try recording.term(formA, outputs, inputs), try recording.term(formB, outputs, inputs)
+            )
+            let weight = try recording.emptyStored([outputs, inputs])
+            backend.gloraWeight(weight, frozen, a, b)
+            recording.takeStored("gloraWeight \(what)", weight)
+            backend.gloraWeightBackward(a, b, try recording.empty([outputs, inputs]), dy, x, frozen)
+            // In the layout of GPUs dW is stored before it is contracted, and a constant's sum of it nearly cancels.
+            let roundings = formA == .constant || formB == .constant ? 400 : 20
+            for gradient in [a.down.gradient!, a.up.gradient!, b.down.gradient!, b.up.gradient!] {
+                recording.take("gloraWeightBackward \(what)", roundings: roundings, [gradient])
+            }
+            let t = try recording.empty([rows, formB.projectionRank])
+            backend.gloraProject(t, x, b)
+            recording.take("gloraProject \(what)", t)
+            let dBias = try recording.empty([outputs])
+            if case .lowRank = formA {
+                backend.gloraOutputBackward(dBias, nil, b, dy, nil, t)
+            } else {
+                backend.gloraOutputBackward(dBias, a, b, dy, z, t)
+            }
+            recording.take("gloraOutputBackward \(what)", dBias)
+            // These have gloraWeightBackward's in them.
+            recording.take(
+                "gloraOutputBackward's gradients \(what)", roundings: roundings,
+                [a.down.gradient!, b.down.gradient!])
+            backend.gloraProjectBackward(t, b, dy, x)
+            recording.take("gloraProjectBackward \(what)", t)
+            recording.take("gloraProjectBackward's gradient \(what)", roundings: roundings, [b.up.gradient!])
+        }
+        let (c, scale, shift) = (
+            PromptTerm(
+                form: .lowRank(2), down: try recording.parameter([inputs, 3]),
+                up: try recording.parameter([3, 1])),
+            ScaleTerm(form: .vector, values: try recording.parameter([outputs])),
+            ScaleTerm(form: .constant, values: try recording.parameter([outputs]))
+        )
+        let (bias, prompt, frozenBias) = (
+            try recording.empty([outputs]), try recording.empty([inputs]), try recording.random([outputs])
+        )
+        backend.gloraBias(bias, prompt, frozen, frozenBias, c, scale, shift)
+        recording.take("gloraBias", bias)
+        backend.gloraBiasBackward(
+            c, scale, shift, prompt, try recording.random([outputs]), frozen, frozenBias)
+        recording.take(
+            "gloraBiasBackward", c.down.gradient!, c.up.gradient!, scale.values.gradient!,
+            shift.values.gradient!)
+    }
+}
