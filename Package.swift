@@ -22,7 +22,9 @@ let package = Package(
         .target(name: "TensorCore"),
         .target(name: "CLoops"),
         .target(name: "CPUBackend", dependencies: ["TensorCore", "COpenBLAS", "CLoops"]),
-        .target(name: "OpenCLBackend", dependencies: ["TensorCore", "COpenCL", "CCLBlast", "CKernels", "CProcessor"]),
+        .target(
+            name: "OpenCLBackend",
+            dependencies: ["TensorCore", "COpenCL", "CCLBlast", "CKernels", "CProcessor"]),
         .target(name: "Adapters", dependencies: ["TensorCore"]),
         .target(name: "ArchitectureSearch", dependencies: ["TensorCore", "Adapters"]),
         .target(name: "Checkpoints", dependencies: ["TensorCore", "Adapters", "CZlib"]),

@@ -44,6 +44,7 @@ ROWS = {
     "lora_step_vs_peft": (("step", "--method", "lora", "--rank", str(LORA_RANK)), "peft-lora", "imagesPerSecond"),
     "inference_vs_timm": (("inference",), "inference", "imagesPerSecond"),
     "memory_vs_plain": (("step",), "plain", "peakBytes"),
+    "products_vs_torch": (("gemm",), "products", "gflops"),
 }
 
 
@@ -188,11 +189,14 @@ def run_side(options):
     labels = torch.randint(CLASSES, (options.batch,), device=options.torch_device)  # [batch]
     last = None
 
+    def autocast():
+        return torch.autocast(options.torch_device, torch.bfloat16, enabled=options.precision == "bfloat16")
+
     if options.side == "inference":
 
         def step():
             nonlocal last
-            with torch.inference_mode():
+            with torch.inference_mode(), autocast():
                 last = model(images)
 
     else:
@@ -204,7 +208,8 @@ def run_side(options):
             nonlocal last
             for layer in layers:
                 layer.path = {name: paths.choice(choices) for name, choices in CHOICES.items()}
-            last = torch.nn.functional.cross_entropy(model(images), labels)
+            with autocast():
+                last = torch.nn.functional.cross_entropy(model(images), labels)
             last.backward()
             optimizer.step()
             optimizer.zero_grad()  # sets None: a tensor off the next path is skipped
@@ -223,6 +228,32 @@ def run_side(options):
             }
         )
     )
+
+
+def run_products(options):
+    """The products of a block's Linears and of their gradients, as `glora bench gemm` has them, once each in a round."""
+    import timm
+    import torch
+
+    torch.set_num_threads(options.threads)
+    model = timm.create_model(options.model, pretrained=False, num_classes=CLASSES)
+    rows = options.batch * model.pos_embed.shape[1]
+    dtype = torch.bfloat16 if options.precision == "bfloat16" else torch.float32
+    block = model.blocks[0]
+    products, flops = [], 0
+    for linear in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
+        outputs, inputs = linear.weight.shape
+        x = torch.randn(rows, inputs, device=options.torch_device, dtype=dtype)
+        dy = torch.randn(rows, outputs, device=options.torch_device, dtype=dtype)
+        weight = torch.randn(outputs, inputs, device=options.torch_device, dtype=dtype)
+        products += [(x, weight.t()), (dy, weight), (dy.t(), x)]
+        flops += 3 * 2 * rows * outputs * inputs
+    synchronize = torch.cuda.synchronize if options.torch_device == "cuda" else lambda: None
+    seconds = 0
+    for a, b in products:
+        out = torch.empty(a.shape[0], b.shape[1], device=options.torch_device, dtype=dtype)
+        seconds += statistics.median(timed(lambda: torch.mm(a, b, out=out), synchronize))
+    print(json.dumps({"gflops": flops / seconds * 1e-9, "seconds": seconds}))
 
 
 # MARK: The driver
@@ -277,10 +308,12 @@ def measure(options):
 
         for row in options.rows:
             bench, side, figure = ROWS[row]
-            command = [options.glora, "bench", *bench, "--device", options.device, *common, "--json"]
+            command = [options.glora, "bench", *bench, "--device", options.device, *common]
+            command += ["--precision", options.precision, "--json"]
             ours = once(bench, command, " ".join(["glora bench", *bench]))
             command = [sys.executable, os.path.abspath(__file__), "--side", side, *common]
             command += ["--threads", str(options.threads), "--torch-device", options.torch_device]
+            command += ["--precision", options.precision]
             theirs = once(side, command, f"PyTorch ({side})")
             value = ours.get(figure)
             if not isinstance(value, (int, float)) or not (value > 0 and math.isfinite(value)):
@@ -302,14 +335,14 @@ def run_driver(options):
     from importlib.metadata import version
 
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "peft"))
-    print(f"{options.model}, batch {options.batch}, {options.threads} threads, {options.rounds} rounds")
+    print(f"{options.model}, batch {options.batch}, {options.precision}, {options.threads} threads, {options.rounds} rounds")
     print(f"ours on {options.device}, theirs on {options.torch_device}: {packages}; {processor_name()}")
     print(f"{'':24} {'ours':>10} {'theirs':>10} {'':9} {'ratio':>7}   of each round")
     summary = {}
     for row, pairs in results.items():
         ours, theirs = (statistics.median(values) for values in zip(*pairs))
         ratios = [mine / other for mine, other in pairs]
-        scale, unit = (2**20, "MiB") if ROWS[row][2] == "peakBytes" else (1, "images/s")
+        scale, unit = {"peakBytes": (2**20, "MiB"), "gflops": (1, "GFLOP/s")}.get(ROWS[row][2], (1, "images/s"))
         print(
             f"{row:24} {ours / scale:10.2f} {theirs / scale:10.2f} {unit:9} {ours / theirs:7.3f}"
             f"   {min(ratios):.3f} to {max(ratios):.3f}"
@@ -326,13 +359,16 @@ def main():
     parser.add_argument("--torch-device", default="cpu")
     parser.add_argument("--model", default="vit_base_patch16_224")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--side", choices=sorted({side for _, side, _ in ROWS.values()}))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if options.side:
+    if options.side == "products":
+        run_products(options)
+    elif options.side:
         run_side(options)
     elif options.glora:
         run_driver(options)

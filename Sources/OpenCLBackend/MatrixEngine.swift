@@ -2,14 +2,22 @@ import CProcessor
 import TensorCore
 
 /// What a CPU has for products of bfloat16, besides vectors of float32 (Engines.cl).
-package enum MatrixEngine: Int, CaseIterable, Sendable {
+public enum MatrixEngine: Int, CustomStringConvertible, Sendable {
     /// `vdpbf16ps` of AVX512-BF16.
     case avx512 = 1
     /// `tdpbf16ps` of AMX.
     case amx = 2
 
-    /// Those that the host's processor has, the fastest first: a CPU device runs on it.
-    package static let ofHost: [MatrixEngine] =
+    /// What users know it by.
+    public var description: String { self == .amx ? "AMX" : "AVX512-BF16" }
+
+    /// Those that a device runs, the fastest first: the host's processor's, on a CPU device. A simulator runs no assembly.
+    static func of(_ device: OpenCLDevice) -> [MatrixEngine] {
+        device.kind == .cpu && !device.platformName.contains("Oclgrind") ? ofHost : []
+    }
+
+    /// Those that the host's processor has, the fastest first.
+    private static let ofHost: [MatrixEngine] =
         (processor_grants_amx_bf16() ? [.amx] : []) + (processor_has_avx512_bf16() ? [.avx512] : [])
 
     /// ENGINE_ROWS of Engines.cl.
@@ -27,8 +35,9 @@ extension OpenCLBackend {
     /// leave out what it doesn't know without a word.
     func productsAreRight() throws -> Bool {
         let (m, n, k) = (45, 71, 83)
+        /// Exact in bfloat16, as their products are in float32.
         func values(_ count: Int, _ step: Int) -> [Float] {
-            (0..<count).map { Float(($0 &* step) % 61 - 30) / 8 }  // exact in bfloat16, as are all their products
+            (0..<count).map { Float(($0 &* step) % 61 - 30) / 8 }
         }
         func tensor(_ values: [Float], _ shape: [Int]) throws -> Tensor {
             let tensor = try allocate(shape, .bfloat16)

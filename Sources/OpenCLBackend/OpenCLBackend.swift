@@ -21,7 +21,7 @@ public final class OpenCLBackend: Backend {
     /// What stored tensors may be besides float32: there is a program for each of the two.
     public let precision: Precision
     /// What multiplies bfloat16 on a CPU device, where it has something for it.
-    package private(set) var engine: MatrixEngine?
+    public private(set) var engine: MatrixEngine?
     /// What computes every product; nil, as ever but in tests and while tuning, for what suits the device and was tuned.
     package var product: ProductKernel?
     /// What `glora tune` found; nil on a device that it hasn't seen.
@@ -53,7 +53,7 @@ public final class OpenCLBackend: Backend {
     /// A backend with another layout, other kernels or another cache, for tests.
     package init(
         device: OpenCLDevice, layout: KernelLayout, precision: Precision = .float32,
-        engines: [MatrixEngine] = MatrixEngine.ofHost, source: String = KernelSource.whole,
+        engines: [MatrixEngine]? = nil, source: String = KernelSource.whole,
         cache: ProgramCache = ProgramCache()
     ) throws {
         self.device = device
@@ -84,7 +84,8 @@ public final class OpenCLBackend: Backend {
         if precision != .float32 {
             // The fastest of the host's engines whose products are right, or none.
             let candidates: [MatrixEngine?] =
-                precision == .bfloat16 && layout == KernelLayout(width: 16, local: 1) ? engines : []
+                precision == .bfloat16 && layout == KernelLayout(width: 16, local: 1)
+                ? engines ?? MatrixEngine.of(device) : []
             for engine in candidates + [nil] {
                 try build(precision.stored, engine)
                 if try engine == nil || productsAreRight() { break }

@@ -43,7 +43,8 @@ struct DeviceFlags: ParsableArguments {
         }
         console.say(
             "device: \(backend.name)"
-                + (backend.precision == .float32 ? "" : ", \(backend.precision.rawValue)"))
+                + (backend.precision == .float32 ? "" : ", \(backend.precision.rawValue)")
+                + ((backend as? OpenCLBackend)?.engine.map { " by \($0)" } ?? ""))
         return backend
     }
 

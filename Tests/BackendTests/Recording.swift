@@ -103,7 +103,7 @@ final class Recording {
     /// another thread than the test.
     static func expectSame(
         _ layout: KernelLayout, _ precision: Precision = .float32,
-        engines: [MatrixEngine] = MatrixEngine.ofHost,
+        engines: [MatrixEngine]? = nil,
         sourceLocation: SourceLocation = #_sourceLocation,
         _ body: @escaping (Recording) throws -> Void
     ) throws {

@@ -36,6 +36,15 @@ struct BenchFlags: ParsableArguments {
         guard batch > 0 else { throw ValidationError("--batch must be at least 1, not \(batch)") }
     }
 
+    /// The device's backend.
+    func backend() throws -> any Backend {
+        let backend = try device.backend(common.console)
+        if backend.precision != .float32 {
+            common.console.note("bytes are counted as if all were float32's, 4 for each number")
+        }
+        return backend
+    }
+
     /// The architecture, with ten classes.
     func configuration() throws -> ViTConfiguration {
         guard let configuration = ViTConfiguration(named: model, classCount: 10) else {
@@ -142,17 +151,20 @@ struct Stopwatch {
     /// FLOPs a second of the best of the model's products, dW's shapes left out.
     func productRate(_ configuration: ViTConfiguration, rows: Int) throws -> Double {
         try BenchGEMM.shapes(configuration, rows: rows).filter { $0.kind == .forward }.map { shape in
-            let (a, b) = (try tensor([shape.m, shape.k]), try tensor([shape.n, shape.k]))
-            let c = try backend.allocate([shape.m, shape.n], .float32)
+            let (a, b) = (try stored([shape.m, shape.k]), try stored([shape.n, shape.k]))
+            let c = try backend.allocate([shape.m, shape.n], backend.precision.stored)
             return shape.cost.flops
                 / median { backend.matmul(c, a, b, transposeA: false, transposeB: true, accumulate: false) }
         }.max()!
     }
 
+    /// A tensor of numbers around 0, in the backend's precision.
+    func stored(_ shape: [Int]) throws -> Tensor { try tensor(shape, backend.precision.stored) }
+
     /// A tensor of numbers around 0.
-    func tensor(_ shape: [Int]) throws -> Tensor {
+    func tensor(_ shape: [Int], _ type: ElementType = .float32) throws -> Tensor {
         let count = shape.reduce(1, *)
-        let tensor = try backend.allocate(shape, .float32)
+        let tensor = try backend.allocate(shape, type)
         backend.upload(tensor, (0..<count).map { Float(($0 &* 7919) % 2003) / 1001 - 1 })
         return tensor
     }

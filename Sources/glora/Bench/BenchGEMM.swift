@@ -48,7 +48,7 @@ struct BenchGEMM: ParsableCommand {
     func run() throws {
         let console = flags.common.console
         let configuration = try flags.configuration()
-        let backend = try flags.device.backend(console)
+        let backend = try flags.backend()
         let watch = Stopwatch(backend: backend)
         let bandwidth = try watch.copyBandwidth()
         // OpenBLAS works on the same cores, so it is a peer where the device is the host's processor.
@@ -93,9 +93,9 @@ struct BenchGEMM: ParsableCommand {
     private func product(_ shape: Shape, on backend: any Backend) throws -> () -> Void {
         let watch = Stopwatch(backend: backend)
         let (turnsA, turnsB) = (shape.kind == .weight, shape.kind == .forward)
-        let a = try watch.tensor(turnsA ? [shape.k, shape.m] : [shape.m, shape.k])
-        let b = try watch.tensor(turnsB ? [shape.n, shape.k] : [shape.k, shape.n])
-        let c = try backend.allocate([shape.m, shape.n], .float32)
+        let a = try watch.stored(turnsA ? [shape.k, shape.m] : [shape.m, shape.k])
+        let b = try watch.stored(turnsB ? [shape.n, shape.k] : [shape.k, shape.n])
+        let c = try backend.allocate([shape.m, shape.n], backend.precision.stored)
         return {
             backend.matmul(c, a, b, transposeA: turnsA, transposeB: turnsB, accumulate: false)
             backend.synchronize()

@@ -39,7 +39,7 @@ struct BenchStep: ParsableCommand {
     func run() throws {
         let console = flags.common.console
         let configuration = try flags.configuration()
-        let backend = try flags.device.backend(console)
+        let backend = try flags.backend()
         try flags.device.tuneIfNew(backend, configuration, batch: flags.batch, console)
         let before = ResidentMemory.current
         let space = try SearchSpace(ranks: [rank])
@@ -113,7 +113,7 @@ struct BenchInference: ParsableCommand {
     func run() throws {
         let console = flags.common.console
         let configuration = try flags.configuration()
-        let backend = try flags.device.backend(console)
+        let backend = try flags.backend()
         try flags.device.tuneIfNew(backend, configuration, batch: flags.batch, console)
         let before = ResidentMemory.current
         let model = try VisionTransformer(

@@ -22,7 +22,7 @@ struct BenchGLoRA: ParsableCommand {
     func run() throws {
         let console = flags.common.console
         let model = try flags.configuration()
-        let backend = try flags.device.backend(console)
+        let backend = try flags.backend()
         let watch = Stopwatch(backend: backend)
         let bandwidth = try watch.copyBandwidth()
         let rows = flags.batch * model.tokenCount
@@ -40,7 +40,7 @@ struct BenchGLoRA: ParsableCommand {
         let full = GLoRAPath(a: .lowRank(rank), b: .lowRank(rank), c: .none, d: .none, e: .none)
         let weightCost = OperationCost.gloraWeight(
             outputs: model.hiddenWidth, inputs: model.width, rankA: rank, rankB: rank)
-        let w = try backend.allocate([model.hiddenWidth, model.width], .float32)
+        let w = try backend.allocate([model.hiddenWidth, model.width], backend.precision.stored)
         let terms = layer.terms(full)
         report(
             "W, rank \(rank), as rows", weightCost,
@@ -99,17 +99,17 @@ struct BenchLayer {
             backend,
             GLoRALinear.declarations("layer", inputs: inputs, outputs: outputs, rank: rank, random: &random))
         layer = GLoRALinear(
-            name: "layer", weight: Parameter(name: "weight", value: try watch.tensor([outputs, inputs])),
+            name: "layer", weight: Parameter(name: "weight", value: try watch.stored([outputs, inputs])),
             bias: Parameter(name: "bias", value: try watch.tensor([outputs])),
             support: GLoRALinear.Support("layer", in: store))
         scratch = try GLoRALinear.Scratch(
             Arena(backend), weightCount: outputs * inputs, outputs: outputs, inputs: inputs)
         kept = GLoRALinear.Kept(
             bias: try backend.allocate([outputs], .float32), t: try backend.allocate([rows, rank], .float32),
-            product: try backend.allocate([rows, outputs], .float32))
-        x = try watch.tensor([rows, inputs])
-        y = try watch.tensor([rows, outputs])
-        dx = try backend.allocate([rows, inputs], .float32)
+            product: try backend.allocate([rows, outputs], backend.precision.stored))
+        x = try watch.stored([rows, inputs])
+        y = try watch.stored([rows, outputs])
+        dx = try backend.allocate([rows, inputs], backend.precision.stored)
     }
 
     func terms(_ path: GLoRAPath) -> (a: MatrixTerm, b: MatrixTerm) { layer.matrixTerms(path)! }
@@ -135,9 +135,12 @@ struct BenchAttention: ParsableCommand {
         let (b, t, d) = (flags.batch, model.tokenCount, model.width)
         try benchPair(flags) { backend, watch in
             let (qkv, dqkv) = (
-                try watch.tensor([b, t, 3 * d]), try backend.allocate([b, t, 3 * d], .float32)
+                try watch.stored([b, t, 3 * d]),
+                try backend.allocate([b, t, 3 * d], backend.precision.stored)
             )
-            let (out, dOut) = (try backend.allocate([b, t, d], .float32), try watch.tensor([b, t, d]))
+            let (out, dOut) = (
+                try backend.allocate([b, t, d], backend.precision.stored), try watch.stored([b, t, d])
+            )
             let logs = try backend.allocate([b, model.heads, t], .float32)
             return [
                 (
@@ -168,8 +171,10 @@ struct BenchLayerNorm: ParsableCommand {
         let model = try flags.configuration()
         let (n, d) = (flags.batch * model.tokenCount, model.width)
         try benchPair(flags) { backend, watch in
-            let (x, y) = (try watch.tensor([n, d]), try backend.allocate([n, d], .float32))
-            let (dx, dy) = (try watch.tensor([n, d]), try watch.tensor([n, d]))
+            let (x, y) = (
+                try watch.tensor([n, d]), try backend.allocate([n, d], backend.precision.stored)
+            )
+            let (dx, dy) = (try watch.tensor([n, d]), try watch.stored([n, d]))
             let (weight, bias) = (try watch.tensor([d]), try watch.tensor([d]))
             let (mean, rstd) = (try backend.allocate([n], .float32), try backend.allocate([n], .float32))
             return [
@@ -195,7 +200,7 @@ private func benchPair(
 ) throws {
     let console = flags.common.console
     let model = try flags.configuration()
-    let backend = try flags.device.backend(console)
+    let backend = try flags.backend()
     let watch = Stopwatch(backend: backend)
     let bandwidth = try watch.copyBandwidth()
     let rate = try watch.productRate(model, rows: flags.batch * model.tokenCount)
