@@ -82,14 +82,16 @@ final class Recording {
     }
 
     /// Stored tensors, whose values were rounded so many times on the way, counting the operands that the operation rounds
-    /// itself: each adds up to u²/3 to the squared error, u being half of the spacing of numbers just above 1.
+    /// itself. A rounding adds u² to the squared error at most, u being half of the spacing of numbers just above 1, and u²/3
+    /// when there are many values.
     func takeStored(_ name: String, roundings: Int = 1, _ tensors: Tensor...) {
         take(name, roundings: roundings, tensors)
     }
 
     func take(_ name: String, roundings: Int, _ tensors: [Tensor]) {
-        let limit = 1e-10 + Double(roundings) * precision.halfSpacing * precision.halfSpacing / 3
         for (i, tensor) in tensors.enumerated() {
+            let share = tensor.count < 1000 ? 1.0 : 1.0 / 3
+            let limit = 1e-10 + share * Double(roundings) * precision.halfSpacing * precision.halfSpacing
             results.append(("\(name) \(i)", backend.values(tensor), limit))
         }
     }
