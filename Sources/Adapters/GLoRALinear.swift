@@ -236,13 +236,15 @@ public struct GLoRALinear {
     }
 
     /// W [out, in] and b [out] of the path as host tensors: a plain Linear that computes the same. Without b₀ and without a
-    /// bias term on the path, b stays nil.
+    /// bias term on the path, b stays nil. Where W₀ is stored in 16 bits, W is rounded to those.
     public func merged(
         path: GLoRAPath, _ backend: any Backend, _ scratch: Scratch
     ) -> (weight: HostTensor, bias: HostTensor?) {
         var w = weight.value
         if changesWeight(path), let support {
-            w = Tensor(buffer: scratch.weight.buffer, shape: [outputs, inputs])
+            w = Tensor(
+                buffer: scratch.weight.buffer, shape: [outputs, inputs],
+                elementType: weight.value.elementType)
             backend.gloraWeight(w, weight.value, support.a(path), support.b(path))
         }
         let b = Tensor(buffer: scratch.bias.buffer, shape: [outputs])

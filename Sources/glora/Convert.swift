@@ -42,6 +42,7 @@ struct Convert: ParsableCommand {
 
     func run() throws {
         let console = common.console
+        try device.requireFloat32()
         let ready = try source.open(device, console)
         let converted = try gloraAdapter(of: ready, on: try comparedImages(ready, data))
         console.say(

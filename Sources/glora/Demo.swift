@@ -51,6 +51,7 @@ struct Demo: ParsableCommand {
         if FileManager.default.fileExists(atPath: folder.path) {
             throw TrainingError.run("\(output) exists already; give another --output, or remove it")
         }
+        try device.requireFloat32()
         let backend = try device.backend(console)
         Interrupt.install()
         let began = Date()

@@ -48,6 +48,14 @@ struct DeviceFlags: ParsableArguments {
         return backend
     }
 
+    /// Throws `ValidationError` for another precision than float32, for commands whose result must not be rounded or that have
+    /// no use for it.
+    func requireFloat32() throws {
+        guard let precision, precision != .float32 else { return }
+        throw ValidationError(
+            "--precision \(precision.rawValue): this command computes in float32; leave it out")
+    }
+
     private func make(_ precision: Precision) throws -> any Backend {
         if device == "cpu" { return CPUBackend() }
         if device == "auto" {

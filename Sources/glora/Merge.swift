@@ -44,6 +44,7 @@ struct Merge: ParsableCommand {
 
     func run() throws {
         let console = common.console
+        try device.requireFloat32()
         let ready = try source.open(device, console)
         let url = URL(fileURLWithPath: output)
         try refuseBase(url, ready.options.model)

@@ -70,6 +70,7 @@ struct Pretrain: ParsableCommand {
             throw ValidationError(
                 "--output \(output) can't be written; make its folder or check the permissions")
         }
+        try device.requireFloat32()
         let backend = try device.backend(console)
         var architecture = ViTConfiguration(
             imageSize: 32, patchSize: patchSize, width: width, depth: depth, heads: heads,

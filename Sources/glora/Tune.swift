@@ -28,6 +28,7 @@ struct Tune: ParsableCommand {
     func run() throws {
         let console = flags.common.console
         let model = try flags.configuration()
+        try flags.device.requireFloat32()
         guard let backend = try flags.device.backend(console) as? OpenCLBackend else {
             throw ValidationError(
                 "the CPU backend has nothing to tune; give --device opencl:INDEX (see glora devices)")
