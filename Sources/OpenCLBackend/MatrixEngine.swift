@@ -1,4 +1,5 @@
 import CProcessor
+import Foundation
 import TensorCore
 
 /// What a CPU has for products of bfloat16, besides vectors of float32 (Engines.cl).
@@ -19,6 +20,48 @@ public enum MatrixEngine: Int, CustomStringConvertible, Sendable {
     /// Those that the host's processor has, the fastest first.
     private static let ofHost: [MatrixEngine] =
         (processor_grants_amx_bf16() ? [.amx] : []) + (processor_has_avx512_bf16() ? [.avx512] : [])
+
+    /// Those of a device that have proven themselves in a process of their own: a driver that aborts, hangs or computes nonsense
+    /// costs an engine, never a training run. The verdict is kept for the device, its driver and these kernels. Without a
+    /// `prober` all are taken for proven; a backend checks their products in any case.
+    static func proven(_ device: OpenCLDevice, _ source: String, _ cache: ProgramCache) -> [MatrixEngine] {
+        guard let prober else { return of(device) }
+        return of(device).filter { engine in
+            let key = ProgramCache.key(source: source, options: "engine \(engine.rawValue)", device: device)
+            let file = cache.directory.appendingPathComponent("engine-\(ProgramCache.hash(key.utf8)).txt")
+            if let verdict = try? String(contentsOf: file, encoding: .utf8) { return verdict == "right\n" }
+            let verdict = succeeds(
+                prober, ["probe", "--device", "opencl:\(device.index)", "--engine", "\(engine.rawValue)"],
+                within: 300)
+            guard let isRight = verdict else { return false }
+            // A folder that can't be written to costs the next start its time, and nothing else.
+            try? FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)
+            try? (isRight ? "right\n" : "wrong\n").write(to: file, atomically: true, encoding: .utf8)
+            return isRight
+        }
+    }
+
+    /// The program whose command `probe` tries an engine: `glora` names itself.
+    nonisolated(unsafe) public static var prober: URL?
+
+    /// Whether a process ends with status 0 within so many seconds; nil when the user interrupted it.
+    static func succeeds(_ executable: URL, _ arguments: [String], within seconds: Double) -> Bool? {
+        let process = Process()
+        process.executableURL = executable
+        process.arguments = arguments
+        process.standardInput = FileHandle.nullDevice
+        process.standardOutput = FileHandle.nullDevice
+        process.standardError = FileHandle.nullDevice
+        let ended = DispatchSemaphore(value: 0)
+        process.terminationHandler = { _ in ended.signal() }
+        guard (try? process.run()) != nil else { return false }
+        if ended.wait(timeout: .now() + seconds) == .timedOut {
+            kill(process.processIdentifier, SIGKILL)
+            return false
+        }
+        guard process.terminationReason == .uncaughtSignal else { return process.terminationStatus == 0 }
+        return [SIGINT, SIGTERM, SIGHUP].contains(process.terminationStatus) ? nil : false
+    }
 
     /// ENGINE_ROWS of Engines.cl.
     var rows: Int { self == .amx ? 32 : 12 }

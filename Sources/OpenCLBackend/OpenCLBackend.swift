@@ -50,7 +50,14 @@ public final class OpenCLBackend: Backend {
         try self.init(device: device, layout: KernelLayout(for: device), precision: precision)
     }
 
-    /// A backend with another layout, other kernels or another cache, for tests.
+    /// A backend for bfloat16 that tries an engine here and now: what a probe does. `engine` says whether it is right.
+    public convenience init(device: OpenCLDevice, trying engine: MatrixEngine) throws {
+        try self.init(
+            device: device, layout: KernelLayout(for: device), precision: .bfloat16, engines: [engine])
+    }
+
+    /// A backend with another layout, other kernels or another cache, for tests; `engines` are tried without a process of their
+    /// own.
     package init(
         device: OpenCLDevice, layout: KernelLayout, precision: Precision = .float32,
         engines: [MatrixEngine]? = nil, source: String = KernelSource.whole,
@@ -85,7 +92,7 @@ public final class OpenCLBackend: Backend {
             // The fastest of the host's engines whose products are right, or none.
             let candidates: [MatrixEngine?] =
                 precision == .bfloat16 && layout == KernelLayout(width: 16, local: 1)
-                ? engines ?? MatrixEngine.of(device) : []
+                ? engines ?? MatrixEngine.proven(device, source, cache) : []
             for engine in candidates + [nil] {
                 try build(precision.stored, engine)
                 if try engine == nil || productsAreRight() { break }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import OpenCLBackend
 import Yams
 
 @main
@@ -22,7 +23,7 @@ struct Glora: ParsableCommand {
             Bench.self,
             Tune.self,
             Compare.self, Shift.self, VTAB.self, FewShot.self,
-            Pretrain.self, Demo.self,
+            Pretrain.self, Demo.self, Probe.self,
         ])
 
     /// Parses the command line, with the settings of a `--config` file put before its flags so that the flags win.
@@ -30,6 +31,7 @@ struct Glora: ParsableCommand {
         // A reader that left and a limit on file sizes are errors of a write, no reason to die in the middle of a run.
         signal(SIGPIPE, SIG_IGN)
         signal(SIGXFSZ, SIG_IGN)
+        MatrixEngine.prober = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
         do {
             let arguments = try expandConfig(Array(CommandLine.arguments.dropFirst()))
             var command = try parseAsRoot(arguments)

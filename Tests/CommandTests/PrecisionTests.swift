@@ -18,6 +18,11 @@ import Testing
             let resume = ["train", "--run", "half", "--resume", "--device", "opencl:0"]
             let resumed = try Glora.succeed(resume, in: folder)
             #expect(resumed.errors.contains("bfloat16") || resumed.output.contains("bfloat16"))
+            // An engine that passed its probe is named.
+            let probe = try Glora.run(["probe", "--device", "opencl:0", "--engine", "1"], in: folder)
+            #expect(
+                (probe.exitCode == 0 && probe.signal == nil)
+                    == (resumed.errors + resumed.output).contains("bfloat16 by "))
             try Glora.refuse(
                 resume + ["--precision", "float32"], in: folder, code: 64,
                 saying: ["--precision differs from the run's own setting"])

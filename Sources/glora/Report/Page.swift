@@ -107,9 +107,9 @@ enum Page {
         --none:#eef1f5;--constant:#cfe3fb;--vector:#8fc0f7;--lowRank:#2b78dc;--onLowRank:#fff;color-scheme:light dark}
         @media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--paper:#14181f;--soft:#9aa6b5;--line:#333c48;--c0:#6db0ff;--c1:#ff9d5c;--c2:#62cf9b;--c3:#d491ec;--c4:#ff8a80;--c5:#d8c650;
         --none:#1e252f;--constant:#24405f;--vector:#2f6199;--lowRank:#6db0ff;--onLowRank:#0b1420}}
-        body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:960px;margin:2rem auto;padding:0 1rem}
+        body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1080px;margin:2rem auto;padding:0 1rem}
         h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-        th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}
+        section{overflow-x:auto}th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}
         pre{background:var(--none);padding:.7rem;overflow-x:auto}figure{margin:1rem 0}figcaption{color:var(--soft)}svg{width:100%;max-width:640px}
         svg text{font-size:11px;fill:var(--soft)}.grid{stroke:var(--line)}polyline{fill:none;stroke-width:2}
         polyline.c0{stroke:var(--c0)}polyline.c1{stroke:var(--c1)}polyline.c2{stroke:var(--c2)}polyline.c3{stroke:var(--c3)}polyline.c4{stroke:var(--c4)}polyline.c5{stroke:var(--c5)}
