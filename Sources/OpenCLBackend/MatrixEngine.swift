@@ -44,7 +44,7 @@ public enum MatrixEngine: Int, CustomStringConvertible, Sendable {
     /// The program whose command `probe` tries an engine: `glora` names itself.
     nonisolated(unsafe) public static var prober: URL?
 
-    /// Whether a process ends with status 0 within so many seconds; nil when the user interrupted it.
+    /// Whether a process ends with status 0 within so many seconds; nil when somebody else ended it.
     static func succeeds(_ executable: URL, _ arguments: [String], within seconds: Double) -> Bool? {
         let process = Process()
         process.executableURL = executable
@@ -60,7 +60,7 @@ public enum MatrixEngine: Int, CustomStringConvertible, Sendable {
             return false
         }
         guard process.terminationReason == .uncaughtSignal else { return process.terminationStatus == 0 }
-        return [SIGINT, SIGTERM, SIGHUP].contains(process.terminationStatus) ? nil : false
+        return [SIGINT, SIGTERM, SIGHUP, SIGKILL].contains(process.terminationStatus) ? nil : false
     }
 
     /// ENGINE_ROWS of Engines.cl.
