@@ -16,8 +16,10 @@ public protocol Backend: AnyObject {
     var memoryByteCount: Int { get }
     /// The largest single buffer in bytes.
     var largestBufferByteCount: Int { get }
-    /// What frozen weights of Linears and the activations between operations are: a tensor that an operation calls *stored*
-    /// may have this type, all of one operation the same; every other one is float32. See `Precision`.
+    /// What frozen weights and the activations between operations may be stored in, those of one operation all alike; see
+    /// `Precision`. These are W₀ and W; x, z, y, GELU(y), dy and dx of Linears and of `gelu`; the operands of `matmul`;
+    /// qkv and out of attention; y of `layerNorm`, branch of `residualAdd`, out of `scaleSamples`, the tokens of
+    /// `poolTokens`, patches and projected patches; and the gradients of all of them. Every other tensor is float32.
     var precision: Precision { get }
 
     // MARK: Memory
