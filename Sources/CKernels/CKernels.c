@@ -40,6 +40,9 @@ static const unsigned char Epilogue[] = {
 static const unsigned char Panels[] = {
 #embed "../../Kernels/Panels.cl"
 };
+static const unsigned char EnginePanels[] = {
+#embed "../../Kernels/EnginePanels.cl"
+};
 static const unsigned char Engines[] = {
 #embed "../../Kernels/Engines.cl"
 };
@@ -57,7 +60,7 @@ static const unsigned char Adapters[] = {
 // In the order of compilation.
 static const CKernelFile files[] = {
     ENTRY(Prelude) ENTRY(Reductions) ENTRY(Matrices) ENTRY(Elementwise) ENTRY(Gelu) ENTRY(GLoRA) ENTRY(Epilogue)
-    ENTRY(Panels) ENTRY(Engines) ENTRY(LayerNorm) ENTRY(Attention) ENTRY(Tokens) ENTRY(Loss) ENTRY(AdamW) ENTRY(Adapters)
+    ENTRY(Panels) ENTRY(EnginePanels) ENTRY(Engines) ENTRY(LayerNorm) ENTRY(Attention) ENTRY(Tokens) ENTRY(Loss) ENTRY(AdamW) ENTRY(Adapters)
 };
 
 const CKernelFile *ckernels_files(void) { return files; }

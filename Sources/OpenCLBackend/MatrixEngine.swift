@@ -63,10 +63,10 @@ public enum MatrixEngine: Int, CustomStringConvertible, Sendable {
         return [SIGINT, SIGTERM, SIGHUP, SIGKILL].contains(process.terminationStatus) ? nil : false
     }
 
-    /// ENGINE_ROWS of Engines.cl.
+    /// ENGINE_ROWS of EnginePanels.cl.
     var rows: Int { self == .amx ? 32 : 12 }
 
-    /// PAIRS of Engines.cl: what a row of so many elements takes in a panel, in words of two.
+    /// PAIRS of EnginePanels.cl: what a row of so many elements takes in a panel, in words of two.
     func words(_ depth: Int) -> Int {
         let step = self == .amx ? 16 : 1
         return ((depth + 1) / 2 + step - 1) / step * step
