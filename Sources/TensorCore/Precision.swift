@@ -6,8 +6,8 @@
 /// | what goes from one operation to the next inside a block, and its gradient | the residual stream and its gradient |
 /// | | biases, LayerNorm's parameters and statistics, attention's logarithms, the head, the loss |
 ///
-/// The residual stream stays in float32 because every block adds to it: rounding it to bfloat16's 8 bits 24 times would lose
-/// what late blocks add. PyTorch's autocast keeps the same tensors in float32.
+/// The residual stream stays in float32, as under PyTorch's autocast: every block adds to it twice, and each sum would be
+/// rounded. That it would do without has not been tried.
 public enum Precision: String, CaseIterable, Codable, Hashable, Sendable {
     /// 24 bits of significand.
     case float32
