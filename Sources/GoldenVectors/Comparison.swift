@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import TensorCore
 
 /// What comes out of replaying one golden file.
 public struct GoldenResult: Sendable {
@@ -31,7 +32,8 @@ struct GoldenError: Error, CustomStringConvertible {
 ///     with the authors' float32 beside it:  Σ(a−t)² / Σt²  ≤  max(1e-10, 16 · Σ(o−t)² / Σt²)
 ///     without, or where t is zero:          max |a−t|      ≤  max(1e-6 · largest gradient, 4 · stored deviation)
 ///
-/// a: ours, t: the truth, o: the authors' float32. A NaN is never within a bound.
+/// a: ours, t: the truth, o: the authors' float32. A NaN is never within a bound. Where weights and activations are stored in
+/// 16 bits, the truth is the same and `StoredBounds` are allowed.
 struct Comparison {
     private var failures: [String] = []
     private var checkCount = 0
@@ -64,6 +66,30 @@ struct Comparison {
         let allowed = official.map { 16 * zip($0, truth).reduce(0) { $0 + square($1.0 - $1.1) } / scale } ?? 0
         let error = zip(actual, truth).reduce(0) { $0 + square(Double($1.0) - $1.1) } / scale
         expect(name, "normalised squared error", error: error, bound: max(1e-10, allowed))
+    }
+
+    /// Length of the difference from the truth, as a part of the truth's own.
+    mutating func distance(_ name: String, _ actual: [Float], truth: [Double], bound: Double) {
+        guard let scale = squaredNorm(truth, name, actual) else { return }
+        let error = zip(actual, truth).reduce(0) { $0 + square(Double($1.0) - $1.1) }
+        expect(
+            name, "relative error", error: (error / max(scale, .leastNormalMagnitude)).squareRoot(),
+            bound: bound)
+    }
+
+    /// The largest difference of an element from the truth, as a part of its `magnitudes`.
+    mutating func elements(
+        _ name: String, _ actual: [Float], truth: [Double], magnitudes: [Float], bound: Double
+    ) {
+        guard squaredNorm(truth, name, actual) != nil, magnitudes.count == truth.count else { return }
+        var largest = 0.0
+        for ((a, t), magnitude) in zip(zip(actual, truth), magnitudes) {
+            let difference = abs(Double(a) - t)
+            let error = difference == 0 ? 0 : difference / Double(magnitude)
+            if !(error <= largest) { largest = error }
+            if largest.isNaN { break }
+        }
+        expect(name, "error of an element", error: largest, bound: bound)
     }
 
     /// Largest absolute difference from the truth.

@@ -10,19 +10,74 @@ import TensorCore
 /// given x [lead…, in], dy [lead…, out] and the stored tensors; y, dx, every gradient, W and b are held against
 /// the truth. Gradients of tensors off the path are filled with a mark beforehand and must still hold it.
 func replayLayer(_ file: SafetensorsFile, _ golden: JSONValue, on backend: any Backend) throws -> Comparison {
+    let (numbers, onPath) = try layerNumbers(file, golden, on: backend)
+    let bounds = StoredBounds(backend.precision)
+    let magnitudes = try bounds.map { _ in
+        try layerNumbers(file, golden, on: backend, ofMagnitudes: true).numbers
+    }
+    let stored = file.names(under: "grad.", suffix: ".f64")
+    let largest = try golden["grad_absmax"]?.numberValue ?? largestMagnitude(file, stored)
+    var comparison = Comparison()
+    func compare(_ name: String) throws {
+        let actual = numbers[name] ?? []
+        let (truth, official) = try file.truth(name)
+        let bound = 1e-6 * largest
+        let isZero = golden.strings("analytically_zero_grads").contains(String(name.dropFirst("grad.".count)))
+        if let bounds {
+            comparison.elements(
+                name, actual, truth: truth, magnitudes: magnitudes?[name] ?? [], bound: bounds.element)
+        } else if isZero || official == nil {
+            comparison.absolute(name, actual, truth: truth, bound: bound)
+        } else {
+            comparison.normalised(name, actual, truth: truth, official: official, absoluteBound: bound)
+        }
+    }
+    for name in ["out.y", "out.dx", "out.W_merged"] { try compare(name) }
+    if file.entries["out.b_merged.f64"] != nil { try compare("out.b_merged") }
+    for tensor in stored {
+        try compare("grad.\(tensor)")
+        comparison.expect(onPath.contains(tensor), otherwise: "\(tensor) is taken to be off the path")
+    }
+    for tensor in golden.strings("grad_is_None") {
+        let isUntouched = numbers["grad.\(tensor)"]?.allSatisfy { $0 == gradientMark } ?? false
+        comparison.expect(isUntouched, otherwise: "\(tensor) is off the path and its gradient was written")
+        comparison.expect(!onPath.contains(tensor), otherwise: "\(tensor) is taken to be on the path")
+    }
+    return comparison
+}
+
+/// What gradients off the path are filled with.
+private let gradientMark: Float = 7
+
+/// The layer's outputs and gradients under their names in the file, computed from its inputs or from their magnitudes, and the
+/// tensors that its path reads.
+private func layerNumbers(
+    _ file: SafetensorsFile, _ golden: JSONValue, on backend: any Backend, ofMagnitudes: Bool = false
+) throws -> (numbers: [String: [Float]], onPath: Set<String>) {
     let (inputs, outputs) = (try golden.integer("in"), try golden.integer("out"))
     let rank = try golden.integer("max_rank")
     let path = try golden["config"].map(GLoRAPath.init(golden:)) ?? GLoRAPath.none
-    let offPath = Set(golden.strings("grad_is_None"))
     guard inputs > 0, outputs > 0, rank > 0, path.rank <= rank else {
         throw GoldenError("a layer of \(inputs) inputs, \(outputs) outputs and rank \(rank) can't be built")
     }
 
-    func input(_ name: String, _ shape: [Int]) throws -> HostTensor {
-        let tensor = try file.tensor("in.\(name)")
-        guard tensor.shape == shape else {
-            throw GoldenError("in.\(name) has shape \(tensor.shape), not \(shape)")
+    func input(_ name: String, _ shape: [Int]? = nil) throws -> HostTensor {
+        var tensor = try file.tensor("in.\(name)")
+        guard shape == nil || tensor.shape == shape else {
+            throw GoldenError("in.\(name) has shape \(tensor.shape), not \(shape!)")
         }
+        if ofMagnitudes { tensor.values = tensor.values.map(abs) }
+        return tensor
+    }
+    /// As the backend stores weights and activations; NaN until something is written.
+    func stored(_ shape: [Int]) throws -> Tensor {
+        let tensor = try backend.allocate(shape, backend.precision.stored)
+        backend.upload(tensor, Array(repeating: .nan, count: tensor.count))
+        return tensor
+    }
+    func stored(_ host: HostTensor) throws -> Tensor {
+        let tensor = try stored(host.shape)
+        backend.upload(tensor, host.values)
         return tensor
     }
     let shapes: [(String, [Int])] = [
@@ -32,71 +87,42 @@ func replayLayer(_ file: SafetensorsFile, _ golden: JSONValue, on backend: any B
     let name = "layer"
     let store = try ParameterStore(
         backend, shapes.map { ParameterStore.Declaration("\(name).\($0.0)", try input($0.0, $0.1)) })
-    let weight = try backend.tensor(input("W", [outputs, inputs]))
+    let weight = try stored(input("W", [outputs, inputs]))
     let bias = file.entries["in.b"] == nil ? nil : try backend.tensor(input("b", [outputs]))
     let layer = GLoRALinear(
         name: name, weight: Parameter(name: "weight", value: weight),
         bias: bias.map { Parameter(name: "bias", value: $0) },
         support: GLoRALinear.Support(name, in: store))
 
-    let x = try file.tensor("in.x")
-    let dy = try file.tensor("in.dy")
+    let (x, dy) = (try input("x"), try input("dy"))
     guard x.shape.last == inputs, dy.shape.last == outputs, x.shape.dropLast() == dy.shape.dropLast() else {
         throw GoldenError("in.x of shape \(x.shape) and in.dy of \(dy.shape) don't fit the layer")
     }
-    let (xs, dys) = (try backend.tensor(x), try backend.tensor(dy))
-    let y = try backend.allocate(dy.shape, .float32)  // [lead…, out]
-    let dx = try backend.allocate(x.shape, .float32)  // [lead…, in]
+    let (xs, dys) = (try stored(x), try stored(dy))
+    let y = try stored(dy.shape)  // [lead…, out]
+    let dx = try stored(x.shape)  // [lead…, in]
     let scratch = try GLoRALinear.Scratch(
         Arena(backend, chunkByteCount: 1 << 16), weightCount: inputs * outputs, outputs: outputs,
         inputs: inputs)
-
     let kept = GLoRALinear.Kept(
         bias: try backend.allocate([outputs], .float32), t: try backend.allocate([y.rows, rank], .float32),
-        product: try backend.allocate([y.rows, outputs], .float32))
+        product: try stored([y.rows, outputs]))
 
-    let mark: Float = 7
-    backend.fill(y, .nan)
-    backend.fill(dx, .nan)
     store.clearGradients()
-    for tensor in offPath {
-        if let gradient = store["\(name).\(tensor)"]?.gradient { backend.fill(gradient, mark) }
+    for tensor in golden.strings("grad_is_None") {
+        if let gradient = store["\(name).\(tensor)"]?.gradient { backend.fill(gradient, gradientMark) }
     }
     layer.forward(y, xs, path: path, kept, backend, scratch)
     layer.backward(dx, dys, xs, path: path, kept, backend, scratch)
     let merged = layer.merged(path: path, backend, scratch)
-    let gradients = store.unpack(store.gradients)
-
-    let onPath = Set(layer.tensorsOnPath(path))
-    let stored = file.names(under: "grad.", suffix: ".f64")
-    let largest = try golden["grad_absmax"]?.numberValue ?? largestMagnitude(file, stored)
-    var comparison = Comparison()
-    func compare(_ name: String, _ actual: [Float]) throws {
-        let (truth, official) = try file.truth(name)
-        let bound = 1e-6 * largest
-        let isZero = golden.strings("analytically_zero_grads").contains(String(name.dropFirst("grad.".count)))
-        if isZero || official == nil {
-            comparison.absolute(name, actual, truth: truth, bound: bound)
-        } else {
-            comparison.normalised(name, actual, truth: truth, official: official, absoluteBound: bound)
-        }
+    var numbers = [
+        "out.y": backend.values(y), "out.dx": backend.values(dx), "out.W_merged": merged.weight.values,
+        "out.b_merged": merged.bias?.values ?? Array(repeating: 0, count: outputs),
+    ]
+    for (tensor, gradient) in store.unpack(store.gradients) {
+        numbers["grad.\(tensor.dropFirst(name.count + 1))"] = gradient.values
     }
-    try compare("out.y", backend.values(y))
-    try compare("out.dx", backend.values(dx))
-    try compare("out.W_merged", merged.weight.values)
-    if file.entries["out.b_merged.f64"] != nil {
-        try compare("out.b_merged", merged.bias?.values ?? Array(repeating: 0, count: outputs))
-    }
-    for tensor in stored {
-        try compare("grad.\(tensor)", gradients["\(name).\(tensor)"]?.values ?? [])
-        comparison.expect(onPath.contains(tensor), otherwise: "\(tensor) is taken to be off the path")
-    }
-    for tensor in offPath {
-        let isUntouched = gradients["\(name).\(tensor)"]?.values.allSatisfy { $0 == mark } ?? false
-        comparison.expect(isUntouched, otherwise: "\(tensor) is off the path and its gradient was written")
-        comparison.expect(!onPath.contains(tensor), otherwise: "\(tensor) is taken to be on the path")
-    }
-    return comparison
+    return (numbers, Set(layer.tensorsOnPath(path)))
 }
 
 /// The largest magnitude among the stored gradients; 1 without any.

@@ -50,8 +50,14 @@ func replayTrajectory(
         )
     }
 
+    let bounds = StoredBounds(backend.precision)
     var comparison = Comparison()
+    var losses: [Float] = []
     let plan = try model.plan(batch: base.batch, isForTraining: true)
+    func compareParameters(_ prefix: String, steps: Int) throws {
+        try comparison.parameters(
+            prefix, file, model, golden, bounds == nil ? conditioning : .sampled, settings, steps: steps)
+    }
     for step in 0..<steps {
         try base.load(batches[step], into: plan, on: backend)
         model.store.clearGradients()
@@ -60,21 +66,25 @@ func replayTrajectory(
         model.backward(plan, paths: paths[step])
         optimizer.step(settings, onPath: model.trainedNames(paths[step]))
         let loss = mean(backend.values(plan.losses))
-        comparison.expect(
-            "loss of step \(step)", "absolute error", error: abs(loss - truth[step]),
-            bound: conditioning.lossBound)
-        if step == 0 {
-            try comparison.parameters("step1.", file, model, golden, conditioning, settings, steps: 1)
+        losses.append(Float(loss))
+        if bounds == nil {
+            comparison.expect(
+                "loss of step \(step)", "absolute error", error: abs(loss - truth[step]),
+                bound: conditioning.lossBound)
         }
+        if step == 0 { try compareParameters("step1.", steps: 1) }
     }
-    try comparison.parameters("final.", file, model, golden, conditioning, settings, steps: steps)
+    if let bounds { comparison.distance("losses", losses, truth: truth, bound: bounds.losses) }
+    try compareParameters("final.", steps: steps)
 
     let evaluated = try goldenPaths(golden.array("eval_configs"), golden, model)
     let logits = try evaluate(model, base, batch: 0, paths: evaluated).logits
     let merged = try evaluateMerged(model, base, batch: 0, paths: evaluated).logits
     for (name, actual) in [("eval.logits", logits), ("eval.merged_logits", merged)] {
         let (truth, official) = try file.truth(name)
-        if conditioning == .sampled {
+        if let bounds {
+            comparison.distance(name, actual, truth: truth, bound: bounds.trainedLogits)
+        } else if conditioning == .sampled {
             // Of the order of the logits' own part of a loss difference of 1e-2.
             comparison.absolute(name, actual, truth: truth, bound: 5e-2)
         } else {
@@ -120,12 +130,12 @@ private func stepPaths(_ golden: JSONValue, _ model: VisionTransformer) throws -
 
 extension Comparison {
     /// The trained tensors against those under `prefix`: within max(1e-5, 4 · stored deviation) where the trajectory is well
-    /// conditioned, else within the 2 · steps · η by which two runs can part.
+    /// conditioned, else, and where weights are stored in 16 bits, within the 2 · steps · η by which two runs can part.
     fileprivate mutating func parameters(
         _ prefix: String, _ file: SafetensorsFile, _ model: VisionTransformer, _ golden: JSONValue,
         _ conditioning: Conditioning, _ settings: AdamWSettings, steps: Int
     ) throws {
-        let loose = 2 * Double(steps) * settings.learningRate
+        let loose = 2.001 * Double(steps) * settings.learningRate  // and what float32 rounds
         let values = model.store.unpack(model.store.values)
         for name in file.names(under: prefix) {
             let actual = values[name]?.values ?? []

@@ -158,7 +158,7 @@ func replayBase(_ file: SafetensorsFile, _ golden: JSONValue, on backend: any Ba
     let model = try base.model(rank: 1, sites: [], head: base.head, on: backend)
     let (logits, loss) = try evaluate(model, base, batch: 0, paths: model.uniformPath(.none))
     var comparison = Comparison()
-    try comparison.outputs(file, logits: logits, loss: loss)
+    try comparison.outputs(file, StoredBounds(backend.precision), logits: logits, loss: loss)
     return comparison
 }
 
@@ -182,6 +182,9 @@ func replayStep(
     let batch = golden["batch"]?.integerValue ?? 0
     let offPath = golden.strings("grad_is_None")
 
+    let bounds = StoredBounds(backend.precision)
+    // What float16 loses below 6e-8, a scaled loss keeps.
+    let lossScale: Float = backend.precision == .float16 ? 1024 : 1
     let plan = try model.plan(batch: base.batch, isForTraining: true)
     try base.load(batch, into: plan, on: backend)
     let mark: Float = 7
@@ -190,11 +193,13 @@ func replayStep(
     backend.fill(plan.logits, .nan)
     model.forward(plan, paths: paths)
     model.loss(plan)
-    model.backward(plan, paths: paths)
+    let loss = mean(backend.values(plan.losses))
+    model.backward(plan, paths: paths, lossScale: lossScale)
     let gradients = model.store.unpack(model.store.gradients)
 
     var comparison = Comparison()
-    try comparison.outputs(file, logits: backend.values(plan.logits), loss: mean(backend.values(plan.losses)))
+    var vector: (actual: [Float], truth: [Double]) = ([], [])
+    try comparison.outputs(file, bounds, logits: backend.values(plan.logits), loss: loss)
     let largest = try golden.number("grad_absmax")
     let trained = model.trainedNames(paths)
     for name in file.names(under: "grad.", suffix: ".f64") {
@@ -208,13 +213,19 @@ func replayStep(
         let bound = max(1e-6 * largest, 4 * deviation)
         let actual = gradients[name]?.values ?? []
         let (truth, official) = try file.truth("grad.\(name)")
-        if official != nil, !golden.strings("analytically_zero_grads").contains(name) {
+        if bounds != nil {
+            vector.actual += actual.map { $0 / lossScale }
+            vector.truth += truth
+        } else if official != nil, !golden.strings("analytically_zero_grads").contains(name) {
             comparison.normalised(
                 "grad.\(name)", actual, truth: truth, official: official, absoluteBound: bound)
         } else {
             comparison.absolute("grad.\(name)", actual, truth: truth, bound: bound)
         }
         comparison.expect(trained.contains(name), otherwise: "\(name) is taken to be off the path")
+    }
+    if let bounds {
+        comparison.distance("gradients", vector.actual, truth: vector.truth, bound: bounds.tensor)
     }
     for name in offPath {
         let isUntouched = gradients[name]?.values.allSatisfy { $0 == mark } ?? false
@@ -225,11 +236,10 @@ func replayStep(
     if file.entries["merged.logits.f64"] != nil {
         let (logits, tensors) = try evaluateMerged(model, base, batch: batch, paths: paths)
         let (truth, official) = try file.truth("merged.logits")
-        comparison.normalised("merged.logits", logits, truth: truth, official: official, absoluteBound: 1e-6)
+        comparison.tensor("merged.logits", bounds, logits, truth: truth, official: official)
         for name in file.names(under: "merged.") where name.hasSuffix(".weight") || name.hasSuffix(".bias") {
             let truth = try file.doubles("merged.\(name)")
-            comparison.normalised(
-                "merged.\(name)", tensors[name]?.values ?? [], truth: truth, absoluteBound: 1e-6)
+            comparison.tensor("merged.\(name)", bounds, tensors[name]?.values ?? [], truth: truth)
         }
     }
     return comparison
@@ -237,13 +247,24 @@ func replayStep(
 
 extension Comparison {
     /// `out.logits` and `out.loss`.
-    fileprivate mutating func outputs(_ file: SafetensorsFile, logits: [Float], loss: Double) throws {
-        let stored = try (logits: file.truth("out.logits"), loss: file.truth("out.loss"))
-        normalised(
-            "out.logits", logits, truth: stored.logits.truth, official: stored.logits.official,
-            absoluteBound: 1e-6)
-        normalised(
-            "out.loss", [Float(loss)], truth: stored.loss.truth, official: stored.loss.official,
-            absoluteBound: 1e-6)
+    fileprivate mutating func outputs(
+        _ file: SafetensorsFile, _ bounds: StoredBounds?, logits: [Float], loss: Double
+    ) throws {
+        for (name, actual) in [("out.logits", logits), ("out.loss", [Float(loss)])] {
+            let (truth, official) = try file.truth(name)
+            tensor(name, bounds, actual, truth: truth, official: official)
+        }
+    }
+
+    /// A tensor as a whole: to the rounding of float32, or of what is stored.
+    mutating func tensor(
+        _ name: String, _ bounds: StoredBounds?, _ actual: [Float], truth: [Double],
+        official: [Double]? = nil
+    ) {
+        if let bounds {
+            distance(name, actual, truth: truth, bound: bounds.tensor)
+        } else {
+            normalised(name, actual, truth: truth, official: official, absoluteBound: 1e-6)
+        }
     }
 }

@@ -27,7 +27,6 @@ struct Selftest: ParsableCommand {
     func run() throws {
         let console = common.console
         let suite = try vectors.map { try GoldenSuite(directory: URL(fileURLWithPath: $0)) } ?? .builtIn()
-        try device.requireFloat32()
         let backend = try device.backend(console)
         var counts = Result()
         suite.run(on: backend) { result in

@@ -24,6 +24,49 @@ import Testing
         #expect(results.allSatisfy { !$0.detail.isEmpty })
     }
 
+    /// The same truth within the bounds of what is stored in 16 bits.
+    @Test(arguments: [Precision.bfloat16, .float16]) func builtInVectorsPass(precision: Precision) throws {
+        let suite = try GoldenSuite.builtIn()
+        var results: [GoldenResult] = []
+        try TestDevice.withOpenCL(precision) { backend in suite.run(on: backend) { results.append($0) } }
+        #expect(results.count == 24)
+        results.removeAll { $0.name.hasPrefix("peft/") }  // other methods refuse 16 bits
+        for result in results { #expect(result.status == .passed, "\(result.name): \(result.status)") }
+        // Not by the bounds of float32, nor without having been stored in 16 bits.
+        let details = results.map(\.detail).joined(separator: " ")
+        #expect(details.contains("error of an element") && details.contains("relative error"))
+    }
+
+    /// Numbers of a layer and of a transformer changed by more than 16 bits explain.
+    @Test(arguments: [
+        (Precision.bfloat16, Float(1.1)), (.float16, 1.02), (.bfloat16, .nan),
+    ])
+    func wrongNumbersFailIn16Bits(precision: Precision, factor: Float) throws {
+        for (file, tensor, message) in [
+            ("glora_layer/000_pw_i12o20r2_n1_b", "out.y", "out.y: error of an element"),
+            ("glora_layer/000_pw_i12o20r2_n1_b", "grad.D", "grad.D: error of an element"),
+            ("vit/fixed_mixed", "out.logits", "out.logits: relative error"),
+            ("vit/fixed_mixed", "grad.", "gradients: relative error"),
+            ("vit/traj_random_wellcond_zerograd_in_place", "out.losses", "losses: relative error"),
+        ] {
+            let folder = try TemporaryFolder()
+            if file.hasPrefix("vit") { try folder.unpack("vit/base.safetensors") }
+            let layer = try folder.unpack("\(file).safetensors")
+            var (tensors, metadata) = try layer.contents()
+            for name in tensors.keys where name.hasPrefix(tensor) {
+                for index in tensors[name]!.values.indices { tensors[name]!.values[index] *= factor }
+            }
+            try writeSafetensors(tensors, to: layer.url, metadata: metadata)
+            let results = try folder.replay(precision)
+            guard case .failed(let sentence)? = results.first(where: { $0.name.hasPrefix(file) })?.status
+            else {
+                Issue.record("\(results)")
+                continue
+            }
+            #expect(sentence.contains(message), "\(sentence)")
+        }
+    }
+
     /// A layer's numbers, each changed a little both as truth and as the authors' float32, with what the suite has to say.
     @Test(arguments: [
         ("out.y", Float(1.001), "out.y: normalised squared error"),
@@ -174,6 +217,13 @@ private final class TemporaryFolder {
         var results: [GoldenResult] = []
         let suite = try GoldenSuite(directory: url)
         try TestDevice.all[0].withBackend { backend in suite.run(on: backend) { results.append($0) } }
+        return results
+    }
+
+    func replay(_ precision: Precision) throws -> [GoldenResult] {
+        var results: [GoldenResult] = []
+        let suite = try GoldenSuite(directory: url)
+        try TestDevice.withOpenCL(precision) { backend in suite.run(on: backend) { results.append($0) } }
         return results
     }
 

@@ -1,0 +1,43 @@
+import TensorCore
+
+/// How far a backend that stores weights and activations in 16 bits may be from the float64 truth.
+///
+///     a layer, element by element:        |a−t|  ≤  6u · t̄        t̄: the layer's formulas on its inputs' magnitudes
+///     a transformer, tensor by tensor:    ‖a−t‖  ≤  8u · ‖t‖
+///     a trajectory's losses:              ‖a−t‖  ≤  1 % · ‖t‖      and the logits after it: 3 %
+///     the parameters after s steps:       |a−t|  ≤  2s · η
+///
+/// u is the type's unit roundoff: 2⁻⁸ in bfloat16, whose significand has 8 bits, and 2⁻¹¹ in float16.
+///
+/// A layer's outputs and gradients are sums of products, none with a minus. Where every factor is off by u of itself at most, a
+/// sum is off by (1 + u)ʳ − 1 of what it is on magnitudes, with r factors rounded on the way to a product. r is 5 at most: x,
+/// W₀, the W made from it, the product that is kept, and dy. The sixth u is for what is computed in float32.
+///
+/// A transformer is no such sum. Some twenty of its operations round what they store, each by u at most, which is u / √3 in the
+/// mean square, at random: √20 · u / √3 = 2.6 u, of which three times is allowed. All gradients together are one vector, since
+/// the sum that a small one is may cancel.
+///
+/// AdamW makes steps of ±η from gradients that are smaller than their rounding error, so that trajectories part by as much in
+/// float16 as in bfloat16; 1 % is what a loss curve may be off by.
+struct StoredBounds {
+    /// u.
+    let roundoff: Double
+
+    /// Nil for a backend that stores float32.
+    init?(_ precision: Precision) {
+        switch precision {
+        case .float32: return nil
+        case .bfloat16: roundoff = 0x1p-8
+        case .float16: roundoff = 0x1p-11
+        }
+    }
+
+    /// For an element of a layer's tensor, as a part of its magnitude.
+    var element: Double { 6 * roundoff }
+    /// For a transformer's tensor, as a part of its length.
+    var tensor: Double { 8 * roundoff }
+    /// For a trajectory's losses, as a part of their length.
+    var losses: Double { 0.01 }
+    /// For the logits after a trajectory, as a part of their length.
+    var trainedLogits: Double { 0.03 }
+}
