@@ -25,11 +25,8 @@ struct StoredBounds {
 
     /// Nil for a backend that stores float32.
     init?(_ precision: Precision) {
-        switch precision {
-        case .float32: return nil
-        case .bfloat16: roundoff = 0x1p-8
-        case .float16: roundoff = 0x1p-11
-        }
+        guard precision != .float32 else { return nil }
+        roundoff = precision.roundoff
     }
 
     /// For an element of a layer's tensor, as a part of its magnitude.

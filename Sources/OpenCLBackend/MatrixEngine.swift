@@ -3,7 +3,7 @@ import Foundation
 import TensorCore
 
 /// What a CPU has for products of bfloat16, besides vectors of float32 (Engines.cl).
-public enum MatrixEngine: Int, CustomStringConvertible, Sendable {
+public enum MatrixEngine: Int, CaseIterable, CustomStringConvertible, Sendable {
     /// `vdpbf16ps` of AVX512-BF16.
     case avx512 = 1
     /// `tdpbf16ps` of AMX.
@@ -21,24 +21,26 @@ public enum MatrixEngine: Int, CustomStringConvertible, Sendable {
     private static let ofHost: [MatrixEngine] =
         (processor_grants_amx_bf16() ? [.amx] : []) + (processor_has_avx512_bf16() ? [.avx512] : [])
 
-    /// Those of a device that have proven themselves in a process of their own: a driver that aborts, hangs or computes nonsense
-    /// costs an engine, never a training run. The verdict is kept for the device, its driver and these kernels. Without a
-    /// `prober` all are taken for proven; a backend checks their products in any case.
-    static func proven(_ device: OpenCLDevice, _ source: String, _ cache: ProgramCache) -> [MatrixEngine] {
-        guard let prober else { return of(device) }
-        return of(device).filter { engine in
-            let key = ProgramCache.key(source: source, options: "engine \(engine.rawValue)", device: device)
-            let file = cache.directory.appendingPathComponent("engine-\(ProgramCache.hash(key.utf8)).txt")
-            if let verdict = try? String(contentsOf: file, encoding: .utf8) { return verdict == "right\n" }
-            let verdict = succeeds(
-                prober, ["probe", "--device", "opencl:\(device.index)", "--engine", "\(engine.rawValue)"],
-                within: 300)
-            guard let isRight = verdict else { return false }
-            // A folder that can't be written to costs the next start its time, and nothing else.
-            try? FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)
-            try? (isRight ? "right\n" : "wrong\n").write(to: file, atomically: true, encoding: .utf8)
-            return isRight
-        }
+    /// Whether it multiplies what a precision stores, in such kernels.
+    func takes(_ precision: Precision, _ layout: KernelLayout) -> Bool {
+        precision == .bfloat16 && layout == KernelLayout(width: 16, local: 1)
+    }
+
+    /// Whether it has proven itself on a device in a process of its own: a driver that aborts, hangs or computes nonsense costs
+    /// an engine, never a training run. The verdict is kept for the device, its driver and these kernels. Without a `prober` it
+    /// is taken for proven; a backend checks its products in any case.
+    func isProven(_ device: OpenCLDevice, _ source: String, _ cache: ProgramCache) -> Bool {
+        guard let prober = MatrixEngine.prober else { return true }
+        let key = ProgramCache.key(source: source, options: "engine \(rawValue)", device: device)
+        let file = cache.directory.appendingPathComponent("engine-\(ProgramCache.hash(key.utf8)).txt")
+        if let verdict = try? String(contentsOf: file, encoding: .utf8) { return verdict == "right\n" }
+        let verdict = MatrixEngine.succeeds(
+            prober, ["probe", "--device", "opencl:\(device.index)", "--engine", "\(rawValue)"], within: 300)
+        guard let isRight = verdict else { return false }
+        // A folder that can't be written to costs the next start its time, and nothing else.
+        try? FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)
+        try? (isRight ? "right\n" : "wrong\n").write(to: file, atomically: true, encoding: .utf8)
+        return isRight
     }
 
     /// The program whose command `probe` tries an engine: `glora` names itself.
@@ -74,9 +76,12 @@ public enum MatrixEngine: Int, CustomStringConvertible, Sendable {
 }
 
 extension OpenCLBackend {
-    /// Whether the products of bfloat16 are right, in each way that they are packed and off every tile. A driver's assembler may
-    /// leave out what it doesn't know without a word.
-    func productsAreRight() throws -> Bool {
+    /// Whether a kernel's products of bfloat16 are right, in each way that they are packed and off every tile. A driver's
+    /// assembler may leave out what it doesn't know without a word.
+    func productsAreRight(_ kernel: ProductKernel) throws -> Bool {
+        let before = product
+        product = kernel
+        defer { product = before }
         let (m, n, k) = (45, 71, 83)
         /// Exact in bfloat16, as their products are in float32.
         func values(_ count: Int, _ step: Int) -> [Float] {

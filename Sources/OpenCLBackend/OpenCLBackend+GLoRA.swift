@@ -31,7 +31,7 @@ extension OpenCLBackend {
         let kernel = kernel(
             m: frozen.rows, n: frozen.columns, k: x.rows, transposeA: true, transposeB: false,
             stored: stored(dy, x, frozen, operation: "gloraWeightBackward"))
-        if kernel == .panels { return contractPanels(a, b, dy, x, frozen) }
+        if kernel.readsPanels { return contractPanels(a, b, dy, x, frozen, by: kernel) }
         let dWeight = Tensor(
             buffer: scratch.buffer, shape: frozen.shape, elementType: frozen.elementType)
         matmul(dWeight, dy, x, transposeA: true, transposeB: false, accumulate: false)

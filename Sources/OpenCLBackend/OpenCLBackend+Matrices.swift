@@ -5,7 +5,7 @@ import TensorCore
 // c ← op(a) · op(b), a Linear with its epilogue, and the operations on a matrix's rows.
 
 /// What computes a product of whole tensors.
-package enum ProductKernel: String, Codable, Sendable, CaseIterable {
+package enum ProductKernel: Hashable, Codable, Sendable, RawRepresentable {
     /// CLBlast, whose tiles for GPUs are good without tuning.
     case clblast
     /// `multiply_tiled` of Matrices.cl, for GPUs.
@@ -14,6 +14,42 @@ package enum ProductKernel: String, Codable, Sendable, CaseIterable {
     /// 141, the geometric mean over a ViT-B block's products and their gradients at batch 8) where CLBlast untuned
     /// reaches 1–3.
     case panels
+    /// A device's matrix engine, for what is stored in 16 bits.
+    case engine(MatrixEngine)
+
+    private static let byName: [String: ProductKernel] = Dictionary(
+        uniqueKeysWithValues: ([.clblast, .tiled, .panels] + MatrixEngine.allCases.map { .engine($0) })
+            .map { ($0.rawValue, $0) })
+
+    package init?(rawValue: String) {
+        guard let kernel = ProductKernel.byName[rawValue] else { return nil }
+        self = kernel
+    }
+
+    /// As it is called in a tuning's file.
+    package var rawValue: String {
+        switch self {
+        case .clblast: "clblast"
+        case .tiled: "tiled"
+        case .panels: "panels"
+        case .engine(let engine): "\(engine)"
+        }
+    }
+
+    /// Its engine, if it has one.
+    var engine: MatrixEngine? { if case .engine(let engine) = self { engine } else { nil } }
+
+    /// Whether it computes products of what is stored so. CLBlast has no bfloat16, and sums float16 in float16.
+    func takes(_ stored: ElementType) -> Bool {
+        switch self {
+        case .clblast: stored == .float32
+        case .engine: stored != .float32
+        case .tiled, .panels: true
+        }
+    }
+
+    /// Whether it reads operands from packed panels.
+    var readsPanels: Bool { self == .panels || engine != nil }
 }
 
 extension OpenCLBackend {
@@ -32,14 +68,16 @@ extension OpenCLBackend {
         let stored = stored(c, a, b, operation: "matmul")
         guard m > 0, n > 0 else { return }
         guard k > 0 else { return accumulate ? () : fill(c, 0) }
-        switch kernel(m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB, stored: stored) {
-        case .panels:
+        let kernel = kernel(m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB, stored: stored)
+        switch kernel {
+        case .panels, .engine:
             multiplyPanels(
                 m: m, n: n, k: k, left: PackedOperand(a, turned: transposeA),
-                right: .matrix(PackedOperand(b, turned: transposeB))
+                right: .matrix(PackedOperand(b, turned: transposeB)), by: kernel
             ) { block in
                 launch(
-                    "multiply_panels", stored: stored, groups(block), c, leftPanels, rightPanels, 0,
+                    "multiply_panels", stored: stored, by: kernel, groups(block), c, leftPanels, rightPanels,
+                    0,
                     block.rows.lowerBound,
                     block.columns.lowerBound, block.rows.count, n, block.depth.count,
                     accumulate || block.depth.lowerBound > 0)
@@ -79,10 +117,10 @@ extension OpenCLBackend {
             operation: "linear")
         guard rows > 0, outputs > 0 else { return }
         let kernel =
-            weight.ready.map { $0.shape.count == 3 ? .panels : .clblast }
-            ?? kernel(
-                m: rows, n: outputs, k: inputs, transposeA: false, transposeB: true, stored: stored)
-        guard kernel == .panels, inputs > 0 else {
+            weight.ready == nil
+            ? kernel(m: rows, n: outputs, k: inputs, transposeA: false, transposeB: true, stored: stored)
+            : usualKernel(stored)
+        guard kernel.readsPanels, weight.ready?.shape.count != 2, inputs > 0 else {
             let w = weightMatrix(weight)
             guard let z = epilogue.product ?? y ?? epilogue.activated else { return }
             matmul(z, x, w, transposeA: false, transposeB: true, accumulate: false)
@@ -94,7 +132,7 @@ extension OpenCLBackend {
         let table = epilogueTable(y, epilogue, rows: rows, columns: outputs, "linear")
         multiplyPanels(
             m: rows, n: outputs, k: inputs, left: PackedOperand(x),
-            right: .weight(packable(weight), turned: true)
+            right: .weight(packable(weight), turned: true), by: kernel
         ) { block in
             // Prepared panels lie one block of depth after the other.
             let offset =
@@ -104,12 +142,13 @@ extension OpenCLBackend {
             let isFirst = block.depth.lowerBound == 0
             guard block.depth.upperBound == inputs else {
                 return launch(
-                    "multiply_panels", stored: stored, groups(block), partial, leftPanels, right, offset,
+                    "multiply_panels", stored: stored, by: kernel, groups(block), partial, leftPanels, right,
+                    offset,
                     block.rows.lowerBound,
                     block.columns.lowerBound, block.rows.count, outputs, block.depth.count, !isFirst)
             }
             launch(
-                "multiply_panels_finish", stored: stored, groups(block), y, epilogue.product,
+                "multiply_panels_finish", stored: stored, by: kernel, groups(block), y, epilogue.product,
                 epilogue.activated,
                 isFirst ? nil : partial, leftPanels, right, table, epilogue.t, offset, block.rows.lowerBound,
                 block.columns.lowerBound, block.rows.count, outputs, block.depth.count,
@@ -125,19 +164,18 @@ extension OpenCLBackend {
             "dx \(dx.shape), dy \(dy.shape) and a weight of shape \(weight.frozen.shape) don't fit")
         require(weight.ready == nil, "linearBackward", "a prepared weight is for the forward alone")
         let stored = stored(dx, dy, weight.frozen, operation: "linearBackward")
-        guard
-            kernel(m: rows, n: inputs, k: outputs, transposeA: false, transposeB: false, stored: stored)
-                == .panels
-        else {
+        let kernel = kernel(
+            m: rows, n: inputs, k: outputs, transposeA: false, transposeB: false, stored: stored)
+        guard kernel.readsPanels else {
             return matmul(
                 dx, dy, weightMatrix(weight), transposeA: false, transposeB: false, accumulate: false)
         }
         multiplyPanels(
             m: rows, n: inputs, k: outputs, left: PackedOperand(dy),
-            right: .weight(packable(weight), turned: false)
+            right: .weight(packable(weight), turned: false), by: kernel
         ) { block in
             launch(
-                "multiply_panels", stored: stored, groups(block), dx, leftPanels, rightPanels, 0,
+                "multiply_panels", stored: stored, by: kernel, groups(block), dx, leftPanels, rightPanels, 0,
                 block.rows.lowerBound,
                 block.columns.lowerBound, block.rows.count, inputs, block.depth.count,
                 block.depth.lowerBound > 0)
@@ -211,13 +249,14 @@ extension OpenCLBackend {
     public func prepared(_ weight: LinearWeight) throws -> LinearWeight {
         if weight.ready != nil { return weight }
         let (outputs, inputs) = (weight.frozen.rows, weight.frozen.columns)
-        guard layout.local == 1, product ?? .panels == .panels else {
+        let kernel = usualKernel(weight.frozen.elementType)
+        guard kernel.readsPanels, product?.readsPanels ?? true else {
             guard let terms = weight.terms else { return weight }
             let w = try allocate([outputs, inputs], weight.frozen.elementType)
             gloraWeight(w, weight.frozen, terms.a, terms.b)
             return LinearWeight(weight.frozen, ready: w)
         }
-        let tiles = tiles(weight.frozen.elementType)
+        let tiles = PanelTiles(layout, kernel)
         let panels = try allocate(
             [tiles.paddedColumns(outputs) / tiles.columns, tiles.words(inputs), tiles.columns], .float32)
         for depth in depths(inputs, weight.frozen.elementType) {

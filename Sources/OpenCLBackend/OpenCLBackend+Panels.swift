@@ -31,18 +31,19 @@ struct PanelBlock {
 
 /// TILE_ROWS and TILE_COLUMNS of Panels.cl, or what an engine has in their place.
 struct PanelTiles {
+    /// What reads the panels.
+    let kernel: ProductKernel
     let rows: Int
     let columns: Int
-    private let engine: MatrixEngine?
 
-    init(_ layout: KernelLayout, _ engine: MatrixEngine? = nil) {
-        rows = engine?.rows ?? (layout.width == 16 ? 12 : 6)
+    init(_ layout: KernelLayout, _ kernel: ProductKernel = .panels) {
+        self.kernel = kernel
+        rows = kernel.engine?.rows ?? (layout.width == 16 ? 12 : 6)
         columns = 2 * layout.width
-        self.engine = engine
     }
 
     /// Words of 4 bytes that a row, or a column, of a panel takes.
-    func words(_ depth: Int) -> Int { engine?.words(depth) ?? depth }
+    func words(_ depth: Int) -> Int { kernel.engine?.words(depth) ?? depth }
 
     func paddedRows(_ count: Int) -> Int { (count + rows - 1) / rows * rows }
     func paddedColumns(_ count: Int) -> Int { (count + columns - 1) / columns * columns }
@@ -62,17 +63,13 @@ extension OpenCLBackend {
     /// MOST_RANKS of Panels.cl.
     static let panelRank = 64
 
-    func tiles(_ stored: ElementType) -> PanelTiles {
-        PanelTiles(layout, stored == .bfloat16 ? engine : nil)
-    }
-
     /// Packs the operands of a product [m, n] over k, block by block, and calls `multiply` after each: it launches the
     /// product of what `leftPanels` and `rightPanels` hold. Every block of depth after the first adds to the result.
     func multiplyPanels(
         m: Int, n: Int, k: Int, left: PackedOperand, right: PackedRight, deepest: Int? = nil,
-        multiply: (PanelBlock) -> Void
+        by kernel: ProductKernel, multiply: (PanelBlock) -> Void
     ) {
-        let tiles = tiles(left.tensor.elementType)
+        let tiles = PanelTiles(layout, kernel)
         let depths = depths(k, left.tensor.elementType, deepest)
         let words = tiles.words(depths.first!.count)
         var columnBlocks = blocks(n, of: OpenCLBackend.panelCount / words, multiple: tiles.columns)
@@ -112,13 +109,13 @@ extension OpenCLBackend {
         let stride = operand.tensor.columns
         if operand.turned {
             launch(
-                "pack_left_turned", stored: operand.tensor.elementType,
+                "pack_left_turned", stored: operand.tensor.elementType, by: tiles.kernel,
                 (rowGroups((depth.count + 7) / 8), 1, 1), leftPanels, operand.tensor,
                 rows.count,
                 depth.count, stride, depth.lowerBound * stride + rows.lowerBound)
         } else {
             launch(
-                "pack_left", stored: operand.tensor.elementType,
+                "pack_left", stored: operand.tensor.elementType, by: tiles.kernel,
                 (rowGroups(tiles.paddedRows(rows.count) / tiles.rows), 1, 1), leftPanels,
                 operand.tensor,
                 rows.count, depth.count, stride, rows.lowerBound * stride + depth.lowerBound)
@@ -141,7 +138,7 @@ extension OpenCLBackend {
             let groups = turned ? (columns.count + layout.width - 1) / layout.width : (depth.count + 7) / 8
             launch(
                 turned ? "pack_right_weight_turned" : "pack_right_weight",
-                stored: weight.frozen.elementType, (rowGroups(groups), 1, 1), panels,
+                stored: weight.frozen.elementType, by: block.tiles.kernel, (rowGroups(groups), 1, 1), panels,
                 weight.frozen, a.down.value, a.up.value, b.down.value, b.up.value, offset, columns.count,
                 depth.count,
                 columns.lowerBound, depth.lowerBound, weight.frozen.columns, a.form.code, a.form.rank,
@@ -153,8 +150,8 @@ extension OpenCLBackend {
     /// more than one block.
     package func packing(_ weight: LinearWeight) -> (() -> Void)? {
         let (outputs, inputs) = (weight.frozen.rows, weight.frozen.columns)
-        let tiles = tiles(weight.frozen.elementType)
-        guard layout.local == 1,
+        let tiles = PanelTiles(layout, usualKernel(weight.frozen.elementType))
+        guard tiles.kernel.readsPanels,
             tiles.paddedColumns(outputs) * tiles.words(inputs) <= OpenCLBackend.panelCount
         else { return nil }
         let whole = PanelBlock(rows: 0..<0, columns: 0..<outputs, depth: 0..<inputs, tiles: tiles)
@@ -168,14 +165,15 @@ extension OpenCLBackend {
         let stride = operand.tensor.columns
         if operand.turned {
             launch(
-                "pack_right_turned", stored: operand.tensor.elementType,
+                "pack_right_turned", stored: operand.tensor.elementType, by: tiles.kernel,
                 (rowGroups(tiles.paddedColumns(columns.count) / tiles.columns), 1, 1),
                 panels,
                 operand.tensor, panelOffset, columns.count, depth.count, stride,
                 columns.lowerBound * stride + depth.lowerBound)
         } else {
             launch(
-                "pack_right", stored: operand.tensor.elementType, (rowGroups((depth.count + 7) / 8), 1, 1),
+                "pack_right", stored: operand.tensor.elementType, by: tiles.kernel,
+                (rowGroups((depth.count + 7) / 8), 1, 1),
                 panels, operand.tensor, panelOffset,
                 columns.count, depth.count, stride, depth.lowerBound * stride + columns.lowerBound)
         }
@@ -192,13 +190,16 @@ extension OpenCLBackend {
 
     /// dW = dyᵀ · x contracted with the factors of a and b as it is computed. A form without a lowRank is one column
     /// whose row factor is ones.
-    func contractPanels(_ a: MatrixTerm, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor) {
+    func contractPanels(
+        _ a: MatrixTerm, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor,
+        by kernel: ProductKernel
+    ) {
         let (m, n, k) = (frozen.rows, frozen.columns, dy.rows)
         let (rankA, rankB) = (a.form.projectionRank, b.form.projectionRank)
         let rank = rankA + rankB
         multiplyPanels(
             m: m, n: n, k: k, left: PackedOperand(dy, turned: true), right: .matrix(PackedOperand(x)),
-            deepest: OpenCLBackend.contractionDepth
+            deepest: OpenCLBackend.contractionDepth, by: kernel
         ) { block in
             let (rows, columns, tiles) = (block.rows.count, block.columns.count, block.tiles)
             let (panelsOfRows, panelsOfColumns) = (
@@ -215,7 +216,8 @@ extension OpenCLBackend {
                 "rank \(rank) is too large for a layer of shape \(frozen.shape)")
             fill(Tensor(buffer: scratch.buffer, shape: [downOffset]), 0)
             launch(
-                "contract_panels", stored: frozen.elementType, (columnStretches, rowStretches, 1), scratch,
+                "contract_panels", stored: frozen.elementType, by: kernel, (columnStretches, rowStretches, 1),
+                scratch,
                 leftPanels, rightPanels,
                 frozen,
                 a.down.value, a.form.isLowRank ? a.up.value : nil, b.down.value,

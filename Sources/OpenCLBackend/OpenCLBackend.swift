@@ -20,16 +20,19 @@ public final class OpenCLBackend: Backend {
     let layout: KernelLayout
     /// What stored tensors may be besides float32: there is a program for each of the two.
     public let precision: Precision
-    /// What multiplies bfloat16 on a CPU device, where it has something for it.
+    /// What multiplies the tensors of 16 bits unless something else was tuned, where the device has an engine for it.
     public private(set) var engine: MatrixEngine?
-    /// What computes every product; nil, as ever but in tests and while tuning, for what suits the device and was tuned.
+    /// What computes every product that it can; nil, as ever but in tests and while tuning, for what suits the device and was
+    /// tuned. In 16 bits it has to be admitted first.
     package var product: ProductKernel?
     /// What `glora tune` found; nil on a device that it hasn't seen.
     package private(set) var tuning: ProductTuning?
+    private let source: String
+    private let engines: [MatrixEngine]?
     let cache: ProgramCache
     let queue: cl_command_queue
     let ledger = MemoryLedger()
-    private var kernels: [ElementType: [String: cl_kernel]] = [:]  // by the type of what is stored
+    private var kernels: [Program: [String: cl_kernel]] = [:]
     /// Partial sums between the two halves of a reduction.
     private(set) var scratch: Tensor!  // [scratchCount]
     /// An epilogue's terms, row by row (Epilogue.cl).
@@ -75,28 +78,17 @@ public final class OpenCLBackend: Backend {
             status, "clCreateCommandQueue", on: name,
             advice: "check the driver with clinfo, or use another --device.")
         (self.shared, self.queue) = (shared, queue!)
-        func build(_ stored: ElementType, _ engine: MatrixEngine? = nil) throws {
-            for kernel in (kernels[stored] ?? [:]).values { clReleaseKernel(kernel) }
-            let options = layout.options(stored: stored, engine: engine)
-            kernels[stored] = try makeKernels(
-                try shared.program(source: source, options: options, cache: cache))
-            self.engine = engine
-        }
-        try build(.float32)
+        self.source = source
+        self.engines = engines
+        try build(Program(stored: .float32))
         scratch = try allocate([OpenCLBackend.scratchCount], .float32)
         table = try allocate([OpenCLBackend.tableCount], .float32)
         let panelCount = layout.local == 1 ? OpenCLBackend.panelCount : 1
         leftPanels = try allocate([panelCount], .float32)
         rightPanels = try allocate([panelCount], .float32)
         if precision != .float32 {
-            // The fastest of the host's engines whose products are right, or none.
-            let candidates: [MatrixEngine?] =
-                precision == .bfloat16 && layout == KernelLayout(width: 16, local: 1)
-                ? engines ?? MatrixEngine.proven(device, source, cache) : []
-            for engine in candidates + [nil] {
-                try build(precision.stored, engine)
-                if try engine == nil || productsAreRight() { break }
-            }
+            engine = candidates.first { admit($0) }?.engine
+            if engine == nil { try build(Program(stored: precision.stored)) }
         }
         if let found = ProductTuning.load(device, in: cache) { use(found) }
     }
@@ -105,6 +97,42 @@ public final class OpenCLBackend: Backend {
         clFinish(queue)
         for kernel in kernels.values.flatMap(\.values) { clReleaseKernel(kernel) }
         clReleaseCommandQueue(queue)
+    }
+
+    /// Kernels that were compiled together: for what is stored as a type, and with an engine for their products.
+    private struct Program: Hashable {
+        let stored: ElementType
+        var engine: MatrixEngine?
+    }
+
+    private func build(_ program: Program) throws {
+        let options = layout.options(stored: program.stored, engine: program.engine)
+        kernels[program] = try makeKernels(shared.program(source: source, options: options, cache: cache))
+    }
+
+    /// What may compute products of the backend's precision, the likely fastest first.
+    package var candidates: [ProductKernel] {
+        let own: ProductKernel = layout.local == 1 ? .panels : .tiled
+        guard precision != .float32 else { return layout.local == 1 ? [own, .clblast] : [.clblast, own] }
+        let engines = engines ?? MatrixEngine.of(device)
+        return engines.filter { $0.takes(precision, layout) }.map { .engine($0) } + [own]
+    }
+
+    /// Builds what a kernel needs for products of the backend's precision, and tries them where it is an engine, in a process of
+    /// its own first. Returns whether it may be used.
+    package func admit(_ kernel: ProductKernel) -> Bool {
+        let program = Program(stored: precision.stored, engine: kernel.engine)
+        guard kernels[program] == nil else { return true }
+        guard candidates.contains(kernel) else { return false }
+        if let engine = kernel.engine {
+            guard engines != nil || engine.isProven(device, source, cache) else { return false }
+        }
+        guard (try? build(program)) != nil else { return false }
+        guard kernel.engine == nil || (try? productsAreRight(kernel)) == true else {
+            for kernel in kernels.removeValue(forKey: program)!.values { clReleaseKernel(kernel) }
+            return false
+        }
+        return true
     }
 
     /// A kernel object holds its arguments, so each backend has its own.
@@ -139,21 +167,31 @@ public final class OpenCLBackend: Backend {
         return kernels
     }
 
-    /// Takes the kernels of a tuning.
+    /// Takes the kernels of a tuning, but for those that this backend's precision can't use any more.
     package func use(_ tuning: ProductTuning) {
         self.tuning = tuning
+        if precision != .float32 {
+            self.tuning!.choices.removeAll { $0.product.precision == precision && !admit($0.kernel) }
+        }
         if let parameters = tuning.clblast { _ = overrideCLBlast(parameters) }
     }
 
-    /// What computes op(a) [m, k] · op(b) [k, n]. CLBlast has no bfloat16, and sums float16 in float16.
+    /// What computes op(a) [m, k] · op(b) [k, n].
     func kernel(
         m: Int, n: Int, k: Int, transposeA: Bool, transposeB: Bool, stored: ElementType
     ) -> ProductKernel {
-        if stored != .float32 { return layout.local == 1 ? .panels : .tiled }
-        if let product { return product }
+        if let product, product.takes(stored) { return product }
         let tuned = tuning?.kernel(
-            ProductClass(m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB))
-        return tuned ?? (layout.local == 1 ? .panels : .clblast)
+            ProductClass(
+                m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB,
+                precision: stored == .float32 ? .float32 : precision))
+        return tuned ?? usualKernel(stored)
+    }
+
+    /// What computes products that nobody tuned.
+    func usualKernel(_ stored: ElementType) -> ProductKernel {
+        if let engine, stored == precision.stored { return .engine(engine) }
+        return layout.local == 1 ? .panels : stored == .float32 ? .clblast : .tiled
     }
 
     /// The tensor's memory; stops the program when it belongs to another backend.
@@ -185,14 +223,18 @@ public final class OpenCLBackend: Backend {
     }
 
     /// Starts `groups` work-groups of `layout.local` work-items (in the first dimension) of a kernel, with
-    /// the arguments in the kernel's order. `stored` is the type of the tensors that the kernel calls so.
+    /// the arguments in the kernel's order. `stored` is the type of the tensors that the kernel calls so; `product` chooses
+    /// among kernels of one name.
     func launch<each Argument: KernelArgument>(
-        _ kernelName: String, stored: ElementType = .float32, _ groups: (Int, Int, Int),
-        _ arguments: repeat each Argument
+        _ kernelName: String, stored: ElementType = .float32, by product: ProductKernel? = nil,
+        _ groups: (Int, Int, Int), _ arguments: repeat each Argument
     ) {
         guard groups.0 > 0, groups.1 > 0, groups.2 > 0 else { return }
-        guard let kernel = kernels[stored]?[kernelName] else {
-            fatalError("\(name) has no kernel \(kernelName) for \(stored): give the backend that precision")
+        let product = product ?? usualKernel(stored)
+        guard let kernel = kernels[Program(stored: stored, engine: product.engine)]?[kernelName] else {
+            fatalError(
+                "\(name) has no kernel \(kernelName) for \(stored) by \(product.rawValue): give the backend that precision"
+            )
         }
         var index: cl_uint = 0
         for argument in repeat each arguments {

@@ -25,8 +25,9 @@ package struct ProductTuner {
             (self.transposeA, self.transposeB) = (transposeA, transposeB)
         }
 
-        var product: ProductClass {
-            ProductClass(m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB)
+        func product(_ precision: Precision) -> ProductClass {
+            ProductClass(
+                m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB, precision: precision)
         }
         var flops: Double { Double(2 * m * n * k) }
     }
@@ -60,9 +61,6 @@ package struct ProductTuner {
         deadline = .now + .seconds(budget)
     }
 
-    /// The candidates of the device: its own kernel and CLBlast.
-    var candidates: [ProductKernel] { backend.layout.local == 1 ? [.panels, .clblast] : [.clblast, .tiled] }
-
     /// Times every candidate on every shape and puts the winners into `tuning`, those of larger products first. Shapes that the
     /// time doesn't suffice for are left out. `onTrial` hears of each.
     package func tune(
@@ -72,7 +70,8 @@ package struct ProductTuner {
         defer { backend.product = before }
         try choose(shapes, into: &tuning, onTrial)
         // After the choice with CLBlast's own parameters: they can't be given back to it within a process.
-        if backend.layout.local > 1, let largest = shapes.max(by: { $0.flops < $1.flops }),
+        if backend.layout.local > 1, backend.precision == .float32,
+            let largest = shapes.max(by: { $0.flops < $1.flops }),
             let parameters = try betterParameters(largest)
         {
             tuning.clblast = parameters
@@ -85,26 +84,33 @@ package struct ProductTuner {
     ) throws {
         var seen: Set<ProductClass> = []
         var hopeless: Set<ProductKernel> = []
-        for shape in shapes.sorted(by: { $0.flops > $1.flops }) where seen.insert(shape.product).inserted {
+        for shape in shapes.sorted(by: { $0.flops > $1.flops }) {
+            let product = shape.product(backend.precision)
+            guard seen.insert(product).inserted else { continue }
             var best: ProductTuning.Choice?
-            for kernel in candidates where !hopeless.contains(kernel) {
+            for kernel in backend.candidates where !hopeless.contains(kernel) {
                 guard ContinuousClock.now < deadline else { return }
+                guard backend.admit(kernel) else {
+                    hopeless.insert(kernel)
+                    onTrial(Trial(product: product, kernel: kernel, gflops: nil, note: "not on this device"))
+                    continue
+                }
                 // A candidate that is ten times slower on a small product need not be tried on large ones: CLBlast untuned
                 // takes seconds for those on a CPU.
                 if let best, try rate(kernel, small) * 10 < best.gflops {
                     hopeless.insert(kernel)
                     onTrial(
-                        Trial(product: shape.product, kernel: kernel, gflops: nil, note: "ten times slower"))
+                        Trial(product: product, kernel: kernel, gflops: nil, note: "ten times slower"))
                     continue
                 }
                 guard try isRight(kernel, shape) else {
-                    onTrial(Trial(product: shape.product, kernel: kernel, gflops: nil, note: "wrong"))
+                    onTrial(Trial(product: product, kernel: kernel, gflops: nil, note: "wrong"))
                     continue
                 }
                 let gflops = try rate(kernel, shape)
-                onTrial(Trial(product: shape.product, kernel: kernel, gflops: gflops, note: nil))
+                onTrial(Trial(product: product, kernel: kernel, gflops: gflops, note: nil))
                 if gflops > best?.gflops ?? 0 {
-                    best = ProductTuning.Choice(product: shape.product, kernel: kernel, gflops: gflops)
+                    best = ProductTuning.Choice(product: product, kernel: kernel, gflops: gflops)
                 }
             }
             if let best { tuning.set(best) }
@@ -130,10 +136,10 @@ package struct ProductTuner {
     }
 
     /// Whether a candidate's product agrees with one in double precision, at 64 elements spread over it, corners included, to
-    /// the rounding error of a float32 sum.
+    /// the rounding error of a float32 sum, and of what it is stored in.
     private func isRight(_ kernel: ProductKernel, _ shape: Shape) throws -> Bool {
         let operands = try Operands(shape, on: backend)
-        backend.fill(operands.c, .nan)
+        backend.upload(operands.c, Array(repeating: .nan, count: operands.c.count))
         run(kernel, shape, operands)
         let c = backend.values(operands.c)
         func a(_ i: Int, _ p: Int) -> Double {
@@ -147,8 +153,10 @@ package struct ProductTuner {
             let j = (sample * 37 % 64) * (shape.n - 1) / 63
             let terms = (0..<shape.k).map { a(i, $0) * b($0, j) }
             let size = terms.reduce(0) { $0 + abs($1) }
-            let error = abs(Double(c[i * shape.n + j]) - terms.reduce(0, +))
-            guard error <= 1e-5 * size else { return false }  // a NaN fails too
+            let sum = terms.reduce(0, +)
+            let error = abs(Double(c[i * shape.n + j]) - sum)
+            // A NaN fails too.
+            guard error <= 1e-5 * size + backend.precision.roundoff * abs(sum) else { return false }
         }
         return true
     }
@@ -183,13 +191,13 @@ package struct ProductTuner {
             func numbers(_ count: Int) -> [Float] {
                 (0..<count).map { Float(($0 &* 7919) % 2003) / 1001 - 1 }
             }
-            hostA = numbers(shape.m * shape.k)
-            hostB = numbers(shape.k * shape.n)
-            a = try backend.allocate(shape.transposeA ? [shape.k, shape.m] : [shape.m, shape.k], .float32)
-            b = try backend.allocate(shape.transposeB ? [shape.n, shape.k] : [shape.k, shape.n], .float32)
-            c = try backend.allocate([shape.m, shape.n], .float32)
-            backend.upload(a, hostA)
-            backend.upload(b, hostB)
+            let type = backend.precision.stored
+            a = try backend.allocate(shape.transposeA ? [shape.k, shape.m] : [shape.m, shape.k], type)
+            b = try backend.allocate(shape.transposeB ? [shape.n, shape.k] : [shape.k, shape.n], type)
+            c = try backend.allocate([shape.m, shape.n], type)
+            backend.upload(a, numbers(a.count))
+            backend.upload(b, numbers(b.count))
+            (hostA, hostB) = (backend.values(a), backend.values(b))  // as they were rounded
         }
     }
 }

@@ -1,19 +1,24 @@
 import Foundation
+import TensorCore
 
-/// A product's shape as far as the choice of its kernel goes: which operands are stored transposed, and each size rounded to a
-/// power of two.
+/// A product as far as the choice of its kernel goes: what its matrices are stored in, which operands are stored transposed, and
+/// each size rounded to a power of two.
 package struct ProductClass: Hashable, Codable, Sendable, CustomStringConvertible {
     package let transposeA, transposeB: Bool
     package let m, n, k: Int
+    package let precision: Precision
 
     /// The class of op(a) [m, k] · op(b) [k, n].
-    package init(m: Int, n: Int, k: Int, transposeA: Bool, transposeB: Bool) {
+    package init(
+        m: Int, n: Int, k: Int, transposeA: Bool, transposeB: Bool, precision: Precision = .float32
+    ) {
         func rounded(_ size: Int) -> Int {
             1 << max(0, Int((log2(Double(max(1, size)))).rounded()))
         }
         self.transposeA = transposeA
         self.transposeB = transposeB
         (self.m, self.n, self.k) = (rounded(m), rounded(n), rounded(k))
+        self.precision = precision
     }
 
     package var description: String {
@@ -25,7 +30,7 @@ package struct ProductClass: Hashable, Codable, Sendable, CustomStringConvertibl
 /// each device and driver.
 package struct ProductTuning: Codable, Equatable, Sendable {
     /// Raised when kernels or candidates change, so that older files are tuned again.
-    static let formatVersion = 1
+    static let formatVersion = 2
 
     /// One class and its winner.
     package struct Choice: Codable, Equatable, Sendable {

@@ -16,6 +16,15 @@ public enum Precision: String, CaseIterable, Codable, Hashable, Sendable {
     /// 11 bits of significand, from 6e-8 to 65504: gradients need a scaled loss.
     case float16
 
+    /// The largest error of a rounded number as a part of it: 2⁻ᵖ for a significand of p bits.
+    public var roundoff: Double {
+        switch self {
+        case .float32: 0x1p-24
+        case .bfloat16: 0x1p-8
+        case .float16: 0x1p-11
+        }
+    }
+
     /// The type of a stored tensor.
     public var stored: ElementType {
         switch self {

@@ -12,8 +12,11 @@ struct Tune: ParsableCommand {
             agree with a product in double precision. The winners are kept in a file for the device and its driver, which every
             later command reads.
 
-            Example:
+            In 16 bits the candidates are the device's matrix engines and its own kernel. Each precision has winners of its own.
+
+            Examples:
               glora tune --device opencl:0 --batch 64
+              glora tune --device opencl:0 --precision bfloat16
             """)
 
     @OptionGroup var flags: BenchFlags
@@ -28,7 +31,6 @@ struct Tune: ParsableCommand {
     func run() throws {
         let console = flags.common.console
         let model = try flags.configuration()
-        try flags.device.requireFloat32()
         guard let backend = try flags.device.backend(console) as? OpenCLBackend else {
             throw ValidationError(
                 "the CPU backend has nothing to tune; give --device opencl:INDEX (see glora devices)")
@@ -53,7 +55,7 @@ func tuneProducts(
     try ProductTuner(backend, budget: budget).tune(shapes, into: &tuning) { trial in
         console.say(
             "\(trial.product)".padding(toLength: 26, withPad: " ", startingAt: 0)
-                + trial.kernel.rawValue.padding(toLength: 10, withPad: " ", startingAt: 0)
+                + trial.kernel.rawValue.padding(toLength: 13, withPad: " ", startingAt: 0)
                 + (trial.gflops.map { "\($0.fixed(1)) GFLOP/s" } ?? trial.note ?? ""))
     }
     backend.use(tuning)

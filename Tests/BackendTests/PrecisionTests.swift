@@ -29,13 +29,10 @@ import Testing
     /// The fastest engine of the host is taken, and one whose products are wrong isn't.
     @Test func onlyRightEngines() throws {
         let layout = KernelLayout(width: 16, local: 1)
-        let broken = KernelSource.whole.replacingOccurrences(
-            of: "DOT(first, 0, factor) DOT(second, 1, factor)", with: "DOT(first, 0, factor)"
-        ).replacingOccurrences(of: "TILE_DOT(3, 5, 7)", with: "")
-        #expect(broken != KernelSource.whole)
+        #expect(PrecisionTests.withBrokenEngines != KernelSource.whole)
         let engines = try OneThread.run {
             try OpenCLTests.withDevice { device in
-                try [KernelSource.whole, broken].map { source in
+                try [KernelSource.whole, PrecisionTests.withBrokenEngines].map { source in
                     try OpenCLBackend(device: device, layout: layout, precision: .bfloat16, source: source)
                         .engine
                 } + [MatrixEngine.of(device).first]
@@ -44,6 +41,11 @@ import Testing
         #expect(engines[0] == engines[2])
         #expect(engines[1] == nil)
     }
+
+    /// The kernels with every engine leaving a part of its products out.
+    static let withBrokenEngines = KernelSource.whole.replacingOccurrences(
+        of: "DOT(first, 0, factor) DOT(second, 1, factor)", with: "DOT(first, 0, factor)"
+    ).replacingOccurrences(of: "TILE_DOT(3, 5, 7)", with: "")
 
     private func everyOperation(
         _ layout: KernelLayout, _ precision: Precision, engines: [MatrixEngine]? = nil

@@ -21,6 +21,9 @@ import Testing
             [false, true].map { ProductClass(m: 8, n: 8, k: 8, transposeA: a, transposeB: $0) }
         }
         #expect(Set(all).count == 4)
+        let stored = ProductClass(
+            m: 8, n: 8, k: 8, transposeA: false, transposeB: false, precision: .bfloat16)
+        #expect(!all.contains(stored))
         #expect(all.map(\.description) == ["NN", "NT", "TN", "TT"].map { "\($0) 8 x 8 x 8" })
     }
 
@@ -185,6 +188,64 @@ import Testing
                 #expect(tried.first { $0.gflops == best }?.kernel == choice.kernel)
             }
             #expect(try tune(backend, budget: 0).tuning.choices.isEmpty)
+        }
+    }
+
+    /// In bfloat16 engines are candidates like any other, and a class's winner computes its products.
+    @Test func enginesAreTuned() throws {
+        try OpenCLTests.withDevice { device in
+            let layout = KernelLayout(width: 16, local: 1)
+            let backend = try OpenCLBackend(device: device, layout: layout, precision: .bfloat16)
+            let engines = MatrixEngine.of(device).map { ProductKernel.engine($0) }
+            #expect(backend.candidates == engines + [.panels])
+            var tuning = ProductTuning(device)
+            var trials: [ProductTuner.Trial] = []
+            try ProductTuner(backend, budget: 60).tune(ProductTuningTests.shapes, into: &tuning) {
+                trials.append($0)
+            }
+            #expect(
+                tuning.choices.count == 2 && tuning.choices.allSatisfy { $0.product.precision == .bfloat16 })
+            #expect(Set(trials.map(\.kernel)) == Set(engines + [.panels]))
+            #expect(trials.allSatisfy { $0.note == nil })
+            // Whatever won, the other is taken where a tuning says so, for its class alone.
+            tuning.choices = [
+                ProductTuning.Choice(
+                    product: ProductTuningTests.shapes[0].product(.bfloat16), kernel: .panels, gflops: 1)
+            ]
+            backend.use(tuning)
+            func kernel(_ shape: ProductTuner.Shape) -> ProductKernel {
+                backend.kernel(
+                    m: shape.m, n: shape.n, k: shape.k, transposeA: shape.transposeA,
+                    transposeB: shape.transposeB, stored: .bfloat16)
+            }
+            #expect(kernel(ProductTuningTests.shapes[0]) == .panels)
+            #expect(kernel(ProductTuningTests.shapes[2]) == engines.first ?? .panels)
+            #expect(try backend.productsAreRight(.panels))
+        }
+    }
+
+    /// An engine that the processor doesn't have, or whose products are wrong, is neither tried nor taken from a file.
+    @Test func enginesThatFailAreNoCandidates() throws {
+        let layout = KernelLayout(width: 16, local: 1)
+        try OpenCLTests.withDevice { device in
+            let shape = ProductTuningTests.shapes[0]
+            for engines in [[], [MatrixEngine.avx512]]
+            where engines.isEmpty || !MatrixEngine.of(device).isEmpty {
+                let backend = try OpenCLBackend(
+                    device: device, layout: layout, precision: .bfloat16, engines: engines,
+                    source: engines.isEmpty ? KernelSource.whole : PrecisionTests.withBrokenEngines)
+                #expect(backend.engine == nil)
+                var tuning = ProductTuning(device)
+                var trials: [ProductTuner.Trial] = []
+                try ProductTuner(backend, budget: 60).tune([shape], into: &tuning) { trials.append($0) }
+                #expect(tuning.choices.map(\.kernel) == [.panels])
+                #expect(trials.dropLast().map(\.note) == engines.map { _ in "not on this device" })
+                tuning.set(
+                    ProductTuning.Choice(
+                        product: shape.product(.bfloat16), kernel: .engine(.avx512), gflops: 1e6))
+                backend.use(tuning)
+                #expect(backend.tuning?.choices.isEmpty == true)
+            }
         }
     }
 

@@ -115,7 +115,8 @@ final class Recording {
             try OpenCLTests.withDevice { device in
                 let backend = try OpenCLBackend(
                     device: device, layout: layout, precision: precision, engines: engines)
-                backend.product = layout.local == 1 ? .panels : .tiled
+                let own: ProductKernel = layout.local == 1 ? .panels : .tiled
+                backend.product = backend.engine.map { .engine($0) } ?? own
                 let recording = Recording(backend, precision)
                 try body(recording)
                 return recording.results
