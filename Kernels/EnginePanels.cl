@@ -9,7 +9,7 @@
 //     right  [⌈n / TILE_COLUMNS⌉, PAIRS(k), TILE_COLUMNS] pairs    the columns of op(b)
 //
 // with zeros where a panel ends outside the matrix, at an odd k too: in both operands, as 0 · ∞ is a NaN.
-#ifdef ENGINE
+#if defined(ENGINE) && ENGINE <= 2
 
 #define AVX512_ENGINE 1
 #define AMX_ENGINE 2

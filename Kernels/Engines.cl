@@ -9,7 +9,7 @@
 // On 2 cores of a Zen 5 the first engine runs at 749 GFLOP/s, 0.92 times oneDNN's in PyTorch 2.15 (a ViT-B block's products and
 // their gradients, PoCL), and at 2.0 times the speed of Panels.cl in float32.
 // vdpbf16ps takes denormal numbers for zeros and rounds each of its two additions.
-#ifdef ENGINE
+#if defined(ENGINE) && ENGINE <= 2
 
 // MARK: What the engines share in assembly
 //

@@ -5,7 +5,7 @@
 //
 // and for a program of 16 bits with BFLOAT16 or FLOAT16: then frozen weights and the activations between the layers are
 // `stored` in those, and everything is computed in float32 all the same. `float` pointers are float32 in every program.
-// With BFLOAT16, ENGINE says what multiplies (Engines.cl).
+// ENGINE says what multiplies: with BFLOAT16 on CPUs (Engines.cl), in any program on GPUs (GPUEngines.cl).
 //
 // A kernel's arguments come in the order outputs, inputs, constants. A pointer that may be null says so.
 // Tensors are dense and row-major; [n, d] is a matrix of n rows.

@@ -2,19 +2,56 @@ import CProcessor
 import Foundation
 import TensorCore
 
-/// What a CPU has for products of bfloat16, besides vectors of float32 (Engines.cl).
+/// What a device has for products of 16 bits besides vectors of float32: of CPUs in Engines.cl, of GPUs in GPUEngines.cl. The
+/// number is their ENGINE.
 public enum MatrixEngine: Int, CaseIterable, CustomStringConvertible, Sendable {
     /// `vdpbf16ps` of AVX512-BF16.
     case avx512 = 1
     /// `tdpbf16ps` of AMX.
     case amx = 2
+    /// NVIDIA's tensor cores, from compute capability 8.0 on: `mma.sync`.
+    case tensorCores = 3
+    /// Intel's XMX with sub-groups of 8 work-items, as the Arc A series has them, and with sub-groups of 16.
+    case xmx8 = 4
+    case xmx16 = 5
+    /// AMD's WMMA, of RDNA 3 and 4.
+    case wmma = 6
+    /// AMD's MFMA, from CDNA 2 on.
+    case mfma = 7
 
     /// What users know it by.
-    public var description: String { self == .amx ? "AMX" : "AVX512-BF16" }
+    public var description: String {
+        switch self {
+        case .avx512: "AVX512-BF16"
+        case .amx: "AMX"
+        case .tensorCores: "tensor cores"
+        case .xmx8: "XMX"
+        case .xmx16: "XMX of 16"
+        case .wmma: "WMMA"
+        case .mfma: "MFMA"
+        }
+    }
 
-    /// Those that a device runs, the fastest first: the host's processor's, on a CPU device. A simulator runs no assembly.
+    /// Whether it is a CPU's, and reads panels.
+    var isOfCPU: Bool { self == .avx512 || self == .amx }
+
+    /// Those that a device may have, the fastest first: the host's processor's, on a CPU device. A simulator runs no assembly.
     static func of(_ device: OpenCLDevice) -> [MatrixEngine] {
-        device.kind == .cpu && !device.platformName.contains("Oclgrind") ? ofHost : []
+        guard !device.platformName.contains("Oclgrind") else { return [] }
+        return device.kind == .cpu ? ofHost : ofGPU(device.features)
+    }
+
+    /// What a GPU's driver says that it has.
+    static func ofGPU(_ features: OpenCLDevice.Features) -> [MatrixEngine] {
+        if features.computeCapability >= 8 { return [.tensorCores] }
+        if features.extensions.contains("cl_intel_subgroup_matrix_multiply_accumulate") {
+            // Its functions are for the smallest sub-groups that the device has.
+            return features.smallestSubgroup == 8 ? [.xmx8] : features.smallestSubgroup == 16 ? [.xmx16] : []
+        }
+        // As in gfx1100, and gfx90a:sramecc+:xnack-.
+        let name = features.name.prefix { $0 != ":" }
+        if name.hasPrefix("gfx11") || name.hasPrefix("gfx12") { return [.wmma] }
+        return ["gfx90a", "gfx940", "gfx941", "gfx942", "gfx950"].contains(name) ? [.mfma] : []
     }
 
     /// Those that the host's processor has, the fastest first.
@@ -23,19 +60,32 @@ public enum MatrixEngine: Int, CaseIterable, CustomStringConvertible, Sendable {
 
     /// Whether it multiplies what a precision stores, in such kernels.
     func takes(_ precision: Precision, _ layout: KernelLayout) -> Bool {
-        precision == .bfloat16 && layout == KernelLayout(width: 16, local: 1)
+        switch (self, precision) {
+        case (_, .float32): false
+        case (.avx512, _), (.amx, _): precision == .bfloat16 && layout == KernelLayout(width: 16, local: 1)
+        case (.tensorCores, .tf32): layout.local > 1
+        case (_, .tf32): false
+        default: layout.local > 1
+        }
     }
 
     /// Whether it has proven itself on a device in a process of its own: a driver that aborts, hangs or computes nonsense costs
     /// an engine, never a training run. The verdict is kept for the device, its driver and these kernels. Without a `prober` it
     /// is taken for proven; a backend checks its products in any case.
-    func isProven(_ device: OpenCLDevice, _ source: String, _ cache: ProgramCache) -> Bool {
+    func isProven(
+        _ device: OpenCLDevice, _ precision: Precision, _ source: String, _ cache: ProgramCache
+    ) -> Bool {
         guard let prober = MatrixEngine.prober else { return true }
-        let key = ProgramCache.key(source: source, options: "engine \(rawValue)", device: device)
+        let key = ProgramCache.key(
+            source: source, options: "engine \(rawValue) \(precision.rawValue)", device: device)
         let file = cache.directory.appendingPathComponent("engine-\(ProgramCache.hash(key.utf8)).txt")
         if let verdict = try? String(contentsOf: file, encoding: .utf8) { return verdict == "right\n" }
         let verdict = MatrixEngine.succeeds(
-            prober, ["probe", "--device", "opencl:\(device.index)", "--engine", "\(rawValue)"], within: 300)
+            prober,
+            [
+                "probe", "--device", "opencl:\(device.index)", "--engine", "\(rawValue)", "--precision",
+                precision.rawValue,
+            ], within: 300)
         guard let isRight = verdict else { return false }
         // A folder that can't be written to costs the next start its time, and nothing else.
         try? FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)
@@ -65,10 +115,13 @@ public enum MatrixEngine: Int, CaseIterable, CustomStringConvertible, Sendable {
         return [SIGINT, SIGTERM, SIGHUP, SIGKILL].contains(process.terminationStatus) ? nil : false
     }
 
-    /// ENGINE_ROWS of EnginePanels.cl.
+    /// GROUP_ROWS and GROUP_COLUMNS of GPUEngines.cl.
+    static let groupTile = (rows: 128, columns: 64)
+
+    /// ENGINE_ROWS of EnginePanels.cl, for CPUs' engines.
     var rows: Int { self == .amx ? 32 : 12 }
 
-    /// PAIRS of EnginePanels.cl: what a row of so many elements takes in a panel, in words of two.
+    /// PAIRS of EnginePanels.cl, for CPUs' engines: what a row of so many elements takes in a panel, in words of two.
     func words(_ depth: Int) -> Int {
         let step = self == .amx ? 16 : 1
         return ((depth + 1) / 2 + step - 1) / step * step
@@ -76,19 +129,19 @@ public enum MatrixEngine: Int, CaseIterable, CustomStringConvertible, Sendable {
 }
 
 extension OpenCLBackend {
-    /// Whether a kernel's products of bfloat16 are right, in each way that they are packed and off every tile. A driver's
-    /// assembler may leave out what it doesn't know without a word.
+    /// Whether a kernel's products of the backend's precision are right, with each way to store the operands and off every tile.
+    /// A driver's assembler may leave out what it doesn't know without a word.
     func productsAreRight(_ kernel: ProductKernel) throws -> Bool {
         let before = product
         product = kernel
         defer { product = before }
-        let (m, n, k) = (45, 71, 83)
-        /// Exact in bfloat16, as their products are in float32.
+        let (m, n, k) = (145, 71, 83)
+        /// Exact in every precision, as their products are in float32.
         func values(_ count: Int, _ step: Int) -> [Float] {
             (0..<count).map { Float(($0 &* step) % 61 - 30) / 8 }
         }
         func tensor(_ values: [Float], _ shape: [Int]) throws -> Tensor {
-            let tensor = try allocate(shape, .bfloat16)
+            let tensor = try allocate(shape, precision.stored)
             upload(tensor, values)
             return tensor
         }
@@ -100,16 +153,14 @@ extension OpenCLBackend {
         func turned(_ values: [Float], _ rows: Int, _ columns: Int) -> [Float] {
             (0..<rows * columns).map { values[$0 % rows * columns + $0 / rows] }
         }
-        let c = try allocate([m, n], .bfloat16)
+        let c = try allocate([m, n], precision.stored)
         for (transposeA, transposeB) in [(false, false), (false, true), (true, false), (true, true)] {
             upload(c, Array(repeating: .nan, count: m * n))
             matmul(
                 c, try transposeA ? tensor(turned(a, m, k), [k, m]) : tensor(a, [m, k]),
                 try transposeB ? tensor(turned(b, k, n), [n, k]) : tensor(b, [k, n]),
                 transposeA: transposeA, transposeB: transposeB, accumulate: false)
-            guard self.values(c) == expected.map({ float(bfloat16Bits: bfloat16Bits($0)) }) else {
-                return false
-            }
+            guard self.values(c) == expected.map(precision.rounded) else { return false }
         }
         return true
     }

@@ -14,7 +14,7 @@ package enum ProductKernel: Hashable, Codable, Sendable, RawRepresentable {
     /// 141, the geometric mean over a ViT-B block's products and their gradients at batch 8) where CLBlast untuned
     /// reaches 1–3.
     case panels
-    /// A device's matrix engine, for what is stored in 16 bits.
+    /// A device's matrix engine, for other precisions than float32.
     case engine(MatrixEngine)
 
     private static let byName: [String: ProductKernel] = Dictionary(
@@ -39,17 +39,8 @@ package enum ProductKernel: Hashable, Codable, Sendable, RawRepresentable {
     /// Its engine, if it has one.
     var engine: MatrixEngine? { if case .engine(let engine) = self { engine } else { nil } }
 
-    /// Whether it computes products of what is stored so. CLBlast has no bfloat16, and sums float16 in float16.
-    func takes(_ stored: ElementType) -> Bool {
-        switch self {
-        case .clblast: stored == .float32
-        case .engine: stored != .float32
-        case .tiled, .panels: true
-        }
-    }
-
     /// Whether it reads operands from packed panels.
-    var readsPanels: Bool { self == .panels || engine != nil }
+    var readsPanels: Bool { self == .panels || engine?.isOfCPU == true }
 }
 
 extension OpenCLBackend {
@@ -70,6 +61,12 @@ extension OpenCLBackend {
         guard k > 0 else { return accumulate ? () : fill(c, 0) }
         let kernel = kernel(m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB, stored: stored)
         switch kernel {
+        case .engine(let engine) where !engine.isOfCPU:
+            let tile = MatrixEngine.groupTile
+            launch(
+                "multiply_engine", stored: stored, by: kernel,
+                ((n + tile.columns - 1) / tile.columns, (m + tile.rows - 1) / tile.rows, 1), c, a, b, m, n, k,
+                transposeA ? 1 : k, transposeA ? m : 1, transposeB ? 1 : n, transposeB ? k : 1, accumulate)
         case .panels, .engine:
             multiplyPanels(
                 m: m, n: n, k: k, left: PackedOperand(a, turned: transposeA),

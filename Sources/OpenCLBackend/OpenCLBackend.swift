@@ -28,11 +28,12 @@ public final class OpenCLBackend: Backend {
     /// What `glora tune` found; nil on a device that it hasn't seen.
     package private(set) var tuning: ProductTuning?
     private let source: String
-    private let engines: [MatrixEngine]?
+    private let engines: [MatrixEngine]  // that the device may have
+    private let provesEngines: Bool  // in a process of their own
     let cache: ProgramCache
     let queue: cl_command_queue
     let ledger = MemoryLedger()
-    private var kernels: [Program: [String: cl_kernel]] = [:]
+    private var kernels: [Program: [String: Kernel]] = [:]
     /// Partial sums between the two halves of a reduction.
     private(set) var scratch: Tensor!  // [scratchCount]
     /// An epilogue's terms, row by row (Epilogue.cl).
@@ -53,10 +54,10 @@ public final class OpenCLBackend: Backend {
         try self.init(device: device, layout: KernelLayout(for: device), precision: precision)
     }
 
-    /// A backend for bfloat16 that tries an engine here and now: what a probe does. `engine` says whether it is right.
-    public convenience init(device: OpenCLDevice, trying engine: MatrixEngine) throws {
+    /// A backend that tries an engine here and now: what a probe does. `engine` says whether it is right.
+    public convenience init(device: OpenCLDevice, precision: Precision, trying engine: MatrixEngine) throws {
         try self.init(
-            device: device, layout: KernelLayout(for: device), precision: .bfloat16, engines: [engine])
+            device: device, layout: KernelLayout(for: device), precision: precision, engines: [engine])
     }
 
     /// A backend with another layout, other kernels or another cache, for tests; `engines` are tried without a process of their
@@ -79,7 +80,8 @@ public final class OpenCLBackend: Backend {
             advice: "check the driver with clinfo, or use another --device.")
         (self.shared, self.queue) = (shared, queue!)
         self.source = source
-        self.engines = engines
+        self.engines = engines ?? MatrixEngine.of(device)
+        provesEngines = engines == nil
         try build(Program(stored: .float32))
         scratch = try allocate([OpenCLBackend.scratchCount], .float32)
         table = try allocate([OpenCLBackend.tableCount], .float32)
@@ -87,7 +89,12 @@ public final class OpenCLBackend: Backend {
         leftPanels = try allocate([panelCount], .float32)
         rightPanels = try allocate([panelCount], .float32)
         if precision != .float32 {
-            engine = candidates.first { admit($0) }?.engine
+            engine = candidates.first { $0.engine != nil && admit($0) }?.engine
+            guard engine != nil || precision != .tf32 else {
+                throw BackendError.driver(
+                    "--precision tf32 needs an NVIDIA GPU with tensor cores (compute capability 8.0 or above); "
+                        + "\(name) computes in float32, bfloat16 or float16.")
+            }
             if engine == nil { try build(Program(stored: precision.stored)) }
         }
         if let found = ProductTuning.load(device, in: cache) { use(found) }
@@ -95,7 +102,7 @@ public final class OpenCLBackend: Backend {
 
     deinit {
         clFinish(queue)
-        for kernel in kernels.values.flatMap(\.values) { clReleaseKernel(kernel) }
+        for kernel in kernels.values.flatMap(\.values) { clReleaseKernel(kernel.object) }
         clReleaseCommandQueue(queue)
     }
 
@@ -105,17 +112,30 @@ public final class OpenCLBackend: Backend {
         var engine: MatrixEngine?
     }
 
+    private struct Kernel {
+        let object: cl_kernel
+        /// Work-items of a group.
+        let local: Int
+    }
+
     private func build(_ program: Program) throws {
         let options = layout.options(stored: program.stored, engine: program.engine)
         kernels[program] = try makeKernels(shared.program(source: source, options: options, cache: cache))
     }
 
     /// What may compute products of the backend's precision, the likely fastest first.
-    package var candidates: [ProductKernel] {
-        let own: ProductKernel = layout.local == 1 ? .panels : .tiled
-        guard precision != .float32 else { return layout.local == 1 ? [own, .clblast] : [.clblast, own] }
-        let engines = engines ?? MatrixEngine.of(device)
-        return engines.filter { $0.takes(precision, layout) }.map { .engine($0) } + [own]
+    package var candidates: [ProductKernel] { kernels(for: precision) }
+
+    /// What may compute products of a precision. CLBlast has no bfloat16, and sums float16 in float16.
+    private func kernels(for precision: Precision) -> [ProductKernel] {
+        let own: [ProductKernel] =
+            switch (layout.local == 1, precision.stored == .float32) {
+            case (true, false): [.panels]
+            case (true, true): [.panels, .clblast]
+            case (false, false): [.tiled]
+            case (false, true): [.clblast, .tiled]
+            }
+        return engines.filter { $0.takes(precision, layout) }.map { .engine($0) } + own
     }
 
     /// Builds what a kernel needs for products of the backend's precision, and tries them where it is an engine, in a process of
@@ -125,19 +145,19 @@ public final class OpenCLBackend: Backend {
         guard kernels[program] == nil else { return true }
         guard candidates.contains(kernel) else { return false }
         if let engine = kernel.engine {
-            guard engines != nil || engine.isProven(device, source, cache) else { return false }
+            guard !provesEngines || engine.isProven(device, precision, source, cache) else { return false }
         }
         guard (try? build(program)) != nil else { return false }
         guard kernel.engine == nil || (try? productsAreRight(kernel)) == true else {
-            for kernel in kernels.removeValue(forKey: program)!.values { clReleaseKernel(kernel) }
+            for kernel in kernels.removeValue(forKey: program)!.values { clReleaseKernel(kernel.object) }
             return false
         }
         return true
     }
 
     /// A kernel object holds its arguments, so each backend has its own.
-    private func makeKernels(_ program: cl_program) throws -> [String: cl_kernel] {
-        var kernels: [String: cl_kernel] = [:]
+    private func makeKernels(_ program: cl_program) throws -> [String: Kernel] {
+        var kernels: [String: Kernel] = [:]
         var count: cl_uint = 0
         let advice = "update the driver, or use another --device."
         try check(
@@ -153,15 +173,23 @@ public final class OpenCLBackend: Backend {
             var bytes = [UInt8](repeating: 0, count: size)
             clGetKernelInfo(kernel, cl_kernel_info(CL_KERNEL_FUNCTION_NAME), size, &bytes, nil)
             let name = String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-            kernels[name] = kernel
+            // The engines of GPUs have work-groups of their own size; the others those of the layout.
+            var own = [0, 0, 0]
+            if name == "multiply_engine" {
+                clGetKernelWorkGroupInfo(
+                    kernel, device.id, cl_kernel_work_group_info(CL_KERNEL_COMPILE_WORK_GROUP_SIZE),
+                    3 * MemoryLayout<Int>.size, &own, nil)
+            }
+            let local = own[0] > 0 ? own[0] : layout.local
+            kernels[name] = Kernel(object: kernel, local: local)
             var largest = 0
             clGetKernelWorkGroupInfo(
                 kernel, device.id, cl_kernel_work_group_info(CL_KERNEL_WORK_GROUP_SIZE),
                 MemoryLayout<Int>.size, &largest, nil)
-            guard largest >= layout.local else {
+            guard largest >= local else {
                 throw BackendError.driver(
                     "\(self.name) runs the kernel \(name) with at most \(largest) work-items in a group, but "
-                        + "\(layout.local) are needed: use another --device.")
+                        + "\(local) are needed: use another --device.")
             }
         }
         return kernels
@@ -180,11 +208,11 @@ public final class OpenCLBackend: Backend {
     func kernel(
         m: Int, n: Int, k: Int, transposeA: Bool, transposeB: Bool, stored: ElementType
     ) -> ProductKernel {
-        if let product, product.takes(stored) { return product }
+        let precision = stored == precision.stored ? precision : .float32
+        if let product, kernels(for: precision).contains(product) { return product }
         let tuned = tuning?.kernel(
             ProductClass(
-                m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB,
-                precision: stored == .float32 ? .float32 : precision))
+                m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB, precision: precision))
         return tuned ?? usualKernel(stored)
     }
 
@@ -222,7 +250,7 @@ public final class OpenCLBackend: Backend {
         }
     }
 
-    /// Starts `groups` work-groups of `layout.local` work-items (in the first dimension) of a kernel, with
+    /// Starts `groups` work-groups (of `layout.local` work-items in the first dimension, but for GPUs' engines) of a kernel, with
     /// the arguments in the kernel's order. `stored` is the type of the tensors that the kernel calls so; `product` chooses
     /// among kernels of one name.
     func launch<each Argument: KernelArgument>(
@@ -238,7 +266,7 @@ public final class OpenCLBackend: Backend {
         }
         var index: cl_uint = 0
         for argument in repeat each arguments {
-            let status = argument.set(kernel, index, self, kernelName)
+            let status = argument.set(kernel.object, index, self, kernelName)
             guard status == CL_SUCCESS else {
                 fatalError(
                     "argument \(index) of \(kernelName) on \(name) failed with \(describe(status: status))")
@@ -246,10 +274,10 @@ public final class OpenCLBackend: Backend {
             index += 1
         }
         let status = withUnsafeTemporaryAllocation(of: Int.self, capacity: 6) { sizes in
-            (sizes[0], sizes[1], sizes[2]) = (groups.0 * layout.local, groups.1, groups.2)
-            (sizes[3], sizes[4], sizes[5]) = (layout.local, 1, 1)
+            (sizes[0], sizes[1], sizes[2]) = (groups.0 * kernel.local, groups.1, groups.2)
+            (sizes[3], sizes[4], sizes[5]) = (kernel.local, 1, 1)
             return clEnqueueNDRangeKernel(
-                queue, kernel, 3, nil, sizes.baseAddress, sizes.baseAddress! + 3, 0, nil, nil)
+                queue, kernel.object, 3, nil, sizes.baseAddress, sizes.baseAddress! + 3, 0, nil, nil)
         }
         succeed(status, kernelName)
     }

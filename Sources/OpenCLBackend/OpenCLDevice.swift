@@ -38,8 +38,20 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
     let nativeVectorWidth: Int
     /// The largest work-group.
     let maxWorkGroupSize: Int
+    /// By which a GPU's matrix engine is known.
+    let features: Features
     // An opaque handle of the driver, which lives as long as the process and which any thread may use.
     let id: cl_device_id
+
+    /// What drivers say of a GPU, besides what all of them are asked.
+    struct Features {
+        var name = ""
+        var extensions: [String] = []
+        /// NVIDIA's: 9 for a Hopper; 0 for others.
+        var computeCapability = 0
+        /// Intel's: the fewest work-items of a sub-group; 0 for others.
+        var smallestSubgroup = 0
+    }
 
     /// `opencl:0 (name)`.
     public var description: String { "opencl:\(index) (\(name))" }
@@ -126,9 +138,15 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
             clGetDeviceInfo(id, cl_device_info(CL_DEVICE_OPENCL_C_VERSION), $0, $1, $2)
         }
         let extensions = text { clGetDeviceInfo(id, cl_device_info(CL_DEVICE_EXTENSIONS), $0, $1, $2) }
-            .split(separator: " ")
+            .split(separator: " ").map(String.init)
         hasHalfPrecision = extensions.contains("cl_khr_fp16")
         hasSubgroups = extensions.contains { $0 == "cl_khr_subgroups" || $0 == "cl_intel_subgroups" }
+        features = Features(
+            name: name, extensions: extensions,
+            computeCapability: extensions.contains("cl_nv_device_attribute_query")
+                ? Int(number(id, CL_DEVICE_COMPUTE_CAPABILITY_MAJOR_NV, cl_uint.self)) : 0,
+            smallestSubgroup: extensions.contains("cl_intel_required_subgroup_size")
+                ? numbers(id, CL_DEVICE_SUB_GROUP_SIZES_INTEL).min() ?? 0 : 0)
         let type = number(id, CL_DEVICE_TYPE, cl_ulong.self)
         kind =
             type & cl_ulong(CL_DEVICE_TYPE_GPU) != 0
@@ -147,6 +165,15 @@ private func number<Value: FixedWidthInteger>(_ id: cl_device_id, _ key: Int32, 
     var value: Value = 0
     clGetDeviceInfo(id, cl_device_info(key), MemoryLayout<Value>.size, &value, nil)
     return value
+}
+
+/// The sizes that the driver gives; none when it doesn't know.
+private func numbers(_ id: cl_device_id, _ key: Int32) -> [Int] {
+    var byteCount = 0
+    guard clGetDeviceInfo(id, cl_device_info(key), 0, nil, &byteCount) == CL_SUCCESS else { return [] }
+    var values = [Int](repeating: 0, count: byteCount / MemoryLayout<Int>.size)
+    guard clGetDeviceInfo(id, cl_device_info(key), byteCount, &values, nil) == CL_SUCCESS else { return [] }
+    return values
 }
 
 /// A text that the driver gives: asked twice, for its size and for itself.

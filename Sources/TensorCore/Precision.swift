@@ -11,24 +11,35 @@
 public enum Precision: String, CaseIterable, Codable, Hashable, Sendable {
     /// 24 bits of significand.
     case float32
+    /// Stored as float32; products round their operands to 11 bits of significand. For NVIDIA's tensor cores alone.
+    case tf32
     /// 8 bits of significand, float32's range.
     case bfloat16
     /// 11 bits of significand, from 6e-8 to 65504: gradients need a scaled loss.
     case float16
 
-    /// The largest error of a rounded number as a part of it: 2⁻ᵖ for a significand of p bits.
+    /// The largest error of a number rounded for products, as a part of it: 2⁻ᵖ for a significand of p bits.
     public var roundoff: Double {
         switch self {
         case .float32: 0x1p-24
         case .bfloat16: 0x1p-8
-        case .float16: 0x1p-11
+        case .tf32, .float16: 0x1p-11
+        }
+    }
+
+    /// The nearest number that is stored in this precision.
+    public func rounded(_ value: Float) -> Float {
+        switch self {
+        case .float32, .tf32: value
+        case .bfloat16: float(bfloat16Bits: bfloat16Bits(value))
+        case .float16: Float(Float16(value))
         }
     }
 
     /// The type of a stored tensor.
     public var stored: ElementType {
         switch self {
-        case .float32: .float32
+        case .float32, .tf32: .float32
         case .bfloat16: .bfloat16
         case .float16: .float16
         }

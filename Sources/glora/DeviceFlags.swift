@@ -72,11 +72,11 @@ struct DeviceFlags: ParsableArguments {
             device: try OpenCLDevice.select(String(device.dropFirst(7))), precision: precision)
     }
 
-    /// Tunes a GPU's products for steps of this model with `rows` tokens in a batch, unless it was done before. On a CPU device
-    /// there is nothing to choose: CLBlast untuned is ten times slower than our own.
+    /// Tunes a GPU's products for steps of this model with `rows` tokens in a batch, unless it was done before in this precision.
+    /// On a CPU device there is little to choose: CLBlast untuned is ten times slower than our own, and engines are faster.
     func tuneIfNew(_ backend: any Backend, _ model: ViTConfiguration, batch: Int, _ console: Console) throws {
         guard tune, let backend = backend as? OpenCLBackend, backend.device.kind != .cpu,
-            backend.tuning == nil
+            backend.tuning?.choices.contains(where: { $0.product.precision == backend.precision }) != true
         else { return }
         console.say("tuning products for \(backend.name), once (--no-tune leaves it out)")
         try tuneProducts(backend, model, batch: batch, budget: 20, console)

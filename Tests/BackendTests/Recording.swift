@@ -91,7 +91,7 @@ final class Recording {
     func take(_ name: String, roundings: Int, _ tensors: [Tensor]) {
         for (i, tensor) in tensors.enumerated() {
             let share = tensor.count < 1000 ? 1.0 : 1.0 / 3
-            let limit = 1e-10 + share * Double(roundings) * precision.halfSpacing * precision.halfSpacing
+            let limit = 1e-10 + share * Double(roundings) * precision.roundoff * precision.roundoff
             results.append(("\(name) \(i)", backend.values(tensor), limit))
         }
     }
@@ -128,26 +128,6 @@ final class Recording {
             expectClose(
                 a.values, doubles(b.values), "\(a.name), \(layout), \(precision)", limit: a.limit,
                 sourceLocation: sourceLocation)
-        }
-    }
-}
-
-extension Precision {
-    /// The nearest number of this precision.
-    func rounded(_ value: Float) -> Float {
-        switch self {
-        case .float32: value
-        case .bfloat16: float(bfloat16Bits: bfloat16Bits(value))
-        case .float16: Float(Float16(value))
-        }
-    }
-
-    /// u: the largest relative error of a rounding.
-    var halfSpacing: Double {
-        switch self {
-        case .float32: 0x1p-24
-        case .bfloat16: 0x1p-8
-        case .float16: 0x1p-11
         }
     }
 }
