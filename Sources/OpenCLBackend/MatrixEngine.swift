@@ -36,7 +36,7 @@ public enum MatrixEngine: Int, CaseIterable, CustomStringConvertible, Sendable {
     var isOfCPU: Bool { self == .avx512 || self == .amx }
 
     /// Those that a device may have, the fastest first: the host's processor's, on a CPU device. A simulator runs no assembly.
-    static func of(_ device: OpenCLDevice) -> [MatrixEngine] {
+    public static func of(_ device: OpenCLDevice) -> [MatrixEngine] {
         guard !device.platformName.contains("Oclgrind") else { return [] }
         return device.kind == .cpu ? ofHost : ofGPU(device.features)
     }

@@ -21,11 +21,15 @@ struct Devices: ParsableCommand {
         let kind: String
         let memoryBytes: Int
         let computeUnits: Int
+        /// What the device says that it has for products of 16 bits; used where its products are right.
+        let matrixEngines: [String]
     }
 
     struct Result: Encodable {
         let devices: [Row]
     }
+
+    private func engines(_ device: OpenCLDevice) -> [String] { MatrixEngine.of(device).map { "\($0)" } }
 
     func run() throws {
         let console = common.console
@@ -40,17 +44,18 @@ struct Devices: ParsableCommand {
             console.say(
                 "opencl:\(device.index)   \(device.name) (\(device.kind), \(device.computeUnits) compute units, "
                     + "\(device.globalMemoryByteCount >> 20) MiB)\n           "
-                    + "\(device.platformName), driver \(device.driverVersion)")
+                    + "\(device.platformName), driver \(device.driverVersion)"
+                    + engines(device).map { ", \($0)" }.joined())
         }
         let rows = found.map {
             Row(
                 device: "opencl:\($0.index)", name: $0.name, platform: $0.platformName,
                 driver: $0.driverVersion, kind: "\($0.kind)", memoryBytes: $0.globalMemoryByteCount,
-                computeUnits: $0.computeUnits)
+                computeUnits: $0.computeUnits, matrixEngines: engines($0))
         }
         let host = Row(
             device: "cpu", name: cpu.name, platform: "host", driver: "", kind: "cpu",
-            memoryBytes: cpu.memoryByteCount, computeUnits: cpu.threadCount)
+            memoryBytes: cpu.memoryByteCount, computeUnits: cpu.threadCount, matrixEngines: [])
         try console.result(Result(devices: [host] + rows))
     }
 }
