@@ -66,15 +66,15 @@ __kernel GROUP void quick_gelu_backward(
 
 // y [n, d] ← x [n, d] ⊙ scale [d] + shift [d]; shift may be null (0). y may be x.
 __kernel GROUP void scale_shift_forward(
-    __global float *y, __global const float *x, __global const float *scale, __global const float *shift, int n,
+    __global stored *y, __global const stored *x, __global const float *scale, __global const float *shift, int n,
     int d) {
     FOR_ROWS (row, n) {
         size_t start = (size_t)row * d;
         FOR_COLUMNS (j, d)
             WITH_LANES(
-                d - j, lanes value = load_lanes(x + start + j, lanes_) * load_lanes(scale + j, lanes_);
+                d - j, lanes value = stored_lanes(x + start + j, lanes_) * load_lanes(scale + j, lanes_);
                 if (shift) value += load_lanes(shift + j, lanes_);
-                store_lanes(value, y + start + j, lanes_);)
+                store_stored(value, y + start + j, lanes_);)
     }
 }
 

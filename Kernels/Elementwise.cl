@@ -3,9 +3,15 @@ __kernel GROUP void fill(__global float *out, float value, int n) {
     FOR_ELEMENTS (i, n) store_lanes((lanes)(value), out + i, n - i);
 }
 
-// out [n] ← x [n].
-__kernel GROUP void copy(__global float *out, __global const float *x, int n) {
-    FOR_ELEMENTS (i, n) WITH_LANES(n - i, store_lanes(load_lanes(x + i, lanes_), out + i, lanes_);)
+// out [n] ← x [n]: as it is stored, as floats, and from floats rounded to what is stored.
+__kernel GROUP void copy(__global stored *out, __global const stored *x, int n) {
+    FOR_ELEMENTS (i, n) WITH_LANES(n - i, store_stored(stored_lanes(x + i, lanes_), out + i, lanes_);)
+}
+__kernel GROUP void copy_widened(__global float *out, __global const stored *x, int n) {
+    FOR_ELEMENTS (i, n) WITH_LANES(n - i, store_lanes(stored_lanes(x + i, lanes_), out + i, lanes_);)
+}
+__kernel GROUP void copy_rounded(__global stored *out, __global const float *x, int n) {
+    FOR_ELEMENTS (i, n) WITH_LANES(n - i, store_stored(load_lanes(x + i, lanes_), out + i, lanes_);)
 }
 
 // out = x + scale[b] · branch, all [B, size]; scale [B] may be null (1). out may be x.

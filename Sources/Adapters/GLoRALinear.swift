@@ -20,7 +20,7 @@ import TensorCore
 public struct GLoRALinear {
     /// The layer's name in the model: `blocks.0.attn.qkv`.
     public let name: String
-    /// W₀ [out, in]; has a gradient only in pretraining.
+    /// W₀ [out, in]; has a gradient, which is float32, only where the backbone itself is trained.
     public let weight: Parameter
     /// b₀ [out], or nil.
     public let bias: Parameter?
@@ -195,7 +195,15 @@ public struct GLoRALinear {
         _ backend: any Backend, _ scratch: Scratch
     ) {
         if let gradient = weight.gradient {
-            backend.matmul(gradient, dy, x, transposeA: true, transposeB: false, accumulate: true)
+            if dy.elementType == .float32 {
+                backend.matmul(gradient, dy, x, transposeA: true, transposeB: false, accumulate: true)
+            } else {
+                // A product of 16 bits is rounded to them before it is added to what float32 holds.
+                let dw = Tensor(
+                    buffer: scratch.weight.buffer, shape: gradient.shape, elementType: dy.elementType)
+                backend.matmul(dw, dy, x, transposeA: true, transposeB: false, accumulate: false)
+                backend.residualAdd(gradient, gradient, dw, sampleScale: nil)
+            }
         }
         if let gradient = bias?.gradient { backend.sumRows(gradient, dy, accumulate: true) }
         let db = Tensor(buffer: scratch.bias.buffer, shape: [outputs])

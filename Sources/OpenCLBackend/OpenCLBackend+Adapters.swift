@@ -20,6 +20,7 @@ extension OpenCLBackend {
     /// y ← f(x). y may be x.
     public func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation) {
         require(y.count == x.count, "activate", "y \(y.shape) and x \(x.shape) differ")
+        requireFloats("activate", y, x)
         let groups = (elementGroups(x.count), 1, 1)
         switch activation {
         case .identity: if y.buffer !== x.buffer { copy(y, x) }
@@ -34,6 +35,7 @@ extension OpenCLBackend {
         require(
             dx.count == x.count && dy.count == x.count, "activateBackward",
             "dx \(dx.shape), dy \(dy.shape) and x \(x.shape) differ")
+        requireFloats("activateBackward", dx, dy, x)
         let groups = (elementGroups(x.count), 1, 1)
         switch activation {
         case .identity: if dx.buffer !== dy.buffer { copy(dx, dy) }
@@ -48,7 +50,9 @@ extension OpenCLBackend {
         require(
             y.count == x.count && scale.count == x.columns && shift.count == x.columns, "scaleShift",
             "y \(y.shape), x \(x.shape), scale \(scale.shape) and shift \(shift.shape) don't fit")
-        launch("scale_shift_forward", (rowGroups(x.rows), 1, 1), y, x, scale, shift, x.rows, x.columns)
+        launch(
+            "scale_shift_forward", stored: stored(y, x, floats: scale, shift, operation: "scaleShift"),
+            (rowGroups(x.rows), 1, 1), y, x, scale, shift, x.rows, x.columns)
     }
 
     /// dScale [d] += Σₙ dy ⊙ x, dShift [d] += Σₙ dy, dx [n, d] ← dy ⊙ scale. dx may be dy, so it comes last.
@@ -61,10 +65,11 @@ extension OpenCLBackend {
                 && (dScale?.count ?? d) == d && (dShift?.count ?? d) == d
                 && 2 * d <= OpenCLBackend.scratchCount, "scaleShiftBackward",
             "dx \(dx?.shape ?? []), dy \(dy.shape), x \(x.shape) and scale \(scale.shape) don't fit")
+        let stored = stored(dx, dy, x, floats: dScale, dShift, scale, operation: "scaleShiftBackward")
         if dScale != nil || dShift != nil {
             let parts = parts(rows: n, size: 2 * d)
             launch(
-                "output_sums", (strips(d), parts, 1), scratch, dy, dScale == nil ? nil : x, nil as Tensor?,
+                "output_sums", stored: stored, (strips(d), parts, 1), scratch, dy, dScale == nil ? nil : x, nil as Tensor?,
                 n, d, 0)
             if let dShift { sumParts(dShift, size: d, stride: 2 * d, parts: parts, accumulate: true) }
             if let dScale {
@@ -72,13 +77,15 @@ extension OpenCLBackend {
             }
         }
         if let dx {
-            launch("scale_shift_forward", (rowGroups(n), 1, 1), dx, dy, scale, nil as Tensor?, n, d)
+            launch(
+                "scale_shift_forward", stored: stored, (rowGroups(n), 1, 1), dx, dy, scale, nil as Tensor?, n, d)
         }
     }
 
     /// y ← y + factor · x.
     public func addScaled(_ y: Tensor, _ x: Tensor, _ factor: Float) {
         require(y.count == x.count, "addScaled", "y \(y.shape) and x \(x.shape) differ")
+        requireFloats("addScaled", y, x)
         launch("add_scaled", (elementGroups(x.count), 1, 1), y, x, factor, x.count)
     }
 
@@ -87,10 +94,19 @@ extension OpenCLBackend {
         require(
             y.count == x.count && (0..<1).contains(rate), "dropout",
             "y \(y.shape) and x \(x.shape) at a rate of \(rate) don't fit")
+        requireFloats("dropout", y, x)
         let mask = DropoutMask(rate: rate, seed: seed)
         launch(
             "dropout_forward", (elementGroups(x.count), 1, 1), y, x, mask.low, mask.high, mask.threshold,
             mask.factor, x.count)
+    }
+
+    private func requireFloats(_ operation: String, _ tensors: Tensor...) {
+        for tensor in tensors {
+            require(
+                tensor.elementType == .float32, operation,
+                "a tensor of shape \(tensor.shape) is \(tensor.elementType), not float32")
+        }
     }
 
     /// One step over flat tensors [n]; a block of `viewAlignment` elements belongs to one segment.

@@ -109,10 +109,16 @@ extension OpenCLBackend {
     /// Waits until every operation so far is done.
     public func synchronize() { succeed(clFinish(queue), "synchronize") }
 
-    /// out ← x, of the same count.
+    /// out ← x, of the same count; between float32 and a stored type widened or rounded.
     public func copy(_ out: Tensor, _ x: Tensor) {
-        require(out.byteCount == x.byteCount, "copy", "\(out.shape) from \(x.shape)")
+        require(out.count == x.count, "copy", "\(out.shape) from \(x.shape)")
         // Not clEnqueueCopyBuffer: PoCL copies with one thread.
-        launch("copy", (elementGroups(x.count), 1, 1), out, x, x.count)
+        let groups = (elementGroups(x.count), 1, 1)
+        switch (out.elementType, x.elementType) {
+        case let (to, from) where to == from: launch("copy", stored: to, groups, out, x, x.count)
+        case (.float32, let from): launch("copy_widened", stored: from, groups, out, x, x.count)
+        case (let to, .float32): launch("copy_rounded", stored: to, groups, out, x, x.count)
+        case (let to, let from): require(false, "copy", "\(out.shape) is \(to), \(x.shape) is \(from)")
+        }
     }
 }

@@ -19,7 +19,8 @@ public protocol Backend: AnyObject {
     /// What frozen weights and the activations between operations may be stored in, those of one operation all alike; see
     /// `Precision`. These are W₀ and W; x, z, y, GELU(y), dy and dx of Linears and of `gelu`; the operands of `matmul`;
     /// qkv and out of attention; y of `layerNorm`, branch of `residualAdd`, out of `scaleSamples`, the tokens of
-    /// `poolTokens`, patches and projected patches; and the gradients of all of them. Every other tensor is float32.
+    /// `poolTokens`, patches and projected patches; x and y of `scaleShift`; and the gradients of all of them. `copy` goes
+    /// between the types. Every other tensor is float32.
     var precision: Precision { get }
 
     // MARK: Memory
@@ -37,7 +38,7 @@ public protocol Backend: AnyObject {
     func synchronize()
     /// out ← value, float32.
     func fill(_ out: Tensor, _ value: Float)
-    /// out ← x, of the same count.
+    /// out ← x, of the same count. Each may be stored in the precision: then x is widened, or rounded to the nearest.
     func copy(_ out: Tensor, _ x: Tensor)
 
     // MARK: Matrices

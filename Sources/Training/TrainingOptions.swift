@@ -243,10 +243,6 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
         try check(
             method == .glora || (path == "supernet" && recipe == .original),
             "--path and --recipe are GLoRA's; leave them out with --method \(method.rawValue)")
-        try check(
-            method == .glora || precision == .float32,
-            "--precision \(precision.rawValue) is for --method glora; the terms of \(method.rawValue) are float32"
-        )
         _ = try searchSpace()
         try check(ranks.allSatisfy { $0 <= 4096 }, "--ranks must be from 1 to 4096, not \(ranks.max() ?? 0)")
     }

@@ -24,6 +24,16 @@ struct AttachedPlan {
     let promptSums: Tensor?  // [p · D]
     let positions, classToken: Tensor?  // [T, D], [D]: gradients that nobody reads
     let head: HeadNorm?
+    /// What a term reads and adds to, as float32, where those are stored in 16 bits; one term at a time. See
+    /// `VisionTransformer.add`.
+    let wide: Wide?
+
+    /// Memory for the widest term.
+    struct Wide {
+        let y: Tensor  // [n, out], its gradient in the backward
+        let x: Tensor  // [n, in]
+        let dx: Tensor  // [n, in]; x itself where no backward follows
+    }
 
     /// Of AdaptFormer's batch norm, which is a LayerNorm of the transposed features.
     struct HeadNorm {
@@ -36,46 +46,59 @@ struct AttachedPlan {
         let output: Tensor  // [B, D]
     }
 
-    /// `take` gives memory of its own, `share` memory that the blocks of an evaluation share, by a key.
+    /// `take` gives memory of its own, `share` memory that the blocks of an evaluation share, by a key. `stored` is the type of
+    /// what goes from one operation to the next inside a block.
     init(
         _ attachments: Attachments, _ model: ViTConfiguration, head: HeadKind, batch b: Int, tokens: [Int],
-        asking: [Int], isForTraining: Bool, take: ([Int]) throws -> Tensor,
-        share: (String, [Int]) throws -> Tensor
+        asking: [Int], isForTraining: Bool, stored: ElementType,
+        take takeTyped: ([Int], ElementType) throws -> Tensor,
+        share: (String, [Int], ElementType) throws -> Tensor
     ) rethrows {
+        func take(_ shape: [Int]) throws -> Tensor { try takeTyped(shape, .float32) }
         let (d, f) = (model.width, model.hiddenWidth)
         var (sites, norms, besideMLP, behindMLP): ([Site], [[Tensor?]], [[Tensor]], [[Tensor]]) = (
             [], [], [], []
         )
         var outputs: [Tensor?] = []
         func kept(_ update: (any Update)?, _ rows: Int, _ key: String) throws -> [Tensor] {
-            try update?.keptShapes(rows: rows).enumerated().map { try share("\(key).\($0)", $1) } ?? []
+            try update?.keptShapes(rows: rows).enumerated().map { try share("\(key).\($0)", $1, .float32) } ?? []
         }
-        func unscaled(_ place: ScaleShift?, _ shape: [Int]) throws -> Tensor? {
-            place == nil || !isForTraining ? nil : try take(shape)
+        func unscaled(_ place: ScaleShift?, _ shape: [Int], _ type: ElementType) throws -> Tensor? {
+            place == nil || !isForTraining ? nil : try takeTyped(shape, type)
+        }
+        // The numbers that the widest term adds to and reads.
+        var (widestY, widestX) = (0, 0)
+        func widen(_ update: (any Update)?, _ rows: Int, _ inputs: Int, _ outputs: Int) {
+            guard update != nil, stored != .float32 else { return }
+            (widestY, widestX) = (max(widestY, rows * outputs), max(widestX, rows * inputs))
         }
         for (index, block) in attachments.blocks.enumerated() {
             let rows = [b * tokens[index], b * asking[index]]
             let sizes = [(rows[0], d, 3 * d), (rows[1], d, d), (rows[1], d, f), (rows[1], f, d)]
             for (number, places) in block.linears.enumerated() {
                 let (n, inputs, outputs) = sizes[number]
+                widen(places.before, n, inputs, inputs)
+                widen(places.beside, n, inputs, outputs)
                 sites.append(
                     Site(
                         before: try kept(places.before, n, "before\(number)"),
                         beside: try kept(places.beside, n, "beside\(number)"),
-                        input: places.before == nil ? nil : try share("input\(number)", [n, inputs]),
-                        unscaled: try unscaled(places.behind, [n, outputs])))
+                        input: places.before == nil ? nil : try share("input\(number)", [n, inputs], stored),
+                        unscaled: try unscaled(places.behind, [n, outputs], stored)))
             }
-            norms.append(try (0..<2).map { try unscaled(block.norms[$0], [rows[$0], d]) })
+            norms.append(try (0..<2).map { try unscaled(block.norms[$0], [rows[$0], d], stored) })
             besideMLP.append(try kept(block.besideMLP, rows[1], "besideMLP"))
             behindMLP.append(try kept(block.behindMLP, rows[1], "behindMLP"))
+            widen(block.behindMLP, rows[1], d, d)
             outputs.append(
-                block.behindMLP == nil ? nil : try share("mlp", [b, asking[index], d]))
+                block.behindMLP == nil ? nil : try share("mlp", [b, asking[index], d], stored))
         }
         (self.sites, self.norms, self.besideMLP, self.behindMLP) = (sites, norms, besideMLP, behindMLP)
         mlpOutputs = outputs
-        patches = try unscaled(attachments.patches, [b, model.patchCount, d])
-        let last = model.pooling == .meanAfterNorm ? b * tokens.last! : b
-        norm = try unscaled(attachments.norm, [last, d])
+        patches = try unscaled(attachments.patches, [b, model.patchCount, d], stored)
+        let poolsLast = model.pooling == .meanAfterNorm
+        norm = try unscaled(
+            attachments.norm, [poolsLast ? b * tokens.last! : b, d], poolsLast ? stored : .float32)
         let edits = attachments.blocks.compactMap(\.tokens)
         let longest = max(tokens.max()!, model.tokenCount)
         incoming = edits.isEmpty ? nil : try take([b, longest, d])
@@ -85,6 +108,12 @@ struct AttachedPlan {
         positions = attachments.patches == nil ? nil : try take([model.tokenCount, d])
         classToken = attachments.patches == nil || !model.hasClassToken ? nil : try take([d])
         self.head = head != .batchNorm ? nil : try HeadNorm(d, b, take)
+        if widestY == 0 {
+            wide = nil
+        } else {
+            let (y, x) = (try take([widestY]), try take([widestX]))
+            wide = Wide(y: y, x: x, dx: isForTraining ? try take([widestX]) : x)
+        }
     }
 }
 

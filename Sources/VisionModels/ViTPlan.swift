@@ -190,8 +190,8 @@ public struct ViTPlan {
             ? nil
             : try AttachedPlan(
                 attachments ?? Attachments(depth: model.depth), model, head: head, batch: b, tokens: tokens,
-                asking: asking, isForTraining: isForTraining, take: { try take($0, .float32) },
-                share: { try own($0, $1) })
+                asking: asking, isForTraining: isForTraining, stored: stored, take: take,
+                share: { try own($0, $1, $2) })
     }
 
     /// [B, T, D]: the residual stream as it enters a block.

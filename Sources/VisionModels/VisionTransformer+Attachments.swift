@@ -22,12 +22,12 @@ extension VisionTransformer {
         let site = plan.attached!.sites[index]
         var input = x
         if let before = places.before {
-            input = Tensor(buffer: site.input!.buffer, shape: x.shape)
+            input = site.input!.reshaped(x.shape)
             backend.copy(input, x)
-            before.add(to: input, x, site.before, noise: noise)
+            add(before, to: input, x, site.before, plan, noise)
         }
         linears[index].forward(y, input, path: .none, kept(index, plan), backend, scratch)
-        places.beside?.add(to: y, input, site.beside, noise: noise)
+        if let beside = places.beside { add(beside, to: y, input, site.beside, plan, noise) }
         if let behind = places.behind { scaleShift(y, y, behind, keeping: site.unscaled) }
         if let activated { backend.gelu(activated, y) }
     }
@@ -45,14 +45,49 @@ extension VisionTransformer {
         }
         linears[index].backward(dx, dy, x, path: .none, kept(index, plan), backend, scratch)
         // Nothing is both before a Linear and beside it, so x is what the term beside has read.
-        places.beside?.backward(dx, dy, x, site.beside, noise: noise)
-        places.before?.backward(dx, dx, x, site.before, noise: noise)
+        if let beside = places.beside { backward(beside, dx, dy, x, site.beside, plan, noise) }
+        if let before = places.before { backward(before, dx, dx, x, site.before, plan, noise) }
+    }
+
+    // MARK: Terms
+
+    // A term is computed in float32 whatever the model is stored in: its tensors are trained, and small beside those that it
+    // reads and adds to. Those are widened for it where they are stored in 16 bits, and what it adds to is rounded once more.
+
+    /// y ← y + f(x).
+    func add(
+        _ update: any Update, to y: Tensor, _ x: Tensor, _ kept: [Tensor], _ plan: ViTPlan, _ noise: UInt64?
+    ) {
+        let wide = plan.attached?.wide
+        let sum = widened(y, wide?.y)
+        update.add(to: sum, widened(x, wide?.x), kept, noise: noise)
+        if sum.elementType != y.elementType { backend.copy(y, sum) }
+    }
+
+    /// dx ← dx + f'(x)ᵀ · dy. dx may be dy.
+    func backward(
+        _ update: any Update, _ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ kept: [Tensor], _ plan: ViTPlan,
+        _ noise: UInt64?
+    ) {
+        let wide = plan.attached?.wide
+        let gradient = widened(dy, wide?.y)
+        let sum = dx.buffer === dy.buffer ? gradient : widened(dx, wide?.dx)
+        update.backward(sum, gradient, widened(x, wide?.x), kept, noise: noise)
+        if sum.elementType != dx.elementType { backend.copy(dx, sum) }
+    }
+
+    /// x, or where it is stored in 16 bits a copy in `memory` as float32.
+    private func widened(_ x: Tensor, _ memory: Tensor?) -> Tensor {
+        guard x.elementType != .float32, let memory else { return x }
+        let copy = Tensor(buffer: memory.buffer, shape: x.shape)
+        backend.copy(copy, x)
+        return copy
     }
 
     /// `gradient` in memory that may be overwritten: where it is the stream's own, a copy.
     func ownBranch(_ gradient: Tensor, _ stream: Tensor, _ gradients: ViTPlan.Gradients) -> Tensor {
         guard gradient.buffer === stream.buffer else { return gradient }
-        let own = Tensor(buffer: gradients.branch.buffer, shape: gradient.shape)
+        let own = like(gradient, gradients.branch)
         backend.copy(own, gradient)
         return own
     }

@@ -12,6 +12,7 @@ extension VisionTransformer {
     public func forward(
         _ plan: ViTPlan, paths: [GLoRAPath], dropsBranches: Bool = false, noise: UInt64? = nil
     ) {
+        loadWeights()
         attachments?.begin?()
         embed(plan)
         forward(plan, fromBlock: 0, paths: paths, dropsBranches: dropsBranches, noise: noise)
@@ -64,15 +65,15 @@ extension VisionTransformer {
             apply(4 * index + 3, branch, keep.activated, plan, paths, noise)
             if let behind = places?.behindMLP, let attached = plan.attached {
                 backend.copy(attached.mlpOutputs[index]!, branch)
-                behind.add(
-                    to: branch, attached.mlpOutputs[index]!, attached.behindMLP[index], noise: noise)
+                add(
+                    behind, to: branch, attached.mlpOutputs[index]!, attached.behindMLP[index], plan, noise)
             }
             backend.residualAdd(
                 output, keep.middle, branch,
                 sampleScale: dropsBranches ? plan.branchScales[2 * index + 1] : nil)
             // Beside the MLP, not part of it: stochastic depth doesn't drop it.
             if let beside = places?.besideMLP, let attached = plan.attached {
-                beside.add(to: output, keep.middle, attached.besideMLP[index], noise: noise)
+                add(beside, to: output, keep.middle, attached.besideMLP[index], plan, noise)
             }
         }
         switch configuration.pooling {
@@ -162,14 +163,15 @@ extension VisionTransformer {
             var dMLP = branchGradient(2 * index + 1)
             if let behind = places?.behindMLP, let attached = plan.attached {
                 dMLP = ownBranch(dMLP, stream, gradients)
-                behind.backward(
-                    dMLP, dMLP, attached.mlpOutputs[index]!, attached.behindMLP[index], noise: noise)
+                backward(
+                    behind, dMLP, dMLP, attached.mlpOutputs[index]!, attached.behindMLP[index], plan, noise)
             }
             applyBackward(
                 fc2, hidden, dMLP, keep.activated, plan, paths, lowest, noise, stream: stream)
             // The MLP has read the stream's gradient; from here on it may grow.
             if let beside = places?.besideMLP, let attached = plan.attached {
-                beside.backward(stream, stream, keep.middle, attached.besideMLP[index], noise: noise)
+                backward(
+                    beside, stream, stream, keep.middle, attached.besideMLP[index], plan, noise)
             }
             if fc2 == lowest { return }
             if rebuildsHidden {

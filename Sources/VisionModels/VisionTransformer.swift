@@ -58,6 +58,8 @@ public final class VisionTransformer {
     let runningMean, runningVariance: Parameter?  // [D] of the head's batch norm
     private let planArena: Arena
     private var plans: [PlanKey: ViTPlan] = [:]
+    // What products read of the Linears' weights that are trained whole, where that isn't float32; see `loadWeights`.
+    private let roundedWeights: [(copy: Tensor, trained: Tensor)]
     var prepared: (paths: [GLoRAPath], linears: [GLoRALinear.Prepared])?
 
     private struct PlanKey: Hashable {
@@ -79,15 +81,6 @@ public final class VisionTransformer {
         head: [String: HostTensor]? = nil, headKind: HeadKind = .linear, memory: MemoryPolicy = .balanced,
         on backend: any Backend
     ) throws {
-        switch trained {
-        case .adapters: break
-        case .method, .everything:
-            guard backend.precision == .float32 else {
-                throw BackendError.driver(
-                    "--precision \(backend.precision.rawValue) is for GLoRA alone: what other methods and pretraining "
-                        + "train is read in float32; leave it out")
-            }
-        }
         var configuration = checkpoint.configuration
         configuration.classCount = classCount
         self.configuration = configuration
@@ -122,10 +115,15 @@ public final class VisionTransformer {
         let frozen = Arena(backend)
         var onDevice: [String: (tensor: Tensor, shape: [Int])] = [:]
         let stored = backend.precision.stored
+        var rounded: [(copy: Tensor, trained: Tensor)] = []
+        /// A tensor as operations of `type` read it; one that is trained stays float32 beside that.
         func parameter(_ name: String, _ type: ElementType = .float32) throws -> Parameter? {
             if let trained = store[name] {
                 if let shape = checkpoint.tensors[name]?.shape { onDevice[name] = (trained.value, shape) }
-                return trained
+                guard type != .float32 else { return trained }
+                let copy = try frozen.take(trained.value.shape, type)
+                rounded.append((copy, trained.value))
+                return Parameter(name: name, value: copy, gradient: trained.gradient)
             }
             guard let host = checkpoint.tensors[name] else { return nil }
             let tensor = try frozen.take(host.shape, type)
@@ -142,9 +140,9 @@ public final class VisionTransformer {
         func norm(_ name: String) throws -> Norm {
             Norm(weight: try required("\(name).weight"), bias: try required("\(name).bias"))
         }
-        func linear(_ name: String) throws -> GLoRALinear {
+        func linear(_ name: String, _ type: ElementType) throws -> GLoRALinear {
             GLoRALinear(
-                name: name, weight: try required("\(name).weight", stored),
+                name: name, weight: try required("\(name).weight", type),
                 bias: try parameter("\(name).bias"),
                 support: GLoRALinear.Support(name, in: store))
         }
@@ -172,8 +170,9 @@ public final class VisionTransformer {
             (try norm("blocks.\($0).norm1"), try norm("blocks.\($0).norm2"))
         }
         finalNorm = try norm(configuration.pooling == .meanBeforeNorm ? "fc_norm" : "norm")
-        linears = try names.map(linear)
-        self.head = try linear("head")
+        linears = try names.map { try linear($0, stored) }
+        self.head = try linear("head", .float32)
+        roundedWeights = rounded
         let largest = linears + [self.head, patchProjection]
         scratch = try GLoRALinear.Scratch(
             frozen, weightCount: largest.map { $0.outputs * $0.inputs }.max()!,
@@ -259,11 +258,17 @@ public final class VisionTransformer {
                 attachments: attachments, head: headKind, stored: backend.precision.stored)
     }
 
+    /// Rounds the weights that are trained in float32 to what products read: before every forward, since a step changes them.
+    func loadWeights() {
+        for (copy, trained) in roundedWeights { backend.copy(copy, trained) }
+    }
+
     /// Builds the weights and biases of `paths` once, for evaluations to come on the same paths; `forward` uses them until
     /// `unprepare`. What was prepared for the same path of a layer before stays. Costs the memory of the model's Linears once more. Throws `BackendError.outOfMemory`.
     public func prepare(paths: [GLoRAPath]) throws {
         let earlier = prepared
         prepared = nil
+        loadWeights()
         prepared = (
             paths,
             try linears.indices.map {
