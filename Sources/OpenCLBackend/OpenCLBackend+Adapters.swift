@@ -69,7 +69,8 @@ extension OpenCLBackend {
         if dScale != nil || dShift != nil {
             let parts = parts(rows: n, size: 2 * d)
             launch(
-                "output_sums", stored: stored, (strips(d), parts, 1), scratch, dy, dScale == nil ? nil : x, nil as Tensor?,
+                "output_sums", stored: stored, (strips(d), parts, 1), scratch, dy, dScale == nil ? nil : x,
+                nil as Tensor?,
                 n, d, 0)
             if let dShift { sumParts(dShift, size: d, stride: 2 * d, parts: parts, accumulate: true) }
             if let dScale {
@@ -78,7 +79,8 @@ extension OpenCLBackend {
         }
         if let dx {
             launch(
-                "scale_shift_forward", stored: stored, (rowGroups(n), 1, 1), dx, dy, scale, nil as Tensor?, n, d)
+                "scale_shift_forward", stored: stored, (rowGroups(n), 1, 1), dx, dy, scale, nil as Tensor?, n,
+                d)
         }
     }
 

@@ -61,7 +61,8 @@ struct AttachedPlan {
         )
         var outputs: [Tensor?] = []
         func kept(_ update: (any Update)?, _ rows: Int, _ key: String) throws -> [Tensor] {
-            try update?.keptShapes(rows: rows).enumerated().map { try share("\(key).\($0)", $1, .float32) } ?? []
+            try update?.keptShapes(rows: rows).enumerated().map { try share("\(key).\($0)", $1, .float32) }
+                ?? []
         }
         func unscaled(_ place: ScaleShift?, _ shape: [Int], _ type: ElementType) throws -> Tensor? {
             place == nil || !isForTraining ? nil : try takeTyped(shape, type)

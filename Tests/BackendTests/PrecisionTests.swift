@@ -55,6 +55,7 @@ import Testing
             try tokens($0)
             try linears($0)
             try glora($0)
+            try adapters($0)
         }
     }
 
@@ -112,6 +113,123 @@ import Testing
         let sum = try recording.random([d])
         backend.sumRows(sum, branch, accumulate: true)
         recording.take("sumRows", sum)
+    }
+
+    private func adapters(_ recording: Recording) throws {
+        let backend = recording.backend
+        let (d, n) = (heads * head, batch * tokenCount)
+        let (x, floats) = (try recording.stored([n, d]), try recording.random([n, d]))
+        let (same, rounded) = (try recording.emptyStored([n, d]), try recording.emptyStored([n, d]))
+        let widened = try recording.empty([n, d])
+        backend.copy(same, x)
+        backend.copy(rounded, floats)
+        backend.copy(widened, x)
+        recording.takeStored("copy", roundings: 0, same)
+        recording.takeStored("copy, rounded", rounded)
+        recording.take("copy, widened", widened)
+
+        let (scale, shift) = (try recording.random([d], mean: 1), try recording.random([d]))
+        let y = try recording.emptyStored([n, d])
+        backend.scaleShift(y, x, scale, shift)
+        backend.scaleShift(same, same, scale, shift)
+        recording.takeStored("scaleShift", y, same)
+        let (dScale, dShift) = (try recording.random([d]), try recording.random([d]))
+        let (dy, dx) = (try recording.stored([n, d]), try recording.emptyStored([n, d]))
+        backend.scaleShiftBackward(dx, dScale, dShift, dy, x, scale)
+        backend.scaleShiftBackward(dy, dScale, nil, dy, x, scale)
+        recording.takeStored("scaleShiftBackward", dx, dy)
+        recording.take("scaleShiftBackward", dScale, dShift)
+    }
+
+    /// What a copy between the types and a scale come to, against the same in double, element by element: one rounding is off by
+    /// half a unit in the last place, u of the number where that isn't denormal, and by no more.
+    @Test(arguments: [Precision.bfloat16, .float16])
+    func copiesAndScales(precision: Precision) throws {
+        let u = precision.halfSpacing
+        for (n, d) in testSizes([(1, 1), (3, 31), (5, 64), (2, 257), (70, 768)], small: [(3, 31)]) {
+            let (x, dy) = (
+                randomValues(n * d, seed: 1).map(precision.rounded),
+                randomValues(n * d, seed: 2).map(precision.rounded)
+            )
+            let (floats, scale, shift) = (
+                randomValues(n * d, seed: 3), randomValues(d, seed: 4, mean: 1), randomValues(d, seed: 5)
+            )
+            var dScale = doubles(shift)
+            var dShift = doubles(scale)
+            for i in 0..<n * d {
+                dScale[i % d] += Double(dy[i]) * Double(x[i])
+                dShift[i % d] += Double(dy[i])
+            }
+            let found = try TestDevice.withOpenCL(precision) { backend in
+                func tensor(_ values: [Float], _ shape: [Int], isStored: Bool) throws -> Tensor {
+                    let tensor = try backend.allocate(shape, isStored ? precision.stored : .float32)
+                    backend.upload(tensor, values)
+                    return tensor
+                }
+                func empty(_ shape: [Int], isStored: Bool) throws -> Tensor {
+                    try tensor(
+                        Array(repeating: .nan, count: shape.reduce(1, *)), shape, isStored: isStored)
+                }
+                let stored = try tensor(x, [n, d], isStored: true)
+                let (scale, shift) = (
+                    try tensor(scale, [d], isStored: false), try tensor(shift, [d], isStored: false)
+                )
+                let outs = try [true, true, false, true, true].map { try empty([n, d], isStored: $0) }
+                backend.copy(outs[0], stored)
+                backend.copy(outs[1], try tensor(floats, [n, d], isStored: false))
+                backend.copy(outs[2], stored)
+                backend.scaleShift(outs[3], stored, scale, shift)
+                // The gradients of β and γ are added to what is there.
+                let sums = (
+                    try tensor(backend.values(shift), [d], isStored: false),
+                    try tensor(backend.values(scale), [d], isStored: false)
+                )
+                backend.scaleShiftBackward(
+                    outs[4], sums.0, sums.1, try tensor(dy, [n, d], isStored: true), stored, scale)
+                return (outs + [sums.0, sums.1]).map(backend.values)
+            }
+            expectIdentical(found[0], x, "copy of \(n) × \(d)")
+            expectIdentical(found[1], floats.map(precision.rounded), "copy, rounded, of \(n) × \(d)")
+            expectIdentical(found[2], x, "copy, widened, of \(n) × \(d)")
+            for i in 0..<n * d {
+                let (s, t) = (Double(scale[i % d]), Double(shift[i % d]))
+                for (value, product, sum) in [
+                    (found[3][i], Double(x[i]) * s, t), (found[4][i], Double(dy[i]) * s, 0),
+                ] {
+                    // The product and the sum are rounded to float32 each before the result is to 16 bits.
+                    let limit =
+                        u * abs(product + sum) + 0x1p-23 * (abs(product) + abs(sum)) + 0x1p-25
+                    #expect(
+                        abs(Double(value) - (product + sum)) <= limit,
+                        "\(value) for \(product + sum) of \(n) × \(d) at \(i)")
+                }
+            }
+            expectClose(found[5], dScale, "dScale of \(n) × \(d)")
+            expectClose(found[6], dShift, "dShift of \(n) × \(d)")
+        }
+    }
+
+    /// Ties go to the even one, what is too large becomes infinite, a NaN stays one.
+    @Test(arguments: [Precision.bfloat16, .float16])
+    func copyAtTheEdges(precision: Precision) throws {
+        let u = Float(precision.halfSpacing)
+        let edges: [Float] = [
+            0, -0.0, 1 + u, 1 + 3 * u, -1 - u, 65504, 65519, 65520, -1e30, .greatestFiniteMagnitude,
+            .infinity,
+            -.infinity, 6e-8, 3e-8, 2e-8, 1e-5, .leastNonzeroMagnitude, .nan,
+        ]
+        let found = try TestDevice.withOpenCL(precision) { backend in
+            let stored = try backend.allocate([edges.count], precision.stored)
+            let wide = try backend.allocate([edges.count], .float32)
+            backend.copy(stored, try backend.tensor(HostTensor(shape: [edges.count], values: edges)))
+            backend.copy(wide, stored)
+            return (backend.values(stored), backend.values(wide))
+        }
+        let expected = edges.map(precision.rounded)
+        for found in [found.0, found.1] {
+            #expect(found.last!.isNaN)
+            expectIdentical(Array(found.dropLast()), Array(expected.dropLast()), "copy at the edges")
+        }
     }
 
     private func tokens(_ recording: Recording) throws {

@@ -49,18 +49,44 @@ import Testing
         }
     }
 
+    @Test("A run of another method trains, goes on and is scored in 16 bits", arguments: ["lora", "full"])
+    func method(_ method: String) throws {
+        try Fixture.withFolder { folder in
+            let rate = method == "full" ? "1e-3" : "1e-2"
+            try Glora.succeed(
+                [
+                    "train", "--model", "model", "--data", "task", "--run", "half", "--method", method,
+                    "--device",
+                    "opencl:0", "--batch-size", "8", "--epochs", "3", "--warmup-epochs", "1", "--lr", rate,
+                    "--precision", "bfloat16",
+                ], in: folder)
+            try Glora.succeed(["train", "--run", "half", "--resume", "--device", "opencl:0"], in: folder)
+            let losses = try ["float32", "bfloat16"].map { precision in
+                let json = try Glora.succeed(
+                    [
+                        "eval", "--run", "half", "--split", "test", "--device", "opencl:0", "--precision",
+                        precision, "--json",
+                    ], in: folder
+                ).json()
+                return try #require(json["loss"]?.numberValue)
+            }
+            #expect(losses[0] != losses[1] && abs(losses[0] - losses[1]) < 0.05 * losses[0], "\(losses)")
+        }
+    }
+
     @Test("A comparison in 16 bits measures what its merged models cost")
     func compare() throws {
         try Fixture.withFolder { folder in
             let json = try Glora.succeed(
                 [
-                    "compare", "--data", "task", "--model", "model", "--methods", "glora:full", "--seeds",
+                    "compare", "--data", "task", "--model", "model", "--methods", "glora:full,lora,full",
+                    "--seeds",
                     "1", "--device", "opencl:0", "--precision", "bfloat16", "--batch-size", "8", "--epochs",
                     "2", "--lr", "1e-2", "--output", "out", "--json",
                 ], in: folder
             ).json()
-            let row = try #require(json["rows"]?.arrayValue?.first)
-            #expect(row["inference"]?["isMerged"] == true)
+            let rows = try #require(json["rows"]?.arrayValue)
+            #expect(rows.count == 3 && rows.allSatisfy { $0["inference"]?["isMerged"] == true })
         }
     }
 
@@ -68,7 +94,6 @@ import Testing
         "What computes in float32 alone says so",
         arguments: [
             (["--device", "cpu", "--precision", "bfloat16"], "needs an OpenCL device"),
-            (["--method", "lora", "--precision", "bfloat16"], "is for --method glora"),
             (["--precision", "bfloat8"], "bfloat8"),
         ])
     func refused(flags: [String], word: String) throws {

@@ -56,17 +56,4 @@ import VisionModels
         }
         #expect(Double(counts[1]) < 0.65 * Double(counts[0]), "\(counts)")
     }
-
-    /// What trains other tensors reads activations in float32.
-    @Test func otherMethodsAreRefused() throws {
-        let tiny = try TinyModel(width: 8, hiddenWidth: 16)
-        let lora = try #require(
-            try MethodName.lora.method(MethodSettings(), for: tiny.checkpoint.configuration.shape))
-        for trained in [VisionTransformer.Trained.method(lora), .everything] {
-            let error = try #require(throws: BackendError.self) {
-                try TestDevice.withOpenCL(.bfloat16) { _ = try tiny.model(trained, on: $0) }
-            }
-            #expect("\(error)".contains("--precision bfloat16"))
-        }
-    }
 }

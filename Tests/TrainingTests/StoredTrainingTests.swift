@@ -1,3 +1,4 @@
+import Adapters
 import Foundation
 import TensorCore
 import TestSupport
@@ -25,15 +26,19 @@ import Testing
 
     /// The losses of a run's epochs in each precision, and its last state.
     private func train(
-        _ precision: Precision, seed: Int = 42, epochs: Int = 6
+        _ precision: Precision, _ method: MethodName = .glora, epochs: Int = 6
     ) throws -> (losses: [Double], state: TrainingState) {
         try TestDevice.withOpenCL(precision) { backend in
             try TinyTask.withFolder { folder in
-                var options = TinyTask.options(epochs: epochs)
+                var options = TrainingOptions(method: method, batchSize: 8)
+                (options.model, options.data) = ("tiny", "tiny")
+                (options.epochs, options.warmupEpochs) = (epochs, 1)
+                options.learningRate = options.optimizer == .sgd ? 0.05 : method == .full ? 1e-3 : 1e-2
+                if method == .glora { (options.ranks, options.path) = ([4, 2], "full") }
+                if [.factTT, .factTK].contains(method) { options.rank = 3 }
+                if method == .noah { options.dims = "2:2:3,1:0:2" }
                 options.precision = precision
-                options.path = "full"
                 options.dropPath = 0
-                options.seed = seed
                 let tuning = try FineTuning(
                     options, checkpoint: try TinyTask.checkpoint(), training: TinyTask.images(48, seed: 1),
                     validation: TinyTask.images(24, seed: 2), in: RunDirectory(folder), on: backend)
@@ -56,13 +61,13 @@ import Testing
         #expect((state.lossScale != nil) == (precision == .float16))
     }
 
-    @Test("What says nothing to 16 bits is refused")
-    func refused() throws {
-        var options = TinyTask.options()
-        options.precision = .bfloat16
-        try options.validate()
-        options.method = .lora
-        let error = try #require(throws: TrainingError.self) { try options.validate() }
-        #expect("\(error)".contains("--precision bfloat16 is for --method glora"))
+    @Test(
+        "A run of any method in 16 bits has the losses of one in float32",
+        arguments: MethodName.allCases.filter { $0 != .glora }, [Precision.bfloat16, .float16])
+    func methods(method: MethodName, precision: Precision) throws {
+        let (plain, _) = try train(.float32, method, epochs: 4)
+        let (losses, _) = try train(precision, method, epochs: 4)
+        #expect(plain.count == losses.count && plain.last! < plain.first!)
+        for (a, b) in zip(losses, plain) { #expect(abs(a - b) < 0.03 * plain[0], "\(losses) for \(plain)") }
     }
 }
