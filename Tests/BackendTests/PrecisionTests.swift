@@ -191,19 +191,17 @@ import Testing
             expectIdentical(found[0], x, "copy of \(n) × \(d)")
             expectIdentical(found[1], floats.map(precision.rounded), "copy, rounded, of \(n) × \(d)")
             expectIdentical(found[2], x, "copy, widened, of \(n) × \(d)")
-            for i in 0..<n * d {
-                let (s, t) = (Double(scale[i % d]), Double(shift[i % d]))
-                for (value, product, sum) in [
-                    (found[3][i], Double(x[i]) * s, t), (found[4][i], Double(dy[i]) * s, 0),
-                ] {
-                    // The product and the sum are rounded to float32 each before the result is to 16 bits.
-                    let limit =
-                        u * abs(product + sum) + 0x1p-23 * (abs(product) + abs(sum)) + 0x1p-25
-                    #expect(
-                        abs(Double(value) - (product + sum)) <= limit,
-                        "\(value) for \(product + sum) of \(n) × \(d) at \(i)")
-                }
+            func isRounded(_ value: Float, _ product: Double, _ term: Double) -> Bool {
+                // The product and the sum are rounded to float32 each before the result is to 16 bits.
+                let limit = u * abs(product + term) + 0x1p-23 * (abs(product) + abs(term)) + 0x1p-25
+                return abs(Double(value) - (product + term)) <= limit
             }
+            let wrong = (0..<n * d).filter { i in
+                let (s, t) = (Double(scale[i % d]), Double(shift[i % d]))
+                return !isRounded(found[3][i], Double(x[i]) * s, t)
+                    || !isRounded(found[4][i], Double(dy[i]) * s, 0)
+            }
+            #expect(wrong.isEmpty, "\(wrong.count) of \(n) × \(d), first \(wrong.first ?? 0)")
             expectClose(found[5], dScale, "dScale of \(n) × \(d)")
             expectClose(found[6], dShift, "dShift of \(n) × \(d)")
         }
