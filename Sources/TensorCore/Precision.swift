@@ -5,6 +5,12 @@
 /// | frozen weights of Linears | trained tensors, their gradients and moments |
 /// | what goes from one operation to the next inside a block, and its gradient | the residual stream and its gradient |
 /// | | biases, LayerNorm's parameters and statistics, attention's logarithms, the head, the loss |
+/// | | the terms that other methods than GLoRA add |
+///
+/// A term of LoRA, an adapter and the like is computed in float32 from what it reads, and what it is added to is rounded once
+/// more (`VisionTransformer.add`). The weight of a Linear that is itself trained stays float32 too: products read a copy of
+/// it that is rounded before each forward, and its gradient is a product of 16 bits that is added to a float32 sum, all as
+/// under PyTorch's autocast.
 ///
 /// The residual stream stays in float32, as under PyTorch's autocast: every block adds to it twice, and each sum would be
 /// rounded. That it would do without has not been tried.
