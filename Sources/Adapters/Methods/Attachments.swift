@@ -108,7 +108,7 @@ public struct TokenEdit {
 /// A term f(x) that is added somewhere, with parameters of its own.
 ///
 /// `kept` is memory for one place of a plan, of `keptShapes`: what a forward leaves there its backward reads. `noise` seeds the
-/// dropout; nil in evaluation.
+/// dropout; nil in evaluation. Every tensor is float32, also in a model whose activations aren't.
 public protocol Update: AnyObject {
     /// The shapes of what a forward over `rows` rows keeps.
     func keptShapes(rows: Int) -> [[Int]]
