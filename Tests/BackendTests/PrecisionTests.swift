@@ -166,9 +166,13 @@ import Testing
                     backend.upload(tensor, values)
                     return tensor
                 }
+                // In memory that is full of NaNs and larger: what is behind the tensor stays as it is.
+                var wholes: [Tensor] = []
                 func empty(_ shape: [Int], isStored: Bool) throws -> Tensor {
-                    try tensor(
-                        Array(repeating: .nan, count: shape.reduce(1, *)), shape, isStored: isStored)
+                    let count = shape.reduce(1, *) + 32
+                    let whole = try tensor(Array(repeating: .nan, count: count), [count], isStored: isStored)
+                    wholes.append(whole)
+                    return Tensor(buffer: whole.buffer, shape: shape, elementType: whole.elementType)
                 }
                 let stored = try tensor(x, [n, d], isStored: true)
                 let (scale, shift) = (
@@ -186,8 +190,12 @@ import Testing
                 )
                 backend.scaleShiftBackward(
                     outs[4], sums.0, sums.1, try tensor(dy, [n, d], isStored: true), stored, scale)
-                return (outs + [sums.0, sums.1]).map(backend.values)
+                let isIntact = wholes.allSatisfy {
+                    backend.values($0).dropFirst(n * d).allSatisfy(\.isNaN)
+                }
+                return (outs + [sums.0, sums.1]).map(backend.values) + [isIntact ? [] : [0]]
             }
+            #expect(found[7].isEmpty, "written behind a tensor of \(n) × \(d)")
             expectIdentical(found[0], x, "copy of \(n) × \(d)")
             expectIdentical(found[1], floats.map(precision.rounded), "copy, rounded, of \(n) × \(d)")
             expectIdentical(found[2], x, "copy, widened, of \(n) × \(d)")
