@@ -70,11 +70,9 @@ struct Comparison {
 
     /// Length of the difference from the truth, as a part of the truth's own.
     mutating func distance(_ name: String, _ actual: [Float], truth: [Double], bound: Double) {
-        guard let scale = squaredNorm(truth, name, actual) else { return }
-        let error = zip(actual, truth).reduce(0) { $0 + square(Double($1.0) - $1.1) }
+        guard squaredNorm(truth, name, actual) != nil else { return }
         expect(
-            name, "relative error", error: (error / max(scale, .leastNormalMagnitude)).squareRoot(),
-            bound: bound)
+            name, "relative error", error: relativeDistance(actual.map(Double.init), truth), bound: bound)
     }
 
     /// The largest difference of an element from the truth, as a part of its `magnitudes`.
@@ -125,6 +123,13 @@ struct Comparison {
         if failures.isEmpty { sentence = "the file holds nothing to compare" }
         return GoldenResult(name: name, status: .failed(sentence), detail: worst.text)
     }
+}
+
+/// ‖a−t‖ / ‖t‖.
+func relativeDistance(_ actual: [Double], _ truth: [Double]) -> Double {
+    let scale = truth.reduce(0) { $0 + square($1) }
+    let error = zip(actual, truth).reduce(0) { $0 + square($1.0 - $1.1) }
+    return (error / max(scale, .leastNormalMagnitude)).squareRoot()
 }
 
 private func square(_ x: Double) -> Double { x * x }

@@ -201,6 +201,7 @@ func replayStep(
     var vector: (actual: [Float], truth: [Double]) = ([], [])
     try comparison.outputs(file, bounds, logits: backend.values(plan.logits), loss: loss)
     let largest = try golden.number("grad_absmax")
+    var largestDeviation = 0.0
     let trained = model.trainedNames(paths)
     for name in file.names(under: "grad.", suffix: ".f64") {
         guard !dead.contains(name) else {
@@ -211,6 +212,7 @@ func replayStep(
         // Float64 alone is stored, and beside it how far the authors' float32 was off: [deviation, absmax].
         let deviation = golden["grad_f32_dev_and_absmax"]?[name]?.arrayValue?.first?.numberValue ?? 0
         let bound = max(1e-6 * largest, 4 * deviation)
+        largestDeviation = max(largestDeviation, deviation)
         let actual = gradients[name]?.values ?? []
         let (truth, official) = try file.truth("grad.\(name)")
         if bounds != nil {
@@ -225,7 +227,9 @@ func replayStep(
         comparison.expect(trained.contains(name), otherwise: "\(name) is taken to be off the path")
     }
     if let bounds {
-        comparison.distance("gradients", vector.actual, truth: vector.truth, bound: bounds.tensor)
+        comparison.distance(
+            "gradients", vector.actual, truth: vector.truth,
+            bound: bounds.tensor(official: largestDeviation / largest))
     }
     for name in offPath {
         let isUntouched = gradients[name]?.values.allSatisfy { $0 == mark } ?? false
@@ -262,7 +266,8 @@ extension Comparison {
         official: [Double]? = nil
     ) {
         if let bounds {
-            distance(name, actual, truth: truth, bound: bounds.tensor)
+            let error = official.map { relativeDistance($0, truth) } ?? 0
+            distance(name, actual, truth: truth, bound: bounds.tensor(official: error))
         } else {
             normalised(name, actual, truth: truth, official: official, absoluteBound: 1e-6)
         }

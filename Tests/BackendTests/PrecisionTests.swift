@@ -145,7 +145,7 @@ import Testing
     /// half a unit in the last place, u of the number where that isn't denormal, and by no more.
     @Test(arguments: [Precision.bfloat16, .float16])
     func copiesAndScales(precision: Precision) throws {
-        let u = precision.halfSpacing
+        let u = precision.roundoff
         for (n, d) in testSizes([(1, 1), (3, 31), (5, 64), (2, 257), (70, 768)], small: [(3, 31)]) {
             let (x, dy) = (
                 randomValues(n * d, seed: 1).map(precision.rounded),
@@ -218,7 +218,7 @@ import Testing
     /// Ties go to the even one, what is too large becomes infinite, a NaN stays one.
     @Test(arguments: [Precision.bfloat16, .float16])
     func copyAtTheEdges(precision: Precision) throws {
-        let u = Float(precision.halfSpacing)
+        let u = Float(precision.roundoff)
         let edges: [Float] = [
             0, -0.0, 1 + u, 1 + 3 * u, -1 - u, 65504, 65519, 65520, -1e30, .greatestFiniteMagnitude,
             .infinity,

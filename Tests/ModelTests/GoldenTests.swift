@@ -30,7 +30,6 @@ import Testing
         var results: [GoldenResult] = []
         try TestDevice.withOpenCL(precision) { backend in suite.run(on: backend) { results.append($0) } }
         #expect(results.count == 24)
-        results.removeAll { $0.name.hasPrefix("peft/") }  // other methods refuse 16 bits
         for result in results { #expect(result.status == .passed, "\(result.name): \(result.status)") }
         // Not by the bounds of float32, nor without having been stored in 16 bits.
         let details = results.map(\.detail).joined(separator: " ")
