@@ -33,6 +33,7 @@ static void pack_panels(__global float *panels, __global const stored *from, int
         pack_panel(panels + (size_t)r * h, from + (size_t)r * stride, TILE_ROWS, min(TILE_ROWS, rows - r), h, stride);
 }
 
+#ifndef ENGINE // EngineAttention.cl
 // out [B, Q, D], logSumExp [B, heads, Q] from qkv [B, T, 3·D]; scratch is [groups, scratchStride].
 __kernel GROUP void attention_forward(
     __global stored *out, __global float *logSumExp, __global float *scratch, __global const stored *qkv, int batch,
@@ -104,6 +105,8 @@ __kernel GROUP void attention_forward(
         }
     }
 }
+
+#endif
 
 // total [rows, wide] += (scores or its like [rows, TILE_COLUMNS]) · right [TILE_COLUMNS, wide].
 static void add_score_product(

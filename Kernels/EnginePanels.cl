@@ -73,84 +73,91 @@ INLINE void store_left_pair(uint8 low, uint4 high, __global uint *to) {
     vstore4(high, 0, to + 8);
 }
 
+// A panel of the left from `count` rows of length k that are `stride` apart.
+static void pack_left_panel(__global uint *to, __global const ushort *from, int count, int k, int stride) {
+    const int pairs = PAIRS(k);
+#if ENGINE == AMX_ENGINE
+    // Nothing to turn: a tile's row is a stretch of the matrix's.
+    for (int p = 0; p < pairs; p += 16)
+        for (int r = 0; r < ENGINE_ROWS; r++, to += 16)
+            vstore16(r < count ? load_pairs(from + (size_t)r * stride + 2 * p, k - 2 * p) : (uint16)(0), 0, to);
+#else
+    for (int p = 0; p < pairs; p += 16) {
+        uint16 block[16];
+        if (count == ENGINE_ROWS && k - 2 * p >= 32) {
+#pragma unroll
+            for (int r = 0; r < 16; r++)
+                block[r] = r < ENGINE_ROWS ? load_pairs(from + (size_t)r * stride + 2 * p, 32) : (uint16)(0);
+        } else {
+            for (int r = 0; r < 16; r++)
+                block[r] = r < count ? load_pairs(from + (size_t)r * stride + 2 * p, k - 2 * p) : (uint16)(0);
+        }
+        turn_pairs(block);
+#pragma unroll
+        for (int q = 0; q < 16; q++, to += ENGINE_ROWS)
+            if (p + q < pairs) store_left_pair(block[q].lo, block[q].s89ab, to);
+    }
+#endif
+}
+
 // left from the rows of a [·, stride], whose element `offset` is the block's first.
 __kernel GROUP void pack_left(
     __global uint *left, __global const ushort *a, int rows, int k, int stride, int offset) {
-    const int pairs = PAIRS(k);
-    FOR_ROWS (panel, (rows + ENGINE_ROWS - 1) / ENGINE_ROWS) {
-        __global uint *to = left + (size_t)panel * pairs * ENGINE_ROWS;
-        __global const ushort *from = a + offset + (size_t)panel * ENGINE_ROWS * stride;
-        const int count = min(ENGINE_ROWS, rows - panel * ENGINE_ROWS);
-#if ENGINE == AMX_ENGINE
-        // Nothing to turn: a tile's row is a stretch of the matrix's.
-        for (int p = 0; p < pairs; p += 16)
-            for (int r = 0; r < ENGINE_ROWS; r++, to += 16)
-                vstore16(r < count ? load_pairs(from + (size_t)r * stride + 2 * p, k - 2 * p) : (uint16)(0), 0, to);
-#else
-        for (int p = 0; p < pairs; p += 16) {
-            uint16 block[16];
-            if (count == ENGINE_ROWS && k - 2 * p >= 32) {
-#pragma unroll
-                for (int r = 0; r < 16; r++)
-                    block[r] = r < ENGINE_ROWS ? load_pairs(from + (size_t)r * stride + 2 * p, 32) : (uint16)(0);
-            } else {
-                for (int r = 0; r < 16; r++)
-                    block[r] = r < count ? load_pairs(from + (size_t)r * stride + 2 * p, k - 2 * p) : (uint16)(0);
-            }
-            turn_pairs(block);
-#pragma unroll
-            for (int q = 0; q < 16; q++, to += ENGINE_ROWS)
-                if (p + q < pairs) store_left_pair(block[q].lo, block[q].s89ab, to);
-        }
-#endif
-    }
+    FOR_ROWS (panel, (rows + ENGINE_ROWS - 1) / ENGINE_ROWS)
+        pack_left_panel(
+            left + (size_t)panel * PAIRS(k) * ENGINE_ROWS, a + offset + (size_t)panel * ENGINE_ROWS * stride,
+            min(ENGINE_ROWS, rows - panel * ENGINE_ROWS), k, stride);
 }
 
 // Pairs that are copied to a panel at a time: whole cache lines on both sides.
 #define PACKED_PAIRS 16
 
+// The block's pairs of every panel of the left from `rows` columns of a [k, stride].
+static void pack_left_pairs(
+    __global uint *left, __global const ushort *a, int block, int rows, int k, int stride) {
+    const int pairs = PAIRS(k), first = block * PACKED_PAIRS, end = min(pairs, first + PACKED_PAIRS);
+    for (int row = 0; row < rows; row += ENGINE_ROWS) {
+        __global const ushort *from = a + row;
+        __global uint *to = left + (size_t)(row / ENGINE_ROWS) * pairs * ENGINE_ROWS;
+#if ENGINE == AMX_ENGINE
+        for (int half_ = 0; half_ < ENGINE_ROWS; half_ += 16) {
+            uint16 turned[16];
+            for (int q = 0; q < 16; q++) {
+                const int p = 2 * (first + q), count = rows - row - half_;
+                turned[q] = p >= k || count <= 0 ? (uint16)(0) : load_halves(from + (size_t)p * stride + half_, count);
+                if (p + 1 < k && count > 0)
+                    turned[q] |= load_halves(from + (size_t)(p + 1) * stride + half_, count) << 16;
+            }
+            turn_pairs(turned);
+            for (int r = 0; r < 16; r++)
+                vstore16(turned[r], 0, to + ((size_t)block * ENGINE_ROWS + half_ + r) * 16);
+        }
+#else
+        for (int p = first; p < end; p++) {
+            __global const ushort *low = from + (size_t)(2 * p) * stride, *high = low + stride;
+            uint8 first;
+            uint4 second;
+            if (row + ENGINE_ROWS <= rows && 2 * p + 1 < k) {
+                first = convert_uint8(vload8(0, low)) | convert_uint8(vload8(0, high)) << 16;
+                second = convert_uint4(vload4(0, low + 8)) | convert_uint4(vload4(0, high + 8)) << 16;
+            } else {
+                uint pair[ENGINE_ROWS];
+                for (int r = 0; r < ENGINE_ROWS; r++)
+                    pair[r] = row + r >= rows ? 0 : low[r] | (2 * p + 1 < k ? (uint)high[r] << 16 : 0);
+                first = vload8(0, pair);
+                second = vload4(2, pair);
+            }
+            store_left_pair(first, second, to + (size_t)p * ENGINE_ROWS);
+        }
+#endif
+    }
+}
+
 // left from the columns of a [·, stride].
 __kernel GROUP void pack_left_turned(
     __global uint *left, __global const ushort *a, int rows, int k, int stride, int offset) {
-    const int pairs = PAIRS(k);
-    FOR_ROWS (block, (pairs + PACKED_PAIRS - 1) / PACKED_PAIRS) {
-        const int first = block * PACKED_PAIRS, end = min(pairs, first + PACKED_PAIRS);
-        for (int row = 0; row < rows; row += ENGINE_ROWS) {
-            __global const ushort *from = a + offset + row;
-            __global uint *to = left + (size_t)(row / ENGINE_ROWS) * pairs * ENGINE_ROWS;
-#if ENGINE == AMX_ENGINE
-            for (int half_ = 0; half_ < ENGINE_ROWS; half_ += 16) {
-                uint16 turned[16];
-                for (int q = 0; q < 16; q++) {
-                    const int p = 2 * (first + q), count = rows - row - half_;
-                    turned[q] = p >= k || count <= 0 ? (uint16)(0) : load_halves(from + (size_t)p * stride + half_, count);
-                    if (p + 1 < k && count > 0)
-                        turned[q] |= load_halves(from + (size_t)(p + 1) * stride + half_, count) << 16;
-                }
-                turn_pairs(turned);
-                for (int r = 0; r < 16; r++)
-                    vstore16(turned[r], 0, to + ((size_t)block * ENGINE_ROWS + half_ + r) * 16);
-            }
-#else
-            for (int p = first; p < end; p++) {
-                __global const ushort *low = from + (size_t)(2 * p) * stride, *high = low + stride;
-                uint8 first;
-                uint4 second;
-                if (row + ENGINE_ROWS <= rows && 2 * p + 1 < k) {
-                    first = convert_uint8(vload8(0, low)) | convert_uint8(vload8(0, high)) << 16;
-                    second = convert_uint4(vload4(0, low + 8)) | convert_uint4(vload4(0, high + 8)) << 16;
-                } else {
-                    uint pair[ENGINE_ROWS];
-                    for (int r = 0; r < ENGINE_ROWS; r++)
-                        pair[r] = row + r >= rows ? 0 : low[r] | (2 * p + 1 < k ? (uint)high[r] << 16 : 0);
-                    first = vload8(0, pair);
-                    second = vload4(2, pair);
-                }
-                store_left_pair(first, second, to + (size_t)p * ENGINE_ROWS);
-            }
-#endif
-        }
-    }
+    FOR_ROWS (block, (PAIRS(k) + PACKED_PAIRS - 1) / PACKED_PAIRS)
+        pack_left_pairs(left, a + offset, block, rows, k, stride);
 }
 
 // right, from rightOffset (in pairs) on, from the columns of b [·, stride].
@@ -180,22 +187,28 @@ __kernel GROUP void pack_right(
     }
 }
 
+// 16 columns of a panel of the right, half of it, from `count` rows of length k that are `stride` apart.
+static void pack_right_half(__global uint *to, __global const ushort *from, int count, int k, int stride) {
+    const int pairs = PAIRS(k);
+    for (int p = 0; p < pairs; p += 16) {
+        uint16 turned[16];
+        LOAD_BLOCK(turned, from + 2 * p, stride, count, k - 2 * p)
+        turn_pairs(turned);
+#pragma unroll
+        for (int q = 0; q < 16; q++)
+            if (p + q < pairs) vstore16(turned[q], 0, to + (size_t)(p + q) * TILE_COLUMNS);
+    }
+}
+
 // right from the rows of b [·, stride].
 __kernel GROUP void pack_right_turned(
     __global uint *right, __global const ushort *b, int rightOffset, int columns, int k, int stride, int offset) {
     right += rightOffset;
-    const int pairs = PAIRS(k);
     FOR_ROWS (half_, (columns + 31) / 32 * 2) {
-        const int column = half_ * 16, count = columns - column; // 16 of them are half a panel
-        __global uint *to = right + (size_t)(column / TILE_COLUMNS) * pairs * TILE_COLUMNS + column % TILE_COLUMNS;
-        for (int p = 0; p < pairs; p += 16) {
-            uint16 turned[16];
-            LOAD_BLOCK(turned, b + offset + (size_t)column * stride + 2 * p, stride, count, k - 2 * p)
-            turn_pairs(turned);
-#pragma unroll
-            for (int q = 0; q < 16; q++)
-                if (p + q < pairs) vstore16(turned[q], 0, to + (size_t)(p + q) * TILE_COLUMNS);
-        }
+        const int column = half_ * 16;
+        pack_right_half(
+            right + (size_t)(column / TILE_COLUMNS) * PAIRS(k) * TILE_COLUMNS + column % TILE_COLUMNS,
+            b + offset + (size_t)column * stride, columns - column, k, stride);
     }
 }
 

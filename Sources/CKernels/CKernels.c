@@ -46,6 +46,9 @@ static const unsigned char EnginePanels[] = {
 static const unsigned char Engines[] = {
 #embed "../../Kernels/Engines.cl"
 };
+static const unsigned char EngineAttention[] = {
+#embed "../../Kernels/EngineAttention.cl"
+};
 static const unsigned char GPUEngines[] = {
 #embed "../../Kernels/GPUEngines.cl"
 };
@@ -63,7 +66,8 @@ static const unsigned char Adapters[] = {
 // In the order of compilation.
 static const CKernelFile files[] = {
     ENTRY(Prelude) ENTRY(Reductions) ENTRY(Matrices) ENTRY(Elementwise) ENTRY(Gelu) ENTRY(GLoRA) ENTRY(Epilogue)
-    ENTRY(Panels) ENTRY(EnginePanels) ENTRY(Engines) ENTRY(GPUEngines) ENTRY(LayerNorm) ENTRY(Attention) ENTRY(Tokens)
+    ENTRY(Panels) ENTRY(EnginePanels) ENTRY(Engines) ENTRY(GPUEngines) ENTRY(LayerNorm) ENTRY(Attention)
+    ENTRY(EngineAttention) ENTRY(Tokens)
     ENTRY(Loss) ENTRY(AdamW) ENTRY(Adapters)
 };
 

@@ -15,7 +15,10 @@ extension OpenCLBackend {
                 size.tokens,
                 size.asking, heads, size.head, size.scale)
         }
-        let stretch = size.forwardStretch(PanelTiles(layout))
+        let kernel = usualKernel(stored)
+        let stretch =
+            kernel.engine == nil
+            ? size.forwardStretch(PanelTiles(layout)) : size.engineStretch(PanelTiles(layout, kernel))
         launch(
             "attention_forward", stored: stored, (stretches(size, stretch, "attention"), 1, 1), out,
             logSumExp, leftPanels,
@@ -100,6 +103,16 @@ private struct AttentionSize {
     func forwardStretch(_ tiles: PanelTiles) -> Int {
         tiles.paddedRows(tokens) * head + tokens * tiles.paddedColumns(head)
             + (head + tokens) * tiles.columns
+    }
+
+    /// In EngineAttention.cl; a whole number of cache lines.
+    func engineStretch(_ tiles: PanelTiles) -> Int {
+        let (keys, tall) = (tiles.paddedRows(tokens), tiles.paddedRows(head))
+        let (pairs, keyPairs) = (tiles.words(head), tiles.words(tokens))
+        let words =
+            keys * pairs + tall * keyPairs
+            + tiles.columns * (pairs + keyPairs + max(keys, tall, (head + 15) / 16 * 16))
+        return (words + 15) / 16 * 16
     }
 
     func backwardStretch(_ tiles: PanelTiles) -> Int {
