@@ -7,6 +7,7 @@
 //
 // The backward rebuilds P from L (Dao et al., arXiv 2205.14135).
 #if LOCAL == 1
+#ifndef ENGINE // else EngineAttention.cl
 
 // A CPU device: a group takes one head after the other and TILE_COLUMNS queries of it at a time. Scores are kept
 // turned, [key, query]: a softmax is then a loop over whole vectors of queries, and both products with the scores
@@ -33,7 +34,6 @@ static void pack_panels(__global float *panels, __global const stored *from, int
         pack_panel(panels + (size_t)r * h, from + (size_t)r * stride, TILE_ROWS, min(TILE_ROWS, rows - r), h, stride);
 }
 
-#ifndef ENGINE // EngineAttention.cl
 // out [B, Q, D], logSumExp [B, heads, Q] from qkv [B, T, 3·D]; scratch is [groups, scratchStride].
 __kernel GROUP void attention_forward(
     __global stored *out, __global float *logSumExp, __global float *scratch, __global const stored *qkv, int batch,
@@ -105,8 +105,6 @@ __kernel GROUP void attention_forward(
         }
     }
 }
-
-#endif
 
 // total [rows, wide] += (scores or its like [rows, TILE_COLUMNS]) · right [TILE_COLUMNS, wide].
 static void add_score_product(
@@ -222,6 +220,7 @@ __kernel GROUP void attention_backward(
     }
 }
 
+#endif
 #else
 
 // A GPU: a work-item is one query (in attention_backward_keys one key), a group LOCAL of them, which read the other

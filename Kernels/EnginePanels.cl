@@ -160,6 +160,15 @@ __kernel GROUP void pack_left_turned(
         pack_left_pairs(left, a + offset, block, rows, k, stride);
 }
 
+// 16 pairs of two rows, of which `rows` exist, and `count` of their elements.
+INLINE uint16 load_pair_of_rows(__global const ushort *low, int stride, int rows, int count) {
+    __global const ushort *high = low + stride;
+    if (count >= 16 && rows >= 2) return convert_uint16(vload16(0, low)) | convert_uint16(vload16(0, high)) << 16;
+    uint16 pair = rows > 0 ? load_halves(low, count) : (uint16)(0);
+    if (rows > 1) pair |= load_halves(high, count) << 16;
+    return pair;
+}
+
 // right, from rightOffset (in pairs) on, from the columns of b [·, stride].
 __kernel GROUP void pack_right(
     __global uint *right, __global const ushort *b, int rightOffset, int columns, int k, int stride, int offset) {
@@ -170,18 +179,11 @@ __kernel GROUP void pack_right(
         for (int j = 0; j < columns; j += TILE_COLUMNS) {
             __global uint *to = right + (size_t)j * pairs;
             for (int p = block * PACKED_PAIRS; p < end; p++) {
-                __global const ushort *low = b + offset + (size_t)(2 * p) * stride + j, *high = low + stride;
-                for (int v = 0; v < TILE_COLUMNS; v += 16) {
-                    const int count = columns - j - v;
-                    uint16 pair;
-                    if (count >= 16 && 2 * p + 1 < k)
-                        pair = convert_uint16(vload16(0, low + v)) | convert_uint16(vload16(0, high + v)) << 16;
-                    else {
-                        pair = 2 * p < k ? load_halves(low + v, count) : (uint16)(0);
-                        if (2 * p + 1 < k) pair |= load_halves(high + v, count) << 16;
-                    }
-                    vstore16(pair, 0, to + (size_t)p * TILE_COLUMNS + v);
-                }
+                __global const ushort *rows = b + offset + (size_t)(2 * p) * stride + j;
+                for (int v = 0; v < TILE_COLUMNS; v += 16)
+                    vstore16(
+                        load_pair_of_rows(rows + v, stride, k - 2 * p, columns - j - v), 0,
+                        to + (size_t)p * TILE_COLUMNS + v);
             }
         }
     }
@@ -214,7 +216,7 @@ __kernel GROUP void pack_right_turned(
 
 // The upper halves of two vectors of floats, rounded, as pairs: `low` in the lower halves.
 INLINE uint16 pairs_of(lanes low, lanes high) {
-    return convert_uint16(rounded_lanes(low)) | convert_uint16(rounded_lanes(high)) << 16;
+    return rounded_bits(low) >> 16 | (rounded_bits(high) & 0xffff0000);
 }
 
 // right from the columns of W [out, d], which is built on the way: dx = dy · W. The block's depth starts at the row

@@ -84,12 +84,12 @@ INLINE stored rounded_one(float value) {
     uint bits = as_uint(value);
     return isnan(value) ? (bits >> 16) | 0x40 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
-INLINE CONCATENATED(ushort, WIDTH) rounded_lanes(lanes value) {
+// In the upper halves, with something behind them.
+INLINE CONCATENATED(uint, WIDTH) rounded_bits(lanes value) {
     CONCATENATED(uint, WIDTH) bits = as_uint_lanes(value);
-    bits = select(
-        (bits + 0x7fff + ((bits >> 16) & 1)) >> 16, (bits >> 16) | 0x40, as_uint_lanes(isnan(value)));
-    return to_ushort_lanes(bits);
+    return select(bits + 0x7fff + ((bits >> 16) & 1), bits | 0x400000, as_uint_lanes(isnan(value)));
 }
+INLINE CONCATENATED(ushort, WIDTH) rounded_lanes(lanes value) { return to_ushort_lanes(rounded_bits(value) >> 16); }
 INLINE void store_stored_full(lanes value, __global stored *p) { store_full(rounded_lanes(value), 0, p); }
 INLINE void store_stored_one(float value, __global stored *p) { *p = rounded_one(value); }
 

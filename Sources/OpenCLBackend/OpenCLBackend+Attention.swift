@@ -15,10 +15,7 @@ extension OpenCLBackend {
                 size.tokens,
                 size.asking, heads, size.head, size.scale)
         }
-        let kernel = usualKernel(stored)
-        let stretch =
-            kernel.engine == nil
-            ? size.forwardStretch(PanelTiles(layout)) : size.engineStretch(PanelTiles(layout, kernel))
+        let stretch = size.forwardStretch(PanelTiles(layout, usualKernel(stored)))
         launch(
             "attention_forward", stored: stored, (stretches(size, stretch, "attention"), 1, 1), out,
             logSumExp, leftPanels,
@@ -51,7 +48,7 @@ extension OpenCLBackend {
                 size.asking,
                 heads, size.head, size.scale)
         }
-        let stretch = size.backwardStretch(PanelTiles(layout))
+        let stretch = size.backwardStretch(PanelTiles(layout, usualKernel(stored)))
         launch(
             "attention_backward", stored: stored, (stretches(size, stretch, "attentionBackward"), 1, 1), dqkv,
             leftPanels,
@@ -98,26 +95,34 @@ private struct AttentionSize {
         require(head <= 128, operation, "heads of \(head) are wider than the 128 that a work-item keeps")
     }
 
-    // What one head occupies in the scratch of attention_forward and attention_backward.
+    // What one head occupies in the scratch of attention_forward and attention_backward: in Attention.cl floats, in
+    // EngineAttention.cl words, and whole cache lines of them.
 
     func forwardStretch(_ tiles: PanelTiles) -> Int {
-        tiles.paddedRows(tokens) * head + tokens * tiles.paddedColumns(head)
-            + (head + tokens) * tiles.columns
-    }
-
-    /// In EngineAttention.cl; a whole number of cache lines.
-    func engineStretch(_ tiles: PanelTiles) -> Int {
+        guard tiles.kernel.engine != nil else {
+            return tiles.paddedRows(tokens) * head + tokens * tiles.paddedColumns(head)
+                + (head + tokens) * tiles.columns
+        }
         let (keys, tall) = (tiles.paddedRows(tokens), tiles.paddedRows(head))
         let (pairs, keyPairs) = (tiles.words(head), tiles.words(tokens))
-        let words =
+        return wholeLines(
             keys * pairs + tall * keyPairs
-            + tiles.columns * (pairs + keyPairs + max(keys, tall, (head + 15) / 16 * 16))
-        return (words + 15) / 16 * 16
+                + tiles.columns * (pairs + keyPairs + max(keys, tall, (head + 15) / 16 * 16)))
     }
 
     func backwardStretch(_ tiles: PanelTiles) -> Int {
         let (keys, wide) = (tiles.paddedRows(tokens), tiles.paddedColumns(head))
-        return 2 * keys * head + tokens * wide + 2 * keys * wide
-            + 2 * tiles.columns * (keys + head + wide)
+        guard tiles.kernel.engine != nil else {
+            return 2 * keys * head + tokens * wide + 2 * keys * wide
+                + 2 * tiles.columns * (keys + head + wide)
+        }
+        let tall = tiles.paddedRows(head)
+        let (pairs, keyPairs) = (tiles.words(head), tiles.words(tokens))
+        return wholeLines(
+            2 * keys * pairs + tall * keyPairs + 2 * tiles.words(tiles.columns) * (wide + tiles.rows)
+                + 2 * keys * wide
+                + tiles.columns * (2 * pairs + keys / 2 + max(tall, (head + 15) / 16 * 16)))
     }
+
+    private func wholeLines(_ words: Int) -> Int { (words + 15) / 16 * 16 }
 }

@@ -86,13 +86,13 @@ import Testing
                 try recording.emptyStored([batch, asking, d]), try recording.empty([batch, heads, asking])
             )
             backend.attention(out, logs, qkv, heads: heads)
-            recording.takeStored("attention of \(asking)", out)
+            recording.takeStored("attention of \(asking)", roundings: 2, out)  // P, and out
             recording.take("attention's logarithms", logs)
             let dqkv = try recording.emptyStored(qkv.shape)
             backend.attentionBackward(
                 dqkv, try recording.stored(out.shape), try recording.stored(out.shape), logs, qkv,
                 heads: heads)
-            recording.takeStored("attentionBackward of \(asking)", dqkv)
+            recording.takeStored("attentionBackward of \(asking)", roundings: 2, dqkv)  // P or dS, and dqkv
         }
 
         let (hidden, dHidden) = (try recording.stored(shape), try recording.stored(shape))
