@@ -7,6 +7,19 @@
 //
 // The backward rebuilds P from L (Dao et al., arXiv 2205.14135).
 #if LOCAL == 1
+
+// δ: sums [TILE_COLUMNS] ← Σ a ⊙ b over each of count rows of length h that are `stride` apart, and zeros.
+static void row_products(
+    float *sums, __global const stored *a, __global const stored *b, int count, int h, int stride) {
+    for (int r = 0; r < TILE_COLUMNS; r++) {
+        lanes sum = 0.0f;
+        for (int j = 0; r < count && j < h; j += WIDTH)
+            sum = MULTIPLY_ADD(
+                stored_lanes(a + (size_t)r * stride + j, h - j), stored_lanes(b + (size_t)r * stride + j, h - j), sum);
+        sums[r] = lane_sum(sum);
+    }
+}
+
 #ifndef ENGINE // else EngineAttention.cl
 
 // A CPU device: a group takes one head after the other and TILE_COLUMNS queries of it at a time. Scores are kept
@@ -162,14 +175,7 @@ __kernel GROUP void attention_backward(
             copy_rows(qRows, q + (size_t)first * stride, count, TILE_COLUMNS, h, wide, stride);
             copy_rows(dOutRows, dOut + answer, count, TILE_COLUMNS, h, wide, d);
             float deltas[TILE_COLUMNS];
-            for (int r = 0; r < TILE_COLUMNS; r++) {
-                lanes sum = 0.0f;
-                for (int j = 0; r < count && j < h; j += WIDTH)
-                    sum = MULTIPLY_ADD(
-                        stored_lanes(dOut + answer + (size_t)r * d + j, h - j),
-                        stored_lanes(out + answer + (size_t)r * d + j, h - j), sum);
-                deltas[r] = lane_sum(sum);
-            }
+            row_products(deltas, dOut + answer, out + answer, count, h, d);
             lanes delta[2], shift[2];
             for (int v = 0; v < 2; v++) {
                 delta[v] = load_full(0, deltas + v * WIDTH);

@@ -160,7 +160,8 @@ __kernel GROUP void attention_backward(
     __global uint *dsPairs = dAskedRows + (size_t)BLOCK_PAIRS * wide; // [keys / 2, TILE_COLUMNS]
     __global uint *pPanel = dsPairs + (size_t)keys / 2 * TILE_COLUMNS; // the left: ENGINE_ROWS rows, depth TILE_COLUMNS
     __global uint *dsPanel = pPanel + ENGINE_ROWS * BLOCK_PAIRS; // likewise
-    __global float *dk = (__global float *)(dsPanel + ENGINE_ROWS * BLOCK_PAIRS); // [keys / ENGINE_ROWS, wide / TILE_COLUMNS] tiles
+    // Tiles [keys / ENGINE_ROWS, wide / TILE_COLUMNS, ENGINE_ROWS, TILE_COLUMNS].
+    __global float *dk = (__global float *)(dsPanel + ENGINE_ROWS * BLOCK_PAIRS);
     __global float *dv = dk + (size_t)keys * wide; // likewise
     __global float *dqTurned = dv + (size_t)keys * wide; // [tall, TILE_COLUMNS], in whole blocks of 16 rows
     float saved[SAVED], p[ENGINE_ROWS * TILE_COLUMNS], ds[ENGINE_ROWS * TILE_COLUMNS], scales[TILE_COLUMNS];
@@ -183,14 +184,7 @@ __kernel GROUP void attention_backward(
             pack_queries_turned(askedRows, q + (size_t)first * stride, count, h, stride);
             pack_queries_turned(dAskedRows, dOut + answer, count, h, d);
             float deltas[TILE_COLUMNS];
-            for (int r = 0; r < TILE_COLUMNS; r++) {
-                lanes sum = 0.0f;
-                for (int j = 0; r < count && j < h; j += WIDTH)
-                    sum = MULTIPLY_ADD(
-                        stored_lanes(dOut + answer + (size_t)r * d + j, h - j),
-                        stored_lanes(out + answer + (size_t)r * d + j, h - j), sum);
-                deltas[r] = lane_sum(sum);
-            }
+            row_products(deltas, dOut + answer, out + answer, count, h, d);
             for (int key = 0; key < keys; key += ENGINE_ROWS) {
                 MULTIPLY_TILE_BF16(p, saved, keyPanels + (size_t)key * pairs, asked, pairs, 1)
                 MULTIPLY_TILE_BF16(ds, saved, valuePanels + (size_t)key * pairs, dAsked, pairs, 1)

@@ -1,4 +1,4 @@
-// c [m, n] ← op(a) · op(b), or c + …, by the matrix engines of GPUs, sums in float32. It takes the place of
+// c [m, n] ← op(a) · op(b), or c + …, by the matrix engines of GPUs, sums in float32. It stands beside
 // multiply_tiled (Matrices.cl) where the host gives
 //
 //     ENGINE   3   NVIDIA, compute capability 8.0 on: mma.sync of bfloat16, float16, and of float32 rounded to

@@ -79,7 +79,11 @@ struct Comparison {
     mutating func elements(
         _ name: String, _ actual: [Float], truth: [Double], magnitudes: [Float], bound: Double
     ) {
-        guard squaredNorm(truth, name, actual) != nil, magnitudes.count == truth.count else { return }
+        guard squaredNorm(truth, name, actual) != nil else { return }
+        guard magnitudes.count == truth.count else {
+            return expect(
+                false, otherwise: "\(name) has \(magnitudes.count) magnitudes for \(truth.count) elements")
+        }
         var largest = 0.0
         for ((a, t), magnitude) in zip(zip(actual, truth), magnitudes) {
             let difference = abs(Double(a) - t)

@@ -1,13 +1,13 @@
 import TensorCore
 
-/// How far a backend that stores weights and activations in 16 bits may be from the float64 truth.
+/// How far a backend that stores weights and activations in 16 bits, or multiplies in tf32, may be from the float64 truth.
 ///
 ///     a layer, element by element:        |a−t|  ≤  6u · t̄        t̄: the layer's formulas on its inputs' magnitudes
-///     a transformer, tensor by tensor:    ‖a−t‖  ≤  8u · ‖t‖
+///     a transformer, tensor by tensor:    ‖a−t‖  ≤  8u · ‖t‖      or what the authors' float32 was off by, times u / 2⁻²⁴
 ///     a trajectory's losses:              ‖a−t‖  ≤  1 % · ‖t‖      and the logits after it: 5 %
 ///     the parameters after s steps:       |a−t|  ≤  2s · η
 ///
-/// u is the type's unit roundoff: 2⁻⁸ in bfloat16, whose significand has 8 bits, and 2⁻¹¹ in float16.
+/// u is the type's unit roundoff: 2⁻⁸ in bfloat16, whose significand has 8 bits, and 2⁻¹¹ in float16 and tf32.
 ///
 /// A layer's outputs and gradients are sums of products, none with a minus. Where every factor is off by u of itself at most, a
 /// sum is off by (1 + u)ʳ − 1 of what it is on magnitudes, with r factors rounded on the way to a product. r is 5 at most: x,
@@ -25,7 +25,7 @@ struct StoredBounds {
     /// u.
     let roundoff: Double
 
-    /// Nil for a backend that stores float32.
+    /// Nil in float32.
     init?(_ precision: Precision) {
         guard precision != .float32 else { return nil }
         roundoff = precision.roundoff

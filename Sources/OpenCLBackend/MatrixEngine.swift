@@ -2,7 +2,7 @@ import CProcessor
 import Foundation
 import TensorCore
 
-/// What a device has for products of 16 bits besides vectors of float32: of CPUs in Engines.cl, of GPUs in GPUEngines.cl. The
+/// What a device has for products of 16 bits (and tf32) besides vectors of float32: of CPUs in Engines.cl, of GPUs in GPUEngines.cl. The
 /// number is their ENGINE.
 public enum MatrixEngine: Int, CaseIterable, CustomStringConvertible, Sendable {
     /// `vdpbf16ps` of AVX512-BF16.
@@ -135,7 +135,12 @@ extension OpenCLBackend {
         let before = product
         product = kernel
         defer { product = before }
-        let (m, n, k) = (145, 71, 83)
+        // Off everything that is whole; and with rows that are aligned, deep enough to go on with sums from memory (DEEPEST of
+        // Engines.cl), as a model's products are.
+        return try productIsRight(m: 145, n: 71, k: 83) && productIsRight(m: 152, n: 72, k: 552)
+    }
+
+    private func productIsRight(m: Int, n: Int, k: Int) throws -> Bool {
         /// Exact in every precision, as their products are in float32.
         func values(_ count: Int, _ step: Int) -> [Float] {
             (0..<count).map { Float(($0 &* step) % 61 - 30) / 8 }

@@ -242,7 +242,8 @@ extension OpenCLBackend {
         return LinearWeight(weightMatrix(weight))
     }
 
-    /// W, built once: as panels [⌈out / TILE_COLUMNS⌉, in, TILE_COLUMNS] (in blocks of depth) on CPU devices, else as rows [out, in].
+    /// W, built once: as panels [⌈out / TILE_COLUMNS⌉, words of in, TILE_COLUMNS] (in blocks of depth) for the device's usual
+    /// kernel on CPU devices, whatever was tuned; else as rows [out, in]. Throws `BackendError.outOfMemory`.
     public func prepared(_ weight: LinearWeight) throws -> LinearWeight {
         if weight.ready != nil { return weight }
         let (outputs, inputs) = (weight.frozen.rows, weight.frozen.columns)

@@ -20,13 +20,14 @@ public final class OpenCLBackend: Backend {
     let layout: KernelLayout
     /// What stored tensors may be besides float32: there is a program for each of the two.
     public let precision: Precision
-    /// What multiplies the tensors of 16 bits unless something else was tuned, where the device has an engine for it.
+    /// What multiplies in another precision than float32 unless something else was tuned, where the device has it.
     public private(set) var engine: MatrixEngine?
     /// What computes every product that it can; nil, as ever but in tests and while tuning, for what suits the device and was
     /// tuned. In 16 bits it has to be admitted first.
     package var product: ProductKernel?
     /// What `glora tune` found; nil on a device that it hasn't seen.
     package private(set) var tuning: ProductTuning?
+    private var refused: Set<ProductKernel> = []  // by `admit`
     private let source: String
     private let engines: [MatrixEngine]  // that the device may have
     private let provesEngines: Bool  // in a process of their own
@@ -92,8 +93,8 @@ public final class OpenCLBackend: Backend {
             engine = candidates.first { $0.engine != nil && admit($0) }?.engine
             guard engine != nil || precision != .tf32 else {
                 throw BackendError.driver(
-                    "--precision tf32 needs an NVIDIA GPU with tensor cores (compute capability 8.0 or above); "
-                        + "\(name) computes in float32, bfloat16 or float16.")
+                    "--precision tf32 needs an NVIDIA GPU with tensor cores (compute capability 8.0 or above) whose "
+                        + "products are right; use float32, bfloat16 or float16 on \(name).")
             }
             if engine == nil { try build(Program(stored: precision.stored)) }
         }
@@ -110,6 +111,13 @@ public final class OpenCLBackend: Backend {
     private struct Program: Hashable {
         let stored: ElementType
         var engine: MatrixEngine?
+    }
+
+    /// Where a product's kernels are. Those that read panels have the same names with every engine; `multiply_tiled` is in every
+    /// program of a GPU.
+    private func program(_ stored: ElementType, _ product: ProductKernel) -> Program {
+        let product = product == .tiled ? usualKernel(stored) : product
+        return Program(stored: stored, engine: product.engine)
     }
 
     private struct Kernel {
@@ -141,9 +149,10 @@ public final class OpenCLBackend: Backend {
     /// Builds what a kernel needs for products of the backend's precision, and tries them where it is an engine, in a process of
     /// its own first. Returns whether it may be used.
     package func admit(_ kernel: ProductKernel) -> Bool {
-        let program = Program(stored: precision.stored, engine: kernel.engine)
+        let program = program(precision.stored, kernel)
         guard kernels[program] == nil else { return true }
-        guard candidates.contains(kernel) else { return false }
+        guard candidates.contains(kernel), !refused.contains(kernel) else { return false }
+        refused.insert(kernel)  // until the end
         if let engine = kernel.engine {
             guard !provesEngines || engine.isProven(device, precision, source, cache) else { return false }
         }
@@ -152,6 +161,7 @@ public final class OpenCLBackend: Backend {
             for kernel in kernels.removeValue(forKey: program)!.values { clReleaseKernel(kernel.object) }
             return false
         }
+        refused.remove(kernel)
         return true
     }
 
@@ -187,6 +197,7 @@ public final class OpenCLBackend: Backend {
                 kernel, device.id, cl_kernel_work_group_info(CL_KERNEL_WORK_GROUP_SIZE),
                 MemoryLayout<Int>.size, &largest, nil)
             guard largest >= local else {
+                for kernel in found { clReleaseKernel(kernel) }
                 throw BackendError.driver(
                     "\(self.name) runs the kernel \(name) with at most \(largest) work-items in a group, but "
                         + "\(local) are needed: use another --device.")
@@ -197,10 +208,11 @@ public final class OpenCLBackend: Backend {
 
     /// Takes the kernels of a tuning, but for those that this backend's precision can't use any more.
     package func use(_ tuning: ProductTuning) {
-        self.tuning = tuning
+        var usable = tuning
         if precision != .float32 {
-            self.tuning!.choices.removeAll { $0.product.precision == precision && !admit($0.kernel) }
+            usable.choices.removeAll { $0.product.precision == precision && !admit($0.kernel) }
         }
+        self.tuning = usable
         if let parameters = tuning.clblast { _ = overrideCLBlast(parameters) }
     }
 
@@ -216,7 +228,7 @@ public final class OpenCLBackend: Backend {
         return tuned ?? usualKernel(stored)
     }
 
-    /// What computes products that nobody tuned.
+    /// What computes products that nobody tuned; its program is the one of all other kernels of the type.
     func usualKernel(_ stored: ElementType) -> ProductKernel {
         if let engine, stored == precision.stored { return .engine(engine) }
         return layout.local == 1 ? .panels : stored == .float32 ? .clblast : .tiled
@@ -259,7 +271,7 @@ public final class OpenCLBackend: Backend {
     ) {
         guard groups.0 > 0, groups.1 > 0, groups.2 > 0 else { return }
         let product = product ?? usualKernel(stored)
-        guard let kernel = kernels[Program(stored: stored, engine: product.engine)]?[kernelName] else {
+        guard let kernel = kernels[program(stored, product)]?[kernelName] else {
             fatalError(
                 "\(name) has no kernel \(kernelName) for \(stored) by \(product.rawValue): give the backend that precision"
             )

@@ -97,7 +97,7 @@ package struct ProductTuner {
                 }
                 // A candidate that is ten times slower on a small product need not be tried on large ones: CLBlast untuned
                 // takes seconds for those on a CPU.
-                if let best, try rate(kernel, small) * 10 < best.gflops {
+                if let best, try rate(kernel, small) * 10 < rate(best.kernel, small) {
                     hopeless.insert(kernel)
                     onTrial(
                         Trial(product: product, kernel: kernel, gflops: nil, note: "ten times slower"))

@@ -1,4 +1,5 @@
-/// What the large tensors of a step are stored in. Whatever it is, arithmetic and the sums of products are float32.
+/// What the large tensors of a step are stored in. Whatever it is, arithmetic and the sums of products are float32; a matrix
+/// engine's operands are of the type, attention's probabilities and their gradients among them.
 ///
 /// | stored in the precision | always float32 |
 /// | --- | --- |

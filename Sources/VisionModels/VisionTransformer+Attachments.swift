@@ -270,7 +270,7 @@ extension VisionTransformer {
         transposeBack(dy, norm.normed, norm)
     }
 
-    // A product with the identity: exact, and two of them a step are nothing.
+    // A product with the identity: exact (but in tf32, which rounds its operands), and two of them a step are nothing.
     private func transpose(_ out: Tensor, _ x: Tensor, _ norm: AttachedPlan.HeadNorm) {
         backend.matmul(out, x, norm.identity, transposeA: true, transposeB: false, accumulate: false)
     }

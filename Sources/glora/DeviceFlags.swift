@@ -15,7 +15,7 @@ struct DeviceFlags: ParsableArguments {
     var device = "auto"
     @Option(
         help: ArgumentHelp(
-            "float32, bfloat16 or float16: what frozen weights and activations are stored in, on OpenCL devices (default: float32; a run that goes on keeps its own)."
+            "float32, bfloat16 or float16: what frozen weights and activations are stored in, on OpenCL devices; tf32: float32 whose products NVIDIA's tensor cores compute (default: float32; a run that goes on keeps its own)."
         ))
     var precision: Precision?
     @Flag(

@@ -110,8 +110,11 @@ import Testing
             #expect(!engine.takes(.float32, gpu) && !engine.takes(.float32, cpu))
             #expect(ProductKernel(rawValue: "\(engine)") == .engine(engine))
         }
+        // Where there is no engine for it.
         let error = try #require(throws: BackendError.self) {
-            try OpenCLTests.withDevice { _ = try OpenCLBackend(device: $0, precision: .tf32) }
+            try OpenCLTests.withDevice {
+                _ = try OpenCLBackend(device: $0, layout: cpu, precision: .tf32, engines: [])
+            }
         }
         #expect("\(error)".contains("--precision tf32 needs"))
     }
