@@ -17,10 +17,10 @@ import TensorCore
 /// mean square, at random: √20 · u / √3 = 2.6 u, of which three times is allowed. All gradients together are one vector, since
 /// the sum that a small one is may cancel. Where the authors' float32 was off by a part e (of a tensor's length, of the largest
 /// gradient), e · u / 2⁻²⁴ is allowed if that is more: float32 rounded wherever 16 bits do, so it shows what such roundings come
-/// to in this model. For FacT, whose factors belong to every Linear, they come to 2 to 10 times as much as for AdaptFormer.
+/// to in this model. For FacT, whose factors belong to every Linear, they come to 4 to 12 times as much as for AdaptFormer.
 ///
 /// AdamW makes steps of ±η from gradients that are smaller than their rounding error, so that trajectories part by as much in
-/// float16 as in bfloat16; 1 % is what a loss curve may be off by.
+/// float16 as in bfloat16, and u bounds neither: 1 % is what a loss curve may be off by, and 5 % was chosen.
 struct StoredBounds {
     /// u.
     let roundoff: Double

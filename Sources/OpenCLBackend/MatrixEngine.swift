@@ -2,8 +2,8 @@ import CProcessor
 import Foundation
 import TensorCore
 
-/// What a device has for products of 16 bits (and tf32) besides vectors of float32: of CPUs in Engines.cl, of GPUs in GPUEngines.cl. The
-/// number is their ENGINE.
+/// What a device has for products of 16 bits (and tf32) besides vectors of float32: of CPUs in Engines.cl, of GPUs in
+/// GPUEngines.cl. The number is their ENGINE.
 public enum MatrixEngine: Int, CaseIterable, CustomStringConvertible, Sendable {
     /// `vdpbf16ps` of AVX512-BF16.
     case avx512 = 1

@@ -20,7 +20,7 @@ extension OpenCLBackend {
     /// y ← f(x). y may be x.
     public func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation) {
         require(y.count == x.count, "activate", "y \(y.shape) and x \(x.shape) differ")
-        requireFloats("activate", y, x)
+        requireFloats("activate", [y, x])
         let groups = (elementGroups(x.count), 1, 1)
         switch activation {
         case .identity: if y.buffer !== x.buffer { copy(y, x) }
@@ -35,7 +35,7 @@ extension OpenCLBackend {
         require(
             dx.count == x.count && dy.count == x.count, "activateBackward",
             "dx \(dx.shape), dy \(dy.shape) and x \(x.shape) differ")
-        requireFloats("activateBackward", dx, dy, x)
+        requireFloats("activateBackward", [dx, dy, x])
         let groups = (elementGroups(x.count), 1, 1)
         switch activation {
         case .identity: if dx.buffer !== dy.buffer { copy(dx, dy) }
@@ -87,7 +87,7 @@ extension OpenCLBackend {
     /// y ← y + factor · x.
     public func addScaled(_ y: Tensor, _ x: Tensor, _ factor: Float) {
         require(y.count == x.count, "addScaled", "y \(y.shape) and x \(x.shape) differ")
-        requireFloats("addScaled", y, x)
+        requireFloats("addScaled", [y, x])
         launch("add_scaled", (elementGroups(x.count), 1, 1), y, x, factor, x.count)
     }
 
@@ -96,19 +96,11 @@ extension OpenCLBackend {
         require(
             y.count == x.count && (0..<1).contains(rate), "dropout",
             "y \(y.shape) and x \(x.shape) at a rate of \(rate) don't fit")
-        requireFloats("dropout", y, x)
+        requireFloats("dropout", [y, x])
         let mask = DropoutMask(rate: rate, seed: seed)
         launch(
             "dropout_forward", (elementGroups(x.count), 1, 1), y, x, mask.low, mask.high, mask.threshold,
             mask.factor, x.count)
-    }
-
-    private func requireFloats(_ operation: String, _ tensors: Tensor...) {
-        for tensor in tensors {
-            require(
-                tensor.elementType == .float32, operation,
-                "a tensor of shape \(tensor.shape) is \(tensor.elementType), not float32")
-        }
     }
 
     /// One step over flat tensors [n]; a block of `viewAlignment` elements belongs to one segment.

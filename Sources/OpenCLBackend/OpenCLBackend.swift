@@ -18,7 +18,7 @@ public final class OpenCLBackend: Backend {
 
     let shared: OpenCLContext
     let layout: KernelLayout
-    /// What stored tensors may be besides float32: there is a program for each of the two.
+    /// What stored tensors may be besides float32: there is a program for each of the two, and for each engine in use.
     public let precision: Precision
     /// What multiplies in another precision than float32 unless something else was tuned, where the device has it.
     public private(set) var engine: MatrixEngine?
@@ -247,12 +247,17 @@ public final class OpenCLBackend: Backend {
     func stored(_ tensors: Tensor?..., floats: Tensor?..., operation: String) -> ElementType {
         let types = Set(tensors.compactMap { $0?.elementType })
         require(types.count == 1, operation, "tensors of one operation are stored as \(types)")
-        for case let tensor? in floats {
+        requireFloats(operation, floats)
+        return types.first!
+    }
+
+    /// Stops the program when one of the tensors, some of which may be none, isn't float32.
+    func requireFloats(_ operation: String, _ tensors: [Tensor?]) {
+        for case let tensor? in tensors {
             require(
                 tensor.elementType == .float32, operation,
                 "a tensor of shape \(tensor.shape) is \(tensor.elementType), not float32")
         }
-        return types.first!
     }
 
     /// Stops the program unless the status is success: within a step there is no way on.

@@ -20,7 +20,9 @@ struct DeviceFlags: ParsableArguments {
     var precision: Precision?
     @Flag(
         inversion: .prefixedNo,
-        help: "Tune the products of a GPU that glora tune hasn't seen, once, for at most 20 s.")
+        help:
+            "Tune the products of a GPU that glora tune hasn't seen in the precision, once, for at most 20 s."
+    )
     var tune = true
 
     /// For what only reads a model.
