@@ -27,8 +27,8 @@ let package = Package(
             dependencies: ["TensorCore", "COpenCL", "CCLBlast", "CKernels", "CProcessor"]),
         .target(name: "Adapters", dependencies: ["TensorCore"]),
         .target(name: "ArchitectureSearch", dependencies: ["TensorCore", "Adapters"]),
-        .target(name: "Checkpoints", dependencies: ["TensorCore", "Adapters", "CZlib"]),
         .target(name: "Datasets", dependencies: ["TensorCore", "CTurboJPEG", "CImageShim"]),
+        .target(name: "Checkpoints", dependencies: ["TensorCore", "Adapters", "Datasets", "CZlib"]),
         .target(name: "GeneratedTasks", dependencies: ["TensorCore", "Datasets"]),
         .target(name: "VisionModels", dependencies: ["TensorCore", "Adapters", "Checkpoints"]),
         .target(

@@ -78,7 +78,9 @@ enum HuggingFaceFormat {
     private static func readPreprocessing(
         _ folder: URL, into configuration: inout ViTConfiguration, notes: inout [String]
     ) throws {
-        (configuration.mean, configuration.standardDeviation) = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+        (configuration.preprocessing.mean, configuration.preprocessing.std) = (
+            [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]
+        )
         let url = folder.appendingPathComponent("preprocessor_config.json")
         guard FileManager.default.fileExists(atPath: url.path) else {
             notes.append("no preprocessor_config.json: mean and std 0.5 are assumed")
@@ -86,9 +88,9 @@ enum HuggingFaceFormat {
         }
         let settings = try JSONValue(contentsOf: url)
         if settings["do_normalize"] == false {
-            (configuration.mean, configuration.standardDeviation) = ([0, 0, 0], [1, 1, 1])
+            (configuration.preprocessing.mean, configuration.preprocessing.std) = ([0, 0, 0], [1, 1, 1])
         } else if let mean = settings["image_mean"]?.floats, let deviation = settings["image_std"]?.floats {
-            (configuration.mean, configuration.standardDeviation) = (mean, deviation)
+            (configuration.preprocessing.mean, configuration.preprocessing.std) = (mean, deviation)
         }
     }
 

@@ -25,7 +25,7 @@ enum TimmFormat {
             // Older files have the members of pretrained_cfg at the top.
             let pretrained = config["pretrained_cfg"] ?? config
             if let mean = pretrained["mean"]?.floats, let deviation = pretrained["std"]?.floats {
-                (configuration.mean, configuration.standardDeviation) = (mean, deviation)
+                (configuration.preprocessing.mean, configuration.preprocessing.std) = (mean, deviation)
             } else {
                 notes.append("config.json gives no mean and std: ImageNet's are assumed")
             }

@@ -15,6 +15,8 @@ extension ViTCheckpoint {
         guard imageSize != configuration.imageSize else { return self }
         var checkpoint = self
         checkpoint.configuration.imageSize = imageSize
+        checkpoint.configuration.preprocessing = configuration.preprocessing
+            .scaled(by: Double(imageSize) / Double(configuration.imageSize))
         try checkpoint.configuration.check(source: "image size \(imageSize)")
         let (old, new, D) = (configuration.gridSize, checkpoint.configuration.gridSize, configuration.width)
         let prefix = configuration.tokenCount - configuration.patchCount

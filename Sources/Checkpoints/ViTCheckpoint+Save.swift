@@ -44,8 +44,8 @@ extension ViTCheckpoint {
             "pretrained_cfg": [
                 "input_size": [3, .integer(c.imageSize), .integer(c.imageSize)], "fixed_input_size": true,
                 "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "squash",
-                "mean": .array(c.mean.map { .number(shortest($0)) }),
-                "std": .array(c.standardDeviation.map { .number(shortest($0)) }),
+                "mean": .array(c.preprocessing.mean.map { .number(shortest($0)) }),
+                "std": .array(c.preprocessing.std.map { .number(shortest($0)) }),
                 "num_classes": .integer(c.classCount), "first_conv": "patch_embed.proj", "classifier": "head",
             ],
         ]
@@ -100,8 +100,8 @@ extension ViTCheckpoint {
         let preprocessing: JSONValue = [
             "image_processor_type": "ViTImageProcessor", "do_normalize": true, "do_rescale": true,
             "do_resize": true,
-            "image_mean": .array(c.mean.map { .number(shortest($0)) }),
-            "image_std": .array(c.standardDeviation.map { .number(shortest($0)) }),
+            "image_mean": .array(c.preprocessing.mean.map { .number(shortest($0)) }),
+            "image_std": .array(c.preprocessing.std.map { .number(shortest($0)) }),
             // 3 is Pillow's number of its bicubic filter.
             "resample": 3, "rescale_factor": .number(1.0 / 255),
             "size": ["height": .integer(c.imageSize), "width": .integer(c.imageSize)],

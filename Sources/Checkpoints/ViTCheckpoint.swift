@@ -1,6 +1,16 @@
 import Foundation
 import TensorCore
 
+/// Who says how a model's images are prepared.
+public enum PreprocessingOrigin: Codable, Hashable, Sendable {
+    /// A file of the model's own, by its name.
+    case file(String)
+    /// Nobody: Google's `.npz` files are known to take pixels of −1…1.
+    case google
+    /// Nobody: timm's or transformers' defaults are assumed.
+    case assumed
+}
+
 /// A vision transformer as files hold it: the architecture and the weights in timm's names and shapes.
 ///
 /// Read by `load` from timm, Hugging Face or Google files; written by `saveTimm` and `saveHuggingFace`.
@@ -10,6 +20,10 @@ public struct ViTCheckpoint: Equatable, Sendable {
     /// The weights by timm's names (`blocks.0.attn.qkv.weight`), of exactly the shapes that
     /// `configuration.tensorShapes` says.
     public var tensors: [String: HostTensor]
+    /// [classCount] the names of the head's classes, where the file says them. Two classes may have one name.
+    public var classNames: [String]?
+    /// Who says how images are prepared.
+    public var preprocessingOrigin = PreprocessingOrigin.assumed
     /// What was assumed or left out when the file was read, a sentence each, for the user to see.
     public var notes: [String]
 

@@ -61,9 +61,10 @@ extension ViTConfiguration {
         try require(
             channels == 3, "the model reads images of \(channels) channels; only 3 (RGB) are supported")
         try require(
-            mean.count == channels && standardDeviation.count == channels
-                && standardDeviation.allSatisfy { $0 > 0 && $0.isFinite } && mean.allSatisfy(\.isFinite),
-            "mean \(mean) and std \(standardDeviation) are not \(channels) numbers with a positive std; correct them"
+            preprocessing.mean.count == channels && preprocessing.std.count == channels
+                && preprocessing.std.allSatisfy { $0 > 0 && $0.isFinite }
+                && preprocessing.mean.allSatisfy(\.isFinite),
+            "mean \(preprocessing.mean) and std \(preprocessing.std) are not \(channels) numbers with a positive std; correct them"
         )
         try require(
             layerNormEpsilon > 0 && layerNormEpsilon < 1,

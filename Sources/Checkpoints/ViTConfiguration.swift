@@ -1,3 +1,5 @@
+import Datasets
+
 /// The architecture of a vision transformer and how its images are prepared: read from a checkpoint, never assumed.
 public struct ViTConfiguration: Codable, Hashable, Sendable {
     /// Height and width of the input in pixels.
@@ -24,10 +26,8 @@ public struct ViTConfiguration: Codable, Hashable, Sendable {
     public var hasClassToken: Bool = true
     /// What the head reads.
     public var pooling: Pooling = .classToken
-    /// Mean of the pixels (of 0…1) per channel that the model was trained with.
-    public var mean: [Float] = [0.485, 0.456, 0.406]
-    /// Standard deviation per channel, likewise.
-    public var standardDeviation: [Float] = [0.229, 0.224, 0.225]
+    /// How images become the input.
+    public var preprocessing = Preprocessing()
 
     /// What the classification head reads.
     public enum Pooling: String, Codable, Hashable, Sendable {

@@ -41,7 +41,7 @@ public final class BatchLoader {
     ///   - batchesAhead: how many batches may be ready or in work before they are asked for.
     ///   - cacheByteLimit: bytes of memory that resized images may take; 0 keeps none.
     public init(
-        _ source: any ImageSource, _ preprocessing: Preprocessing, threads: Int? = nil,
+        _ source: any ImageSource, _ preprocessing: Preprocessor, threads: Int? = nil,
         batchesAhead: Int = 2, cacheByteLimit: Int = 1 << 30
     ) {
         precondition(batchesAhead > 0 && threads ?? 1 > 0, "a loader needs a thread and a batch ahead")
@@ -68,7 +68,7 @@ public final class BatchLoader {
 /// What the loader shares with its threads; `condition` guards every `var`.
 private final class BatchQueue: @unchecked Sendable {
     private let source: any ImageSource
-    private let preprocessing: Preprocessing
+    private let preprocessing: Preprocessor
     private let batchesAhead: Int
     private let pool = MemoryPool()
     private let condition = NSCondition()
@@ -80,7 +80,7 @@ private final class BatchQueue: @unchecked Sendable {
     private var isStopped = false
 
     init(
-        _ source: any ImageSource, _ preprocessing: Preprocessing, _ batchesAhead: Int, _ cacheByteLimit: Int
+        _ source: any ImageSource, _ preprocessing: Preprocessor, _ batchesAhead: Int, _ cacheByteLimit: Int
     ) {
         self.source = source
         self.preprocessing = preprocessing
@@ -168,7 +168,8 @@ private final class BatchQueue: @unchecked Sendable {
     private func prepare(
         _ memory: BatchMemory, _ slot: Int, _ kept: RGBImage?, _ index: Int
     ) throws -> RGBImage {
-        let image = try kept ?? preprocessing.resized(source.image(at: index))
+        let image =
+            try kept ?? preprocessing.resized(source.image(at: index), name: source.imageName(at: index))
         let start = slot * imageCount
         preprocessing.normalise(
             UnsafeMutableBufferPointer(rebasing: memory.values[start..<start + imageCount]), image)

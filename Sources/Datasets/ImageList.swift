@@ -28,6 +28,9 @@ public struct ImageList: ImageSource {
     /// The class of an image.
     public func label(at index: Int) -> Int { samples[index].label }
 
+    /// The file's path.
+    public func imageName(at index: Int) -> String { samples[index].path }
+
     /// Reads the file. Throws `DatasetError` with the path.
     public func image(at index: Int) throws -> RGBImage { try RGBImage(contentsOf: samples[index].path) }
 

@@ -11,8 +11,15 @@ public protocol ImageSource: Sendable {
     var contentHash: UInt64 { get }
     /// The class of an image, in 0..<classCount.
     func label(at index: Int) -> Int
+    /// What the image is called in messages: its path, where it has one.
+    func imageName(at index: Int) -> String
     /// The image; called from several threads at once. Throws `DatasetError` with the path.
     func image(at index: Int) throws -> RGBImage
+}
+
+extension ImageSource {
+    /// The image's number and the source's name.
+    public func imageName(at index: Int) -> String { "image \(index) of \(name)" }
 }
 
 /// Images that are already in memory: generated tasks, tests.

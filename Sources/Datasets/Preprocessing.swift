@@ -1,72 +1,156 @@
-/// From an image of any size to the model's input: resize, then (v / 255 − mean) / std per channel.
-public struct Preprocessing: Sendable, Equatable {
-    /// How an image is brought to S × S.
-    public enum Mode: Sendable, Equatable, Codable {
-        /// Resized to S × S whatever its proportions (VTAB-1K).
+/// How images of any size become the input of a model, as the model's own files say it:
+///
+///     [h, w, 3] of 0…255 → resized → the centre, S × S → (v · rescale − mean) / std per channel
+///
+/// S, the side of the input in pixels, is the model's.
+public struct Preprocessing: Codable, Hashable, Sendable {
+    /// How an image is resized.
+    public enum Resize: String, Codable, CaseIterable, Sendable {
+        /// It isn't.
+        case none
+        /// To `side` × `side` whatever its proportions (VTAB-1K).
         case squash
-        /// The shorter side resized to `resizeTo` ≥ S, the longer in proportion (truncated), then the centre cut out;
-        /// sizes and offsets are torchvision's `Resize` and `CenterCrop`.
-        case centreCrop(resizeTo: Int)
+        /// The shorter side to `side`, the longer in proportion (truncated).
+        case shorterSide
     }
 
+    /// How S × S is cut out of what resizing made.
+    public enum Crop: String, Codable, CaseIterable, Sendable {
+        /// It isn't: an image that isn't S × S by then is an error.
+        case none
+        /// The centre; half a pixel goes to the even side, as torchvision and timm round.
+        case rounded
+        /// The centre; half a pixel goes to the upper left, as transformers truncates.
+        case truncated
+    }
+
+    /// Pillow's filters, by their names in timm.
+    public enum Filter: String, Codable, CaseIterable, Sendable {
+        case nearest, box, bilinear, hamming, bicubic, lanczos
+    }
+
+    /// How an image is resized.
+    public var resize = Resize.squash
+    /// What it is resized to, rounded down: in pixels; nil for S. (timm's S / crop_pct is no whole number.)
+    public var side: Double?
+    /// How S × S is cut out of that.
+    public var crop = Crop.rounded
+    /// What it is resized with.
+    public var filter = Filter.bicubic
+    /// What a value of 0…255 is multiplied by.
+    public var rescale = 1.0 / 255
+    /// [3] what is subtracted after that, per channel.
+    public var mean: [Float]
+    /// [3] what the difference is divided by.
+    public var std: [Float]
+
+    /// Squashed by the bicubic filter, with ImageNet's mean and deviation where nothing else is given.
+    public init(
+        resize: Resize = .squash, side: Double? = nil, crop: Crop = .rounded, filter: Filter = .bicubic,
+        rescale: Double = 1.0 / 255, mean: [Float] = imagenet.mean, std: [Float] = imagenet.std
+    ) {
+        self.resize = resize
+        self.side = side
+        self.crop = crop
+        self.filter = filter
+        self.rescale = rescale
+        self.mean = mean
+        self.std = std
+    }
+
+    /// ImageNet's mean and standard deviation.
+    public static let imagenet: (mean: [Float], std: [Float]) = (
+        [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    )
+    /// Mean and standard deviation 0.5: pixels of −1…1, as Google's models take them.
+    public static let inception: (mean: [Float], std: [Float]) = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+
+    /// The same for a model whose input is `factor` times as large.
+    public func scaled(by factor: Double) -> Preprocessing {
+        var scaled = self
+        // A whole number stays one: 256 · (384 / 224) is not 438 to the last bit.
+        scaled.side = side.map { ($0 * factor * 4096).rounded() / 4096 }
+        return scaled
+    }
+}
+
+/// `Preprocessing` for one input size, ready to be applied.
+public struct Preprocessor: Sendable {
     /// S, the side of the model's input in pixels.
     public let imageSize: Int
-    /// [3], in units of 1, not of 255.
-    public let mean: [Float]
-    /// [3], in units of 1, not of 255.
-    public let std: [Float]
-    /// How an image is brought to S × S.
-    public let mode: Mode
+    /// What is done.
+    public let preprocessing: Preprocessing
+    /// `preprocessing.side` in whole pixels.
+    private let side: Int
     /// [3, 256] what each value of a channel becomes.
     private let table: [Float]
 
     /// Throws `DatasetError` when the size is not positive, when there are not three means and three positive
     /// deviations, or when a crop is larger than what it is cut from.
-    public init(imageSize: Int, mean: [Float], std: [Float], mode: Mode = .squash) throws {
+    public init(_ preprocessing: Preprocessing, imageSize: Int) throws {
         guard (1...16384).contains(imageSize) else {
             throw DatasetError(
                 "the image size \(imageSize) is not in 1...16384; give the model's input size.")
         }
+        let (mean, std) = (preprocessing.mean, preprocessing.std)
         guard mean.count == 3, std.count == 3, mean.allSatisfy(\.isFinite),
-            std.allSatisfy({ $0 > 0 && $0.isFinite })
+            std.allSatisfy({ $0 > 0 && $0.isFinite }), preprocessing.rescale.isFinite
         else {
             throw DatasetError(
-                "the normalisation mean \(mean), std \(std) is not three numbers each, with std above 0.")
+                "the normalisation mean \(mean), std \(std), rescale \(preprocessing.rescale) is not three numbers "
+                    + "each, with std above 0.")
         }
-        if case .centreCrop(let resizeTo) = mode, resizeTo < imageSize || resizeTo > 65536 {
+        let side = preprocessing.side ?? Double(imageSize)
+        guard preprocessing.resize == .none || side >= Double(imageSize) && side <= 65536 else {
             throw DatasetError(
-                "an image resized to \(resizeTo) can't be cropped to \(imageSize); resize to at least \(imageSize) "
+                "an image resized to \(side) can't be cropped to \(imageSize); resize to at least \(imageSize) "
                     + "and at most 65536.")
         }
         self.imageSize = imageSize
-        self.mean = mean
-        self.std = std
-        self.mode = mode
+        self.preprocessing = preprocessing
+        self.side = preprocessing.resize == .none ? imageSize : Int(side)
         table = (0..<3).flatMap { channel in
-            (0..<256).map { (Float($0) / 255 - mean[channel]) / std[channel] }
+            (0..<256).map { value in
+                let scaled = Float(Double(value) * preprocessing.rescale)
+                return (scaled - mean[channel]) / std[channel]
+            }
         }
     }
 
-    /// The image at S × S, 8 bits: what the loader keeps in memory.
-    public func resized(_ image: RGBImage) -> RGBImage {
-        guard case .centreCrop(let shorter) = mode else {
-            return image.resized(width: imageSize, height: imageSize)
-        }
+    /// The image at S × S, 8 bits: what the loader keeps in memory. Throws `DatasetError` for an image that can't be
+    /// brought to that size, called `name`.
+    public func resized(_ image: RGBImage, name: String = "the image") throws -> RGBImage {
         let (width, height) = (image.width, image.height)
-        let longer = Int(Double(shorter * max(width, height)) / Double(min(width, height)))
-        let newWidth = width <= height ? shorter : longer
-        let newHeight = width <= height ? longer : shorter
+        let (newWidth, newHeight) =
+            switch preprocessing.resize {
+            case .none: (width, height)
+            case .squash: (side, side)
+            case .shorterSide:
+                (
+                    width <= height ? side : Int(Double(side * width) / Double(height)),
+                    height <= width ? side : Int(Double(side * height) / Double(width))
+                )
+            }
+        let isCut = preprocessing.crop != .none
+        guard isCut ? min(newWidth, newHeight) >= imageSize : newWidth == imageSize && newHeight == imageSize
+        else {
+            throw DatasetError(
+                "\(name) is \(newWidth)x\(newHeight) pixels where the model takes \(imageSize)x\(imageSize) and its "
+                    + "preprocessing doesn't \(isCut ? "resize" : "crop"); prepare the images so, or choose --crop."
+            )
+        }
         return image.resized(
             width: newWidth, height: newHeight, columns: centre(of: newWidth), rows: centre(of: newHeight))
     }
 
-    /// The S in the middle of `count`; a half goes to the even side, as Python's `round` has it.
+    /// The S in the middle of `count`.
     private func centre(of count: Int) -> Range<Int> {
-        let first = Int((Double(count - imageSize) / 2).rounded(.toNearestOrEven))
+        let half = Double(count - imageSize) / 2
+        let first = Int(half.rounded(preprocessing.crop == .truncated ? .towardZero : .toNearestOrEven))
         return first..<first + imageSize
     }
 
-    /// out [3, S, S] ← (v / 255 − mean) / std of an image of S × S. Traps on another size.
+    /// out [3, S, S] ← (v · rescale − mean) / std of an image of S × S. Traps on another size.
     public func normalise(_ out: UnsafeMutableBufferPointer<Float>, _ image: RGBImage) {
         let count = imageSize * imageSize
         precondition(
@@ -88,11 +172,31 @@ public struct Preprocessing: Sendable, Equatable {
         }
     }
 
-    /// [3, S, S] from an image of any size.
-    public func callAsFunction(_ image: RGBImage) -> [Float] {
-        [Float](unsafeUninitializedCapacity: 3 * imageSize * imageSize) { buffer, count in
-            normalise(buffer, resized(image))
+    /// [3, S, S] from an image of any size. Throws as `resized`.
+    public func callAsFunction(_ image: RGBImage) throws -> [Float] {
+        let resized = try resized(image)
+        return [Float](unsafeUninitializedCapacity: 3 * imageSize * imageSize) { buffer, count in
+            normalise(buffer, resized)
             count = buffer.count
         }
+    }
+}
+
+extension Preprocessor: CustomStringConvertible {
+    /// What is done, as words behind "images": `resized to 224 × 224 whatever their proportions (bicubic), normalised by …`.
+    public var description: String {
+        func list(_ numbers: [Float]) -> String { numbers.map { "\($0)" }.joined(separator: ", ") }
+        let (filter, S) = (preprocessing.filter.rawValue, imageSize)
+        let resize =
+            switch preprocessing.resize {
+            case .none: "not resized"
+            case .squash: "resized to \(side) × \(side) whatever their proportions (\(filter))"
+            case .shorterSide: "their shorter side resized to \(side) (\(filter))"
+            }
+        let isWhole = preprocessing.crop == .none || preprocessing.resize == .squash && side == S
+        let scale =
+            abs(preprocessing.rescale * 255 - 1) < 1e-6 ? "" : "multiplied by \(preprocessing.rescale), "
+        return resize + (isWhole ? "" : ", the centre \(S) × \(S) cut out")
+            + ", \(scale)normalised by mean (\(list(preprocessing.mean))) and deviation (\(list(preprocessing.std)))"
     }
 }

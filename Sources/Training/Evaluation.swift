@@ -22,7 +22,7 @@ public struct PreparedImages {
     let loader: BatchLoader
 
     /// Starts the loader's threads.
-    public init(_ source: any ImageSource, _ preprocessing: Preprocessing) {
+    public init(_ source: any ImageSource, _ preprocessing: Preprocessor) {
         self.source = source
         loader = BatchLoader(source, preprocessing)
     }

@@ -218,23 +218,23 @@ extension TrainingOptions {
         switch normalization {
         case .model: break
         case .imagenet:
-            configuration.mean = [0.485, 0.456, 0.406]
-            configuration.standardDeviation = [0.229, 0.224, 0.225]
+            configuration.preprocessing.mean = [0.485, 0.456, 0.406]
+            configuration.preprocessing.std = [0.229, 0.224, 0.225]
         case .inception:
-            configuration.mean = [0.5, 0.5, 0.5]
-            configuration.standardDeviation = [0.5, 0.5, 0.5]
+            configuration.preprocessing.mean = [0.5, 0.5, 0.5]
+            configuration.preprocessing.std = [0.5, 0.5, 0.5]
         case .none:
-            configuration.mean = [0, 0, 0]
-            configuration.standardDeviation = [1, 1, 1]
+            configuration.preprocessing.mean = [0, 0, 0]
+            configuration.preprocessing.std = [1, 1, 1]
         }
     }
 
     /// How images become the input of a model of this configuration. Throws `DatasetError`.
-    public func preprocessing(for configuration: ViTConfiguration) throws -> Preprocessing {
-        try Preprocessing(
-            imageSize: configuration.imageSize, mean: configuration.mean,
-            std: configuration.standardDeviation,
-            mode: crop == .squash
-                ? .squash : .centreCrop(resizeTo: resizeTo ?? configuration.imageSize * 8 / 7))
+    public func preprocessing(for configuration: ViTConfiguration) throws -> Preprocessor {
+        var preprocessing = configuration.preprocessing
+        preprocessing.resize = crop == .squash ? .squash : .shorterSide
+        preprocessing.side =
+            crop == .squash ? nil : Double(resizeTo ?? configuration.imageSize * 8 / 7)
+        return try Preprocessor(preprocessing, imageSize: configuration.imageSize)
     }
 }

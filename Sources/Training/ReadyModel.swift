@@ -124,8 +124,8 @@ extension TrainingOptions {
             notes[key]?.arrayValue?.compactMap { $0.numberValue.map { Float($0) } }
         }
         if normalize == .model, let mean = numbers("glora_mean"), let std = numbers("glora_std") {
-            checkpoint.configuration.mean = mean
-            checkpoint.configuration.standardDeviation = std
+            checkpoint.configuration.preprocessing.mean = mean
+            checkpoint.configuration.preprocessing.std = std
         }
     }
 }

@@ -177,7 +177,8 @@ func adapterNotes(
     func numbers(_ values: [Float]) -> JSONValue { .array(values.map { .number(Double($0)) }) }
     return [
         "glora_base_model": .string(options.model), "glora_base_hash": .string(baseHash),
-        "glora_image_size": .integer(configuration.imageSize), "glora_mean": numbers(configuration.mean),
-        "glora_std": numbers(configuration.standardDeviation),
+        "glora_image_size": .integer(configuration.imageSize),
+        "glora_mean": numbers(configuration.preprocessing.mean),
+        "glora_std": numbers(configuration.preprocessing.std),
     ]
 }

@@ -75,8 +75,8 @@ struct Pretrain: ParsableCommand {
         var architecture = ViTConfiguration(
             imageSize: 32, patchSize: patchSize, width: width, depth: depth, heads: heads,
             hiddenWidth: hiddenWidth, classCount: 0)
-        architecture.mean = [0.5, 0.5, 0.5]
-        architecture.standardDeviation = [0.5, 0.5, 0.5]
+        architecture.preprocessing.mean = [0.5, 0.5, 0.5]
+        architecture.preprocessing.std = [0.5, 0.5, 0.5]
         let training = GeneratedTask.source.source(split: .train, count: images)
         let validation = GeneratedTask.source.source(split: .validation, count: 2_000)
         let start = try ViTCheckpoint.random(architecture, seed: seed)

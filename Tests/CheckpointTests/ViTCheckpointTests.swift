@@ -21,8 +21,8 @@ import Testing
         var expected = ViTConfiguration(
             imageSize: 16, patchSize: 8, width: 24, depth: 2, heads: 2, hiddenWidth: 36, classCount: 5)
         expected.layerNormEpsilon = 1e-5
-        expected.mean = [0.4, 0.45, 0.5]
-        expected.standardDeviation = [0.2, 0.25, 0.3]
+        expected.preprocessing.mean = [0.4, 0.45, 0.5]
+        expected.preprocessing.std = [0.2, 0.25, 0.3]
         #expect(timm == expected)
         #expect(try ViTCheckpoint.load(fixture("huggingface")).configuration == expected)
         expected.pooling = .meanBeforeNorm
@@ -30,7 +30,7 @@ import Testing
         let google = try ViTCheckpoint.load(fixture("google.npz"))
         #expect(google.configuration.layerNormEpsilon == 1e-6)
         #expect(google.configuration.heads == 2)
-        #expect(google.configuration.mean == [0.485, 0.456, 0.406])
+        #expect(google.configuration.preprocessing.mean == [0.485, 0.456, 0.406])
         #expect(google.notes == ["npz: eps 1e-6 and ImageNet's mean and std are assumed"])
     }
 
@@ -139,7 +139,7 @@ import Testing
                 try AtomicFile.write(config, to: folder.appendingPathComponent("config.json"))
                 let loaded = try ViTCheckpoint.load(folder)
                 #expect(loaded.configuration.heads == heads)
-                #expect(loaded.configuration.mean == [0.5, 0.5, 0.5])
+                #expect(loaded.configuration.preprocessing.mean == [0.5, 0.5, 0.5])
                 #expect(loaded.configuration.classCount == 0)
             }
         }

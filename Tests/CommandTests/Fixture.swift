@@ -57,8 +57,8 @@ enum Fixture {
     static func checkpoint(seed: Int, width: Int = 16) throws -> ViTCheckpoint {
         var configuration = ViTConfiguration(
             imageSize: 16, patchSize: 8, width: width, depth: 2, heads: 2, hiddenWidth: 32, classCount: 0)
-        configuration.mean = [0.5, 0.5, 0.5]
-        configuration.standardDeviation = [0.5, 0.5, 0.5]
+        configuration.preprocessing.mean = [0.5, 0.5, 0.5]
+        configuration.preprocessing.std = [0.5, 0.5, 0.5]
         var random = Random(seed, "fixture weights")
         let tensors = configuration.tensorShapes.sorted { $0.key < $1.key }.map { name, shape in
             let isScale = name.contains("norm") && name.hasSuffix("weight")

@@ -33,11 +33,12 @@ private final class GreySource: ImageSource {
 }
 
 @Suite struct BatchLoaderTests {
-    private let preprocessing: Preprocessing
+    private let preprocessing: Preprocessor
     private let batches = [[5, 3, 8], [0, 1, 2], [7], [9, 9, 4, 6]]
 
     init() throws {
-        preprocessing = try Preprocessing(imageSize: 4, mean: [0, 0, 0], std: [1, 0.5, 0.25])
+        preprocessing = try Preprocessor(
+            Preprocessing(mean: [0, 0, 0], std: [1, 0.5, 0.25]), imageSize: 4)
     }
 
     /// [count, 3, 4, 4] of greys.
@@ -125,7 +126,7 @@ private final class GreySource: ImageSource {
             let loader = BatchLoader(list, preprocessing)
             let image = try decode(png)
             loader.start([[0], [1]])
-            #expect(try loader.next()?.images == preprocessing(image))
+            #expect(try loader.next()?.images == try preprocessing(image))
             let error = #expect(throws: DatasetError.self) { try loader.next() }
             #expect(error?.description.contains("b.png") == true)
 
@@ -134,7 +135,7 @@ private final class GreySource: ImageSource {
             second.start([[0, 0]])
             let batch = try second.next()
             #expect(batch?.labels == [1, 1])
-            #expect(batch?.images == preprocessing(image) + preprocessing(image))
+            #expect(batch?.images == try preprocessing(image) + preprocessing(image))
         }
     }
 

@@ -18,10 +18,11 @@ import Testing
     @Test(arguments: Fixtures.expected.cropped)
     func cropEqualsTorchvision(_ expected: Fixtures.Cropped) throws {
         let source = try view(expected.view)
-        let preprocessing = try Preprocessing(
-            imageSize: expected.side, mean: [0, 0, 0], std: [1, 1, 1],
-            mode: .centreCrop(resizeTo: expected.shorter))
-        #expect(fnv(preprocessing.resized(source).pixels) == expected.hash)
+        let preprocessing = try Preprocessor(
+            Preprocessing(
+                resize: .shorterSide, side: Double(expected.shorter), mean: [0, 0, 0], std: [1, 1, 1]),
+            imageSize: expected.side)
+        #expect(fnv(try preprocessing.resized(source).pixels) == expected.hash)
     }
 
     /// The source, its rows as columns, or its first 19 columns, of which more than twice as many rows are lost.
@@ -54,10 +55,10 @@ import Testing
     @Test func normalises() throws {
         let source = try #require(ResizeTests.source)
         let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-        let preprocessing = try Preprocessing(
-            imageSize: 31, mean: mean.map(Float.init), std: std.map(Float.init))
+        let preprocessing = try Preprocessor(
+            Preprocessing(mean: mean.map(Float.init), std: std.map(Float.init)), imageSize: 31)
         let resized = source.resized(width: 31, height: 31)
-        let values = preprocessing(source)
+        let values = try preprocessing(source)
         try #require(values.count == 3 * 31 * 31)
         var error = 0.0
         var total = 0.0
@@ -74,12 +75,13 @@ import Testing
 
     @Test func refusesWhatCannotBe() {
         let (zero, one) = ([0, 0, 0] as [Float], [1, 1, 1] as [Float])
-        #expect(throws: DatasetError.self) { try Preprocessing(imageSize: 0, mean: zero, std: one) }
-        #expect(throws: DatasetError.self) { try Preprocessing(imageSize: 8, mean: zero, std: zero) }
-        #expect(throws: DatasetError.self) { try Preprocessing(imageSize: 8, mean: [0], std: one) }
-        #expect(throws: DatasetError.self) { try Preprocessing(imageSize: 8, mean: [.nan, 0, 0], std: one) }
-        #expect(throws: DatasetError.self) {
-            try Preprocessing(imageSize: 8, mean: zero, std: one, mode: .centreCrop(resizeTo: 7))
+        func refuse(_ preprocessing: Preprocessing, imageSize: Int = 8) {
+            #expect(throws: DatasetError.self) { try Preprocessor(preprocessing, imageSize: imageSize) }
         }
+        refuse(Preprocessing(mean: zero, std: one), imageSize: 0)
+        refuse(Preprocessing(mean: zero, std: zero))
+        refuse(Preprocessing(mean: [0], std: one))
+        refuse(Preprocessing(mean: [.nan, 0, 0], std: one))
+        refuse(Preprocessing(resize: .shorterSide, side: 7, mean: zero, std: one))
     }
 }

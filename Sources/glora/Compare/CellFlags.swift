@@ -116,17 +116,8 @@ struct CellFlags: ParsableArguments {
     func protocolLines(_ base: ViTCheckpoint) throws -> [String] {
         let configuration = base.configuration
         let image = try options(try entries()[0], rate: 0, seed: 0).preprocessing(for: configuration)
-        func list(_ numbers: [Float]) -> String { numbers.map { "\($0)" }.joined(separator: ", ") }
-        let size = configuration.imageSize
-        let resize =
-            switch image.mode {
-            case .squash: "resized to \(size) × \(size) whatever their proportions"
-            case .centreCrop(let side):
-                "their shorter side resized to \(side), the centre \(size) × \(size) cut out"
-            }
         return [
-            "images \(resize), normalised by mean (\(list(configuration.mean))) and deviation "
-                + "(\(list(configuration.standardDeviation))), no augmentation",
+            "images \(image), no augmentation",
             "the \(checkpoint.rawValue) state is tested, once, after the training"
                 + (checkpoint == .best ? "; validation chose it" : ""),
             lrs.map {
