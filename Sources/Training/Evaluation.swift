@@ -21,6 +21,14 @@ public struct PreparedImages {
     public let source: any ImageSource
     let loader: BatchLoader
 
+    /// Reads every image once, so that a damaged one is found now; what fits into memory is kept for later. `onProgress` is told
+    /// how many were read. Throws `DatasetError`, and `CancellationError` when `shouldStop` says so.
+    public func checkImages(
+        onProgress: (Int) -> Void = { _ in }, shouldStop: () -> Bool = { false }
+    ) throws {
+        try loader.checkAll(onProgress: onProgress, shouldStop: shouldStop)
+    }
+
     /// Starts the loader's threads.
     public init(_ source: any ImageSource, _ preprocessing: Preprocessor) {
         self.source = source
@@ -30,8 +38,8 @@ public struct PreparedImages {
 
 /// Scores `model` on every image of a split, in order and without drop-path, on the given paths.
 ///
-/// `onBatch` receives each batch's logits [B, K], row-major. Throws `DatasetError` for an unreadable image and
-/// `BackendError.outOfMemory`.
+/// `onBatch` receives each batch's logits [B, K], row-major. Throws `DatasetError` for an unreadable image,
+/// `TrainingError.overflow` where a logit is not a finite number, and `BackendError.outOfMemory`.
 public func evaluate(
     _ model: VisionTransformer, paths: [GLoRAPath], on images: PreparedImages, batchSize: Int,
     isForTraining: Bool = false, onBatch: (_ logits: [Float], Batch) -> Void = { _, _ in }
@@ -53,6 +61,10 @@ public func evaluate(
         model.forward(plan, paths: paths)
         model.loss(plan)
         let logits = model.backend.values(plan.logits)
+        if let bad = logits.firstIndex(where: { !$0.isFinite }) {
+            throw model.overflow(
+                plan, paths, "the logits of \(images.source.imageName(at: batch.indices[bad / classes]))")
+        }
         for (row, label) in batch.labels.enumerated() {
             let scores = logits[row * classes..<(row + 1) * classes]
             if scores.indexOfLargest - scores.startIndex == Int(label) { result.correct += 1 }
@@ -63,6 +75,20 @@ public func evaluate(
     }
     if result.count > 0 { result.loss /= Double(result.count) }
     return result
+}
+
+extension VisionTransformer {
+    /// The error for `what`, which a forward pass of `plan` on `paths` gave and which isn't finite: it says where that began.
+    func overflow(_ plan: ViTPlan, _ paths: [GLoRAPath], _ what: String) -> TrainingError {
+        let place = firstOverflow(plan, paths: paths).map { " in \($0)" } ?? ""
+        let precision = backend.precision
+        return .overflow(
+            precision == .float16
+                ? "\(what) are not finite numbers: the forward pass overflows float16\(place) (its largest number is 65504); use "
+                    + "--precision bfloat16, which has float32's range"
+                : "\(what) are not finite numbers: the forward pass stops being finite\(place) in \(precision.rawValue), "
+                    + "though the checkpoint's weights are finite; check that all its files belong together")
+    }
 }
 
 extension ArraySlice<Float> {

@@ -14,18 +14,24 @@ public final class FineTuning {
     /// The settings.
     public let options: TrainingOptions
 
+    /// What a resumed run found changed, a sentence each.
+    public let notes: [String]
+
     private let directory: RunDirectory
     private let baseHash: String
+    private let classNames: [String]?
 
     /// Prepares a run in `directory`: a new one, or with `resumes` the one that is there, from its last state. A new one starts
-    /// from `inherited`, the trained tensors of another run of the same space and classes, or from fresh ones.
+    /// from `inherited`, the trained tensors of another run of the same space and classes, or from fresh ones. `check` is called
+    /// before anything is written, with a trainer that has its images: what it throws leaves no folder behind.
     ///
     /// Throws `TrainingError` for settings that can't be meant, a folder in the way, another frozen base or other data than
     /// the run's, or too little memory (with the batch size that would fit); `CheckpointError`; `BackendError`.
     public init(
         _ options: TrainingOptions, checkpoint: ViTCheckpoint, training: any ImageSource,
         validation: (any ImageSource)?, in directory: RunDirectory, resumes: Bool = false,
-        inheriting inherited: [String: HostTensor]? = nil, on backend: any Backend
+        inheriting inherited: [String: HostTensor]? = nil, on backend: any Backend,
+        check: (Trainer) throws -> Void = { _ in }
     ) throws {
         try options.validate()
         guard training.count > 0 else {
@@ -33,29 +39,39 @@ public final class FineTuning {
         }
         self.options = options
         self.directory = directory
-        baseHash = contentHash(checkpoint.tensors)
-        let dataHash = [training.contentHash, validation?.contentHash ?? 0]
-            .map { String($0, radix: 16) }.joined(separator: "-")
+        var checkpoint = checkpoint
         let saved = resumes ? try directory.configuration() : nil
+        if saved == nil { try directory.refuseExisting() }
+        var notes: [String] = []
+        let hashes = [training.contentHash, validation?.contentHash ?? 0].map { String($0, radix: 16) }
         if let saved {
-            guard saved.baseHash == baseHash else {
+            let known = checkpoint.notes.count
+            try saved.restoreBase(&checkpoint, of: directory.url)
+            notes += checkpoint.notes[known...]
+            // A damaged validation image may be replaced: it changes which state counts as the best from here on, no step.
+            let before = saved.dataHash.split(separator: "-").map(String.init)
+            guard before.first == hashes[0] else {
                 throw TrainingError.run(
-                    "\(options.model) is not the model that \(directory.url.path) was started with "
-                        + "(hash \(baseHash), the run has \(saved.baseHash)); give the same file")
+                    "the training images of \(options.data) are not the data that \(directory.url.path) was started with "
+                        + "(hash \(hashes[0]), the run has \(before.first ?? "none")); give the same splits")
             }
-            guard saved.dataHash == dataHash else {
-                throw TrainingError.run(
-                    "\(options.data) is not the data that \(directory.url.path) was started with "
-                        + "(hash \(dataHash), the run has \(saved.dataHash)); give the same splits")
+            if before != hashes {
+                notes.append(
+                    "the validation images have changed since \(directory.url.path) was started; from here on the best "
+                        + "state is chosen on those that are there now")
             }
         }
+        if saved == nil { checkpoint.configuration.preprocessing = options.preprocessing(of: checkpoint) }
+        self.notes = notes
+        baseHash = saved?.baseHash ?? contentHash(checkpoint.tensors)
+        classNames = saved?.classNames ?? training.classNames
         let space = try options.searchSpace()
         model = try VisionTransformer(
             checkpoint, classCount: training.classCount,
             trained: try options.trained(checkpoint.configuration),
             seed: options.seed, headKind: options.head, memory: options.memory, on: backend)
         try FineTuning.checkMemory(model, batch: min(options.batchSize, training.count))
-        let preprocessing = try options.preprocessing(for: checkpoint.configuration)
+        let preprocessing = try model.configuration.preprocessor
         let paths =
             if let saved {
                 try PathChoice(saved, space: space, model: model)
@@ -66,6 +82,7 @@ public final class FineTuning {
             model, options, paths: paths,
             training: PreparedImages(training, preprocessing),
             validation: validation.map { PreparedImages($0, preprocessing) })
+        try check(trainer)
         if resumes {
             try trainer.restore(try TrainingSnapshot(contentsOf: directory.last))
             try directory.truncateMetrics(to: trainer.state)
@@ -81,7 +98,9 @@ public final class FineTuning {
             try directory.create(
                 RunDirectory.Configuration(
                     options: options, paths: PathChoice.isFile(options.pathText) ? readingPaths : nil,
-                    baseHash: baseHash, dataHash: dataHash, classCount: training.classCount),
+                    baseHash: baseHash, dataHash: hashes.joined(separator: "-"),
+                    classCount: training.classCount, classNames: classNames,
+                    architecture: checkpoint.configuration),
                 trainer.snapshot())
         }
     }
@@ -126,7 +145,8 @@ public final class FineTuning {
 
     /// Writes the current values as an adapter into the run's folder.
     private func saveAdapter() throws {
-        let notes = adapterNotes(options, model.configuration, baseHash: baseHash)
+        let notes = adapterNotes(
+            options, model.configuration, baseHash: baseHash, classNames: classNames)
         if model.method != nil {
             try MethodAdapter.save(model, options, to: directory.adapter, extra: notes)
         } else {
@@ -201,40 +221,5 @@ extension TrainingOptions {
         if let other = try method.method(methodSettings, for: model.shape) { return .method(other) }
         let space = try searchSpace()
         return .adapters(rank: space.largestRank, sites: space.sites)
-    }
-
-    /// Loads the model's checkpoint as these settings want it: at the run's image size, its normalisation the run's. Throws
-    /// `CheckpointError`.
-    public func loadCheckpoint() throws -> ViTCheckpoint {
-        var checkpoint = try ViTCheckpoint.load(URL(fileURLWithPath: model), heads: heads)
-        if let imageSize, imageSize != checkpoint.configuration.imageSize {
-            checkpoint = try checkpoint.interpolated(toImageSize: imageSize)
-        }
-        apply(normalize, to: &checkpoint.configuration)
-        return checkpoint
-    }
-
-    private func apply(_ normalization: Normalization, to configuration: inout ViTConfiguration) {
-        switch normalization {
-        case .model: break
-        case .imagenet:
-            configuration.preprocessing.mean = [0.485, 0.456, 0.406]
-            configuration.preprocessing.std = [0.229, 0.224, 0.225]
-        case .inception:
-            configuration.preprocessing.mean = [0.5, 0.5, 0.5]
-            configuration.preprocessing.std = [0.5, 0.5, 0.5]
-        case .none:
-            configuration.preprocessing.mean = [0, 0, 0]
-            configuration.preprocessing.std = [1, 1, 1]
-        }
-    }
-
-    /// How images become the input of a model of this configuration. Throws `DatasetError`.
-    public func preprocessing(for configuration: ViTConfiguration) throws -> Preprocessor {
-        var preprocessing = configuration.preprocessing
-        preprocessing.resize = crop == .squash ? .squash : .shorterSide
-        preprocessing.side =
-            crop == .squash ? nil : Double(resizeTo ?? configuration.imageSize * 8 / 7)
-        return try Preprocessor(preprocessing, imageSize: configuration.imageSize)
     }
 }

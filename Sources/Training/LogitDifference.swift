@@ -35,7 +35,7 @@ public func mergeDifference(
 extension ReadyModel {
     /// What an adapter of this model notes beside its tensors: the model it belongs to and how images are prepared.
     public var adapterExtra: [String: JSONValue] {
-        adapterNotes(options, model.configuration, baseHash: baseHash)
+        adapterNotes(options, model.configuration, baseHash: baseHash, classNames: classNames)
     }
 }
 

@@ -28,7 +28,8 @@ public final class PathEvaluator {
     /// Prepares a model's images for the candidates of `space`. `memoryLimit` bytes may be kept for shared blocks; the embedded
     /// images are kept in any case. The parameters mustn't change while this is in use.
     ///
-    /// Throws `DatasetError` for an unreadable image and `BackendError.outOfMemory`.
+    /// Throws `DatasetError` for an unreadable image, `TrainingError.overflow` where the reference paths' loss is not a finite
+    /// number, and `BackendError.outOfMemory`.
     public init(
         _ model: VisionTransformer, _ space: CandidateSpace, on images: PreparedImages,
         reference: [GLoRAPath], batchSize: Int, memoryLimit: Int, fitness: Fitness
@@ -52,7 +53,11 @@ public final class PathEvaluator {
             model.forward(plan, fromBlock: 0, paths: reference)
             model.loss(plan)
             labels += batch.labels
-            losses += backend.values(plan.losses)
+            let batchLosses = backend.values(plan.losses)
+            guard batchLosses.allSatisfy(\.isFinite) else {
+                throw model.overflow(plan, reference, "the logits of \(images.source.name)")
+            }
+            losses += batchLosses
         }
         let order = labels.indices.sorted { (-losses[$0], $0) < (-losses[$1], $1) }
         let length = values.count / max(count, 1)
@@ -122,6 +127,8 @@ public final class PathEvaluator {
                 correct += 1
             }
             loss += backend.values(plan.losses).reduce(0) { $0 + Double($1) }
+            // A candidate that overflows can't be judged; the reference didn't.
+            guard loss.isFinite else { return nil }
             done += labels.count
             // What it would score if all that is left were right, and without loss.
             let atBest = Score(

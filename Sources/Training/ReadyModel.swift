@@ -20,6 +20,10 @@ public struct ReadyModel {
     public let step: Int
     /// The hash of the run's frozen base; empty without a run.
     public let baseHash: String
+    /// [K] the names of the classes, where the run, the adapter or the checkpoint says them.
+    public let classNames: [String]?
+    /// A line for the user: how images are prepared, and who says so.
+    public let preprocessingLine: String
 
     /// Which state of a run.
     public enum State: String, Codable, CaseIterable, Sendable {
@@ -37,12 +41,8 @@ public struct ReadyModel {
         run directory: RunDirectory, state: State, path: String? = nil, on backend: any Backend
     ) throws {
         let saved = try directory.configuration()
-        let checkpoint = try saved.options.loadCheckpoint()
-        guard contentHash(checkpoint.tensors) == saved.baseHash else {
-            throw TrainingError.run(
-                "\(saved.options.model) has changed since \(directory.url.path) was trained on it; "
-                    + "put the original file back")
-        }
+        var checkpoint = try saved.options.loadCheckpoint()
+        try saved.restoreBase(&checkpoint, of: directory.url)
         let space = try saved.options.searchSpace()
         guard path == nil || saved.options.method == .glora else {
             throw TrainingError.run(
@@ -71,6 +71,8 @@ public struct ReadyModel {
         notes = checkpoint.notes
         step = snapshot.state.step
         baseHash = saved.baseHash
+        classNames = saved.classNames
+        preprocessingLine = "images: \(try checkpoint.configuration.preprocessor); the run's own"
         let choice =
             try path.map { try PathChoice($0, space: space, model: model) }
             ?? PathChoice(saved, space: space, model: model)
@@ -78,19 +80,20 @@ public struct ReadyModel {
     }
 
     /// A checkpoint as it is, or with an adapter in PEFT's format. `options` says where the checkpoint lies and how images are
-    /// prepared; an adapter of ours that says its image size, mean and deviation is taken at its word where the options leave
-    /// them to the model. Throws `CheckpointError` and `BackendError`.
+    /// prepared; an adapter of ours that says its image size and preprocessing is taken at its word where the options leave them to
+    /// the model. Throws `CheckpointError` and `BackendError`.
     public init(_ options: TrainingOptions, adapter folder: URL?, on backend: any Backend) throws {
         var options = options
         var checkpoint = try options.loadCheckpoint()
-        self.notes = checkpoint.notes
+        notes = checkpoint.notes
+        var names: [String]?
         if let folder, let saved = try MethodAdapter.load(folder) {
-            try options.apply(saved.extra, to: &checkpoint)
+            names = try options.apply(saved.extra, to: &checkpoint)
             model = try saved.model(checkpoint, on: backend)
             paths = model.uniformPath(.none)
         } else if let folder {
             let (adapter, extra) = try PEFTAdapter.load(folder, for: checkpoint.configuration)
-            try options.apply(extra, to: &checkpoint)
+            names = try options.apply(extra, to: &checkpoint)
             (model, paths) = try VisionTransformer.applying(adapter, to: checkpoint, on: backend)
         } else {
             guard let head = checkpoint.head else {
@@ -102,30 +105,33 @@ public struct ReadyModel {
                 trained: .adapters(rank: 1, sites: []), seed: 0, head: head, on: backend)
             paths = model.uniformPath(.none)
         }
+        // A head of another size than the checkpoint's is of other classes; one of its size belongs to the model it was trained on.
+        let own =
+            model.configuration.classCount == checkpoint.configuration.classCount
+            ? checkpoint.classNames : nil
+        classNames = names ?? own
+        preprocessingLine = try options.preprocessingLine(checkpoint)
         self.options = options
         step = 0
         baseHash = ""
     }
 
+    /// The checkpoint of the same shape that computes what this computes, its classes named; see `VisionTransformer.merged`.
+    public func merged() throws -> ViTCheckpoint {
+        var merged = try model.merged(paths: paths)
+        merged.classNames = classNames
+        return merged
+    }
+
     /// A split prepared as this model wants it. Throws `DatasetError`.
     public func prepare(_ source: any ImageSource) throws -> PreparedImages {
-        PreparedImages(source, try options.preprocessing(for: model.configuration))
+        PreparedImages(source, try model.configuration.preprocessor)
     }
 }
 
-extension TrainingOptions {
-    /// What an adapter of ours notes about its images, where these options leave it to the model. Throws `CheckpointError`.
-    fileprivate mutating func apply(_ notes: [String: JSONValue], to checkpoint: inout ViTCheckpoint) throws {
-        if imageSize == nil, let noted = notes["glora_image_size"]?.integerValue {
-            imageSize = noted
-            checkpoint = try loadCheckpoint()
-        }
-        func numbers(_ key: String) -> [Float]? {
-            notes[key]?.arrayValue?.compactMap { $0.numberValue.map { Float($0) } }
-        }
-        if normalize == .model, let mean = numbers("glora_mean"), let std = numbers("glora_std") {
-            checkpoint.configuration.preprocessing.mean = mean
-            checkpoint.configuration.preprocessing.std = std
-        }
+extension ViTConfiguration {
+    /// What makes images of any size the model's input. Throws `DatasetError` for what can't be meant.
+    public var preprocessor: Preprocessor {
+        get throws { try Preprocessor(preprocessing, imageSize: imageSize) }
     }
 }

@@ -53,8 +53,8 @@ public struct Refinement: Codable, Equatable, Sendable {
                 let result = try evaluate(
                     model, paths: paths, on: images, batchSize: min(options.batchSize, images.source.count),
                     isForTraining: true)
-                if result.loss.isFinite { score = Score(accuracy: result.accuracy, loss: result.loss) }
-            } catch TrainingError.notANumber {}
+                score = Score(accuracy: result.accuracy, loss: result.loss)
+            } catch TrainingError.notANumber {} catch TrainingError.overflow {}
             try onTrained(
                 Judged(candidate: candidate.candidate, parameters: candidate.parameters, score: score))
         }

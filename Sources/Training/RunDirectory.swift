@@ -1,12 +1,14 @@
 import Adapters
 import Checkpoints
+import Datasets
 import Foundation
 import TensorCore
 import Yams
 
 /// The folder of a run:
 ///
-///     config.yaml          the settings, as the command line's flags; the hashes of the frozen base and the data
+///     config.yaml          the settings, as the command line's flags; the base's architecture and how its images are prepared;
+///                          the classes' names; the hashes of the frozen base and the data
 ///     metrics.jsonl        a line for each step, epoch and validation
 ///     last.safetensors     the state after the latest epoch, or where the run was stopped
 ///     best.safetensors     the state of the best validation
@@ -28,17 +30,58 @@ public struct RunDirectory {
         public var dataHash: String
         /// K.
         public var classCount: Int
+        /// [K] the classes' names, where the data say them.
+        public var classNames: [String]?
+        /// The base's, with how images are prepared: what no tensor tells. nil in runs of early builds.
+        public var architecture: ViTConfiguration?
 
         /// A configuration of these parts.
         public init(
             options: TrainingOptions, paths: [GLoRAPath]? = nil, baseHash: String, dataHash: String,
-            classCount: Int
+            classCount: Int, classNames: [String]?, architecture: ViTConfiguration
         ) {
             self.options = options
             self.paths = paths
             self.baseHash = baseHash
             self.dataHash = dataHash
             self.classCount = classCount
+            self.classNames = classNames
+            self.architecture = architecture
+        }
+
+        /// Makes `checkpoint`, as it was read now, the base that the run in `folder` was started on: the run's own heads, ε,
+        /// pooling and preprocessing count, and a file that says something else by now is noted. Throws `TrainingError.run` when
+        /// the tensors are others.
+        func restoreBase(_ checkpoint: inout ViTCheckpoint, of folder: URL) throws {
+            let hash = contentHash(checkpoint.tensors)
+            guard hash == baseHash else {
+                throw TrainingError.run(
+                    "\(options.model) is not the model that \(folder.path) was started with, or has changed since (hash "
+                        + "\(hash), the run has \(baseHash)); put the original file back, or give the same file"
+                )
+            }
+            guard let architecture else {
+                // Builds that kept none obeyed no file but in mean and deviation, and took ImageNet's for .npz.
+                var earlier = Preprocessing(
+                    mean: checkpoint.configuration.preprocessing.mean,
+                    std: checkpoint.configuration.preprocessing.std)
+                if options.normalize == .model, checkpoint.preprocessingOrigin == .google {
+                    (earlier.mean, earlier.std) = Preprocessing.imagenet
+                }
+                if options.crop == .center {
+                    earlier.resize = .shorterSide
+                    earlier.side = checkpoint.configuration.preprocessing.side
+                }
+                checkpoint.configuration.preprocessing = earlier
+                return
+            }
+            let changes = checkpoint.configuration.differences(from: architecture)
+            if !changes.isEmpty {
+                checkpoint.notes.append(
+                    "\(options.model) has changed since \(folder.path) was started: \(changes.joined(separator: "; ")). "
+                        + "The run keeps its own")
+            }
+            checkpoint.configuration = architecture
         }
     }
 
@@ -118,14 +161,19 @@ public struct RunDirectory {
     /// `config.yaml` comes last: a folder that has it is a whole run.
     /// Throws `TrainingError.run` when a run is already there, and `CheckpointError`.
     public func create(_ configuration: Configuration, _ start: TrainingSnapshot) throws {
-        if holdsRun {
-            throw TrainingError.run(
-                "\(url.path) already holds a run; add --resume to go on with it, or give another --run")
-        }
+        try refuseExisting()
         try AtomicFile.createFolder(url)
         try AtomicFile.write("", to: metrics)
         try start.write(to: last)
         try AtomicFile.write(try YAMLEncoder().encode(configuration), to: config)
+    }
+
+    /// Throws `TrainingError.run` when a run is there.
+    func refuseExisting() throws {
+        if holdsRun {
+            throw TrainingError.run(
+                "\(url.path) already holds a run; add --resume to go on with it, or give another --run")
+        }
     }
 
     /// The run's settings. Throws `TrainingError.run` when the folder holds no run.

@@ -102,7 +102,7 @@ public final class SearchRun {
         try directory.write(paretoFront(judge.all).map(self.architecture), to: directory.front)
         try PEFTAdapter.save(
             ready.model.adapter(paths: paths), to: directory.adapter,
-            extra: adapterNotes(ready.options, ready.model.configuration, baseHash: ready.baseHash))
+            extra: ready.adapterExtra)
         try directory.write(summary, to: directory.summary)
         try directory.write(architecture, to: directory.architecture)
         return (architecture, summary)
@@ -168,17 +168,4 @@ extension VisionTransformer {
                     hasBias: $0.bias != nil, space: space)
             })
     }
-}
-
-/// What our adapters say beside PEFT's keys: what they belong to and how images are prepared.
-func adapterNotes(
-    _ options: TrainingOptions, _ configuration: ViTConfiguration, baseHash: String
-) -> [String: JSONValue] {
-    func numbers(_ values: [Float]) -> JSONValue { .array(values.map { .number(Double($0)) }) }
-    return [
-        "glora_base_model": .string(options.model), "glora_base_hash": .string(baseHash),
-        "glora_image_size": .integer(configuration.imageSize),
-        "glora_mean": numbers(configuration.preprocessing.mean),
-        "glora_std": numbers(configuration.preprocessing.std),
-    ]
 }

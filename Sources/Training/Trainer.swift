@@ -75,6 +75,9 @@ public final class Trainer {
         _ = try model.plan(batch: batchSize, isForTraining: true)
     }
 
+    /// What it trains on and what it validates on.
+    public var splits: [PreparedImages] { [training, validation].compactMap(\.self) }
+
     /// Images in a step: a training set smaller than a batch is one batch.
     private var batchSize: Int { min(options.batchSize, training.source.count) }
 
@@ -130,10 +133,13 @@ public final class Trainer {
     private func validateIfDue(_ epoch: Int, _ onEvent: (Event) throws -> Void) throws -> Bool {
         guard let validation else { return true }
         guard (epoch + 1) % options.validateEvery == 0 || epoch + 1 == options.epochs else { return false }
-        let result = try evaluate(
-            model, paths: paths.readingPaths(model: model), on: validation, batchSize: batchSize,
-            isForTraining: true)
-        guard result.loss.isFinite else {
+        let result: EvaluationResult
+        do {
+            result = try evaluate(
+                model, paths: paths.readingPaths(model: model), on: validation, batchSize: batchSize,
+                isForTraining: true)
+        } catch TrainingError.overflow where options.precision != .float16 {
+            // float32's range isn't left but by weights that the training has lost.
             throw TrainingError.notANumber(step: state.step, run: "the run's last.safetensors")
         }
         let isBest = state.bestAccuracy.map { result.accuracy > $0 } ?? true
@@ -162,6 +168,8 @@ public final class Trainer {
         let losses = backend.values(plan.losses)
         let loss = losses.reduce(0) { $0 + Double($1) } / Double(losses.count)
         guard loss.isFinite else {
+            // Before the first step the learning rate has done nothing yet.
+            if state.step == 0 { throw model.overflow(plan, stepPaths, "step 1's logits") }
             throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
         }
         model.backward(

@@ -1,4 +1,5 @@
 import Adapters
+import Datasets
 import Foundation
 import TensorCore
 import VisionModels
@@ -18,10 +19,12 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     public var imageSize: Int?
     /// How pixels are normalised.
     public var normalize = Normalization.model
-    /// How an image is brought to the input size.
-    public var crop = Crop.squash
+    /// How an image is brought to the input size; nil as the model's own files say.
+    public var crop: Crop?
     /// The shorter side before a centre crop; nil for 8/7 of the input size (256 for 224).
     public var resizeTo: Int?
+    /// The filter that resizes images; nil as the model's own files say.
+    public var interpolation: Preprocessing.Filter?
     /// The split that is trained on.
     public var trainSplit = "train800"
     /// What is trained.
@@ -180,7 +183,8 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case model, data, heads, normalize, crop, path, recipe, ranks, linears, adamw, epochs, seed, memory,
+        case model, data, heads, normalize, crop, interpolation, path, recipe, ranks, linears, adamw, epochs,
+            seed, memory,
             precision
         case method, rank, alpha, scale, width, groups, prompts, dropout, targets, placement, dims, head,
             optimizer
@@ -241,6 +245,9 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
             imageSize.map { (1...16384).contains($0) } ?? true,
             "--image-size must be from 1 to 16384")
         try check(
+            resizeTo == nil || crop == .center,
+            "--resize-to is the shorter side before --crop center; give both")
+        try check(
             method == .glora || (path == "supernet" && recipe == .original),
             "--path and --recipe are GLoRA's; leave them out with --method \(method.rawValue)")
         _ = try searchSpace()
@@ -254,13 +261,15 @@ public enum TrainingError: Error, CustomStringConvertible, Equatable {
     case settings(String)
     /// The loss stopped being a number.
     case notANumber(step: Int, run: String)
+    /// What a model computes of finite weights and images is not finite.
+    case overflow(String)
     /// A run folder that isn't one, is in the way, or doesn't fit.
     case run(String)
 
     /// One sentence.
     public var description: String {
         switch self {
-        case .settings(let message), .run(let message): message
+        case .settings(let message), .run(let message), .overflow(let message): message
         case .notANumber(let step, let run):
             "the loss is not a number at step \(step); the last good checkpoint is kept in \(run), "
                 + "start another --run with a lower --lr"

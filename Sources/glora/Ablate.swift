@@ -23,6 +23,7 @@ struct Ablate: ParsableCommand {
     var searches = true
     @Option(help: "Images at a time.")
     var batchSize = 32
+    @OptionGroup var match: MatchFlags
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
 
@@ -37,7 +38,11 @@ struct Ablate: ParsableCommand {
         let found = try folder.found()
         let backend = try device.backend(console)
         let ready = try ReadyModel(run: directory, state: found.checkpoint, on: backend)
-        let images = try TaskFolder.open(URL(fileURLWithPath: ready.options.data)).split(found.fitnessSplit)
+        for note in ready.notes { console.note(note) }
+        let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data))
+        console.say(try task.summary())
+        console.say(ready.preprocessingLine)
+        let images = try match.match(try task.split(found.fitnessSplit), ready, console)
         let ablation = try ablate(
             ready, folder, on: try ready.prepare(images), searches: searches,
             batchSize: min(batchSize, images.count)

@@ -44,7 +44,7 @@ struct Convert: ParsableCommand {
         let console = common.console
         try device.requireFloat32()
         let ready = try source.open(device, console)
-        let converted = try gloraAdapter(of: ready, on: try comparedImages(ready, data))
+        let converted = try gloraAdapter(of: ready, on: try comparedImages(ready, data, console))
         console.say(
             "as GLoRA against \(ready.options.method.rawValue): logits differ by at most "
                 + "\(String(format: "%.2e", converted.difference.largest)) over "

@@ -100,8 +100,10 @@ struct Demo: ParsableCommand {
             options.dropPath = 0
             options.validateEvery = 5
             let directory = RunDirectory(folder.appendingPathComponent("runs/\(task.name)-\(name)"))
+            let checkpoint = try options.loadCheckpoint()
+            options.keepProtocol(of: data, for: checkpoint)
             let tuning = try FineTuning(
-                options, checkpoint: try options.loadCheckpoint(), training: splits.train,
+                options, checkpoint: checkpoint, training: splits.train,
                 validation: splits.validation, in: directory, on: backend)
             let finished = try tuning.run(
                 onEvent: { event in
@@ -135,7 +137,7 @@ struct Demo: ParsableCommand {
         }
         let (_, probeScore) = try test(probe.1.0)
         let (ready, gloraScore) = try test(directory)
-        let merged = try ready.model.merged(paths: ready.paths)
+        let merged = try ready.merged()
         let difference = try mergeDifference(ready, merged, on: splits.validation)
         try difference.check()
         let mergedURL = folder.appendingPathComponent("\(task.name)-merged.safetensors")

@@ -5,6 +5,24 @@ import Foundation
 import Training
 
 extension ReadyModel.State: ExpressibleByArgument {}
+extension ClassMatching: ExpressibleByArgument {}
+
+/// `--match-classes`: which of a model's classes a data set's class is.
+struct MatchFlags: ParsableArguments {
+    @Option(
+        help:
+            "name: a class folder is the model's class of that name; number: the folders in order are the model's classes in order (default: by name where both have names)."
+    )
+    var matchClasses: ClassMatching?
+
+    /// A split in the classes of the model, after a line that says how they were matched.
+    func match(_ images: ImageList, _ ready: ReadyModel, _ console: Console) throws -> ImageList {
+        let matched = try images.matched(
+            to: ready.classNames, classCount: ready.model.configuration.classCount, by: matchClasses)
+        console.say("\(images.name): classes matched by \(matched.matching.rawValue)")
+        return matched
+    }
+}
 
 /// `--run`, or `--model` with or without `--adapter`: which model a command reads.
 struct ModelFlags: ParsableArguments {
@@ -38,7 +56,8 @@ struct ModelFlags: ParsableArguments {
         if path != nil, architecture != nil { throw ValidationError("give either --path or --architecture") }
         if run != nil, input.isGiven {
             throw ValidationError(
-                "--heads, --image-size, --normalize, --crop and --resize-to are the run's own; leave them out"
+                "--heads, --image-size, --normalize, --crop, --resize-to and --interpolation are the run's own; "
+                    + "leave them out"
             )
         }
     }
@@ -60,6 +79,7 @@ struct ModelFlags: ParsableArguments {
             ready = try ReadyModel(options, adapter: adapter.map { URL(fileURLWithPath: $0) }, on: backend)
         }
         for note in ready.notes { console.note(note) }
+        console.say(ready.preprocessingLine)
         return ready
     }
 }
@@ -81,6 +101,7 @@ struct Evaluate: ParsableCommand {
     var split = "test"
     @Option(help: "Images at a time.")
     var batchSize = 64
+    @OptionGroup var match: MatchFlags
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
 
@@ -103,8 +124,8 @@ struct Evaluate: ParsableCommand {
         let console = common.console
         let ready = try source.open(device, console)
         let task = try TaskFolder.open(URL(fileURLWithPath: data ?? ready.options.data))
-        let images = try task.split(split)
-        try task.checkClassCount(of: ready.model.configuration)
+        console.say(try task.summary())
+        let images = try match.match(try task.split(split), ready, console)
         let result = try evaluate(
             ready.model, paths: ready.paths, on: try ready.prepare(images),
             batchSize: min(batchSize, images.count))
@@ -115,16 +136,5 @@ struct Evaluate: ParsableCommand {
             Result(
                 accuracy: result.accuracy, loss: result.loss, count: result.count, correct: result.correct,
                 split: split))
-    }
-}
-
-extension TaskFolder {
-    /// Throws when labels of this task don't fit the model's head.
-    func checkClassCount(of model: ViTConfiguration) throws {
-        guard classCount <= model.classCount else {
-            throw DatasetError(
-                "\(url.path) has \(classCount) classes, the model's head \(model.classCount); use the data that the head was trained for."
-            )
-        }
     }
 }

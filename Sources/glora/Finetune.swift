@@ -40,6 +40,7 @@ struct Finetune: ParsableCommand {
     var weightDecay: Double?
     @Option(help: "The seed of every draw (default: the supernet's).")
     var seed: Int?
+    @OptionGroup var checks: ImageCheckFlags
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
 
@@ -62,8 +63,8 @@ struct Finetune: ParsableCommand {
                 .values
             : nil
         let target = RunDirectory(URL(fileURLWithPath: output))
-        let tuning = try TrainingStart(options, device, console)
-            .fineTuning(options, in: target, inheriting: inherited)
+        let tuning = try TrainingStart(options, resumes: true, device, checks, console)
+            .fineTuning(in: target, inheriting: inherited)
         console.say(
             "\(found.parameters.grouped) parameters, \((100 * found.accuracy).fixed(2)) % on \(found.fitnessSplit) "
                 + "as the search found them; training from \(from.rawValue)")

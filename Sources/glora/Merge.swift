@@ -48,8 +48,8 @@ struct Merge: ParsableCommand {
         let ready = try source.open(device, console)
         let url = URL(fileURLWithPath: output)
         try refuseBase(url, ready.options.model)
-        let merged = try ready.model.merged(paths: ready.paths)
-        let difference = try mergeDifference(ready, merged, on: try comparedImages(ready, data))
+        let merged = try ready.merged()
+        let difference = try mergeDifference(ready, merged, on: try comparedImages(ready, data, console))
         console.say(
             "merged against unmerged: logits differ by at most "
                 + "\(String(format: "%.2e", difference.largest)) over \(difference.imageCount) images")
@@ -80,14 +80,16 @@ struct Merge: ParsableCommand {
 }
 
 /// The images on which two forms of a model are compared: the validation images of `data` or of the run's own data, or the test
-/// images of a task without.
-func comparedImages(_ ready: ReadyModel, _ data: String?) throws -> ImageList {
+/// images of a task without. What their classes are doesn't matter.
+func comparedImages(_ ready: ReadyModel, _ data: String?, _ console: Console) throws -> ImageList {
     let folder = data ?? ready.options.data
     guard !folder.isEmpty else {
         throw ValidationError("--data is missing: the images to compare the two forms of the model on")
     }
     let task = try TaskFolder.open(URL(fileURLWithPath: folder))
-    return try task.validationSplit() ?? task.split(.test)
+    console.say(try task.summary())
+    let images = try task.validationSplit() ?? task.split(.test)
+    return try images.matched(to: nil, classCount: ready.model.configuration.classCount, by: .number)
 }
 
 extension TaskFolder {

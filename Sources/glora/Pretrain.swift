@@ -75,8 +75,7 @@ struct Pretrain: ParsableCommand {
         var architecture = ViTConfiguration(
             imageSize: 32, patchSize: patchSize, width: width, depth: depth, heads: heads,
             hiddenWidth: hiddenWidth, classCount: 0)
-        architecture.preprocessing.mean = [0.5, 0.5, 0.5]
-        architecture.preprocessing.std = [0.5, 0.5, 0.5]
+        (architecture.preprocessing.mean, architecture.preprocessing.std) = Preprocessing.inception
         let training = GeneratedTask.source.source(split: .train, count: images)
         let validation = GeneratedTask.source.source(split: .validation, count: 2_000)
         let start = try ViTCheckpoint.random(architecture, seed: seed)
@@ -95,7 +94,7 @@ struct Pretrain: ParsableCommand {
         options.seed = seed
         options.validateEvery = 1
         try options.validate()
-        let preprocessing = try options.preprocessing(for: architecture)
+        let preprocessing = try architecture.preprocessor
         let trainer = try Trainer(
             model, options, paths: .fixed(model.uniformPath(.none)),
             training: PreparedImages(training, preprocessing),

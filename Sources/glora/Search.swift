@@ -87,6 +87,8 @@ struct Search: ParsableCommand {
     var exhaustive = false
     @Flag(help: "Go on exactly where the search in the run's folder stopped.")
     var resume = false
+    @OptionGroup var match: MatchFlags
+    @OptionGroup var checks: ImageCheckFlags
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
 
@@ -128,8 +130,12 @@ struct Search: ParsableCommand {
         let backend = try device.backend(console)
         let ready = try ReadyModel(run: directory, state: checkpoint, on: backend)
         let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data))
-        let images = try task.split(fitnessSplit)
-        let test = task.splitNames.contains { Split($0) == .test } ? try task.split(.test) : nil
+        console.say(try task.summary())
+        for note in ready.notes { console.note(note) }
+        console.say(ready.preprocessingLine)
+        let images = try match.match(try task.split(fitnessSplit), ready, console)
+        let hasTest = task.splitNames.contains { Split($0) == .test }
+        let test = hasTest ? try match.match(try task.split(.test), ready, console) : nil
         if Split(fitnessSplit) == .test {
             console.note(
                 "candidates are scored on the test split: what it finds has seen the answers and is no result"
@@ -162,10 +168,13 @@ struct Search: ParsableCommand {
             "candidates have \(possible.lowerBound.grouped) to \(possible.upperBound.grouped) parameters; "
                 + "judging \(settings.evaluationCount.grouped) on \(images.count) images")
         Interrupt.install()
+        let fitnessImages = try ready.prepare(images)
+        let testImages = try test.map { try ready.prepare($0) }
         let (best, summary): (Architecture, SearchDirectory.Summary)
         do {
+            try checks.check([fitnessImages] + [testImages].compactMap(\.self), console)
             (best, summary) = try search.run(
-                fitness: try ready.prepare(images), test: try test.map { try ready.prepare($0) },
+                fitness: fitnessImages, test: testImages,
                 training: try refinement.map { _ in
                     try ready.prepare(try task.split(ready.options.trainSplit))
                 },

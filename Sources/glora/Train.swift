@@ -23,6 +23,7 @@ struct Train: ParsableCommand {
     var resume = false
     @Option(help: "A YAML file of these flags.")
     var config: String?
+    @OptionGroup var checks: ImageCheckFlags
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
 
@@ -35,8 +36,8 @@ struct Train: ParsableCommand {
             throw ValidationError("--model is missing: the pretrained ViT to start from")
         }
         if options.data.isEmpty { throw ValidationError("--data is missing: the folder of labelled images") }
-        let tuning = try TrainingStart(options, device, console)
-            .fineTuning(options, in: directory, resumes: resume)
+        let tuning = try TrainingStart(options, resumes: resume, device, checks, console)
+            .fineTuning(in: directory, resumes: resume)
         let result = try RunReporter(tuning, directory, console).train()
         try console.result(result)
         if !result.finished { throw ExitCode(130) }

@@ -1,5 +1,6 @@
 import Adapters
 import ArgumentParser
+import Datasets
 import Training
 import VisionModels
 
@@ -13,6 +14,7 @@ extension HeadKind: ExpressibleByArgument {}
 extension TrainingOptions.OptimizerName: ExpressibleByArgument {}
 extension TrainingOptions.Normalization: ExpressibleByArgument {}
 extension TrainingOptions.Crop: ExpressibleByArgument {}
+extension Preprocessing.Filter: ExpressibleByArgument {}
 
 /// A comma-separated list: `8,4`, `qkv,proj`.
 struct CommaList<Element: ExpressibleByArgument>: ExpressibleByArgument {
@@ -39,16 +41,24 @@ struct InputFlags: ParsableArguments {
     var imageSize: Int?
     @Option(help: "Pixel normalisation: model, imagenet, inception or none.")
     var normalize = defaults.normalize
-    @Option(help: "squash (resize whatever the proportions) or center (shorter side, then the centre).")
-    var crop = defaults.crop
+    @Option(
+        help:
+            "squash (resize whatever the proportions) or center (shorter side, then the centre) (default: as the model's files say; squash in trainings on VTAB-1K tasks)."
+    )
+    var crop: TrainingOptions.Crop?
     @Option(help: "The shorter side before --crop center (default: 8/7 of the input size).")
     var resizeTo: Int?
+    @Option(
+        help:
+            "The filter that resizes images: \(Preprocessing.Filter.allCases.map(\.rawValue).joined(separator: ", ")) (default: as the model's files say)."
+    )
+    var interpolation: Preprocessing.Filter?
 
     /// Whether any of the flags says something.
     var isGiven: Bool {
         let defaults = InputFlags.defaults
         return heads != nil || imageSize != nil || resizeTo != nil || normalize != defaults.normalize
-            || crop != defaults.crop
+            || crop != nil || interpolation != nil
     }
 
     func apply(to options: inout TrainingOptions) {
@@ -57,6 +67,7 @@ struct InputFlags: ParsableArguments {
         options.normalize = normalize
         options.crop = crop
         options.resizeTo = resizeTo
+        options.interpolation = interpolation
     }
 }
 

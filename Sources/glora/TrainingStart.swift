@@ -18,27 +18,85 @@ struct TrainingBase {
     }
 }
 
+/// `--check-images`, of commands that read images for hours.
+struct ImageCheckFlags: ParsableArguments {
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Read every image once before the first step, so that a damaged one is found then.")
+    var checkImages = true
+
+    /// Reads every image of these splits, unless `--no-check-images` leaves it out. Throws `DatasetError`, and `ExitCode` at
+    /// Ctrl-C.
+    func check(_ splits: [PreparedImages], _ console: Console) throws {
+        guard checkImages else { return }
+        let total = splits.reduce(0) { $0 + $1.source.count }
+        var done = 0
+        defer { console.endProgress() }
+        do {
+            for split in splits {
+                try split.checkImages(
+                    onProgress: { console.progress("checking images: \(done + $0)/\(total)") },
+                    shouldStop: { Interrupt.wasRequested })
+                done += split.source.count
+            }
+        } catch is CancellationError {
+            console.say("stopped while the images were being checked; nothing has changed")
+            throw ExitCode(130)
+        }
+    }
+}
+
 /// What `train` and `finetune` start from: settings that can be meant, the data's splits, and the base.
 struct TrainingStart {
+    /// With what the data ask for where no flag says otherwise.
+    let options: TrainingOptions
     let training: ImageList
     let validation: ImageList?
     let base: TrainingBase
+    private let checks: ImageCheckFlags
+    private let console: Console
 
-    init(_ options: TrainingOptions, _ device: DeviceFlags, _ console: Console) throws {
+    /// `resumes`: the settings are a run's own, which the data don't change any more.
+    init(
+        _ options: TrainingOptions, resumes: Bool, _ device: DeviceFlags, _ checks: ImageCheckFlags,
+        _ console: Console
+    ) throws {
         do { try options.validate() } catch { throw ValidationError("\(error)") }
         let task = try TaskFolder.open(URL(fileURLWithPath: options.data))
+        console.say(try task.summary(trainedOn: options.trainSplit))
         training = try task.split(options.trainSplit)
         validation = try task.validationSplit()
         base = try TrainingBase(options, device, console)
+        var options = options
+        if !resumes { options.keepProtocol(of: task, for: base.checkpoint) }
+        (self.options, self.checks, self.console) = (options, checks, console)
     }
 
     /// The run of these parts in `directory`.
     func fineTuning(
-        _ options: TrainingOptions, in directory: RunDirectory, resumes: Bool = false,
-        inheriting inherited: [String: HostTensor]? = nil
+        in directory: RunDirectory, resumes: Bool = false, inheriting inherited: [String: HostTensor]? = nil
     ) throws -> FineTuning {
-        try FineTuning(
+        Interrupt.install()
+        let tuning = try FineTuning(
             options, checkpoint: base.checkpoint, training: training, validation: validation, in: directory,
-            resumes: resumes, inheriting: inherited, on: base.backend)
+            resumes: resumes, inheriting: inherited, on: base.backend
+        ) { trainer in
+            let line =
+                resumes
+                ? "images: \(try trainer.model.configuration.preprocessor); the run's own"
+                : try options.preprocessingLine(base.checkpoint)
+            console.say(line)
+            try checks.check(trainer.splits, console)
+        }
+        for note in tuning.notes { console.note(note) }
+        return tuning
+    }
+}
+
+extension Console {
+    /// What a command is going to read.
+    func say(_ summary: DataSummary) {
+        for line in summary.lines { say(line) }
+        for note in summary.notes { self.note(note) }
     }
 }

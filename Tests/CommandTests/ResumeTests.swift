@@ -140,6 +140,32 @@ import Testing
         }
     }
 
+    @Test(
+        "A damaged validation image is found before the first step; replaced during a run, it lets the run go on"
+    )
+    func damagedValidation() throws {
+        try Fixture.withFolder { folder in
+            try Fixture.own("task", in: folder)
+            let image = "task/val200/an image 3.png"
+            let whole = try folder.bytes(image)
+            try folder.write(image, whole.prefix(whole.count / 2))
+            try Glora.refuse(Fixture.train("new"), in: folder, saying: ["an image 3.png", "damaged"])
+            #expect(!folder.exists("new"))
+            // Unchecked, it is found at the first validation, and the run stays.
+            try Glora.refuse(
+                Fixture.train("new", "--no-check-images", "--validate-every", "2"), in: folder,
+                saying: ["an image 3.png", "damaged"])
+            try Glora.refuse(
+                ["merge", "--run", "new", "--output", "m.safetensors", "--device", "cpu"], in: folder,
+                saying: ["--checkpoint last"])
+            try folder.write(image, whole)
+            let resumed = try Glora.succeed(
+                ["train", "--run", "new", "--resume", "--device", "cpu"], in: folder)
+            #expect(resumed.errors.contains("validation images have changed"), "\(resumed.errors)")
+            #expect(folder.exists("new/best.safetensors"))
+        }
+    }
+
     @Test("A folder with a run isn't overwritten, and one without can't be resumed")
     func folders() throws {
         try Fixture.withFolder { folder in

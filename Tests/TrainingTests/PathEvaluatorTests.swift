@@ -27,7 +27,7 @@ import VisionModels
                     values: randomValues($0.values.count, seed: $0.values.count).map { $0 / 3 })
             })
         let images = PreparedImages(
-            TinyTask.images(21, seed: 5), try options.preprocessing(for: checkpoint.configuration))
+            TinyTask.images(21, seed: 5), try checkpoint.configuration.preprocessor)
         return (model, try model.candidateSpace(try options.searchSpace()), images)
     }
 

@@ -26,8 +26,14 @@ import VisionModels
             options.formsC = [.none]
             options.normalize = .inception
             let directory = RunDirectory(folder.appendingPathComponent("run"))
+            options.interpolation = .hamming
+            var architecture = ViTConfiguration(
+                imageSize: 224, patchSize: 16, width: 192, depth: 12, heads: 3, hiddenWidth: 768,
+                classCount: 0)
+            architecture.preprocessing.side = 248.88888888888889
             let written = RunDirectory.Configuration(
-                options: options, baseHash: "0e10", dataHash: "1e5-22", classCount: 7)
+                options: options, baseHash: "0e10", dataHash: "1e5-22", classCount: 3,
+                classNames: ["null", "1e3", "a: b"], architecture: architecture)
             let start = TrainingSnapshot(
                 state: TrainingState(), values: [:], firstMoments: [:], secondMoments: [:])
             try directory.create(written, start)

@@ -114,8 +114,7 @@ struct CellFlags: ParsableArguments {
 
     /// How all this was done, for under a table.
     func protocolLines(_ base: ViTCheckpoint) throws -> [String] {
-        let configuration = base.configuration
-        let image = try options(try entries()[0], rate: 0, seed: 0).preprocessing(for: configuration)
+        let image = try options(try entries()[0], rate: 0, seed: 0).preprocessor(for: base)
         return [
             "images \(image), no augmentation",
             "the \(checkpoint.rawValue) state is tested, once, after the training"

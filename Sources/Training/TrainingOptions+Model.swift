@@ -1,0 +1,72 @@
+import Checkpoints
+import Datasets
+import Foundation
+
+// How a checkpoint is read and its images are prepared: as the model's own files say, where no setting says otherwise.
+extension TrainingOptions {
+    /// Loads the model's checkpoint as these settings want it: at the run's image size, its images prepared as
+    /// `preprocessing` says. Throws `CheckpointError`.
+    public func loadCheckpoint() throws -> ViTCheckpoint {
+        var checkpoint = try ViTCheckpoint.load(URL(fileURLWithPath: model), heads: heads)
+        if let imageSize, imageSize != checkpoint.configuration.imageSize {
+            checkpoint = try checkpoint.interpolated(toImageSize: imageSize)
+        }
+        checkpoint.configuration.preprocessing = preprocessing(of: checkpoint)
+        return checkpoint
+    }
+
+    /// A training on a VTAB-1K task keeps that benchmark's protocol where no setting says otherwise: images are squashed by the
+    /// bicubic filter, and ImageNet's mean and deviation normalise what a model's files say nothing of.
+    public mutating func keepProtocol(of task: TaskFolder, for checkpoint: ViTCheckpoint) {
+        guard task.isVTAB else { return }
+        if crop == nil { (crop, interpolation) = (.squash, interpolation ?? .bicubic) }
+        if normalize == .model, checkpoint.preprocessingOrigin == .google { normalize = .imagenet }
+    }
+
+    /// What a checkpoint's files say, but for what these settings say otherwise.
+    func preprocessing(of checkpoint: ViTCheckpoint) -> Preprocessing {
+        var preprocessing = checkpoint.configuration.preprocessing
+        switch normalize {
+        case .model: break
+        case .imagenet: (preprocessing.mean, preprocessing.std) = Preprocessing.imagenet
+        case .inception: (preprocessing.mean, preprocessing.std) = Preprocessing.inception
+        case .none: (preprocessing.mean, preprocessing.std) = ([0, 0, 0], [1, 1, 1])
+        }
+        if normalize != .model { preprocessing.rescale = 1.0 / 255 }
+        switch crop {
+        case nil: break
+        case .squash:
+            (preprocessing.resize, preprocessing.side, preprocessing.crop) = (.squash, nil, .rounded)
+        case .center:
+            preprocessing.resize = .shorterSide
+            preprocessing.side = Double(resizeTo ?? checkpoint.configuration.imageSize * 8 / 7)
+            preprocessing.crop = .rounded
+        }
+        preprocessing.filter = interpolation ?? preprocessing.filter
+        return preprocessing
+    }
+
+    /// What makes images of any size the input of a checkpoint's model. Throws `DatasetError`.
+    public func preprocessor(for checkpoint: ViTCheckpoint) throws -> Preprocessor {
+        try Preprocessor(preprocessing(of: checkpoint), imageSize: checkpoint.configuration.imageSize)
+    }
+
+    /// A line for the user: how images are prepared, and who says so.
+    public func preprocessingLine(_ checkpoint: ViTCheckpoint) throws -> String {
+        let images = try preprocessor(for: checkpoint)
+        let origin =
+            switch checkpoint.preprocessingOrigin {
+            case .file(let name): "as \(name) says"
+            case .google:
+                "as Google's models take them; no file says so (--normalize imagenet for ImageNet's)"
+            case .assumed: "no file says so"
+            }
+        var given: [String] = []
+        if normalize != .model { given.append("--normalize \(normalize.rawValue)") }
+        if let crop { given.append("--crop \(crop.rawValue)") }
+        if let resizeTo { given.append("--resize-to \(resizeTo)") }
+        if let interpolation { given.append("--interpolation \(interpolation.rawValue)") }
+        return "images: \(images); \(origin)"
+            + (given.isEmpty ? "" : ", but " + given.joined(separator: " "))
+    }
+}

@@ -1,0 +1,90 @@
+import Adapters
+import Checkpoints
+import Datasets
+import Foundation
+import TensorCore
+import TestSupport
+import Testing
+import VisionModels
+
+@testable import Training
+
+/// Logits that are no numbers are an error that says where the forward pass lost them, never a score.
+@Suite(.serialized) struct OverflowTests {
+    /// A model of finite weights whose second block's MLP leaves the range of float16 (65504), or that of float32.
+    private func checkpoint(scale: Float) throws -> ViTCheckpoint {
+        var checkpoint = try TinyTask.checkpoint()
+        for name in ["blocks.1.mlp.fc1.weight", "blocks.1.mlp.fc2.weight"] {
+            checkpoint.tensors[name]!.values = checkpoint.tensors[name]!.values.map { $0 * scale }
+        }
+        return checkpoint
+    }
+
+    private func score(_ checkpoint: ViTCheckpoint, on backend: any Backend) throws -> EvaluationResult {
+        let model = try VisionTransformer(
+            checkpoint, classCount: 3, trained: .adapters(rank: 1, sites: []), seed: 1, on: backend)
+        let images = PreparedImages(
+            TinyTask.images(5, seed: 1), try checkpoint.configuration.preprocessor)
+        return try evaluate(model, paths: model.uniformPath(.none), on: images, batchSize: 2)
+    }
+
+    private func train(
+        _ checkpoint: ViTCheckpoint, _ precision: Precision, on backend: any Backend
+    ) throws -> String {
+        try TinyTask.withFolder { folder in
+            var options = TinyTask.options()
+            options.precision = precision
+            let tuning = try FineTuning(
+                options, checkpoint: checkpoint, training: TinyTask.images(16, seed: 1), validation: nil,
+                in: RunDirectory(folder.appendingPathComponent("run")), on: backend)
+            let error = try #require(throws: TrainingError.self) {
+                try tuning.run(onEvent: { _ in }, shouldStop: { false })
+            }
+            return "\(error)"
+        }
+    }
+
+    @Test("Weights that leave float32's range are said with image and block", arguments: TestDevice.all)
+    func float32(_ device: TestDevice) throws {
+        try device.withBackend { backend in
+            #expect(try score(checkpoint(scale: 1), on: backend).loss.isFinite)
+            let error = try #require(throws: TrainingError.self) {
+                try score(checkpoint(scale: 1e25), on: backend)
+            }
+            for word in ["image 0 of tiny", "not finite", "block 1", "float32"] {
+                #expect("\(error)".contains(word), "\(error)")
+            }
+            let training = try train(checkpoint(scale: 1e25), .float32, on: backend)
+            #expect(training.contains("step 1") && training.contains("block 1"), "\(training)")
+        }
+    }
+
+    @Test("Weights that leave float16's range are said, and that bfloat16 has float32's")
+    func float16() throws {
+        let checkpoint = try checkpoint(scale: 1000)
+        try TestDevice.withOpenCL(.bfloat16) { backend in
+            let loss = try score(checkpoint, on: backend).loss
+            #expect(loss.isFinite)
+        }
+        try TestDevice.withOpenCL(.float16) { backend in
+            let error = try #require(throws: TrainingError.self) { try score(checkpoint, on: backend) }
+            for word in ["image 0 of tiny", "float16 in block 1", "bfloat16"] {
+                #expect("\(error)".contains(word), "\(error)")
+            }
+            let training = try train(checkpoint, .float16, on: backend)
+            #expect(training.contains("float16 in block 1") && !training.contains("--lr"), "\(training)")
+        }
+    }
+
+    @Test("The embedding and the head are named where they are the first")
+    func places() throws {
+        try TestDevice.cpu.withBackend { backend in
+            for (name, place) in [("patch_embed.proj.weight", "embedding"), ("norm.weight", "head")] {
+                var checkpoint = try checkpoint(scale: 1)
+                checkpoint.tensors[name]!.values = checkpoint.tensors[name]!.values.map { $0 * 3e38 }
+                let error = try #require(throws: TrainingError.self) { try score(checkpoint, on: backend) }
+                #expect("\(error)".contains("in the \(place)"), "\(error)")
+            }
+        }
+    }
+}
