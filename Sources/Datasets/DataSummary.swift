@@ -40,7 +40,9 @@ public struct DataSummary: Sendable {
         guard let first = parts.first?.images else { return }
         // Numbers mean the same only where the classes are the same.
         let all = parts + others
-        let alike = all.filter { $0.images.classNames == first.classNames && $0.images.classCount == first.classCount }
+        let alike = all.filter {
+            $0.images.classNames == first.classNames && $0.images.classCount == first.classCount
+        }
         lines = [
             "\(name): " + list(all.map { "\($0.images.count) \($0.name)" }) + " images",
             DataSummary.classes(first, occurring: alike.map { $0.images.classSizes }),
@@ -67,10 +69,12 @@ public struct DataSummary: Sendable {
         let words = names.map { names in used.map { names[$0] } }
         switch images.matching {
         case .name:
-            return "\(used.count) of the model's \(count) classes, matched by name: \(enumeration(words ?? []))"
+            return
+                "\(used.count) of the model's \(count) classes, matched by name: \(enumeration(words ?? []))"
         case .number: return "\(used.count) of the model's \(count) classes, matched by number"
         case nil:
-            let list = names.map { ": \(enumeration($0))" } ?? " by number, 0 to \(count - 1): no names are given"
+            let list =
+                names.map { ": \(enumeration($0))" } ?? " by number, 0 to \(count - 1): no names are given"
             return (count == 1 ? "1 class" : "\(count) classes") + list
         }
     }
@@ -120,7 +124,8 @@ public struct DataSummary: Sendable {
             labels[file.identity] = sample.label
         }
         if count > 0 {
-            notes.append("\(count) of the \(part.images.count) \(part.name) images are there with another label too.")
+            notes.append(
+                "\(count) of the \(part.images.count) \(part.name) images are there with another label too.")
         }
     }
 
@@ -132,7 +137,8 @@ public struct DataSummary: Sendable {
         guard same + copies > 0 else { return }
         notes.append(
             "\(same + copies) of the \(held.images.count) \(held.name) images are trained on"
-                + (copies == 0 ? "" : copies == same + copies ? ", as copies" : ", \(copies) of them as copies")
+                + (copies == 0
+                    ? "" : copies == same + copies ? ", as copies" : ", \(copies) of them as copies")
                 + ": how well they are recognised says little.")
     }
 
@@ -185,7 +191,8 @@ extension TaskFolder {
         for (use, split) in [(.training, .train), (.validation, .validation), (.test, .test)]
             as [(DataSummary.Use, Split)]
         where !used.contains(use) && splitNames.contains(where: { Split($0) == split }) {
-            do { others.append(DataSummary.Part(use, try self.split(split))) } catch let error as DatasetError {
+            do { others.append(DataSummary.Part(use, try self.split(split))) } catch let error as DatasetError
+            {
                 notes.append("the \(use) images can't be used: \(error)")
             }
         }

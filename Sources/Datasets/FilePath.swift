@@ -35,7 +35,8 @@ public struct FilePath: Hashable, Sendable, CustomStringConvertible {
 
     /// What lies at `name` in this folder; an absolute name stays what it is.
     static func / (folder: FilePath, name: FilePath) -> FilePath {
-        name.bytes.first == UInt8(ascii: "/") ? name : FilePath(folder.bytes + [UInt8(ascii: "/")] + name.bytes)
+        name.bytes.first == UInt8(ascii: "/")
+            ? name : FilePath(folder.bytes + [UInt8(ascii: "/")] + name.bytes)
     }
 
     static func / (folder: FilePath, name: String) -> FilePath { folder / FilePath(name.utf8) }
@@ -76,7 +77,8 @@ struct FileStatus {
 
     init(_ status: stat) {
         identity = Identity(
-            device: UInt64(truncatingIfNeeded: status.st_dev), number: UInt64(truncatingIfNeeded: status.st_ino))
+            device: UInt64(truncatingIfNeeded: status.st_dev),
+            number: UInt64(truncatingIfNeeded: status.st_ino))
         size = Int(status.st_size)
         let kind = status.st_mode & S_IFMT
         isFolder = kind == S_IFDIR

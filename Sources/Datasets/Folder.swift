@@ -21,7 +21,9 @@ struct Folder {
         var folder = path
         // A folder that is a link lies in two others, that of the link and that of its target, which `..` finds.
         var seen: Set<FileStatus.Identity> = []
-        while let status = try? folder.status(), seen.insert(status.identity).inserted { folder = folder / ".." }
+        while let status = try? folder.status(), seen.insert(status.identity).inserted {
+            folder = folder / ".."
+        }
         surroundings.formUnion(seen)
         self.surroundings = surroundings
     }
@@ -43,7 +45,9 @@ struct Folder {
     /// The folder of this name, or nil where it is a link to this one or one around it.
     func folder(_ name: FilePath) throws -> Folder? {
         let status: FileStatus
-        do throws(FileProblem) { status = try (path / name).status() } catch { throw unreadable(path / name, error) }
+        do throws(FileProblem) { status = try (path / name).status() } catch {
+            throw unreadable(path / name, error)
+        }
         return surroundings.contains(status.identity) ? nil : Folder(path / name, around: surroundings)
     }
 
@@ -106,7 +110,8 @@ extension FilePath {
         var entries: [(name: FilePath, type: UInt8)] = []
         errno = 0
         while let entry = readdir(stream) {
-            let name = withUnsafeBytes(of: &entry.pointee.d_name) { name in FilePath(name.prefix { $0 != 0 }) }
+            let name = withUnsafeBytes(of: &entry.pointee.d_name) { name in FilePath(name.prefix { $0 != 0 })
+            }
             if ![".", ".."].map({ Array($0.utf8) }).contains(name.bytes) {
                 entries.append((name, entry.pointee.d_type))
             }

@@ -137,7 +137,8 @@ struct ListFile {
     init(_ file: FilePath) throws {
         let bytes: [UInt8]
         do throws(FileProblem) { bytes = try file.read() } catch {
-            throw DatasetError("the list \(file) can't be read: \(error.reason); give a list of `path label` lines.")
+            throw DatasetError(
+                "the list \(file) can't be read: \(error.reason); give a list of `path label` lines.")
         }
         try refuseUTF16(bytes, file)
         // An old Mac's lines end with a return alone.
@@ -154,7 +155,8 @@ struct ListFile {
             let word = line[(space + 1)...]
             guard let label = Int(String(decoding: word, as: UTF8.self)) else {
                 throw DatasetError(
-                    "\(origin): the label \"\(FilePath(word.prefix(80)))\" is not an integer; write `path label`.")
+                    "\(origin): the label \"\(FilePath(word.prefix(80)))\" is not an integer; write `path label`."
+                )
             }
             guard (0...ListFile.largestLabel).contains(label) else {
                 throw DatasetError(

@@ -27,7 +27,9 @@ extension RGBImage {
     func resized(
         width: Int, height: Int, columns: Range<Int>, rows: Range<Int>, _ filter: Preprocessing.Filter
     ) -> RGBImage {
-        if width == self.width, height == self.height, columns == 0..<width, rows == 0..<height { return self }
+        if width == self.width, height == self.height, columns == 0..<width, rows == 0..<height {
+            return self
+        }
         let result: [UInt8]  // [rows, columns, 3]
         if filter == .nearest {
             result = picked(

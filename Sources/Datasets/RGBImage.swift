@@ -36,7 +36,8 @@ public struct RGBImage: Equatable, Sendable {
     public init(contentsOf path: FilePath) throws {
         let bytes: [UInt8]
         do throws(FileProblem) { bytes = try path.read() } catch {
-            throw DatasetError("\(path) can't be read: \(error.reason); check that it exists and may be read.")
+            throw DatasetError(
+                "\(path) can't be read: \(error.reason); check that it exists and may be read.")
         }
         self = try bytes.withUnsafeBytes { try RGBImage.decode($0, name: "\(path)") }
     }
@@ -91,7 +92,8 @@ public struct RGBImage: Equatable, Sendable {
             ("ftyphei", 4, "a HEIC image", convert), ("ftypmif1", 4, "a HEIC image", convert),
             ("\0\0\0\u{c}jP  ", 0, "a JPEG 2000 image", convert),
             ("\0\0\0\u{c}JXL ", 0, "a JPEG XL image", convert),
-            ("P5", 0, "a PGM image", convert), ("P6", 0, "a PPM image", convert), ("8BPS", 0, "a Photoshop image", convert),
+            ("P5", 0, "a PGM image", convert), ("P6", 0, "a PPM image", convert),
+            ("8BPS", 0, "a Photoshop image", convert),
             ("<", 0, "HTML or XML, such as a failed download leaves", "replace or remove it"),
             ("version https:/", 0, "a pointer to where Git LFS keeps it", "fetch it with git lfs pull"),
         ]

@@ -63,7 +63,8 @@ public struct TaskFolder: Sendable {
     private let lists: [String: FilePath]
 
     private static let validationNames = ["val", "valid", "validation"]
-    private static let listNames = ["train800", "val200", "train800val200", "train", "test"] + validationNames
+    private static let listNames =
+        ["train800", "val200", "train800val200", "train", "test"] + validationNames
     private static let folderNames = ["train"] + validationNames + ["test"]
 
     /// Recognises the layout and counts the classes. Throws `DatasetError` when the folder is none of the layouts
@@ -138,8 +139,9 @@ public struct TaskFolder: Sendable {
                     ? "\(first) has no class folders; put images in \(folders[0])/<class>/."
                     : "\(first) lists no images: all class folders are empty; put images in them.")
         }
-        classNames = Set(classes.sorted(by: FilePath.precedes).map(\.description)).sorted {
-            $0.utf8.lexicographicallyPrecedes($1.utf8)
+        var seen: Set<String> = []
+        classNames = classes.sorted(by: FilePath.precedes).map(\.description).filter {
+            seen.insert($0).inserted
         }
         classCount = classNames!.count
     }
@@ -157,7 +159,9 @@ public struct TaskFolder: Sendable {
     private static func classNames(_ file: FilePath) throws -> [String]? {
         if file.isAbsent { return nil }
         var bytes: [UInt8]
-        do throws(FileProblem) { bytes = try file.read() } catch { throw DatasetError("\(file) can't be read: \(error.reason).") }
+        do throws(FileProblem) { bytes = try file.read() } catch {
+            throw DatasetError("\(file) can't be read: \(error.reason).")
+        }
         try refuseUTF16(bytes, file)
         if bytes.starts(with: byteOrderMark) { bytes.removeFirst(byteOrderMark.count) }
         guard let text = String(validating: bytes, as: UTF8.self) else {
@@ -250,7 +254,8 @@ public struct TaskFolder: Sendable {
     ) throws -> ImageList {
         try ImageList(
             entries: entries, folder: path, name: "\(name) \(split)",
-            emptySplit: origins.map(\.description).joined(separator: " with "), classCount: count, classNames: names)
+            emptySplit: origins.map(\.description).joined(separator: " with "), classCount: count,
+            classNames: names)
     }
 
     private func missing(_ split: Split) -> DatasetError {
@@ -279,7 +284,8 @@ public struct TaskFolder: Sendable {
             var notes: [String] = []
             if !others.isEmpty {
                 let names = others.sorted(by: FilePath.precedes).map(\.description)
-                notes.append("\(path / name) has folders without images, which are no classes: \(enumeration(names)).")
+                notes.append(
+                    "\(path / name) has folders without images, which are no classes: \(enumeration(names)).")
             }
             if !files.isEmpty {
                 notes.append(
