@@ -28,8 +28,25 @@ static void ignore_warning(png_structp png, png_const_charp message) {
     (void)message;
 }
 
+/// pixels [height, width, 3] from 16-bit grey at the start of each row, in place; returns the largest of the values.
+static int32_t take_high_bytes(uint8_t *pixels, uint32_t width, uint32_t height) {
+    int32_t largest = 0;
+    for (uint32_t y = 0; y < height; y++) {
+        uint8_t *row = pixels + (size_t)y * width * 3;
+        // From the right, where a pixel's three bytes lie behind its two and all that are still to be read.
+        for (size_t x = width; x-- > 0;) {
+            uint8_t high = row[2 * x];
+            int32_t value = high << 8 | row[2 * x + 1];
+            if (value > largest) largest = value;
+            row[3 * x] = row[3 * x + 1] = row[3 * x + 2] = high;
+        }
+    }
+    return largest;
+}
+
 int image_shim_decode_png(
-    uint8_t *pixels, const uint8_t *bytes, size_t count, uint32_t width, uint32_t height, char *message
+    uint8_t *pixels, const uint8_t *bytes, size_t count, uint32_t width, uint32_t height, int32_t *largest_grey,
+    char *message
 ) {
     // `png` and `info` are set before setjmp and never after it, so a longjmp leaves them defined.
     struct source source = {bytes, count};
@@ -53,16 +70,17 @@ int image_shim_decode_png(
     if (png_get_image_width(png, info) != width || png_get_image_height(png, info) != height) {
         png_error(png, "the header does not come first");
     }
-    png_set_strip_16(png);
+    int is_grey16 = png_get_bit_depth(png, info) == 16 && !(png_get_color_type(png, info) & PNG_COLOR_MASK_COLOR);
+    if (!is_grey16) png_set_strip_16(png);
     png_set_palette_to_rgb(png);
-    if (!(png_get_color_type(png, info) & PNG_COLOR_MASK_COLOR)) {
+    if (!is_grey16 && !(png_get_color_type(png, info) & PNG_COLOR_MASK_COLOR)) {
         png_set_expand_gray_1_2_4_to_8(png);
         png_set_gray_to_rgb(png);
     }
     png_set_strip_alpha(png);
     int passes = png_set_interlace_handling(png);
     png_read_update_info(png, info);
-    if (png_get_rowbytes(png, info) != (size_t)width * 3) png_error(png, "the pixels have an unknown form");
+    if (png_get_rowbytes(png, info) != (size_t)width * (is_grey16 ? 2 : 3)) png_error(png, "the pixels have an unknown form");
 
     for (int pass = 0; pass < passes; pass++) {
         for (uint32_t row = 0; row < height; row++) {
@@ -70,6 +88,7 @@ int image_shim_decode_png(
         }
     }
     png_read_end(png, NULL);
+    *largest_grey = is_grey16 ? take_high_bytes(pixels, width, height) : -1;
     png_destroy_read_struct(&png, &info, NULL);
     return 0;
 }

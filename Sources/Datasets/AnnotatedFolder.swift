@@ -51,23 +51,7 @@ extension ImageList {
 
     /// The number of classes of these lists together: the largest label + 1. Throws `DatasetError`.
     public static func classCount(ofLists lists: [URL]) throws -> Int {
-        try lists.flatMap { try ListFile($0).lines }.reduce(0) { max($0, $1.label + 1) }
-    }
-
-    /// The same images with the classes numbered as `names` are: a sibling may lack some of its task's classes. Labels of a
-    /// list without class names stay. Throws `DatasetError` for a class that `names` has not.
-    public func relabelled(by names: [String]?) throws -> ImageList {
-        guard let names, let own = classNames, own != names else { return self }
-        let places = Dictionary(names.enumerated().map { ($0.element, $0.offset) }) { first, _ in first }
-        let labels = try own.map { name in
-            guard let place = places[name] else {
-                throw DatasetError(
-                    "\(self.name) has a class '\(name)' that the \(names.count) classes of the training images "
-                        + "lack; rename or remove it.")
-            }
-            return place
-        }
-        return ImageList(self, labels: labels, names: names)
+        try lists.flatMap { try ListFile(FilePath($0)).lines }.reduce(0) { max($0, $1.label + 1) }
     }
 
     private static func imageFolder(of list: URL) throws -> URL {
@@ -75,8 +59,8 @@ extension ImageList {
         guard folder.lastPathComponent == "annotations" else { return folder }
         let root = folder.deletingLastPathComponent()
         let images = root.appendingPathComponent("images")
-        let first = try ListFile(list).lines.first?.path ?? ""
-        func holds(_ url: URL) -> Bool { FileManager.default.fileExists(atPath: url.path + "/" + first) }
+        let first = try ListFile(FilePath(list)).lines.first?.path
+        func holds(_ url: URL) -> Bool { first.map { !(FilePath(url) / $0).isAbsent } ?? true }
         return holds(images) || !holds(root) ? images : root
     }
 }

@@ -60,6 +60,19 @@ public final class BatchLoader {
     /// is empty or an index is not in the source.
     public func start(_ batches: [[Int]]) { queue.start(batches) }
 
+    /// Decodes every image once, so that a bad one is found before a run begins and not hours later. What fits the cache
+    /// stays there, and a first epoch decodes nothing; nothing else is kept. Drops what is left of an epoch.
+    ///
+    /// Both closures are called on the caller's thread about ten times a second or oftener: `onProgress` with the number of
+    /// images that are done, at the end with all; `shouldStop` to return without the rest.
+    ///
+    /// Returns what a person would want to know of the images. Throws the `DatasetError` of an image that can't be used, or
+    /// one with the number of them and the first few.
+    @discardableResult
+    public func checkAll(onProgress: (Int) -> Void = { _ in }, shouldStop: () -> Bool = { false }) throws
+        -> [String]
+    { try queue.checkAll(onProgress, shouldStop) }
+
     /// The next batch, or nil after the last. Waits until it is ready. Throws the `DatasetError` of the batch's first
     /// image that can't be read; the epoch is then over.
     public func next() throws -> Batch? { try queue.next() }
@@ -75,8 +88,11 @@ private final class BatchQueue: @unchecked Sendable {
     private var pending: ArraySlice<[Int]> = []
     /// Batches in work or ready, in the order of delivery.
     private var jobs: [BatchJob] = []
+    private let cacheIsUsed: Bool
     /// By index in the source; empty when nothing is kept.
     private var cache: [RGBImage?]
+    /// When all images are looked at; epochs wait.
+    private var check: ImageCheck?
     private var isStopped = false
 
     init(
@@ -86,7 +102,8 @@ private final class BatchQueue: @unchecked Sendable {
         self.preprocessing = preprocessing
         self.batchesAhead = batchesAhead
         let bytes = source.count * preprocessing.imageSize * preprocessing.imageSize * 3
-        cache = bytes <= cacheByteLimit ? Array(repeating: nil, count: source.count) : []
+        cacheIsUsed = bytes <= cacheByteLimit
+        cache = cacheIsUsed ? Array(repeating: nil, count: source.count) : []
     }
 
     func stop() {
@@ -126,6 +143,54 @@ private final class BatchQueue: @unchecked Sendable {
         }
     }
 
+    func checkAll(_ onProgress: (Int) -> Void, _ shouldStop: () -> Bool) throws -> [String] {
+        let check = ImageCheck(count: source.count)
+        condition.lock()
+        defer {
+            self.check = nil
+            condition.unlock()
+        }
+        jobs = []
+        pending = []
+        self.check = check
+        condition.broadcast()
+        while check.finished < check.count {
+            _ = condition.wait(until: Date(timeIntervalSinceNow: 0.1))
+            let finished = check.finished
+            condition.unlock()
+            onProgress(finished)
+            let stops = shouldStop()
+            condition.lock()
+            if stops { return [] }
+        }
+        return try check.result()
+    }
+
+    /// Looks at one image; called with the lock held, which is not held while the image is read.
+    private func look(_ check: ImageCheck) {
+        let index = check.started
+        check.started += 1
+        let isKept = !cache.isEmpty && cache[index] != nil
+        condition.unlock()
+        var kept: RGBImage?
+        var greyBits: Int?
+        let result = Result {
+            if isKept { return }
+            let image = try source.image(at: index)
+            greyBits = image.greyBits
+            // Where nothing is kept, resizing would cost a third of the time and tell nothing.
+            if cacheIsUsed {
+                kept = try preprocessing.resized(image, name: source.imageName(at: index))
+            } else {
+                try preprocessing.check(image, name: source.imageName(at: index))
+            }
+        }
+        condition.lock()
+        if let kept { cache[index] = kept }
+        check.finish(index, result, greyBits)
+        condition.broadcast()
+    }
+
     /// Puts batches into work up to the limit; called with the lock held.
     private func schedule() {
         while jobs.count < batchesAhead, let indices = pending.popFirst() {
@@ -142,6 +207,10 @@ private final class BatchQueue: @unchecked Sendable {
         condition.lock()
         defer { condition.unlock() }
         while !isStopped {
+            if let check, check.started < check.count {
+                look(check)
+                continue
+            }
             guard let job = jobs.first(where: { $0.started < $0.indices.count }) else {
                 condition.wait()
                 continue
@@ -174,6 +243,50 @@ private final class BatchQueue: @unchecked Sendable {
         preprocessing.normalise(
             UnsafeMutableBufferPointer(rebasing: memory.values[start..<start + imageCount]), image)
         return image
+    }
+}
+
+/// Every image looked at once; guarded by the queue's condition.
+private final class ImageCheck {
+    let count: Int
+    var started = 0
+    private(set) var finished = 0
+    private var failureCount = 0
+    /// The first in order, by index.
+    private var failures: [(index: Int, error: any Error)] = []
+    private var grey = (count: 0, bits: 0)
+
+    /// How many failures are told.
+    private static let told = 5
+
+    init(count: Int) { self.count = count }
+
+    func finish(_ index: Int, _ result: Result<Void, any Error>, _ greyBits: Int?) {
+        finished += 1
+        if let greyBits { grey = (grey.count + 1, max(grey.bits, greyBits)) }
+        if case .failure(let error) = result {
+            failureCount += 1
+            failures.append((index, error))
+            failures.sort { $0.index < $1.index }
+            failures = Array(failures.prefix(ImageCheck.told))
+        }
+    }
+
+    func result() throws -> [String] {
+        if failureCount == 1 { throw failures[0].error }
+        if failureCount > 1 {
+            let more = failureCount - failures.count
+            throw DatasetError(
+                "\(failureCount) of \(count) images can't be used: "
+                    + failures.map { "\($0.error)" }.joined(separator: " ")
+                    + (more > 0 ? " And \(more) more." : ""))
+        }
+        if grey.count == 0 { return [] }
+        let (images, their) = grey.count == 1 ? ("image is", "its") : ("images are", "their")
+        return [
+            "\(grey.count) \(images) 16-bit grey of which \(grey.bits) bits are used; \(their) high bytes are read, "
+                + "which are dark: scale the values to 16 bits, or convert to 8."
+        ]
     }
 }
 

@@ -5,22 +5,26 @@ public struct ImageList: ImageSource {
     /// One image of a split.
     public struct Sample: Equatable, Sendable {
         /// Where the file is.
-        public let path: String
+        public let path: FilePath
         /// Its class, in 0..<classCount.
         public let label: Int
     }
 
     /// The task's folder and the split.
     public let name: String
-    /// The number of classes of the task.
-    public let classCount: Int
+    /// The number of classes of the task, or of the model that it was matched with.
+    public internal(set) var classCount: Int
     /// [classCount] the classes' names, if the task says them.
-    public let classNames: [String]?
+    public internal(set) var classNames: [String]?
+    /// How the classes were matched with a model's; nil before that.
+    public internal(set) var matching: ClassMatching?
     /// The images in order.
     public let samples: [Sample]
     /// Over the labels, the paths relative to the task's folder and the files' sizes, so that it survives a move of the
     /// folder and notices an exchanged image.
     public let contentHash: UInt64
+    /// [count] which files these are, and how large.
+    let files: [FileStatus]
 
     /// The number of images.
     public var count: Int { samples.count }
@@ -29,12 +33,12 @@ public struct ImageList: ImageSource {
     public func label(at index: Int) -> Int { samples[index].label }
 
     /// The file's path.
-    public func imageName(at index: Int) -> String { samples[index].path }
+    public func imageName(at index: Int) -> String { "\(samples[index].path)" }
 
     /// Reads the file. Throws `DatasetError` with the path.
     public func image(at index: Int) throws -> RGBImage { try RGBImage(contentsOf: samples[index].path) }
 
-    /// Opens a list file of `path label` lines (split at the last space, since paths hold spaces), with paths relative to
+    /// Opens a list file of `path label` lines (split at the last blank, since paths hold spaces), with paths relative to
     /// `folder`. Without a class count it is the largest label + 1.
     ///
     /// Throws `DatasetError`, which names the list and the line, when a line has no label, a label is out of
@@ -43,24 +47,28 @@ public struct ImageList: ImageSource {
         listFile: URL, relativeTo folder: URL, name: String? = nil,
         classCount: Int? = nil, classNames: [String]? = nil
     ) throws {
-        let lines = try ListFile(listFile).lines
         try self.init(
-            entries: lines.map { line in
-                Entry(path: line.path, label: line.label, origin: "\(listFile.path), line \(line.number)")
-            },
-            folder: folder, name: name ?? listFile.lastPathComponent, emptySplit: listFile.path,
-            classCount: classCount, classNames: classNames)
+            entries: try ListFile(FilePath(listFile)).lines, folder: FilePath(folder),
+            name: name ?? listFile.lastPathComponent, emptySplit: listFile.path, classCount: classCount,
+            classNames: classNames)
     }
 
-    /// An image before it was looked for; `origin` is where it is named.
+    /// An image before it was looked for.
     struct Entry {
-        let path: String
+        let path: FilePath
         let label: Int
-        let origin: String
+        let origin: Origin
+    }
+
+    /// Where an image is named: a list's line, or a folder.
+    struct Origin: CustomStringConvertible {
+        let place: FilePath
+        var line: Int?
+        var description: String { line.map { "\(place), line \($0)" } ?? "\(place)" }
     }
 
     init(
-        entries: [Entry], folder: URL, name: String, emptySplit: String, classCount: Int?,
+        entries: [Entry], folder: FilePath, name: String, emptySplit: String, classCount: Int?,
         classNames: [String]?
     ) throws {
         guard !entries.isEmpty else {
@@ -68,29 +76,37 @@ public struct ImageList: ImageSource {
         }
         let classCount = classCount ?? entries.reduce(0) { max($0, $1.label + 1) }
         var hash = ContentHash()
+        var files: [FileStatus] = []
+        files.reserveCapacity(entries.count)
         samples = try entries.map { entry in
             guard entry.label < classCount else {
                 throw DatasetError(
                     "\(entry.origin): the label \(entry.label) is out of range; the task has \(classCount) classes, "
                         + "0 to \(classCount - 1).")
             }
-            let path = entry.path.hasPrefix("/") ? entry.path : folder.path + "/" + entry.path
-            var status = stat()
-            guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+            let path = folder / entry.path
+            let status: FileStatus
+            do throws(FileProblem) {
+                status = try path.fileStatus()
+            } catch {
+                // What isn't there needs no reason; a dangling link, a folder or a permission does.
+                let reason = error.code == ENOENT && path.isAbsent ? "" : " (\(error.reason))"
                 throw DatasetError(
-                    "\(entry.origin): there is no image file at \(path); add it or remove the line.")
+                    "\(entry.origin): there is no image file at \(path)\(reason); add it or remove the line.")
             }
-            guard status.st_size > 0 else {
+            guard status.size > 0 else {
                 throw DatasetError("\(entry.origin): the image file \(path) is empty; replace or remove it.")
             }
-            hash.add(entry.path.utf8)
+            hash.add(entry.path.bytes)
             hash.add(entry.label)
-            hash.add(Int(status.st_size))
+            hash.add(status.size)
+            files.append(status)
             return Sample(path: path, label: entry.label)
         }
         self.name = name
         self.classCount = classCount
         self.classNames = classNames
+        self.files = files
         contentHash = hash.value
     }
 
@@ -99,6 +115,7 @@ public struct ImageList: ImageSource {
         name = list.name
         classCount = names.count
         classNames = names
+        files = list.files
         samples = list.samples.map { Sample(path: $0.path, label: labels[$0.label]) }
         var hash = ContentHash()
         hash.add(Int(bitPattern: UInt(list.contentHash)))
@@ -109,48 +126,72 @@ public struct ImageList: ImageSource {
 
 /// A list file's lines, read but not yet looked up on disk.
 struct ListFile {
-    /// One line that isn't blank.
-    struct Line {
-        let number: Int
-        let path: String
-        let label: Int
-    }
-
     /// ImageNet-21k, the largest common set, has 21,843 classes; a label beyond this bound is a mistake that would
     /// otherwise ask for a head of that size.
     static let largestLabel = 99_999
 
-    let lines: [Line]
+    /// The lines that aren't blank.
+    let lines: [ImageList.Entry]
 
-    /// Throws `DatasetError` with file and line.
-    init(_ url: URL) throws {
-        guard let data = try? Data(contentsOf: url) else {
-            throw DatasetError("the list \(url.path) can't be read; check that it exists and may be read.")
+    /// Paths are taken by bytes, whatever their encoding. Throws `DatasetError` with file and line.
+    init(_ file: FilePath) throws {
+        let bytes: [UInt8]
+        do throws(FileProblem) { bytes = try file.read() } catch {
+            throw DatasetError(
+                "the list \(file) can't be read: \(error.reason); give a list of `path label` lines.")
         }
-        var lines: [Line] = []
-        for (index, bytes) in data.split(separator: 0x0a, omittingEmptySubsequences: false).enumerated() {
-            let origin = "\(url.path), line \(index + 1)"
-            guard let text = String(validating: bytes, as: UTF8.self) else {
-                throw DatasetError("\(origin): this is not UTF-8 text; give a list of `path label` lines.")
-            }
-            let line = text.trimmingCharacters(in: .whitespaces.union(.newlines))
+        try refuseUTF16(bytes, file)
+        // An old Mac's lines end with a return alone.
+        let newline = bytes.contains(0x0a) ? 0x0a : 0x0d as UInt8
+        var lines: [ImageList.Entry] = []
+        for (index, raw) in bytes.split(separator: newline, omittingEmptySubsequences: false).enumerated() {
+            let line = ListFile.trimmed(raw)
             if line.isEmpty { continue }
-            guard let space = line.lastIndex(where: { $0 == " " || $0 == "\t" }) else {
-                throw DatasetError("\(origin): \"\(line.prefix(80))\" has no label; write `path label`.")
-            }
-            let word = line[line.index(after: space)...]
-            guard let label = Int(word) else {
+            let origin = ImageList.Origin(place: file, line: index + 1)
+            guard let space = line.lastIndex(where: ListFile.isBlank) else {
                 throw DatasetError(
-                    "\(origin): the label \"\(word.prefix(80))\" is not an integer; write `path label`.")
+                    "\(origin): \"\(FilePath(line.prefix(80)))\" has no label; write `path label`.")
+            }
+            let word = line[(space + 1)...]
+            guard let label = Int(String(decoding: word, as: UTF8.self)) else {
+                throw DatasetError(
+                    "\(origin): the label \"\(FilePath(word.prefix(80)))\" is not an integer; write `path label`."
+                )
             }
             guard (0...ListFile.largestLabel).contains(label) else {
                 throw DatasetError(
                     "\(origin): the label \(label) is out of range; labels are 0 to "
                         + "\(ListFile.largestLabel).")
             }
-            let path = line[..<space].trimmingCharacters(in: .whitespaces)
-            lines.append(Line(number: index + 1, path: path, label: label))
+            let path = FilePath(ListFile.trimmed(line[..<space]))
+            lines.append(ImageList.Entry(path: path, label: label, origin: origin))
         }
         self.lines = lines
+    }
+
+    private static func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || (0x09...0x0d).contains(byte) }
+
+    /// Without blanks at both ends and the byte-order mark of Windows' editors, which files that were joined have inside.
+    private static func trimmed(_ raw: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
+        var line = raw
+        if line.starts(with: byteOrderMark) { line = line.dropFirst(byteOrderMark.count) }
+        line = line.drop(while: isBlank)
+        while let last = line.last, isBlank(last) { line.removeLast() }
+        // No label ends so: it is followed by a blank that is not ASCII, as spreadsheets leave.
+        if let last = line.last, last >= 0x80, let text = String(validating: line, as: UTF8.self) {
+            let trimmed = text.trimmingCharacters(in: .whitespacesAndNewlines)
+            if trimmed != text { return Array(trimmed.utf8)[...] }
+        }
+        return line
+    }
+}
+
+/// UTF-8's.
+let byteOrderMark: [UInt8] = [0xef, 0xbb, 0xbf]
+
+/// Throws `DatasetError` for text with the zeros of UTF-16, which Windows' editors call Unicode.
+func refuseUTF16(_ bytes: [UInt8], _ file: FilePath) throws {
+    if bytes.starts(with: [0xff, 0xfe]) || bytes.starts(with: [0xfe, 0xff]) || bytes.contains(0) {
+        throw DatasetError("\(file) is UTF-16 or no text at all; save it as UTF-8.")
     }
 }

@@ -22,6 +22,7 @@ public struct Preprocessing: Codable, Hashable, Sendable {
         case rounded
         /// The centre; half a pixel goes to the upper left, as transformers truncates.
         case truncated
+        // Both put an image that is smaller on black, with half a pixel more of it at the lower right.
     }
 
     /// Pillow's filters, by their names in timm.
@@ -117,11 +118,22 @@ public struct Preprocessor: Sendable {
         }
     }
 
-    /// The image at S × S, 8 bits: what the loader keeps in memory. Throws `DatasetError` for an image that can't be
-    /// brought to that size, called `name`.
+    /// The image at S × S, 8 bits: what the loader keeps in memory. Throws as `check`.
     public func resized(_ image: RGBImage, name: String = "the image") throws -> RGBImage {
+        let (width, height) = try check(image, name: name)
+        let (columns, rows) = (centre(of: width), centre(of: height))
+        let cut = image.resized(
+            width: width, height: height, columns: columns.clamped(to: 0..<width),
+            rows: rows.clamped(to: 0..<height), preprocessing.filter)
+        return cut.onBlack(side: imageSize, left: max(0, -columns.lowerBound), top: max(0, -rows.lowerBound))
+    }
+
+    /// The size that an image has before S × S is cut out. Throws `DatasetError` for one, called `name`, that can't be brought to
+    /// S × S.
+    @discardableResult
+    func check(_ image: RGBImage, name: String) throws -> (width: Int, height: Int) {
         let (width, height) = (image.width, image.height)
-        let (newWidth, newHeight) =
+        let size =
             switch preprocessing.resize {
             case .none: (width, height)
             case .squash: (side, side)
@@ -131,22 +143,19 @@ public struct Preprocessor: Sendable {
                     height <= width ? side : Int(Double(side * height) / Double(width))
                 )
             }
-        let isCut = preprocessing.crop != .none
-        guard isCut ? min(newWidth, newHeight) >= imageSize : newWidth == imageSize && newHeight == imageSize
-        else {
+        guard preprocessing.crop != .none || size == (imageSize, imageSize) else {
             throw DatasetError(
-                "\(name) is \(newWidth)x\(newHeight) pixels where the model takes \(imageSize)x\(imageSize) and its "
-                    + "preprocessing doesn't \(isCut ? "resize" : "crop"); prepare the images so, or choose --crop."
-            )
+                "\(name) is \(size.0)x\(size.1) pixels where the model takes \(imageSize)x\(imageSize) and its "
+                    + "preprocessing doesn't crop; prepare the images so, or choose --crop.")
         }
-        return image.resized(
-            width: newWidth, height: newHeight, columns: centre(of: newWidth), rows: centre(of: newHeight))
+        return size
     }
 
-    /// The S in the middle of `count`.
+    /// The S in the middle of `count`, or what has `count` in its middle.
     private func centre(of count: Int) -> Range<Int> {
         let half = Double(count - imageSize) / 2
-        let first = Int(half.rounded(preprocessing.crop == .truncated ? .towardZero : .toNearestOrEven))
+        let isCut = count >= imageSize && preprocessing.crop != .truncated
+        let first = Int(half.rounded(isCut ? .toNearestOrEven : .towardZero))
         return first..<first + imageSize
     }
 

@@ -1,26 +1,45 @@
-// Bicubic resizing, bit for bit that of Pillow (`Image.resize(size, BICUBIC)`, Resample.c). With s = in / out:
+import Foundation
+
+// Resizing, bit for bit that of Pillow (`Image.resize(size, filter)`, Resample.c). With s = in / out:
 //
-//     out[i] = Σⱼ w(i, j) · in[j],  w(i, j) ∝ cubic((j + ½ − (i + ½) s) / max(s, 1)),  Σⱼ w(i, j) = 1
-//     cubic(x) = 1.5|x|³ − 2.5|x|² + 1           for |x| < 1   (Keys' kernel with a = −½)
-//              = −½ (|x|³ − 5|x|² + 8|x| − 4)    for |x| < 2
+//     out[i] = Σⱼ w(i, j) · in[j],  w(i, j) ∝ f((j + ½ − (i + ½) s) / max(s, 1)),  Σⱼ w(i, j) = 1
+//     bicubic(x) = 1.5|x|³ − 2.5|x|² + 1           for |x| < 1   (Keys' kernel with a = −½)
+//                = −½ (|x|³ − 5|x|² + 8|x| − 4)    for |x| < 2
+//     bilinear(x) = 1 − |x|                        for |x| < 1
+//     box(x) = 1                                   for −½ < x ≤ ½
+//     hamming(x) = sinc(x) (0.54 + 0.46 cos πx)    for |x| < 1, with sinc(x) = sin πx / πx
+//     lanczos(x) = sinc(x) sinc(x / 3)             for −3 ≤ x < 3
 //
-// Scaling down widens the kernel by s, which is the antialiasing. Weights are integers in units of 2⁻²². One direction
+// Scaling down widens the filter by s, which is the antialiasing. Weights are integers in units of 2⁻²². One direction
 // follows the other, rounded and clipped to 8 bits in between, so their order shows (by up to 11 of 255 at hard edges):
 // columns come first, unless more than twice as many rows as columns are lost. That rule is Pillow 13's; up to 12.3 columns
 // always came first, which differs for tall images only.
+//
+// The nearest pixel is that which (i + ½) s lies in, with no antialiasing.
 
 extension RGBImage {
     /// The image at another size, squashed when the proportions differ.
-    public func resized(width: Int, height: Int) -> RGBImage {
-        resized(width: width, height: height, columns: 0..<width, rows: 0..<height)
+    public func resized(width: Int, height: Int, filter: Preprocessing.Filter = .bicubic) -> RGBImage {
+        resized(width: width, height: height, columns: 0..<width, rows: 0..<height, filter)
     }
 
     /// The part of `resized(width:height:)` in these columns and rows, without computing the rest.
-    func resized(width: Int, height: Int, columns: Range<Int>, rows: Range<Int>) -> RGBImage {
-        let horizontal = ResampleWeights(from: self.width, to: width, columns)
-        let vertical = ResampleWeights(from: self.height, to: height, rows)
-        let loss = (columns: self.width - width, rows: self.height - height)
+    func resized(
+        width: Int, height: Int, columns: Range<Int>, rows: Range<Int>, _ filter: Preprocessing.Filter
+    ) -> RGBImage {
+        if width == self.width, height == self.height, columns == 0..<width, rows == 0..<height {
+            return self
+        }
         let result: [UInt8]  // [rows, columns, 3]
+        if filter == .nearest {
+            result = picked(
+                columns: nearest(from: self.width, to: width)[columns],
+                rows: nearest(from: self.height, to: height)[rows])
+            return RGBImage(width: columns.count, height: rows.count, pixels: result)
+        }
+        let horizontal = ResampleWeights(from: self.width, to: width, columns, filter)
+        let vertical = ResampleWeights(from: self.height, to: height, rows, filter)
+        let loss = (columns: self.width - width, rows: self.height - height)
         if loss.rows > 0, loss.rows > 2 * loss.columns {
             let flat = resizeRows(pixels, rowLength: self.width * 3, firstRow: 0, vertical)
             result = resizeColumns(flat, width: self.width, rows: 0..<rows.count, horizontal)
@@ -31,6 +50,41 @@ extension RGBImage {
                 narrow, rowLength: columns.count * 3, firstRow: needed.lowerBound, vertical)
         }
         return RGBImage(width: columns.count, height: rows.count, pixels: result)
+    }
+
+    /// The image at this place of a black square.
+    func onBlack(side: Int, left: Int, top: Int) -> RGBImage {
+        if width == side, height == side { return self }
+        var square = [UInt8](repeating: 0, count: side * side * 3)
+        for row in 0..<height {
+            let start = ((top + row) * side + left) * 3
+            square.replaceSubrange(
+                start..<start + width * 3, with: pixels[row * width * 3..<(row + 1) * width * 3])
+        }
+        return RGBImage(width: side, height: side, pixels: square)
+    }
+
+    /// [rows, columns, 3] of these pixels.
+    private func picked(columns: ArraySlice<Int>, rows: ArraySlice<Int>) -> [UInt8] {
+        var result: [UInt8] = []
+        result.reserveCapacity(rows.count * columns.count * 3)
+        for row in rows {
+            for column in columns {
+                let start = (row * width + column) * 3
+                result.append(contentsOf: pixels[start..<start + 3])
+            }
+        }
+        return result
+    }
+}
+
+/// [outputs] the inputs that are taken, by Pillow's own sums (Geometry.c), whose rounding decides between two pixels.
+private func nearest(from inputCount: Int, to outputCount: Int) -> [Int] {
+    let scale = Double(inputCount) / Double(outputCount)
+    var place = scale * 0.5
+    return (0..<outputCount).map { _ in
+        defer { place += scale }
+        return min(Int(place), inputCount - 1)
     }
 }
 
@@ -110,10 +164,12 @@ private struct ResampleWeights {
 
     static func round(_ sum: Int32) -> UInt8 { UInt8(truncatingIfNeeded: max(0, min(255, sum >> 22))) }
 
-    init(from inputCount: Int, to outputCount: Int, _ outputs: Range<Int>) {
+    init(
+        from inputCount: Int, to outputCount: Int, _ outputs: Range<Int>, _ filter: Preprocessing.Filter
+    ) {
         let scale = Double(inputCount) / Double(outputCount)
         let stretch = max(scale, 1)
-        let support = 2 * stretch
+        let support = filter.support * stretch
         stride = inputCount == outputCount ? 1 : Int(support.rounded(.up)) * 2 + 1
         spans.reserveCapacity(outputs.count)
         values = [Int32](repeating: 0, count: outputs.count * stride)
@@ -128,7 +184,7 @@ private struct ResampleWeights {
             let first = max(0, Int(centre - support + 0.5))
             let last = min(inputCount, Int(centre + support + 0.5))
             spans.append(first..<last)
-            let raw = (first..<last).map { cubic((Double($0) - centre + 0.5) * (1 / stretch)) }
+            let raw = (first..<last).map { filter.weight((Double($0) - centre + 0.5) * (1 / stretch)) }
             let total = raw.reduce(0, +)
             for (tap, value) in raw.enumerated() {
                 let scaled = (total == 0 ? value : value / total) * 0x1p22
@@ -143,9 +199,31 @@ private struct ResampleWeights {
     }
 }
 
-private func cubic(_ signed: Double) -> Double {
-    let x = abs(signed)
-    if x < 1 { return (1.5 * x - 2.5) * x * x + 1 }
-    if x < 2 { return (((x - 5) * x + 8) * x - 4) * -0.5 }
-    return 0
+extension Preprocessing.Filter {
+    /// Beyond this distance it is zero.
+    fileprivate var support: Double {
+        switch self {
+        case .nearest, .box: 0.5
+        case .bilinear, .hamming: 1
+        case .bicubic: 2
+        case .lanczos: 3
+        }
+    }
+
+    /// The weight, before all are scaled to the sum 1, of a pixel at this distance.
+    fileprivate func weight(_ signed: Double) -> Double {
+        let x = abs(signed)
+        switch self {
+        case .nearest, .box: return signed > -0.5 && signed <= 0.5 ? 1 : 0
+        case .bilinear: return max(0, 1 - x)
+        case .hamming: return x < 1 ? sinc(x) * (0.54 + 0.46 * cos(x * .pi)) : 0
+        case .bicubic:
+            if x < 1 { return (1.5 * x - 2.5) * x * x + 1 }
+            if x < 2 { return (((x - 5) * x + 8) * x - 4) * -0.5 }
+            return 0
+        case .lanczos: return signed >= -3 && signed < 3 ? sinc(signed) * sinc(signed / 3) : 0
+        }
+    }
 }
+
+private func sinc(_ x: Double) -> Double { x == 0 ? 1 : sin(x * .pi) / (x * .pi) }

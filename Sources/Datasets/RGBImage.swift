@@ -14,6 +14,9 @@ public struct RGBImage: Equatable, Sendable {
     public let height: Int
     /// [height, width, 3], row-major.
     public let pixels: [UInt8]
+    /// Of a picture in 16-bit grey that uses few of its bits, as cameras and X-rays do with 10 to 14: how many. Its high
+    /// bytes, which are what is read, are dark then. nil for all others.
+    public private(set) var greyBits: Int?
 
     /// The most pixels that are decoded: Pillow's limit against decompression bombs.
     public static let largestPixelCount = 178_956_970
@@ -30,22 +33,23 @@ public struct RGBImage: Equatable, Sendable {
 
     /// Reads a JPEG or PNG file; which of them, its first bytes say and not its name.
     /// Throws `DatasetError` with the path when the file can't be read, is damaged or truncated, or is too large.
-    public init(contentsOf path: String) throws {
-        let data: Data
-        do {
-            data = try Data(contentsOf: URL(fileURLWithPath: path))
-        } catch {
-            throw DatasetError("\(path) can't be read; check that it exists and may be read.")
+    public init(contentsOf path: FilePath) throws {
+        let bytes: [UInt8]
+        do throws(FileProblem) { bytes = try path.read() } catch {
+            throw DatasetError(
+                "\(path) can't be read: \(error.reason); check that it exists and may be read.")
         }
-        self = try data.withUnsafeBytes { try RGBImage.decode($0, name: path) }
+        self = try bytes.withUnsafeBytes { try RGBImage.decode($0, name: "\(path)") }
     }
+
+    /// The same of a path that is text.
+    public init(contentsOf path: String) throws { try self.init(contentsOf: FilePath(path.utf8)) }
 
     /// Decodes a JPEG or PNG in memory. Throws `DatasetError`, which calls the image `name`.
     public static func decode(_ bytes: UnsafeRawBufferPointer, name: String) throws -> RGBImage {
-        switch Format(firstBytes: bytes) {
+        switch try Format(firstBytes: bytes, name: name) {
         case .png: try decodePNG(bytes, name)
         case .jpeg: try decodeJPEG(bytes, name)
-        case nil: throw DatasetError("\(name) is neither a JPEG nor a PNG; convert it to one of them.")
         }
     }
 
@@ -53,16 +57,47 @@ public struct RGBImage: Equatable, Sendable {
     enum Format {
         case jpeg, png
 
-        init?(firstBytes bytes: UnsafeRawBufferPointer) {
+        /// Throws `DatasetError`, which says what the file is instead where its first bytes tell.
+        init(firstBytes bytes: UnsafeRawBufferPointer, name: String) throws {
             if bytes.starts(with: [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]) {
                 self = .png
             } else if bytes.starts(with: [0xff, 0xd8, 0xff]) {
                 self = .jpeg
             } else {
-                return nil
+                let other = otherFormats.first { bytes.dropFirst($0.offset).starts(with: $0.bytes.utf8) }
+                throw DatasetError(
+                    "\(name) is neither a JPEG nor a PNG"
+                        + (other.map { " but \($0.name); \($0.advice)." } ?? "; convert or remove it."))
             }
         }
     }
+
+    /// Throws `DatasetError` unless the file begins as a JPEG or PNG; nothing is decoded.
+    static func checkFormat(of path: FilePath) throws {
+        let start: [UInt8]
+        do throws(FileProblem) { start = try path.read(atMost: 16) } catch {
+            throw DatasetError("\(path) can't be read: \(error.reason); mend or remove it.")
+        }
+        // That it is empty says the list of images.
+        if !start.isEmpty { _ = try start.withUnsafeBytes { try Format(firstBytes: $0, name: "\(path)") } }
+    }
+
+    /// What lies among images, and bytes that it begins with from an offset on.
+    private static let otherFormats: [(bytes: String, offset: Int, name: String, advice: String)] = {
+        let convert = "convert it to one of them"
+        return [
+            ("GIF8", 0, "a GIF image", convert), ("BM", 0, "a BMP image", convert),
+            ("II*\0", 0, "a TIFF image", convert), ("MM\0*", 0, "a TIFF image", convert),
+            ("WEBP", 8, "a WebP image", convert), ("ftypavif", 4, "an AVIF image", convert),
+            ("ftyphei", 4, "a HEIC image", convert), ("ftypmif1", 4, "a HEIC image", convert),
+            ("\0\0\0\u{c}jP  ", 0, "a JPEG 2000 image", convert),
+            ("\0\0\0\u{c}JXL ", 0, "a JPEG XL image", convert),
+            ("P5", 0, "a PGM image", convert), ("P6", 0, "a PPM image", convert),
+            ("8BPS", 0, "a Photoshop image", convert),
+            ("<", 0, "HTML or XML, such as a failed download leaves", "replace or remove it"),
+            ("version https:/", 0, "a pointer to where Git LFS keeps it", "fetch it with git lfs pull"),
+        ]
+    }()
 
     /// Room for width × height × channels bytes, or an error when the header claims nothing or too much.
     private static func checkSize(_ width: Int, _ height: Int, _ name: String) throws {
@@ -164,15 +199,20 @@ extension RGBImage {
         try checkSize(width, height, name)
         var message = [CChar](repeating: 0, count: Int(IMAGE_SHIM_MESSAGE_SIZE))
         var status: Int32 = 0
+        var largestGrey: Int32 = -1
         let count = width * height * 3
         let pixels = [UInt8](unsafeUninitializedCapacity: count) { buffer, initialised in
             status = image_shim_decode_png(
                 buffer.baseAddress, bytes.bindMemory(to: UInt8.self).baseAddress, bytes.count,
-                UInt32(width), UInt32(height), &message)
+                UInt32(width), UInt32(height), &largestGrey, &message)
             initialised = status == 0 ? count : 0
         }
         guard status == 0 else { throw damaged(name, text(message)) }
-        return RGBImage(width: width, height: height, pixels: pixels)
+        var image = RGBImage(width: width, height: height, pixels: pixels)
+        if (0..<1 << 14).contains(largestGrey) {
+            image.greyBits = Int32.bitWidth - largestGrey.leadingZeroBitCount
+        }
+        return image
     }
 
     /// Writes an 8-bit RGB PNG under a temporary name, then renames it. Throws `DatasetError` with the path.

@@ -4,7 +4,7 @@ import Foundation
 public enum Split: Equatable, Sendable, CustomStringConvertible {
     /// `train800`, an ImageFolder's `train`.
     case train
-    /// `val200`, an ImageFolder's `val`.
+    /// `val200`, an ImageFolder's `val`, `valid` or `validation`.
     case validation
     /// `train800val200`: both of the above.
     case trainAndValidation
@@ -13,12 +13,12 @@ public enum Split: Equatable, Sendable, CustomStringConvertible {
     /// A list file of the task's folder, without or with `.txt`.
     case named(String)
 
-    /// From what a user writes: `train`, `train800`, `val`, `val200`, `validation`, `trainval`, `train800val200`,
-    /// `test`, or the name of a list file.
+    /// From what a user writes: `train`, `train800`, `val`, `valid`, `validation`, `val200`, `trainval`,
+    /// `train800val200`, `test`, or the name of a list file.
     public init(_ name: String) {
         switch name {
         case "train", "train800": self = .train
-        case "val", "val200", "validation": self = .validation
+        case "val", "valid", "validation", "val200": self = .validation
         case "trainval", "train800val200": self = .trainAndValidation
         case "test": self = .test
         default: self = .named(name)
@@ -41,7 +41,11 @@ public enum Split: Equatable, Sendable, CustomStringConvertible {
 ///
 /// - Lists: `train800.txt`, `val200.txt`, `train800val200.txt`, `test.txt` (or `train.txt`, `val.txt`), or any other `.txt`;
 ///   lines `path label`, paths relative to the folder; an optional `classes.txt` with a name per line.
-/// - ImageFolder: `train/<class>/…`, `val/<class>/…`, `test/<class>/…`; a class's number is its rank by name.
+/// - ImageFolder: `train/<class>/…`, `val/<class>/…`, `test/<class>/…`; a class is a folder with a file in it, its number its
+///   rank by name.
+///
+/// `valid` and `validation` are other names for `val`; a folder with two of them is refused. Links are followed, but for those
+/// that lead back; hidden files and what systems leave behind (`Thumbs.db`, `__MACOSX`) are not there.
 public struct TaskFolder: Sendable {
     /// The folder.
     public let url: URL
@@ -49,25 +53,42 @@ public struct TaskFolder: Sendable {
     public let name: String
     /// The number of classes: of names if there are any, else the largest label of all lists + 1.
     public let classCount: Int
-    /// [classCount] the classes' names, if the task says them.
+    /// [classCount] the classes' names, if the task says them. Bytes that are no UTF-8 read `\xb9`.
     public let classNames: [String]?
     /// The list files or the folders of splits that are there, by name.
     public let splitNames: [String]
     private let isImageFolder: Bool
+    private let path: FilePath
+    /// Where the list of a name is.
+    private let lists: [String: FilePath]
 
-    private static let listNames = ["train800", "val200", "train800val200", "train", "val", "test"]
-    private static let folderNames = ["train", "val", "test"]
+    private static let validationNames = ["val", "valid", "validation"]
+    private static let listNames =
+        ["train800", "val200", "train800val200", "train", "test"] + validationNames
+    private static let folderNames = ["train"] + validationNames + ["test"]
 
     /// Recognises the layout and counts the classes. Throws `DatasetError` when the folder is none of the layouts
     /// or a list can't be read; images are looked for when a split is opened.
     public static func open(_ url: URL) throws -> TaskFolder {
-        guard let entries = try? FileManager.default.contentsOfDirectory(atPath: url.path) else {
-            throw DatasetError("there is no folder \(url.path) to read a task from; check --data.")
+        let path = FilePath(url)
+        let entries = try FilePath.entries(of: path) { _, problem in
+            DatasetError(
+                problem.code == ENOENT || problem.code == ENOTDIR
+                    ? "there is no folder \(url.path) to read a task from; check --data."
+                    : "the folder \(url.path) can't be read: \(problem.reason).")
+        }.map(\.name)
+        let files = entries.filter { name in
+            let text = "\(name)"
+            return text.hasSuffix(".txt") && !text.hasPrefix(".") && text != "classes.txt"
         }
-        let lists = entries.filter { $0.hasSuffix(".txt") && $0 != "classes.txt" }
-            .map { String($0.dropLast(4)) }.sorted()
-        if listNames.contains(where: lists.contains) { return try TaskFolder(lists: lists, in: url) }
-        let folders = folderNames.filter { isFolder(url.path + "/" + $0) }
+        let lists = Dictionary(files.map { (String("\($0)".dropLast(4)), path / $0) }) { first, _ in first }
+        if listNames.contains(where: lists.keys.contains) { return try TaskFolder(lists: lists, in: url) }
+        let folders = try folderNames.filter { name in
+            guard entries.contains(FilePath(name.utf8)) else { return false }
+            do throws(FileProblem) { return try (path / name).status().isFolder } catch {
+                throw DatasetError("\(path / name) can't be read: \(error.reason); mend or remove it.")
+            }
+        }
         if !folders.isEmpty { return try TaskFolder(folders: folders, in: url) }
         if !lists.isEmpty { return try TaskFolder(lists: lists, in: url) }
         throw DatasetError(
@@ -75,50 +96,83 @@ public struct TaskFolder: Sendable {
                 + "train/<class>/.")
     }
 
-    private init(lists: [String], in url: URL) throws {
-        let classFile = url.appendingPathComponent("classes.txt")
-        if FileManager.default.fileExists(atPath: classFile.path) {
-            guard let text = try? String(contentsOf: classFile, encoding: .utf8) else {
-                throw DatasetError(
-                    "\(classFile.path) can't be read as UTF-8 text; write a class name per line.")
-            }
-            let names = text.split(whereSeparator: \.isNewline)
-                .map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
-            guard !names.isEmpty else {
-                throw DatasetError(
-                    "\(classFile.path) names no classes; write one per line or remove the file.")
-            }
+    private init(lists: [String: FilePath], in url: URL) throws {
+        path = FilePath(url)
+        self.url = url
+        name = url.standardizedFileURL.lastPathComponent
+        splitNames = lists.keys.sorted()
+        isImageFolder = false
+        self.lists = lists
+        try TaskFolder.refuseTwoValidations(lists)
+        if let names = try TaskFolder.classNames(path / "classes.txt") {
             classNames = names
             classCount = names.count
         } else {
             // Further lists may be about something else, so they count only when there are none of the usual names.
-            let usual = lists.filter { TaskFolder.listNames.contains($0) }
+            let usual = lists.filter { TaskFolder.listNames.contains($0.key) }
             classNames = nil
-            classCount = try (usual.isEmpty ? lists : usual).reduce(0) { most, list in
-                let lines = try ListFile(url.appendingPathComponent(list + ".txt")).lines
-                return lines.reduce(most) { max($0, $1.label + 1) }
+            classCount = try (usual.isEmpty ? lists : usual).values.reduce(0) { most, list in
+                try ListFile(list).lines.reduce(most) { max($0, $1.label + 1) }
             }
         }
-        self.url = url
-        name = url.standardizedFileURL.lastPathComponent
-        splitNames = lists
-        isImageFolder = false
     }
 
     private init(folders: [String], in url: URL) throws {
-        // The training split says what the classes are, if it is there.
-        let deciding = folders.contains("train") ? ["train"] : folders
-        let names = Set(try deciding.flatMap { try TaskFolder.classFolders(url.path + "/" + $0) })
-        guard !names.isEmpty else {
-            throw DatasetError(
-                "\(url.path)/\(deciding[0]) has no class folders; put images in \(deciding[0])/<class>/.")
-        }
+        path = FilePath(url)
         self.url = url
         name = url.standardizedFileURL.lastPathComponent
-        classNames = names.sorted(by: TaskFolder.precedes)
-        classCount = names.count
         splitNames = folders
         isImageFolder = true
+        lists = [:]
+        try TaskFolder.refuseTwoValidations(
+            Dictionary(uniqueKeysWithValues: folders.map { [path] in ($0, path / $0) }))
+        // The training split says what the classes are, if it has any.
+        var classes: [FilePath] = []
+        if folders.contains("train") { classes = try TaskFolder.classes(in: path / "train") }
+        if classes.isEmpty {
+            classes = try folders.flatMap { [path] in try TaskFolder.classes(in: path / $0) }
+        }
+        guard !classes.isEmpty else {
+            let first = path / folders[0]
+            throw DatasetError(
+                try Folder(first).contents().folders.isEmpty
+                    ? "\(first) has no class folders; put images in \(folders[0])/<class>/."
+                    : "\(first) lists no images: all class folders are empty; put images in them.")
+        }
+        var seen: Set<String> = []
+        classNames = classes.sorted(by: FilePath.precedes).map(\.description).filter {
+            seen.insert($0).inserted
+        }
+        classCount = classNames!.count
+    }
+
+    /// Two folders or lists of validation images may be one in two forms, or two parts of one; only their owner knows.
+    private static func refuseTwoValidations(_ splits: [String: FilePath]) throws {
+        let found = validationNames.compactMap { splits[$0]?.description }
+        guard found.count < 2 else {
+            throw DatasetError(
+                "\(found.joined(separator: " and ")) all say that they are the validation images; keep one.")
+        }
+    }
+
+    /// classes.txt, or nil where there is none.
+    private static func classNames(_ file: FilePath) throws -> [String]? {
+        if file.isAbsent { return nil }
+        var bytes: [UInt8]
+        do throws(FileProblem) { bytes = try file.read() } catch {
+            throw DatasetError("\(file) can't be read: \(error.reason).")
+        }
+        try refuseUTF16(bytes, file)
+        if bytes.starts(with: byteOrderMark) { bytes.removeFirst(byteOrderMark.count) }
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            throw DatasetError("\(file) can't be read as UTF-8 text; write a class name per line.")
+        }
+        let names = text.split(whereSeparator: \.isNewline)
+            .map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+        guard !names.isEmpty else {
+            throw DatasetError("\(file) names no classes; write one per line or remove the file.")
+        }
+        return names
     }
 
     // MARK: Splits
@@ -129,61 +183,79 @@ public struct TaskFolder: Sendable {
     /// Opens a split: every image is looked for, none is decoded.
     ///
     /// Throws `DatasetError` when the split isn't there (with the names of those that are), is empty, lists an image that
-    /// doesn't exist or a label out of range.
+    /// doesn't exist or a label out of range, or has images of a class that the training images lack.
     public func split(_ split: Split) throws -> ImageList {
         isImageFolder ? try openFolders(split) : try openLists(split)
     }
 
+    /// Opens a split in a model's classes, as `ImageList.matched` says. By name, folders may be classes that the training
+    /// images here lack, when the model knows them.
+    public func split(
+        _ split: Split, matchedTo names: [String]?, classCount: Int, by way: ClassMatching? = nil,
+        of owner: String = "the model"
+    ) throws -> ImageList {
+        let list =
+            isImageFolder && names != nil && way != .number
+            ? try openFolders(split, addsClasses: true) : try self.split(split)
+        return try list.matched(to: names, classCount: classCount, by: way, of: owner)
+    }
+
     private func openLists(_ split: Split) throws -> ImageList {
+        let validation = validationName ?? "val"
         let candidates: [[String]] =
             switch split {
             case .train: [["train800"], ["train"]]
-            case .validation: [["val200"], ["val"]]
-            case .trainAndValidation: [["train800val200"], ["train800", "val200"], ["train", "val"]]
+            case .validation: [["val200"], [validation]]
+            case .trainAndValidation: [["train800val200"], ["train800", "val200"], ["train", validation]]
             case .test: [["test"]]
             case .named(let name): [[name.hasSuffix(".txt") ? String(name.dropLast(4)) : name]]
             }
         guard let chosen = candidates.first(where: { $0.allSatisfy(splitNames.contains) }) else {
             throw missing(split)
         }
-        let entries = try chosen.flatMap { list in
-            let file = url.appendingPathComponent(list + ".txt")
-            return try ListFile(file).lines.map {
-                ImageList.Entry(path: $0.path, label: $0.label, origin: "\(file.path), line \($0.number)")
-            }
-        }
-        return try list(entries, split, chosen.map { "\(url.path)/\($0).txt" })
+        let files = chosen.map { lists[$0]! }
+        return try list(try files.flatMap { try ListFile($0).lines }, split, files, classNames, classCount)
     }
 
-    private func openFolders(_ split: Split) throws -> ImageList {
+    private func openFolders(_ split: Split, addsClasses: Bool = false) throws -> ImageList {
         let chosen: [String] =
             switch split {
             case .train: ["train"]
-            case .validation: ["val"]
-            case .trainAndValidation: ["train", "val"]
+            case .validation: [validationName ?? "val"]
+            case .trainAndValidation: ["train", validationName ?? "val"]
             case .test: ["test"]
             case .named(let name): [name]
             }
         guard chosen.allSatisfy(splitNames.contains) else { throw missing(split) }
-        let entries = try chosen.flatMap { folder in
-            try TaskFolder.classFolders("\(url.path)/\(folder)").flatMap { className in
-                guard let label = classNames?.firstIndex(of: className) else {
-                    throw DatasetError(
-                        "\(url.path)/\(folder)/\(className) is not one of the \(classCount) classes of "
-                            + "\(url.path)/train; rename or remove it.")
+        var names = classNames ?? []
+        var labels = Dictionary(uniqueKeysWithValues: names.enumerated().map { ($0.element, $0.offset) })
+        var entries: [ImageList.Entry] = []
+        for folder in chosen {
+            for name in try TaskFolder.classes(in: path / folder) {
+                if labels["\(name)"] == nil {
+                    guard addsClasses else {
+                        throw DatasetError(
+                            "\(path / folder / name) is not one of the \(classCount) classes that \(path / "train") "
+                                + "has images of; rename or remove it, or add such images.")
+                    }
+                    labels["\(name)"] = names.count
+                    names.append("\(name)")
                 }
-                return try files("\(folder)/\(className)").map { path in
-                    ImageList.Entry(path: path, label: label, origin: "\(url.path)/\(folder)")
-                }
+                entries += try images(in: FilePath(folder.utf8) / name, label: labels["\(name)"]!)
             }
         }
-        return try list(entries, split, chosen.map { "\(url.path)/\($0)" })
+        return try list(entries, split, chosen.map { path / $0 }, names, names.count)
     }
 
-    private func list(_ entries: [ImageList.Entry], _ split: Split, _ origins: [String]) throws -> ImageList {
+    private var validationName: String? { splitNames.first(where: TaskFolder.validationNames.contains) }
+
+    private func list(
+        _ entries: [ImageList.Entry], _ split: Split, _ origins: [FilePath], _ names: [String]?, _ count: Int
+    ) throws -> ImageList {
         try ImageList(
-            entries: entries, folder: url, name: "\(name) \(split)",
-            emptySplit: origins.joined(separator: " with "), classCount: classCount, classNames: classNames)
+            entries: entries, folder: path, name: "\(name) \(split)",
+            emptySplit: origins.map(\.description).joined(separator: " with "), classCount: count,
+            classNames: names)
     }
 
     private func missing(_ split: Split) -> DatasetError {
@@ -195,37 +267,50 @@ public struct TaskFolder: Sendable {
 
     /// The images below a class folder, at any depth, by path relative to the task. A file that begins neither
     /// as a JPEG nor as a PNG is an error here rather than in the middle of an epoch.
-    private func files(_ folder: String) throws -> [String] {
-        let names = FileManager.default.subpaths(atPath: "\(url.path)/\(folder)") ?? []
-        let visible = names.filter { name in
-            !name.split(separator: "/").contains { $0.hasPrefix(".") }
-                && !TaskFolder.isFolder("\(url.path)/\(folder)/\(name)")
-        }
-        return try visible.sorted(by: TaskFolder.precedes).map { name in
-            let path = "\(url.path)/\(folder)/\(name)"
-            let handle = FileHandle(forReadingAtPath: path)
-            defer { try? handle?.close() }
-            guard let start = try? handle?.read(upToCount: 8),
-                start.withUnsafeBytes({ RGBImage.Format(firstBytes: $0) }) != nil
-            else { throw DatasetError("\(path) is neither a JPEG nor a PNG; convert or remove it.") }
-            return "\(folder)/\(name)"
+    private func images(in folder: FilePath, label: Int) throws -> [ImageList.Entry] {
+        let origin = ImageList.Origin(place: path / folder)
+        return try Folder(path / folder).files().map { name in
+            try RGBImage.checkFormat(of: path / folder / name)
+            return ImageList.Entry(path: folder / name, label: label, origin: origin)
         }
     }
 
-    private static func classFolders(_ path: String) throws -> [String] {
-        guard let entries = try? FileManager.default.contentsOfDirectory(atPath: path) else {
-            throw DatasetError("the folder \(path) can't be read; check its permissions.")
+    /// What lies in the folders of splits and is no class.
+    func folderNotes() throws -> [String] {
+        guard isImageFolder else { return [] }
+        return try splitNames.flatMap { name -> [String] in
+            let (folders, files) = try Folder(path / name).contents()
+            let others = Set(folders).subtracting(try TaskFolder.classes(in: path / name))
+            var notes: [String] = []
+            if !others.isEmpty {
+                let names = others.sorted(by: FilePath.precedes).map(\.description)
+                notes.append(
+                    "\(path / name) has folders without images, which are no classes: \(enumeration(names)).")
+            }
+            if !files.isEmpty {
+                notes.append(
+                    "\(files.count) files lie in \(path / name) and in no class folder, and are not used: "
+                        + "\(enumeration(files.map(\.description), atMost: 3)).")
+            }
+            return notes
         }
-        return entries.filter { !$0.hasPrefix(".") && isFolder("\(path)/\($0)") }.sorted(by: precedes)
     }
 
-    private static func isFolder(_ path: String) -> Bool {
-        var status = stat()
-        return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
-    }
-
-    /// By code point, which is Python's order and torchvision's; Swift's own compares normalised characters.
-    private static func precedes(_ a: String, _ b: String) -> Bool {
-        a.utf8.lexicographicallyPrecedes(b.utf8)
+    /// The class folders of a split that have a file in them, by bytes.
+    private static func classes(in split: FilePath) throws -> [FilePath] {
+        let folder = Folder(split)
+        let names = try folder.contents().folders.filter { name in
+            guard let inside = try folder.folder(name) else { return false }
+            return try !inside.isEmpty()
+        }
+        // Two names can read alike: one accent in two encodings, or bytes and what they are shown as.
+        var seen: [String: FilePath] = [:]
+        for name in names {
+            if seen.updateValue(name, forKey: "\(name)") != nil {
+                throw DatasetError(
+                    "\(split) has two class folders whose names read alike, '\(name)'; rename one of them.")
+            }
+        }
+        return names
     }
 }

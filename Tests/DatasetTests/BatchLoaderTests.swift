@@ -118,6 +118,73 @@ private final class GreySource: ImageSource {
         #expect(first?.images == expected([5, 3, 8]))
     }
 
+    @Test("A check decodes every image once, and an epoch after it nothing that is kept", arguments: [1, 4])
+    func checks(threads: Int) throws {
+        for (limit, decodings) in [(10 * 48, 10), (10 * 48 - 1, 20)] {
+            let source = GreySource(count: 10)
+            let loader = BatchLoader(source, preprocessing, threads: threads, cacheByteLimit: limit)
+            loader.start([[1]])  // Dropped.
+            var progress: [Int] = []
+            #expect(try loader.checkAll(onProgress: { progress.append($0) }) == [])
+            #expect(progress.last == 10 && progress == progress.sorted())
+            #expect(Set(source.decoded) == Set(0..<10))
+            let before = source.decoded.count
+            #expect(try loader.next() == nil)
+            loader.start(batches)
+            let delivered = try drain(loader)
+            #expect(delivered.map(\.images) == batches.map(expected))
+            // The epoch has image 9 twice.
+            #expect(source.decoded.count - before == (decodings == 10 ? 0 : 11))
+        }
+    }
+
+    @Test("A check says all that is bad, the first in order by name; one bad image keeps its own sentence")
+    func checksFindAll() throws {
+        func message(_ broken: Set<Int>) -> String? {
+            let loader = BatchLoader(GreySource(count: 40, broken: broken), preprocessing, threads: 3)
+            return #expect(throws: DatasetError.self) { try loader.checkAll() }?.description
+        }
+        #expect(message([23]) == "image 23 is broken")
+        #expect(message([9, 7]) == "2 of 40 images can't be used: image 7 is broken image 9 is broken")
+        let many = try #require(message(Set(10..<25)))
+        #expect(
+            many.hasPrefix("15 of 40 images can't be used: image 10 is broken image 11 is broken image 12"))
+        #expect(many.hasSuffix("image 14 is broken And 10 more."))
+    }
+
+    @Test("A check that is told to stop stops, and the loader goes on")
+    func checksStop() throws {
+        let source = GreySource(count: 100_000)
+        let loader = BatchLoader(source, preprocessing, threads: 2, cacheByteLimit: 0)
+        try loader.checkAll(shouldStop: { true })
+        loader.start([[4]])
+        #expect(try drain(loader).map(\.images) == [expected([4])])
+        #expect(source.decoded.count < 10_000)
+    }
+
+    @Test(
+        "A check finds an image that can't be brought to the model's size without resizing one",
+        arguments: [0, 1 << 20])
+    func checksSizes(cacheByteLimit: Int) throws {
+        let unfit = try Preprocessor(Preprocessing(resize: .none, crop: .none), imageSize: 4)
+        let loader = BatchLoader(GreySource(count: 1), unfit, cacheByteLimit: cacheByteLimit)
+        let error = #expect(throws: DatasetError.self) { try loader.checkAll() }
+        #expect(error?.description.contains("image 0 of greys is 3x2 pixels") == true)
+    }
+
+    @Test("A check tells of 16-bit grey that uses few of its bits", arguments: [0, 1 << 20])
+    func checksGrey(cacheByteLimit: Int) throws {
+        let names = ["grey12of16.png", "grey16.png", "grey8.png"]
+        let files = try Dictionary(uniqueKeysWithValues: names.map { ($0, try Fixtures.bytes($0)) })
+        let lines = names.map { "\($0) 0\n" }.joined()
+        try withTemporaryFolder(files.merging(["train.txt": Array(lines.utf8)]) { $1 }) { folder in
+            let list = try TaskFolder.open(folder).split(.train)
+            let notes = try BatchLoader(list, preprocessing, cacheByteLimit: cacheByteLimit).checkAll()
+            try #require(notes.count == 1)
+            #expect(notes[0].hasPrefix("1 image is 16-bit grey of which 12 bits are used"))
+        }
+    }
+
     @Test func readsFilesAndMemory() throws {
         let png = try Fixtures.bytes("rgb8.png")
         let lines = Array("a.png 0\nb.png 1".utf8)
@@ -126,7 +193,8 @@ private final class GreySource: ImageSource {
             let loader = BatchLoader(list, preprocessing)
             let image = try decode(png)
             loader.start([[0], [1]])
-            #expect(try loader.next()?.images == try preprocessing(image))
+            let values = try preprocessing(image)
+            #expect(try loader.next()?.images == values)
             let error = #expect(throws: DatasetError.self) { try loader.next() }
             #expect(error?.description.contains("b.png") == true)
 
@@ -135,7 +203,7 @@ private final class GreySource: ImageSource {
             second.start([[0, 0]])
             let batch = try second.next()
             #expect(batch?.labels == [1, 1])
-            #expect(batch?.images == try preprocessing(image) + preprocessing(image))
+            #expect(batch?.images == values + values)
         }
     }
 

@@ -26,9 +26,28 @@ struct Fixtures: Decodable {
         var testDescription: String { "\(side) of \(shorter), \(view)" }
     }
 
+    struct Filtered: Decodable, Sendable, CustomTestStringConvertible {
+        let filter: Preprocessing.Filter
+        let view: String
+        let width: Int
+        let height: Int
+        let hash: String
+        let pixels: Data?
+        var testDescription: String { "\(filter) \(view) \(width)x\(height)" }
+    }
+    struct Centred: Decodable, Sendable, CustomTestStringConvertible {
+        let crop: Preprocessing.Crop
+        let view: String
+        let side: Int
+        let hash: String
+        var testDescription: String { "\(crop) \(view) \(side)" }
+    }
+
     let decoded: [Decoded]
     let resized: [Resized]
     let cropped: [Cropped]
+    let filtered: [Filtered]
+    let centred: [Centred]
 
     static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         .appendingPathComponent("Fixtures")
@@ -59,6 +78,18 @@ func fnv(_ bytes: [UInt8]) -> String {
     let hash = bytes.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
     let text = String(hash, radix: 16)
     return String(repeating: "0", count: 16 - text.count) + text
+}
+
+/// Writes a file whose name is these bytes, which need not be UTF-8. The folder is made if it isn't there.
+func write(_ bytes: [UInt8], _ folder: URL, named name: [UInt8]...) throws {
+    var path = Array(folder.path.utf8)
+    for part in name {
+        mkdir(path.map { CChar(bitPattern: $0) } + [0], 0o755)
+        path += [UInt8(ascii: "/")] + part
+    }
+    let file = try #require(fopen(path.map { CChar(bitPattern: $0) } + [0], "w"))
+    fwrite(bytes, 1, bytes.count, file)
+    fclose(file)
 }
 
 /// A folder that is there while `body` runs, with these files by relative path.

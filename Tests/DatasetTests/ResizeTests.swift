@@ -25,6 +25,51 @@ import Testing
         #expect(fnv(try preprocessing.resized(source).pixels) == expected.hash)
     }
 
+    @Test("Every filter gives Pillow's pixels", arguments: Fixtures.expected.filtered)
+    func filters(_ expected: Fixtures.Filtered) throws {
+        let image = try view(expected.view)
+            .resized(width: expected.width, height: expected.height, filter: expected.filter)
+        #expect(image.width == expected.width && image.height == expected.height)
+        if let pixels = expected.pixels { #expect(image.pixels == [UInt8](pixels)) }
+        #expect(fnv(image.pixels) == expected.hash)
+    }
+
+    @Test(
+        "A preprocessing resizes with the filter that it names, only where it is cut",
+        arguments: Preprocessing.Filter.allCases)
+    func filterOfPreprocessing(_ filter: Preprocessing.Filter) throws {
+        let source = try #require(ResizeTests.source)
+        let cut = try Preprocessor(
+            Preprocessing(resize: .shorterSide, side: 30, filter: filter), imageSize: 21
+        ).resized(source)
+        // 61 x 47 becomes 38 x 30; (38 - 21) / 2 = 8.5 goes to 8, (30 - 21) / 2 = 4.5 to 4.
+        let whole = source.resized(width: 38, height: 30, filter: filter)
+        var expected: [UInt8] = []
+        for row in 4..<25 {
+            let start = (row * 38 + 8) * 3
+            expected += whole.pixels[start..<start + 21 * 3]
+        }
+        #expect(cut.pixels == expected)
+    }
+
+    @Test(
+        "The centre is torchvision's or transformers', and a smaller image lies on black",
+        arguments: Fixtures.expected.centred)
+    func centre(_ expected: Fixtures.Centred) throws {
+        let preprocessor = try Preprocessor(
+            Preprocessing(resize: .none, crop: expected.crop), imageSize: expected.side)
+        #expect(fnv(try preprocessor.resized(view(expected.view)).pixels) == expected.hash)
+    }
+
+    @Test("What is neither resized nor cropped is refused by its name and size")
+    func unfit() throws {
+        let preprocessor = try Preprocessor(Preprocessing(resize: .none, crop: .none), imageSize: 32)
+        let error = #expect(throws: DatasetError.self) {
+            try preprocessor.resized(view("whole"), name: "a.png")
+        }
+        #expect(error?.description.hasPrefix("a.png is 61x47 pixels") == true)
+    }
+
     /// The source, its rows as columns, or its first 19 columns, of which more than twice as many rows are lost.
     private func view(_ name: String) throws -> RGBImage {
         let source = try #require(ResizeTests.source)

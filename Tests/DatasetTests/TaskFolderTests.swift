@@ -29,7 +29,7 @@ import Testing
             let train = try task.split("train800")
             #expect(train.samples.map(\.label) == [0, 2, 1])
             #expect(
-                train.samples.map(\.path)
+                train.samples.map { "\($0.path)" }
                     == ["a", "b", "soap dispenser 3"].map { "\(url.path)/images/\($0).png" })
             #expect(train.classCount == 4)
             #expect(try train.image(at: 2) == decode(Fixtures.bytes("grey1.png")))
@@ -98,9 +98,87 @@ import Testing
         }
     }
 
-    @Test func binaryListsAreRefused() throws {
-        try withTemporaryFolder(["train800.txt": [0x61, 0xff, 0xfe, 0x20, 0x30]]) { url in
-            #expect(message(url, "train").contains("not UTF-8"))
+    @Test("A byte-order mark, returns, tabs and blanks at a line's ends are no part of it")
+    func windowsLists() throws {
+        let mark = "\u{feff}"
+        let first = mark + "images/a.png 0\r\n  images/soap dispenser 3.png\t 1 \t\r\n \t\r\n"
+        let list = Array((first + mark + "images/b.png\t2\u{a0}\r\n\r\n").utf8)
+        let classes = Array((mark + "cat \r\ndog\r\nowl\r\nzebra\r\n").utf8)
+        try withTask([:]) { url in
+            try write(list, url, named: Array("train800.txt".utf8))
+            try write(classes, url, named: Array("classes.txt".utf8))
+            let task = try TaskFolder.open(url)
+            #expect(task.classNames == ["cat", "dog", "owl", "zebra"])
+            let train = try task.split(.train)
+            #expect(train.samples.map(\.label) == [0, 1, 2])
+            let names = ["a", "soap dispenser 3", "b"].map { "\(url.path)/images/\($0).png" }
+            #expect(train.samples.map { "\($0.path)" } == names)
+            // An old Mac's lines.
+            try write(Array("images/a.png 0\rimages/b.png 1\r".utf8), url, named: Array("train800.txt".utf8))
+            #expect(try TaskFolder.open(url).split(.train).samples.map(\.label) == [0, 1])
+        }
+    }
+
+    @Test("UTF-16, with and without its mark, is called that", arguments: ["train800.txt", "classes.txt"])
+    func utf16(_ name: String) throws {
+        let text: [UInt8] = "images/a.png 0\n".utf16.flatMap { [UInt8($0), 0] }
+        for bytes in [[0xff, 0xfe] + text, text] {
+            try withTask([:]) { url in
+                try write(bytes, url, named: Array(name.utf8))
+                let text = message(url, "train")
+                #expect(text.contains(name) && text.contains("UTF-16") && text.contains("UTF-8"), "\(text)")
+            }
+        }
+    }
+
+    @Test("A list's paths are bytes: names in Latin-1 are found, and shown in messages")
+    func latinPaths() throws {
+        try withTask([:]) { url in
+            let name: [UInt8] = [0xe4] + Array(".png".utf8)
+            try write(Fixtures.bytes("rgb8.png"), url, named: Array("images".utf8), name)
+            let list: [UInt8] = Array("images/".utf8) + name + Array(" 3\n".utf8)
+            try write(list, url, named: Array("train800.txt".utf8))
+            let train = try TaskFolder.open(url).split(.train)
+            #expect(train.samples.map(\.label) == [3])
+            #expect(train.imageName(at: 0) == "\(url.path)/images/\\xe4.png")
+            #expect(try train.image(at: 0) == decode(Fixtures.bytes("rgb8.png")))
+            let missing: [UInt8] = list.map { $0 == 0xe4 ? 0xe5 : $0 }
+            try write(list + missing, url, named: Array("train800.txt".utf8))
+            #expect(
+                message(url, "train").contains(
+                    "line 2: there is no image file at \(url.path)/images/\\xe5.png"))
+        }
+    }
+
+    @Test("val, valid and validation are the validation images, two of them an error")
+    func validationNames() throws {
+        for name in ["val", "valid", "validation"] {
+            let line = "images/e.png 2\n"
+            try withTask([:]) { url in
+                try FileManager.default.removeItem(at: url.appendingPathComponent("val200.txt"))
+                try write(Array(line.utf8), url, named: Array("\(name).txt".utf8))
+                let task = try TaskFolder.open(url)
+                for split in ["val", "valid", "validation", "val200"] {
+                    #expect(try task.split(split).samples.map(\.label) == [2])
+                }
+            }
+            let png = try Fixtures.bytes("grey1.png")
+            let files = ["train/a/1.png", "train/b/1.png", "\(name)/b/2.png"]
+            try withTemporaryFolder(Dictionary(uniqueKeysWithValues: files.map { ($0, png) })) { url in
+                let task = try TaskFolder.open(url)
+                #expect(task.splitNames == ["train", name])
+                #expect(try task.split(.validation).samples.map(\.label) == [1])
+                #expect(try task.split(.trainAndValidation).samples.map(\.label) == [0, 1, 1])
+                let other = name == "val" ? "valid" : "val"
+                try FileManager.default.createSymbolicLink(
+                    at: url.appendingPathComponent(other),
+                    withDestinationURL: url.appendingPathComponent(name))
+                let text = message(url, "train")
+                #expect(text.contains("/\(name)") && text.contains("/\(other)") && text.contains("keep one"))
+            }
+        }
+        try withTask(["val.txt": "images/e.png 0\n", "validation.txt": "images/e.png 1\n"]) { url in
+            #expect(message(url, "train").contains("val.txt and"))
         }
     }
 
@@ -129,7 +207,7 @@ import Testing
             #expect(task.classNames == ["Zebra", "cat", "dog"])
             #expect(task.splitNames == ["train", "val", "test"])
             let train = try task.split("train800")
-            let paths = train.samples.map { String($0.path.dropFirst(url.path.count + 1)) }
+            let paths = train.samples.map { String("\($0.path)".dropFirst(url.path.count + 1)) }
             #expect(
                 paths == ["train/Zebra/1.png", "train/cat/deep/1.jpg", "train/dog/10.png", "train/dog/2.png"])
             #expect(train.samples.map(\.label) == [0, 1, 2, 2])
@@ -165,5 +243,7 @@ import Testing
         }
         #expect(hashes[0] == hashes[1])
         #expect(Set(hashes).count == 4)
+        // FNV-1a over the path, the label and the size of each file in 8 bytes: what earlier runs have in their files.
+        #expect(hashes[0] == 0xa4cb_3c1f_871b_b4de)
     }
 }

@@ -17,9 +17,11 @@
 ///
 /// Grey is repeated in three channels and 1, 2 and 4 bits are spread over 0...255; a palette is looked up; of 16 bits the
 /// high byte counts; alpha and tRNS are dropped, not blended; no gamma or colour profile is applied.
+/// `largest_grey` becomes the largest value of a picture in 16-bit grey, and −1 for every other form.
 /// Returns 0, or 1 with the reason in `message`.
 int image_shim_decode_png(
-    uint8_t *pixels, const uint8_t *bytes, size_t count, uint32_t width, uint32_t height, char *message);
+    uint8_t *pixels, const uint8_t *bytes, size_t count, uint32_t width, uint32_t height, int32_t *largest_grey,
+    char *message);
 
 /// Writes pixels [height, width, 3] as a PNG file. Returns 0, or 1 with the reason in `message`; then no file is left.
 int image_shim_write_png(

@@ -171,7 +171,8 @@ struct Shift: ParsableCommand {
             return try ImageList(listFile: list, classCount: training.classCount)
         }
         let task = try TaskFolder.open(url)
-        return try task.split(split).relabelled(by: training.classNames)
+        return try task.split(
+            split, matchedTo: training.classNames, classCount: training.classCount, of: training.name)
     }
 
     /// A name for each of --test: the folder's or the list's, or where two are alike the whole path.

@@ -1,7 +1,8 @@
 """Makes the images here and expected.json with the pixels that Pillow reads and resizes.
 
     apt-get install libjpeg-turbo-progs  # cjpeg, for a chroma subsampling that Pillow doesn't write
-    python3 -m venv venv && venv/bin/pip install pillow==13.0.0 numpy && venv/bin/python make_fixtures.py
+    python3 -m venv venv && venv/bin/pip install pillow==13.0.0 numpy torchvision==0.29.2 transformers==5.24.0
+    venv/bin/python make_fixtures.py
 
 PNG forms that Pillow can't write (16 bits with colour, 2 and 4 bits, interlaced, a gamma chunk) are encoded here.
 """
@@ -10,6 +11,10 @@ import base64, io, json, pathlib, struct, subprocess, zlib
 
 import numpy as np
 from PIL import Image
+from torchvision.transforms import CenterCrop
+from torchvision.transforms.functional import pil_to_tensor
+from transformers import ViTImageProcessor
+from transformers.image_utils import SizeDict
 
 here = pathlib.Path(__file__).parent
 rng = np.random.default_rng(7)
@@ -108,6 +113,9 @@ for depth in (1, 2, 4, 8):
         palette=rng.integers(0, 256, (colours, 3)), transparency=rng.integers(0, 256, colours, np.uint8).tobytes(),
         interlaced=depth == 4)
 
+# As an X-ray: 12 bits in 16. From a generator of its own, so that the random pictures above and below stay what they are.
+png("grey12of16.png", np.random.default_rng(12).integers(2048, 4096, (height, width, 1)), 16, 0)
+
 packed = lambda array: base64.b64encode(np.ascontiguousarray(array, np.uint8).tobytes()).decode()
 
 
@@ -123,7 +131,7 @@ for path in sorted([*here.glob("*.jpg"), *here.glob("*.png")]):
     if path.name == "source.png":
         continue
     with Image.open(path) as image:
-        if path.name == "grey16.png":  # The high byte; convert("RGB") would clip at 255.
+        if path.name in ("grey16.png", "grey12of16.png"):  # The high byte; convert("RGB") would clip at 255.
             grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
             pixels = np.repeat(grey[:, :, None], 3, 2)
         else:
@@ -158,5 +166,31 @@ for view, image in views.items():
         pixels = np.asarray(scaled.crop((left, top, left + side, top + side)))
         cropped.append({"view": view, "shorter": shorter, "side": side, "hash": fnv(pixels.tobytes())})
 
-text = json.dumps({"decoded": decoded, "resized": resized, "cropped": cropped}, indent=0)
+# Every filter, up and down, and tall and narrow images, of which rows come first.
+filtered = []
+sizes = {
+    "whole": [(9, 7), (32, 32), (224, 160), (7, 90), (97, 5), (1, 1), (60, 46), (183, 141), (61, 20)],
+    "narrow": [(10, 12), (50, 9), (224, 224)],
+}
+for name in ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]:
+    for view, targets in sizes.items():
+        for size in targets:
+            pixels = np.asarray(views[view].resize(size, Image.Resampling[name.upper()])).tobytes()
+            case = {"filter": name, "view": view, "width": size[0], "height": size[1], "hash": fnv(pixels)}
+            if len(pixels) < 400:
+                case["pixels"] = packed(np.frombuffer(pixels, np.uint8))
+            filtered.append(case)
+
+# The centre without resizing, by torchvision and by transformers' processors; a smaller image lies on black.
+centred = []
+processor = ViTImageProcessor()
+for view, image in views.items():
+    for side in [16, 17, 28, 33, 48, 64, 65]:
+        theirs = np.asarray(CenterCrop(side)(image))
+        tensor = processor.center_crop(pil_to_tensor(image), SizeDict(height=side, width=side))
+        for crop, pixels in [("rounded", theirs), ("truncated", tensor.permute(1, 2, 0).numpy())]:
+            centred.append({"crop": crop, "view": view, "side": side, "hash": fnv(pixels.tobytes())})
+
+text = json.dumps({
+    "decoded": decoded, "resized": resized, "cropped": cropped, "filtered": filtered, "centred": centred}, indent=0)
 (here / "expected.json").write_text(text + "\n")
