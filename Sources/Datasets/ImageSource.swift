@@ -6,6 +6,8 @@ public protocol ImageSource: Sendable {
     var count: Int { get }
     /// The number of classes K of the task; it may be more than occur here.
     var classCount: Int { get }
+    /// [classCount] the classes' names, where they are known.
+    var classNames: [String]? { get }
     /// A hash of what is in here, by which a resumed run recognises its data. FNV-1a, 64 bits: it notices
     /// mistakes, not forgery.
     var contentHash: UInt64 { get }
@@ -18,6 +20,9 @@ public protocol ImageSource: Sendable {
 }
 
 extension ImageSource {
+    /// None.
+    public var classNames: [String]? { nil }
+
     /// The image's number and the source's name.
     public func imageName(at index: Int) -> String { "image \(index) of \(name)" }
 }

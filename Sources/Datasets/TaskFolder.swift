@@ -175,6 +175,9 @@ public struct TaskFolder: Sendable {
         return names
     }
 
+    /// Whether the folder is laid out as a task of the VTAB-1K benchmark.
+    public var isVTAB: Bool { splitNames.contains("train800") }
+
     // MARK: Splits
 
     /// Opens a split by the name that a user gives (see `Split.init`).

@@ -39,8 +39,7 @@ extension TrainingOptions {
             checkpoint.preprocessingOrigin = .file("the adapter")
         }
         checkpoint.configuration.preprocessing = preprocessing(of: checkpoint)
-        guard let names = notes["glora_class_names"]?.arrayValue else { return nil }
-        return names.compactMap(\.stringValue)
+        return notes["glora_class_names"]?.arrayValue?.map { $0.stringValue ?? $0.text() }
     }
 }
 

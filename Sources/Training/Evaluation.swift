@@ -21,11 +21,10 @@ public struct PreparedImages {
     public let source: any ImageSource
     let loader: BatchLoader
 
-    /// Reads every image once, so that a damaged one is found now; what fits into memory is kept for later. `onProgress` is told
-    /// how many were read. Throws `DatasetError`, and `CancellationError` when `shouldStop` says so.
+    /// Reads every image once, so that a damaged one is found now; see `BatchLoader.checkAll`.
     public func checkImages(
         onProgress: (Int) -> Void = { _ in }, shouldStop: () -> Bool = { false }
-    ) throws {
+    ) throws -> [String] {
         try loader.checkAll(onProgress: onProgress, shouldStop: shouldStop)
     }
 

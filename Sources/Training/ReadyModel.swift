@@ -109,6 +109,11 @@ public struct ReadyModel {
         let own =
             model.configuration.classCount == checkpoint.configuration.classCount
             ? checkpoint.classNames : nil
+        if let names, names.count != model.configuration.classCount {
+            throw CheckpointError(
+                "adapter_config.json: glora_class_names has \(names.count) names, the head "
+                    + "\(model.configuration.classCount) classes; save the adapter again")
+        }
         classNames = names ?? own
         preprocessingLine = try options.preprocessingLine(checkpoint)
         self.options = options

@@ -183,7 +183,11 @@ public struct RunDirectory {
                 "\(url.path) holds no run: config.yaml is missing; give the --run of a glora train")
         }
         do {
-            return try YAMLDecoder().decode(Configuration.self, from: text)
+            let configuration = try YAMLDecoder().decode(Configuration.self, from: text)
+            if let names = configuration.classNames, names.count != configuration.classCount {
+                throw TrainingError.run("it names \(names.count) of \(configuration.classCount) classes")
+            }
+            return configuration
         } catch {
             throw TrainingError.run(
                 "\(config.path) is not a run's configuration (\(error)); put the original back")

@@ -40,9 +40,8 @@ struct Ablate: ParsableCommand {
         let ready = try ReadyModel(run: directory, state: found.checkpoint, on: backend)
         for note in ready.notes { console.note(note) }
         let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data))
-        console.say(try task.summary())
+        let images = try match.open([found.fitnessSplit], of: task, for: ready, console)[0]
         console.say(ready.preprocessingLine)
-        let images = try match.match(try task.split(found.fitnessSplit), ready, console)
         let ablation = try ablate(
             ready, folder, on: try ready.prepare(images), searches: searches,
             batchSize: min(batchSize, images.count)

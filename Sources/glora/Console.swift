@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Training
 
 /// Where a command prints: with `--json` its result is the last line of standard output, and all else goes to standard error.
 struct Console {
@@ -29,7 +30,13 @@ struct Console {
         guard isJSON else { return }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        write(String(decoding: try encoder.encode(value), as: UTF8.self) + "\n", to: .standardOutput)
+        let data: Data
+        do { data = try encoder.encode(value) } catch EncodingError.invalidValue(let number, let context) {
+            let path = context.codingPath.map(\.stringValue).joined(separator: ".")
+            throw TrainingError.run(
+                "the result's \(path) is \(number), not a finite number; nothing of it can be used")
+        }
+        write(String(decoding: data, as: UTF8.self) + "\n", to: .standardOutput)
     }
 
     private func write(_ text: String, to stream: FileHandle) {

@@ -15,12 +15,24 @@ struct MatchFlags: ParsableArguments {
     )
     var matchClasses: ClassMatching?
 
-    /// A split in the classes of the model, after a line that says how they were matched.
-    func match(_ images: ImageList, _ ready: ReadyModel, _ console: Console) throws -> ImageList {
-        let matched = try images.matched(
-            to: ready.classNames, classCount: ready.model.configuration.classCount, by: matchClasses)
-        console.say("\(images.name): classes matched by \(matched.matching.rawValue)")
-        return matched
+    /// Splits of a task in the classes of the model, after a summary that says how they were matched.
+    func open(
+        _ splits: [String], of task: TaskFolder, for ready: ReadyModel, _ console: Console
+    ) throws -> [ImageList] {
+        let parts = try splits.map { name in
+            let split = Split(name)
+            let use: DataSummary.Use =
+                switch split {
+                case .train, .trainAndValidation: .training
+                case .validation: .validation
+                case .test, .named: .test
+                }
+            let images = try task.split(split).matched(
+                to: ready.classNames, classCount: ready.model.configuration.classCount, by: matchClasses)
+            return DataSummary.Part(use, images, name: split == .named(name) ? name : nil)
+        }
+        console.say(try task.summary(parts))
+        return parts.map(\.images)
     }
 }
 
@@ -124,8 +136,7 @@ struct Evaluate: ParsableCommand {
         let console = common.console
         let ready = try source.open(device, console)
         let task = try TaskFolder.open(URL(fileURLWithPath: data ?? ready.options.data))
-        console.say(try task.summary())
-        let images = try match.match(try task.split(split), ready, console)
+        let images = try match.open([split], of: task, for: ready, console)[0]
         let result = try evaluate(
             ready.model, paths: ready.paths, on: try ready.prepare(images),
             batchSize: min(batchSize, images.count))

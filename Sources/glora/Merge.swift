@@ -87,8 +87,9 @@ func comparedImages(_ ready: ReadyModel, _ data: String?, _ console: Console) th
         throw ValidationError("--data is missing: the images to compare the two forms of the model on")
     }
     let task = try TaskFolder.open(URL(fileURLWithPath: folder))
-    console.say(try task.summary())
-    let images = try task.validationSplit() ?? task.split(.test)
+    let validation = try task.validationSplit()
+    let images = try validation ?? task.split(.test)
+    console.say(try task.summary([DataSummary.Part(validation == nil ? .test : .validation, images)]))
     return try images.matched(to: nil, classCount: ready.model.configuration.classCount, by: .number)
 }
 

@@ -130,12 +130,11 @@ struct Search: ParsableCommand {
         let backend = try device.backend(console)
         let ready = try ReadyModel(run: directory, state: checkpoint, on: backend)
         let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data))
-        console.say(try task.summary())
+        let tests = task.splitNames.filter { Split($0) == .test }
+        let lists = try match.open([fitnessSplit] + tests, of: task, for: ready, console)
+        let (images, test) = (lists[0], lists.dropFirst().first)
         for note in ready.notes { console.note(note) }
         console.say(ready.preprocessingLine)
-        let images = try match.match(try task.split(fitnessSplit), ready, console)
-        let hasTest = task.splitNames.contains { Split($0) == .test }
-        let test = hasTest ? try match.match(try task.split(.test), ready, console) : nil
         if Split(fitnessSplit) == .test {
             console.note(
                 "candidates are scored on the test split: what it finds has seen the answers and is no result"

@@ -32,16 +32,16 @@ struct ImageCheckFlags: ParsableArguments {
         let total = splits.reduce(0) { $0 + $1.source.count }
         var done = 0
         defer { console.endProgress() }
-        do {
-            for split in splits {
-                try split.checkImages(
-                    onProgress: { console.progress("checking images: \(done + $0)/\(total)") },
-                    shouldStop: { Interrupt.wasRequested })
-                done += split.source.count
+        for split in splits {
+            let notes = try split.checkImages(
+                onProgress: { console.progress("checking images: \(done + $0)/\(total)") },
+                shouldStop: { Interrupt.wasRequested })
+            if Interrupt.wasRequested {
+                console.say("stopped while the images were being checked; nothing has changed")
+                throw ExitCode(130)
             }
-        } catch is CancellationError {
-            console.say("stopped while the images were being checked; nothing has changed")
-            throw ExitCode(130)
+            for note in notes { console.note(note) }
+            done += split.source.count
         }
     }
 }
@@ -63,9 +63,11 @@ struct TrainingStart {
     ) throws {
         do { try options.validate() } catch { throw ValidationError("\(error)") }
         let task = try TaskFolder.open(URL(fileURLWithPath: options.data))
-        console.say(try task.summary(trainedOn: options.trainSplit))
         training = try task.split(options.trainSplit)
         validation = try task.validationSplit()
+        let parts =
+            [(.training, training), validation.map { (.validation, $0) }] as [(DataSummary.Use, ImageList)?]
+        console.say(try task.summary(parts.compactMap(\.self).map { DataSummary.Part($0, $1) }))
         base = try TrainingBase(options, device, console)
         var options = options
         if !resumes { options.keepProtocol(of: task, for: base.checkpoint) }
