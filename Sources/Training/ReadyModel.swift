@@ -83,13 +83,14 @@ public struct ReadyModel {
     public init(_ options: TrainingOptions, adapter folder: URL?, on backend: any Backend) throws {
         var options = options
         var checkpoint = try options.loadCheckpoint()
-        self.notes = checkpoint.notes
+        var notes = checkpoint.notes
         if let folder, let saved = try MethodAdapter.load(folder) {
             try options.apply(saved.extra, to: &checkpoint)
             model = try saved.model(checkpoint, on: backend)
             paths = model.uniformPath(.none)
         } else if let folder {
-            let (adapter, extra) = try PEFTAdapter.load(folder, for: checkpoint.configuration)
+            let (adapter, extra, passedOver) = try PEFTAdapter.load(folder, for: checkpoint)
+            notes += passedOver
             try options.apply(extra, to: &checkpoint)
             (model, paths) = try VisionTransformer.applying(adapter, to: checkpoint, on: backend)
         } else {
@@ -103,6 +104,7 @@ public struct ReadyModel {
             paths = model.uniformPath(.none)
         }
         self.options = options
+        self.notes = notes
         step = 0
         baseHash = ""
     }
