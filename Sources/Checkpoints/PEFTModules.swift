@@ -89,7 +89,7 @@ struct PEFTTensors {
         var adapter: String?
         for name in file.names {
             let words = name.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
-            guard words.count > 3, words[0] == "base_model", words[1] == "model" else {
+            guard words.count > 2, words[0] == "base_model", words[1] == "model" else {
                 throw CheckpointError(
                     "\(file.path) holds '\(name)', which is no tensor of PEFT's; save it with PEFT")
             }
