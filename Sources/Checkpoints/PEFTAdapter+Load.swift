@@ -40,28 +40,27 @@ private struct Reader {
 
     /// The adapter, and the names of the modules that it adapts.
     func adapter() throws -> (GLoRAAdapter, adapted: [String]) {
-        let adapted = tensors.names.filter { $0.value.keys.contains { $0.hasPrefix(settings.kind.marker) } }
-        // Unknown names have a sentence of their own below.
+        // The names of most of them; the sentence about another says what is wrong with it.
+        let names = Set(tensors.adapted.keys).union(tensors.whole.keys)
         let modules = PEFTModules.namings(checkpoint.configuration).max {
-            $0.count(of: tensors.names.keys) < $1.count(of: tensors.names.keys)
+            $0.count(of: names) < $1.count(of: names)
         }!
-        var parts: [String: [(rows: Range<Int>, layer: GLoRAAdapter.Layer)]] = [:]
         var head: [String: HostTensor] = [:]
-        for (module, names) in tensors.names.sorted(by: { $0.key < $1.key }) {
-            if adapted[module] != nil {
-                let (path, rows) = try linear(module, modules)
-                let layer = try layer(module, names, path: path, outputs: rows.count)
-                parts[path, default: []].append((rows, layer))
-            } else {
-                head.merge(try self.head(module, names, modules)) { $1 }
-            }
+        for (module, names) in tensors.whole.sorted(by: { $0.key < $1.key }) {
+            head.merge(try self.head(module, names, modules)) { $1 }
         }
-        try checkTargets(modules, adapted: Set(adapted.keys))
         try checkHead(head, modules)
+        var parts: [String: [(rows: Range<Int>, layer: GLoRAAdapter.Layer)]] = [:]
+        for (module, names) in tensors.adapted.sorted(by: { $0.key < $1.key }) {
+            let (path, rows) = try linear(module, modules)
+            let layer = try layer(module, names, path: path, outputs: rows.count)
+            parts[path, default: []].append((rows, layer))
+        }
+        try checkTargets(modules)
         guard !parts.isEmpty || (settings.kind == .glora && !head.isEmpty) else {
             throw CheckpointError("\(tensors.file.path) holds no \(settings.kind.name) layers; save it again")
         }
-        return (assembled(parts, head), adapted.keys.sorted())
+        return (assembled(parts, head), tensors.adapted.keys.sorted())
     }
 
     private func linear(_ module: String, _ modules: PEFTModules) throws -> (path: String, rows: Range<Int>) {
@@ -88,7 +87,7 @@ private struct Reader {
     }
 
     /// Every module that the configuration names is in the file and can be adapted, and none else is in the file.
-    private func checkTargets(_ modules: PEFTModules, adapted: Set<String>) throws {
+    private func checkTargets(_ modules: PEFTModules) throws {
         let sparesHead = modules.isTransformers && settings["task_type"] == "SEQ_CLS"
         for (module, kind) in modules.modules.sorted(by: { $0.key < $1.key }) {
             let isLinear: Bool
@@ -101,7 +100,7 @@ private struct Reader {
             if isNamed, kind == .head || kind == .norm || kind == .patches {
                 throw unsupported(module, kind, modules)
             }
-            guard isNamed == adapted.contains(module) else {
+            guard isNamed == (tensors.adapted[module] != nil) else {
                 throw CheckpointError(
                     isNamed
                         ? "\(tensors.file.path) lacks the tensors of '\(module)', one of its target_modules; save it again"

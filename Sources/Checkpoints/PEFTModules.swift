@@ -80,8 +80,10 @@ struct PEFTModules {
 /// PEFT leaves the adapter's name out when it saves one; raw state dictionaries hold it.
 struct PEFTTensors {
     let file: SafetensorsFile
-    /// The names in the file by module and part.
-    private(set) var names: [String: [String: String]] = [:]
+    /// The names in the file of what was adapted, by module and part.
+    private(set) var adapted: [String: [String: String]] = [:]
+    /// The names in the file of what was saved whole, likewise.
+    private(set) var whole: [String: [String: String]] = [:]
 
     /// Sorts the file's names. Throws `CheckpointError` at one that isn't PEFT's, and when two adapters are in the file.
     init(_ file: SafetensorsFile, _ kind: PEFTSettings.Kind) throws {
@@ -115,7 +117,11 @@ struct PEFTTensors {
                 }
             }
             let path = module.joined(separator: ".")
-            if let first = names[path, default: [:]].updateValue(name, forKey: part) {
+            let first =
+                part.hasPrefix(kind.marker)
+                ? adapted[path, default: [:]].updateValue(name, forKey: part)
+                : whole[path, default: [:]].updateValue(name, forKey: part)
+            if let first {
                 throw CheckpointError(
                     "\(file.path) holds two adapters, with '\(first)' and '\(name)'; save one of them alone")
             }

@@ -186,6 +186,7 @@ import Testing
         ),
         ("target_modules", #"".*qkv""#, "holds tensors of 'blocks.0.mlp.fc1'"),
         ("target_modules", #""qkv|fc1""#, "holds tensors of 'blocks.0.attn.qkv'"),
+        ("target_modules", #""blocks.*(qkv|fc)""#, "holds tensors of 'blocks.0.mlp.fc1'"),
         (
             "target_modules", #"["qkv", "fc1", "fc2"]"#,
             "lacks the tensors of 'blocks.0.mlp.fc2', one of its target_modules"
@@ -203,7 +204,7 @@ import Testing
         ("layers_pattern", #""blocks""#, "layers_pattern needs layers_to_transform"),
         ("modules_to_save", #"["head"]"#, "lacks the tensors of 'head', one of its modules_to_save"),
         ("modules_to_save", #"["norm"]"#, "modules_to_save names 'norm', a LayerNorm"),
-        ("modules_to_save", #"["fc1"]"#, "holds tensors of 'blocks.0.mlp.fc1'"),
+        ("modules_to_save", #"["fc1"]"#, "modules_to_save names 'blocks.0.mlp.fc1', a Linear"),
     ])
     func settingsThatCantBeObeyedAreRefused(_ key: String, _ text: String, _ part: String) throws {
         try expectRefusal(part, settings: [key: JSONValue(parsing: text.utf8)])
