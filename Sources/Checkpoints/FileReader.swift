@@ -74,10 +74,13 @@ final class FileReader: Sendable {
 
 extension JSONValue {
     /// Reads a JSON file. Throws `CheckpointError` with the path.
-    public init(contentsOf url: URL) throws {
-        let bytes = try FileReader.contents(of: url)
+    public init(contentsOf url: URL) throws { self = try JSONValue.withMemberKeys(contentsOf: url).value }
+
+    /// Reads a JSON file; `keys` are those of the objects that its own object holds, in the file's order.
+    static func withMemberKeys(contentsOf url: URL) throws -> (value: JSONValue, keys: [String: [String]]) {
+        var parser = JSONParser(bytes: try FileReader.contents(of: url))
         do {
-            try self.init(parsing: bytes)
+            return (try parser.document(), parser.memberKeys)
         } catch let error as CheckpointError {
             throw CheckpointError("\(url.path): \(error.description); correct the file or write it again")
         }

@@ -1,6 +1,9 @@
 /// RFC 8259 without leniency: what it accepts, every other reader understands in the same way.
 struct JSONParser {
     let bytes: [UInt8]
+    /// The keys of the objects that the document's own object holds, by its keys, in the file's order, which `JSONValue` loses.
+    private(set) var memberKeys: [String: [String]] = [:]
+    private var lastKeys: [String] = []
     private var position = 0
     private var depth = 0
 
@@ -57,6 +60,8 @@ struct JSONParser {
 
     private mutating func object() throws -> JSONValue {
         var members: [String: JSONValue] = [:]
+        var keys: [String] = []
+        defer { lastKeys = keys }
         position += 1
         skipSpace()
         if take("}") { return .object(members) }
@@ -70,6 +75,8 @@ struct JSONParser {
             guard members.updateValue(value, forKey: key) == nil else {
                 throw failure("the key '\(key)' occurs twice")
             }
+            keys.append(key)
+            if depth == 1, case .object = value { memberKeys[key] = lastKeys }
             skipSpace()
             if take("}") { return .object(members) }
             guard take(",") else { throw failure("',' or '}' is missing") }

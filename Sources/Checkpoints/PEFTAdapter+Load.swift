@@ -3,221 +3,198 @@ import Foundation
 import TensorCore
 
 extension PEFTAdapter {
-    /// Reads an adapter that `save` wrote or PEFT trained, for a model of the given configuration.
+    /// Reads an adapter that `save` wrote or PEFT trained on this model, in whichever names.
     ///
     /// The forms are the ones that the file says, with the tensors in entangled storage of the file's rank; one of
-    /// ours comes back on its own paths when its tensors still say what its table does, else on promoted ones.
-    /// `extra` are the keys beside PEFT's. Throws `CheckpointError` naming the file and the tensor at fault.
+    /// ours comes back on its own paths when its tensors still say what its table does, else on promoted ones. Adapters of
+    /// Hugging Face's query, key and value become one of the fused qkv, of the sum of their ranks.
+    /// `extra` are the keys of ours beside PEFT's, `notes` what was passed over, a sentence each. Throws `CheckpointError`
+    /// naming the file and the tensor or the key at fault.
     public static func load(
-        _ folder: URL, for configuration: ViTConfiguration
-    ) throws -> (adapter: GLoRAAdapter, extra: [String: JSONValue]) {
-        let url = folder.appendingPathComponent("adapter_config.json")
-        let config = try JSONValue(contentsOf: url)
-        if config["peft_type"] == "LORA" {
-            let file = try SafetensorsFile(folder.appendingPathComponent("adapter_model.safetensors"))
-            return try loadLoRA(config, file, path: url.path, for: configuration)
-        }
-        let settings = try Settings(config, path: url.path)
-        let file = try SafetensorsFile(folder.appendingPathComponent("adapter_model.safetensors"))
-
-        // "base_model.model.blocks.0.attn.qkv.glora_A.Xd" → path, key; a name of the adapter may stand before Xd.
-        var layerKeys: [String: [String: String]] = [:]
-        var head: [String: HostTensor] = [:]
-        for name in file.names {
-            guard name.hasPrefix("base_model.model.") else {
-                throw CheckpointError(
-                    "\(file.path) holds '\(name)', which is no tensor of PEFT's; save it with PEFT")
-            }
-            var parts = name.split(separator: ".").dropFirst(2).map(String.init)
-            if let index = parts.firstIndex(where: { $0.hasPrefix("glora_") }), index + 1 < parts.count {
-                let path = parts[..<index].joined(separator: ".")
-                layerKeys[path, default: [:]][parts[index] + "." + parts.last!] = name
-            } else {
-                if let index = parts.firstIndex(of: "modules_to_save"), index + 2 < parts.count {
-                    parts.removeSubrange(index...index + 1)
-                }
-                let target = parts.joined(separator: ".")
-                guard target == "head.weight" || target == "head.bias" else {
-                    throw CheckpointError(
-                        "\(file.path) holds '\(name)', but only GLoRA's tensors and the head can be loaded; "
-                            + "train it with modules_to_save=[\"head\"]")
-                }
-                head[target] = try file.tensor(name)
-            }
-        }
-        try checkHead(head, configuration, path: file.path)
-        guard !layerKeys.isEmpty || !head.isEmpty else {
-            throw CheckpointError("\(file.path) holds no adapter; save it again")
-        }
-        var layers: [String: GLoRAAdapter.Layer] = [:]
-        let paths = Set(configuration.linearPaths)
-        for (path, keys) in layerKeys.sorted(by: { $0.key < $1.key }) {
-            guard paths.contains(path), let shape = configuration.tensorShapes[path + ".weight"] else {
-                throw CheckpointError(
-                    "\(file.path) adapts '\(path)', which is no Linear of the model's \(configuration.depth) blocks; "
-                        + "use the model that it was trained on")
-            }
-            let reader = LayerReader(
-                file: file, settings: settings, path: path, keys: keys, outputs: shape[0], inputs: shape[1])
-            layers[path] = try reader.layer(table: settings.table?[path])
-        }
-        if let missing = settings.targets.first(where: { paths.contains($0) && layers[$0] == nil }) {
-            throw CheckpointError(
-                "\(file.path) lacks the tensors of '\(missing)', one of its target_modules; save it again")
-        }
-        let adapter = GLoRAAdapter(rank: settings.rank, layers: layers, head: head)
-        return (adapter, settings.extra)
+        _ folder: URL, for checkpoint: ViTCheckpoint
+    ) throws -> (adapter: GLoRAAdapter, extra: [String: JSONValue], notes: [String]) {
+        let settings = try PEFTSettings(folder.appendingPathComponent("adapter_config.json"))
+        let reader = try Reader(
+            settings: settings, tensors: PEFTTensors(weights(folder), settings.kind), checkpoint: checkpoint)
+        let (adapter, adapted) = try reader.adapter()
+        return (adapter, settings.extra, settings.unusedPatterns(adapted))
     }
 
-    static func checkHead(
-        _ head: [String: HostTensor], _ configuration: ViTConfiguration, path: String
-    ) throws {
+    private static func weights(_ folder: URL) throws -> SafetensorsFile {
+        let url = folder.appendingPathComponent("adapter_model.safetensors")
+        let pickle = folder.appendingPathComponent("adapter_model.bin").path
+        if !FileManager.default.fileExists(atPath: url.path), FileManager.default.fileExists(atPath: pickle) {
+            throw CheckpointError(
+                "\(pickle) is a pickle, which could run code; load and save the adapter with a newer PEFT, which writes "
+                    + "adapter_model.safetensors")
+        }
+        return try SafetensorsFile(url)
+    }
+}
+
+/// Reads the layers and the head, and sees that the configuration names the modules that the file holds.
+private struct Reader {
+    let settings: PEFTSettings
+    let tensors: PEFTTensors
+    let checkpoint: ViTCheckpoint
+
+    /// The adapter, and the names of the modules that it adapts.
+    func adapter() throws -> (GLoRAAdapter, adapted: [String]) {
+        // The names of most of them; the sentence about another says what is wrong with it.
+        let names = Set(tensors.adapted.keys).union(tensors.whole.keys)
+        let modules = PEFTModules.namings(checkpoint.configuration).max {
+            $0.count(of: names) < $1.count(of: names)
+        }!
+        var head: [String: HostTensor] = [:]
+        for (module, names) in tensors.whole.sorted(by: { $0.key < $1.key }) {
+            head.merge(try self.head(module, names, modules)) { $1 }
+        }
+        try checkHead(head, modules)
+        var parts: [String: [(rows: Range<Int>, layer: GLoRAAdapter.Layer)]] = [:]
+        for (module, names) in tensors.adapted.sorted(by: { $0.key < $1.key }) {
+            let (path, rows) = try linear(module, modules)
+            let layer = try layer(module, names, path: path, outputs: rows.count)
+            parts[path, default: []].append((rows, layer))
+        }
+        try checkTargets(modules)
+        guard !parts.isEmpty || (settings.kind == .glora && !head.isEmpty) else {
+            throw CheckpointError("\(tensors.file.path) holds no \(settings.kind.name) layers; save it again")
+        }
+        return (assembled(parts, head), tensors.adapted.keys.sorted())
+    }
+
+    private func linear(_ module: String, _ modules: PEFTModules) throws -> (path: String, rows: Range<Int>) {
+        switch modules.modules[module] {
+        case .linear(let path, let rows)?: return (path, rows)
+        case let other?: throw unsupported(module, other, modules)
+        case nil:
+            throw CheckpointError(
+                "\(tensors.file.path) adapts '\(module)', which is no Linear of the model's "
+                    + "\(checkpoint.configuration.depth) blocks; use the model that it was trained on")
+        }
+    }
+
+    private func unsupported(_ module: String, _ kind: PEFTModules.Module, _ modules: PEFTModules)
+        -> CheckpointError
+    {
+        let advice =
+            kind == .head
+            ? "train it whole, with modules_to_save=[\"\(modules.head)\"]"
+            : "adapt the Linears of the blocks alone"
+        return CheckpointError(
+            "\(settings.path): \(settings.kind.name) on \(kind.name) ('\(module)') is not supported; \(advice)"
+        )
+    }
+
+    /// Every module that the configuration names is in the file and can be adapted, and none else is in the file.
+    private func checkTargets(_ modules: PEFTModules) throws {
+        let sparesHead = modules.isTransformers && settings["task_type"] == "SEQ_CLS"
+        for (module, kind) in modules.modules.sorted(by: { $0.key < $1.key }) {
+            let isLinear: Bool
+            switch kind {
+            case .linear: isLinear = true
+            case .head: isLinear = !sparesHead
+            case .norm, .patches: isLinear = false
+            }
+            let isNamed = try settings.adapts(module, isLinear: isLinear)
+            if isNamed, kind == .head || kind == .norm || kind == .patches {
+                throw unsupported(module, kind, modules)
+            }
+            guard isNamed == (tensors.adapted[module] != nil) else {
+                throw CheckpointError(
+                    isNamed
+                        ? "\(tensors.file.path) lacks the tensors of '\(module)', one of its target_modules; save it again"
+                        : "\(tensors.file.path) holds tensors of '\(module)', which adapter_config.json doesn't name, so "
+                            + "that PEFT would pass them over; save it again")
+            }
+        }
+    }
+
+    // MARK: Layers
+
+    private func layer(
+        _ module: String, _ names: [String: String], path: String, outputs: Int
+    ) throws -> GLoRAAdapter.Layer {
+        let shapes = checkpoint.configuration.tensorShapes
+        let layer = PEFTLayerReader(
+            settings: settings, tensors: tensors, module: module, names: names, outputs: outputs,
+            inputs: shapes[path + ".weight"]![1], hasBias: shapes[path + ".bias"] != nil)
+        switch settings.kind {
+        case .lora: return try layer.lora()
+        case .glora: return try layer.glora(table: settings["glora_layer_configs"]?[path])
+        }
+    }
+
+    private func assembled(
+        _ parts: [String: [(rows: Range<Int>, layer: GLoRAAdapter.Layer)]], _ head: [String: HostTensor]
+    ) -> GLoRAAdapter {
+        let shapes = checkpoint.configuration.tensorShapes
+        let layers = parts.map { path, parts in
+            let isWhole = parts[0].rows.count == shapes[path + ".weight"]![0]
+            return (
+                path,
+                isWhole
+                    ? parts[0].layer
+                    : .fused(
+                        parts, weight: checkpoint.tensors[path + ".weight"]!,
+                        hasBias: shapes[path + ".bias"] != nil)
+            )
+        }
+        let rank = layers.map { $0.1.tensors["Au"]!.shape[0] }.max() ?? settings.rank
+        return GLoRAAdapter(
+            rank: rank,
+            layers: Dictionary(uniqueKeysWithValues: layers.map { ($0, $1.stored(rank: rank)) }), head: head)
+    }
+
+    // MARK: Head
+
+    /// The tensors of a module that was saved whole, which only the head can be.
+    private func head(
+        _ module: String, _ names: [String: String], _ modules: PEFTModules
+    ) throws -> [String: HostTensor] {
+        let path = tensors.file.path
+        let kind = modules.modules[module]
+        guard kind == .head else {
+            let name = names.values.min()!
+            throw CheckpointError(
+                kind.map {
+                    "\(path) holds '\(name)', \($0.name) that was trained whole, but only the head can be; train the rest frozen"
+                }
+                    ?? "\(path) holds '\(name)', but only \(settings.kind.name)'s matrices and the head can be loaded; "
+                    + "train it with modules_to_save=[\"\(modules.head)\"]")
+        }
+        if let other = names.filter({ !["weight", "bias"].contains($0.key) }).values.min() {
+            throw CheckpointError("\(path) holds '\(other)', which is no part of the head; save it again")
+        }
+        return Dictionary(
+            uniqueKeysWithValues: try names.map { ("head." + $0.key, try tensors.tensor($0.value)) })
+    }
+
+    private func checkHead(_ head: [String: HostTensor], _ modules: PEFTModules) throws {
+        let path = tensors.file.path
+        for (module, kind) in modules.modules.sorted(by: { $0.key < $1.key })
+        where settings.savesWhole(module) {
+            guard kind == .head else {
+                throw CheckpointError(
+                    "\(settings.path): modules_to_save names '\(module)', \(kind.name), but only the head can be trained "
+                        + "whole; train the rest frozen")
+            }
+            if head.isEmpty {
+                throw CheckpointError(
+                    "\(path) lacks the tensors of '\(module)', one of its modules_to_save; save it again")
+            }
+        }
         guard !head.isEmpty else { return }
         guard let weight = head["head.weight"], let bias = head["head.bias"] else {
             throw CheckpointError("\(path) holds only half of the head; save it again")
         }
-        guard weight.shape.count == 2, weight.shape[0] > 0, weight.shape[1] == configuration.width,
+        let width = checkpoint.configuration.width
+        guard weight.shape.count == 2, weight.shape[0] > 0, weight.shape[1] == width,
             bias.shape == [weight.shape[0]]
         else {
             throw CheckpointError(
-                "\(path): the head has shapes \(weight.shape) and \(bias.shape), but the model's width is "
-                    + "\(configuration.width); use the model that it was trained on")
+                "\(path): the head has shapes \(weight.shape) and \(bias.shape), but the model's width is \(width); "
+                    + "use the model that it was trained on")
         }
-    }
-}
-
-/// What `adapter_config.json` says.
-private struct Settings {
-    var rank: Int
-    var forms: [String: String] = [:]
-    var targets: [String]
-    var table: [String: JSONValue]?
-    var extra: [String: JSONValue]
-
-    init(_ config: JSONValue, path: String) throws {
-        func failure(_ what: String) -> CheckpointError { CheckpointError("\(path): \(what)") }
-        let type = config["peft_type"]?.stringValue ?? ""
-        guard type == "GLORA" else {
-            throw failure("adapters of type '\(type)' can't be loaded; only PEFT's GLORA and LORA can")
-        }
-        if let version = config["glora_format_version"], version != 1 {
-            throw failure("format version \(version.text()) is newer than this program; use a newer one")
-        }
-        guard config["bias"] == nil || config["bias"] == "none" else {
-            throw failure("bias \(config["bias"]!.text()) is not supported; train with bias=\"none\"")
-        }
-        rank = config["r"]?.integerValue ?? 8
-        guard (1...65536).contains(rank) else { throw failure("r = \(rank) is no rank; correct it") }
-        let choices = [
-            ("config_A_B", "lora", ["lora", "vector", "constant", "none"]),
-            ("config_C", "lora", ["lora", "vector", "none"]),
-            ("config_D_E", "constant", ["vector", "constant", "none"]),
-        ]
-        for (key, standard, words) in choices {
-            let form = config[key].map { $0.stringValue ?? $0.text() } ?? standard
-            guard words.contains(form) else {
-                throw failure("\(key) = '\(form)' is unknown; use \(words.joined(separator: ", "))")
-            }
-            for letter in key.dropFirst("config_".count).split(separator: "_") {
-                forms[String(letter)] = form
-            }
-        }
-        targets = config["target_modules"]?.arrayValue?.compactMap(\.stringValue) ?? []
-        table = config["glora_layer_configs"]?.objectValue
-        extra = (config.objectValue ?? [:]).filter { !PEFTAdapter.reserved.contains($0.key) }
-    }
-}
-
-/// Reads one Linear [outputs, inputs] of the file into entangled storage.
-private struct LayerReader {
-    let file: SafetensorsFile
-    let settings: Settings
-    let path: String
-    /// The names in the file by PEFT's keys: `glora_A.Xd`.
-    let keys: [String: String]
-    let outputs: Int
-    let inputs: Int
-
-    func layer(table: JSONValue?) throws -> GLoRAAdapter.Layer {
-        var used: Set<String> = []
-        func part(_ key: String, _ shape: [Int]) throws -> [Float] {
-            used.insert(key)
-            guard let name = keys[key] else {
-                throw CheckpointError(
-                    "\(file.path) lacks the tensor '\(key)' of '\(path)'; save the adapter again")
-            }
-            let tensor = try file.tensor(name)
-            guard tensor.shape == shape else {
-                throw CheckpointError(
-                    "\(file.path): tensor '\(name)' has shape \(tensor.shape), but the model and r = \(settings.rank) "
-                        + "need \(shape); use the model that it was trained on")
-            }
-            return tensor.values
-        }
-        func form(_ letter: String) -> String {
-            // A layer without bias has no C, D and E, whatever the settings say.
-            let isEmpty = "CDE".contains(letter) && keys["glora_\(letter).zeros"] != nil
-            if isEmpty || settings.forms[letter] == "none" { used.insert("glora_\(letter).zeros") }
-            return isEmpty ? "none" : settings.forms[letter]!
-        }
-        let R = settings.rank
-        var tensors: [String: HostTensor] = [:]
-        func matrix(_ letter: String, rows: Int, columns: Int) throws -> String {
-            var down = [Float](repeating: 0, count: rows * R)
-            var up = [Float](repeating: 0, count: R * columns)
-            let form = form(letter)
-            switch form {
-            case "lora":
-                down = try part("glora_\(letter).Xd", [rows, R])
-                up = try part("glora_\(letter).Xu", [R, columns])
-            case "vector":
-                for (row, value) in try part("glora_\(letter).X", [rows, 1]).enumerated() {
-                    down[row * R] = value
-                }
-            case "constant": down[0] = try part("glora_\(letter).X", [1])[0]
-            default: break
-            }
-            tensors[letter + "d"] = HostTensor(shape: [rows, R], values: down)
-            tensors[letter + "u"] = HostTensor(shape: [R, columns], values: up)
-            return form == "lora" ? "LoRA_\(R)" : form
-        }
-        func scale(_ letter: String) throws -> String {
-            var values = [Float](repeating: 0, count: outputs)
-            let form = form(letter)
-            if form == "vector" { values = try part("glora_\(letter).X", [outputs]) }
-            if form == "constant" { values[0] = try part("glora_\(letter).X", [1])[0] }
-            tensors[letter] = HostTensor(shape: [outputs], values: values)
-            return form
-        }
-        let forms = GLoRAPath(
-            a: try MatrixForm(text: matrix("A", rows: outputs, columns: inputs)),
-            b: try MatrixForm(text: matrix("B", rows: outputs, columns: inputs)),
-            c: try PromptForm(text: matrix("C", rows: inputs, columns: 1)),
-            d: try ScaleForm(text: scale("D")),
-            e: try ScaleForm(text: scale("E")))
-        if let key = keys.keys.filter({ !used.contains($0) }).min() {
-            throw CheckpointError(
-                "\(file.path) holds '\(keys[key]!)', which doesn't fit adapter_config.json; save the adapter again"
-            )
-        }
-        let layer = GLoRAAdapter.Layer(path: forms, tensors: tensors)
-        return try table.map { try unpromoted(layer, table: $0) } ?? layer
-    }
-
-    /// The layer on the path of our own table, if the tensors are that path's, promoted.
-    private func unpromoted(_ layer: GLoRAAdapter.Layer, table: JSONValue) throws -> GLoRAAdapter.Layer {
-        func word(_ letter: String) -> String { table[letter]?.stringValue ?? "none" }
-        var original = layer
-        do {
-            original.path = GLoRAPath(
-                a: try MatrixForm(text: word("A")), b: try MatrixForm(text: word("B")),
-                c: try PromptForm(text: word("C")), d: try ScaleForm(text: word("D")),
-                e: try ScaleForm(text: word("E")))
-        } catch {
-            throw CheckpointError(
-                "adapter_config.json: \(error) (glora_layer_configs, '\(path)'); save it again")
-        }
-        let isWhole = original.path.rank <= settings.rank && layer.path == .full(rank: settings.rank)
-        return isWhole && PEFTAdapter.promoted(original).tensors == layer.tensors ? original : layer
     }
 }

@@ -58,7 +58,7 @@ struct MethodAdapter {
         }
         return MethodAdapter(
             method: method, settings: settings, head: head,
-            tensors: Dictionary(uniqueKeysWithValues: try file.names.map { ($0, try file.tensor($0)) }),
+            tensors: Dictionary(uniqueKeysWithValues: try file.names.map { ($0, try file.finiteTensor($0)) }),
             extra: (config.objectValue ?? [:]).filter {
                 $0.key.hasPrefix("glora_") && !$0.key.hasPrefix("glora_method")
             })

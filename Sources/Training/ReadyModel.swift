@@ -85,14 +85,15 @@ public struct ReadyModel {
     public init(_ options: TrainingOptions, adapter folder: URL?, on backend: any Backend) throws {
         var options = options
         var checkpoint = try options.loadCheckpoint()
-        notes = checkpoint.notes
+        var notes = checkpoint.notes
         var names: [String]?
         if let folder, let saved = try MethodAdapter.load(folder) {
             names = try options.apply(saved.extra, to: &checkpoint)
             model = try saved.model(checkpoint, on: backend)
             paths = model.uniformPath(.none)
         } else if let folder {
-            let (adapter, extra) = try PEFTAdapter.load(folder, for: checkpoint.configuration)
+            let (adapter, extra, passedOver) = try PEFTAdapter.load(folder, for: checkpoint)
+            notes += passedOver
             names = try options.apply(extra, to: &checkpoint)
             (model, paths) = try VisionTransformer.applying(adapter, to: checkpoint, on: backend)
         } else {
@@ -117,6 +118,7 @@ public struct ReadyModel {
         classNames = names ?? own
         preprocessingLine = try options.preprocessingLine(checkpoint)
         self.options = options
+        self.notes = notes
         step = 0
         baseHash = ""
     }

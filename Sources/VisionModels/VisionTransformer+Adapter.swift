@@ -23,7 +23,7 @@ extension VisionTransformer {
     }
 
     /// The model of `checkpoint` with an adapter's tensors, and the paths that it is read at. Layers that the adapter doesn't
-    /// name stay as they are. The adapter was read for this checkpoint's configuration (`PEFTAdapter.load`). Throws
+    /// name stay as they are. The adapter was read for this checkpoint (`PEFTAdapter.load`). Throws
     /// `CheckpointError` when there is no head, and `BackendError.outOfMemory`.
     public static func applying(
         _ adapter: GLoRAAdapter, to checkpoint: ViTCheckpoint, on backend: any Backend

@@ -17,8 +17,8 @@ import Testing
         ("peft-none", GLoRAPath(c: .vector, d: .vector, e: .vector)),
     ])
     func whatPEFTTrainedIsRead(_ name: String, _ path: GLoRAPath) throws {
-        let (adapter, extra) = try PEFTAdapter.load(fixture(name), for: base.configuration)
-        #expect(extra.isEmpty)
+        let (adapter, extra, notes) = try PEFTAdapter.load(fixture(name), for: base)
+        #expect(extra.isEmpty && notes.isEmpty)
         #expect(adapter.rank == 2)
         #expect(adapter.layers.count == (name == "peft-none" ? 4 : 8))
         #expect(adapter.layers.values.allSatisfy { $0.path == path })
@@ -67,7 +67,7 @@ import Testing
                 "glora_base": ["sha256": "00ff"], "glora_normalize": "imagenet",
             ]
             try PEFTAdapter.save(adapter, to: folder, extra: extra)
-            let loaded = try PEFTAdapter.load(folder, for: base.configuration)
+            let loaded = try PEFTAdapter.load(folder, for: base)
             #expect(loaded.extra == extra)
             #expect(loaded.adapter.head == adapter.head)
             #expect(loaded.adapter.layers.mapValues(\.path) == adapter.layers.mapValues(\.path))
@@ -95,7 +95,7 @@ import Testing
             let layer = "blocks.0.mlp.fc1"
             tensors["base_model.model.\(layer).glora_A.Xu"]!.values[5] = 2
             try writeSafetensors(tensors, to: url)
-            let loaded = try PEFTAdapter.load(folder, for: base.configuration).adapter
+            let loaded = try PEFTAdapter.load(folder, for: base).adapter
             #expect(loaded.layers[layer]!.path == .full(rank: 3))
             #expect(loaded.layers[layer]!.tensors["Au"]!.values[5] == 2)
             #expect(loaded.layers["blocks.0.attn.proj"]!.path == .full(rank: 2))
@@ -118,8 +118,8 @@ import Testing
                 tensors[parts.joined(separator: ".")] = try file.tensor(name)
             }
             try writeSafetensors(tensors, to: folder.appendingPathComponent("adapter_model.safetensors"))
-            let plain = try PEFTAdapter.load(fixture("peft-vector"), for: base.configuration)
-            #expect(try PEFTAdapter.load(folder, for: base.configuration).adapter == plain.adapter)
+            let plain = try PEFTAdapter.load(fixture("peft-vector"), for: base)
+            #expect(try PEFTAdapter.load(folder, for: base).adapter == plain.adapter)
         }
     }
 
@@ -144,7 +144,7 @@ import Testing
             let text = try String(contentsOf: url, encoding: .utf8)
             let range = try #require(text.range(of: old))
             try AtomicFile.write(text.replacingCharacters(in: range, with: new), to: url)
-            expectError(part) { _ = try PEFTAdapter.load(folder, for: base.configuration) }
+            expectError(part) { _ = try PEFTAdapter.load(folder, for: base) }
         }
     }
 
@@ -155,7 +155,7 @@ import Testing
             "lacks the tensor 'glora_A.Xd' of 'blocks.0.attn.qkv'"
         ),
         ("base_model.model.blocks.9.attn.qkv.glora_A.Xd", [72, 2], "adapts 'blocks.9.attn.qkv'"),
-        ("base_model.model.norm.weight", [24], "only GLoRA's tensors and the head"),
+        ("base_model.model.norm.weight", [24], "a LayerNorm that was trained whole"),
         ("base_model.model.head.bias", [], "half of the head"),
         ("base_model.model.head.weight", [5, 23], "[5, 23]"),
         ("lora_A.weight", [3], "no tensor of PEFT's"),
@@ -170,7 +170,7 @@ import Testing
             for name in file.names { tensors[name] = try file.tensor(name) }
             tensors[name] = shape.isEmpty ? nil : numbers(shape)
             try writeSafetensors(tensors, to: url)
-            expectError(part) { _ = try PEFTAdapter.load(folder, for: base.configuration) }
+            expectError(part) { _ = try PEFTAdapter.load(folder, for: base) }
         }
     }
 
@@ -186,7 +186,7 @@ import Testing
             }
             try writeSafetensors(tensors, to: url)
             expectError("lacks the tensors of 'blocks.1.mlp.fc2'") {
-                _ = try PEFTAdapter.load(folder, for: base.configuration)
+                _ = try PEFTAdapter.load(folder, for: base)
             }
         }
     }

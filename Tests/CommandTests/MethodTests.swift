@@ -125,10 +125,12 @@ import Testing
                     ], in: folder
                 ).json().number("loss")
             }
-            let common = #""peft_type": "LORA", "bias": "none", "target_modules": ["qkv", "fc2"]"#
+            let common =
+                #""peft_type": "LORA", "bias": "none", "rank_pattern": {"fc2": 2}, "#
+                + "\"target_modules\": [\"\(qkv)\", \"\(fc2)\"]"
             // alpha / r: 8 / 4 for qkv; fc2 has rank 2 and an alpha of its own.
             let plain = try loss(
-                "{\(common), \"r\": 4, \"lora_alpha\": 8, \"rank_pattern\": {\"fc2\": 2}, \"alpha_pattern\": {\"fc2\": 4}}"
+                "{\(common), \"r\": 4, \"lora_alpha\": 8, \"alpha_pattern\": {\"fc2\": 4}}"
             )
             let rooted = try loss(
                 "{\(common), \"r\": 4, \"lora_alpha\": 4, \"use_rslora\": true, \"alpha_pattern\": {\"mlp.fc2\": 2.8284271247}}"
