@@ -50,7 +50,7 @@ struct ModelFlags: ParsableArguments {
     var architecture: String?
     @Option(help: "A checkpoint, instead of a run.")
     var model: String?
-    @Option(help: "A PEFT GLoRA adapter's folder, on top of --model.")
+    @Option(help: "An adapter's folder, on top of --model: one of glora's, or PEFT's GLORA or LORA.")
     var adapter: String?
     @OptionGroup var input: InputFlags
 
