@@ -119,7 +119,7 @@ import Testing
                     }
                 }
                 expectClose(actual, expected, "copyBlock \(copy), \(times) times", limit: 1e-14)
-                #expect(others.allSatisfy(\.isNaN), "copyBlock \(copy) wrote between the rows")
+                #expect(others.allSatisfy { $0.isNaN }, "copyBlock \(copy) wrote between the rows")
             }
             guarded.expectIntact("copyBlock \(copy)")
         }
