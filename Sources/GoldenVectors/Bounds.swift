@@ -36,7 +36,14 @@ struct Bounds {
     /// v.
     private let computed = Precision.float32.roundoff
 
-    init(_ precision: Precision) { roundoff = precision.roundoff }
+    /// What an element may be off by besides: W₀ and the result are stored to 2⁻²⁵ where float16 has no more than multiples of
+    /// 2⁻²⁴, below 2⁻¹⁴.
+    let underflow: Double
+
+    init(_ precision: Precision) {
+        roundoff = precision.roundoff
+        underflow = precision == .float16 ? 0x1p-24 : 0
+    }
 
     /// For an element of a layer's tensor, as a part of its magnitude, where products go through so many additions.
     func element(additions: Int) -> Double { 6 * roundoff + Double(additions).squareRoot() * computed }

@@ -60,9 +60,10 @@ struct Comparison {
             name, "relative error", error: relativeDistance(actual.map(Double.init), truth), bound: bound)
     }
 
-    /// The largest difference of an element from the truth, as a part of its `magnitudes`.
+    /// The largest difference of an element from the truth beyond `underflow`, as a part of its `magnitudes`.
     mutating func elements(
-        _ name: String, _ actual: [Float], truth: [Double], magnitudes: [Float], bound: Double
+        _ name: String, _ actual: [Float], truth: [Double], magnitudes: [Float], underflow: Double,
+        bound: Double
     ) {
         guard hasCount(truth, name, actual) else { return }
         guard magnitudes.count == truth.count else {
@@ -71,9 +72,9 @@ struct Comparison {
         }
         var largest = 0.0
         for ((a, t), magnitude) in zip(zip(actual, truth), magnitudes) {
-            let difference = abs(Double(a) - t)
+            let excess = abs(Double(a) - t) - underflow
             // Everything is within a part of infinity.
-            let error = magnitude == .infinity ? .nan : difference == 0 ? 0 : difference / Double(magnitude)
+            let error = magnitude == .infinity ? .nan : excess <= 0 ? 0 : excess / Double(magnitude)
             if !(error <= largest) { largest = error }
             if largest.isNaN { break }
         }

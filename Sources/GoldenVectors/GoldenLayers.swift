@@ -16,12 +16,13 @@ func replayLayer(_ file: SafetensorsFile, _ golden: JSONValue, on backend: any B
         try golden.integer("in"), try golden.integer("out"), try golden.integer("max_rank")
     )
     let rows = (file.shape(of: "in.x") ?? []).dropLast().reduce(1, *)
-    let bound = Bounds(backend.precision).element(additions: rows + inputs + outputs + rank)
+    let bounds = Bounds(backend.precision)
+    let bound = bounds.element(additions: rows + inputs + outputs + rank)
     var comparison = Comparison()
     func compare(_ name: String) throws {
         comparison.elements(
             name, numbers[name] ?? [], truth: try file.truth(name).truth,
-            magnitudes: magnitudes[name] ?? [], bound: bound)
+            magnitudes: magnitudes[name] ?? [], underflow: bounds.underflow, bound: bound)
     }
     for name in ["out.y", "out.dx", "out.W_merged"] { try compare(name) }
     if file.entries["out.b_merged.f64"] != nil { try compare("out.b_merged") }
