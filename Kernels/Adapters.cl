@@ -6,18 +6,21 @@
 
 typedef CONCATENATED(uint, WIDTH) uint_lanes;
 
-// out (i, j) ← x (i, j) for i in 0..<n, j in 0..<d; (i, j) is at offset + i · stride + j. A row is cut in blocks, so that
-// one long row is work for all groups.
+// out (i, j) ← x (i, j), or out + x when accumulate, for i in 0..<n, j in 0..<d; (i, j) is at offset + i · stride + j. A row
+// is cut in blocks, so that one long row is work for all groups.
 __kernel GROUP void copy_block(
     __global float *out, __global const float *x, int outOffset, int outStride, int xOffset, int xStride, int n,
-    int d) {
+    int d, int accumulate) {
     const int blocks = (d + BLOCK - 1) / BLOCK;
     FOR_ROWS (index, n * blocks) {
         const int row = index / blocks, first = index % blocks * BLOCK, size = min(BLOCK, d - first);
         __global float *to = out + outOffset + (size_t)row * outStride + first;
         __global const float *from = x + xOffset + (size_t)row * xStride + first;
         FOR_COLUMNS (j, size)
-            WITH_LANES(size - j, store_lanes(load_lanes(from + j, lanes_), to + j, lanes_);)
+            WITH_LANES(
+                size - j, lanes value = load_lanes(from + j, lanes_);
+                if (accumulate) value += load_lanes(to + j, lanes_);
+                store_lanes(value, to + j, lanes_);)
     }
 }
 

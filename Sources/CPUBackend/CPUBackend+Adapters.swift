@@ -8,8 +8,10 @@ import TensorCore
 //     v ← μv + (g + λθ);  θ ← θ − ηv
 
 extension CPUBackend {
-    /// out ← x, rows × columns of each.
-    public func copyBlock(_ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int) {
+    /// out ← x, or out + x, rows × columns of each.
+    public func copyBlock(
+        _ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int, accumulate: Bool
+    ) {
         require(
             out.holds(rows: rows, columns: columns) && x.holds(rows: rows, columns: columns)
                 && (rows <= 1 || out.stride >= columns), "copyBlock",
@@ -22,8 +24,13 @@ extension CPUBackend {
         parallel(rows * blocks, grain: rowGrain(columns)) { range in
             for index in range {
                 let (row, first) = (index / blocks, index % blocks * elementGrain)
-                (to + row * out.stride + first).update(
-                    from: from + row * x.stride + first, count: min(elementGrain, columns - first))
+                let (target, source) = (to + row * out.stride + first, from + row * x.stride + first)
+                let count = min(elementGrain, columns - first)
+                if accumulate {
+                    add_to(target, source, count)
+                } else {
+                    target.update(from: source, count: count)
+                }
             }
         }
     }

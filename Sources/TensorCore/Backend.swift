@@ -27,8 +27,8 @@ public protocol Backend: AnyObject {
 
     /// Takes memory, uninitialised. Throws `BackendError.outOfMemory` with the size when the device has not enough.
     func allocate(_ shape: [Int], _ elementType: ElementType) throws -> Tensor
-    /// A part of `tensor` from element `offset` on, without a copy. `offset` is a multiple of `viewAlignment`.
-    /// Views are made when a plan is built, not in a step.
+    /// A part of `tensor` from element `offset` on, without a copy. `offset` is a multiple of `viewAlignment`, or of twice that
+    /// where elements have 16 bits: 512 bytes. Views are made when a plan is built, not in a step.
     func view(_ tensor: Tensor, at offset: Int, _ shape: [Int]) throws -> Tensor
     /// Copies `tensor.byteCount` bytes from the host; the source may be reused on return.
     func upload(_ tensor: Tensor, _ source: UnsafeRawBufferPointer)
@@ -145,9 +145,9 @@ public protocol Backend: AnyObject {
 
     // MARK: Other methods' adapters
 
-    /// out ← x, rows × columns of each, float32; the other elements of out's tensor stay as they are. The two blocks don't
-    /// overlap, though they may lie in one tensor; rows of out don't either.
-    func copyBlock(_ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int)
+    /// out ← x, or out + x when `accumulate`, rows × columns of each, float32; the other elements of out's tensor stay as they
+    /// are. The two blocks don't overlap, though they may lie in one tensor; rows of out don't either.
+    func copyBlock(_ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int, accumulate: Bool)
     /// y ← f(x), of the same count. y may be x.
     func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation)
     /// dx ← dy ⊙ f′(x), with relu′(0) = 0. dx may be dy.
@@ -196,7 +196,7 @@ public protocol Backend: AnyObject {
         _ segments: Tensor, _ settings: SGDSettings)
 }
 
-/// What a view's offset must be a multiple of, in elements: 512 bytes, the largest sub-buffer alignment that a
+/// What a view's offset must be a multiple of, in elements of 4 bytes: 512 bytes, the largest sub-buffer alignment that a
 /// driver asks for (NVIDIA's 4,096 bits; PoCL and Intel ask for 1,024).
 public let viewAlignment = 128
 

@@ -160,18 +160,20 @@ extension VisionTransformer {
         for part in kept {
             backend.copyBlock(
                 MatrixBlock(input, offset: part.to, stride: long),
-                MatrixBlock(incoming, offset: part.from, stride: wide), rows: batch, columns: part.count)
+                MatrixBlock(incoming, offset: part.from, stride: wide), rows: batch, columns: part.count,
+                accumulate: false)
         }
         let repeated = Tensor(buffer: prompts.buffer, shape: [batch, length])
         backend.copyBlock(
             MatrixBlock(repeated, stride: length),
-            MatrixBlock(edit.prompts.value, offset: edit.offset, stride: 0), rows: batch, columns: length)
+            MatrixBlock(edit.prompts.value, offset: edit.offset, stride: 0), rows: batch, columns: length,
+            accumulate: false)
         if let noise, edit.dropout > 0 {
             backend.dropout(repeated, repeated, rate: edit.dropout, seed: noise ^ UInt64(index))
         }
         backend.copyBlock(
             MatrixBlock(input, offset: place, stride: long), MatrixBlock(repeated, stride: length),
-            rows: batch, columns: length)
+            rows: batch, columns: length, accumulate: false)
     }
 
     /// The stream's gradient before block `index` changed its tokens; the prompts get theirs.
@@ -186,20 +188,20 @@ extension VisionTransformer {
         let sums = Tensor(buffer: attached.promptSums!.buffer, shape: [length])
         backend.copyBlock(
             MatrixBlock(own, stride: length), MatrixBlock(dInput, offset: place, stride: long), rows: batch,
-            columns: length)
+            columns: length, accumulate: false)
         if let noise, edit.dropout > 0 {
             backend.dropout(own, own, rate: edit.dropout, seed: noise ^ UInt64(index))
         }
         backend.sumRows(sums, own, accumulate: false)
-        // Each prompt is used once in a step, and gradients begin at zero.
         backend.copyBlock(
             MatrixBlock(edit.prompts.gradient!, offset: edit.offset, stride: length),
-            MatrixBlock(sums, stride: length), rows: 1, columns: length)
+            MatrixBlock(sums, stride: length), rows: 1, columns: length, accumulate: true)
         backend.fill(incoming, 0)
         for part in kept {
             backend.copyBlock(
                 MatrixBlock(incoming, offset: part.from, stride: wide),
-                MatrixBlock(dInput, offset: part.to, stride: long), rows: batch, columns: part.count)
+                MatrixBlock(dInput, offset: part.to, stride: long), rows: batch, columns: part.count,
+                accumulate: false)
         }
         backend.copy(like(incoming, gradients.stream), incoming)
     }

@@ -84,8 +84,43 @@ import Testing
             backend.copyBlock(
                 MatrixBlock(out, offset: copy.out.offset, stride: copy.out.stride),
                 MatrixBlock(source, offset: copy.x.offset, stride: copy.x.stride), rows: rows,
-                columns: columns)
+                columns: columns, accumulate: false)
             expectIdentical(backend.values(out), expected, "copyBlock \(copy)")
+            guarded.expectIntact("copyBlock \(copy)")
+        }
+    }
+
+    /// Once more is as much again, and what lies between the rows stays as it is.
+    @Test(arguments: TestDevice.all, BlockCopy.all)
+    func copyBlockAccumulates(device: TestDevice, copy: BlockCopy) throws {
+        let (rows, columns) = (copy.size.rows, copy.size.columns)
+        let x = randomValues(copy.x.count, seed: 1)
+        var initial = [Float](repeating: .nan, count: copy.out.count)
+        for i in 0..<rows {
+            for j in 0..<columns { initial[copy.out.index(i, j)] = Float(i - j) }
+        }
+        try device.withBackend { backend in
+            let guarded = GuardedTensors(backend)
+            let out = try guarded.inOut(initial, [copy.out.count], "out")
+            let source = try guarded.input(x, [copy.x.count], "x")
+            for times in 1...2 {
+                backend.copyBlock(
+                    MatrixBlock(out, offset: copy.out.offset, stride: copy.out.stride),
+                    MatrixBlock(source, offset: copy.x.offset, stride: copy.x.stride), rows: rows,
+                    columns: columns, accumulate: true)
+                var (actual, expected): ([Float], [Double]) = ([], [])
+                var others = backend.values(out)
+                for i in 0..<rows {
+                    for j in 0..<columns {
+                        let index = copy.out.index(i, j)
+                        actual.append(others[index])
+                        expected.append(Double(i - j) + Double(times) * Double(x[copy.x.index(i, j)]))
+                        others[index] = .nan
+                    }
+                }
+                expectClose(actual, expected, "copyBlock \(copy), \(times) times", limit: 1e-14)
+                #expect(others.allSatisfy { $0.isNaN }, "copyBlock \(copy) wrote between the rows")
+            }
             guarded.expectIntact("copyBlock \(copy)")
         }
     }
@@ -101,7 +136,7 @@ import Testing
             let tensor = try guarded.inOut(values, [n, d], "tensor")
             backend.copyBlock(
                 MatrixBlock(tensor, offset: 12, stride: d), MatrixBlock(tensor, stride: d), rows: n,
-                columns: 9)
+                columns: 9, accumulate: false)
             expectIdentical(backend.values(tensor), expected, "copyBlock inside a tensor")
             guarded.expectIntact("copyBlock")
         }

@@ -36,6 +36,34 @@ import Testing
         }
     }
 
+    /// An element's size decides where a view begins and ends; a view of a view counts from the first one's start.
+    @Test(arguments: TestDevice.all, [ElementType.bfloat16, .float16, .int32])
+    func viewOfOtherTypes(device: TestDevice, type: ElementType) throws {
+        let (block, size) = (2 * viewAlignment, type.byteCount)
+        /// Bytes of a tensor, as they lie in memory.
+        func bytes(_ tensor: Tensor, _ backend: any Backend) -> [UInt8] {
+            var content = [UInt8](repeating: 0, count: tensor.byteCount)
+            content.withUnsafeMutableBytes { backend.download($0, tensor) }
+            return content
+        }
+        var values = (0..<4 * block * size).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 8) }
+        try device.withBackend { backend in
+            let whole = try backend.allocate([4, block], type)
+            values.withUnsafeBytes { backend.upload(whole, $0) }
+            // To the very end of the buffer.
+            let part = try backend.view(whole, at: block, [3, block])
+            #expect(part.elementType == type && part.buffer.byteCount == 3 * block * size)
+            #expect(bytes(part, backend) == Array(values[(block * size)...]))
+            let inner = try backend.view(part, at: 2 * block, [3, 7])
+            let first = 3 * block * size
+            #expect(bytes(inner, backend) == Array(values[first..<first + 21 * size]))
+            let replacement = [UInt8](repeating: 0xa5, count: 21 * size)
+            replacement.withUnsafeBytes { backend.upload(inner, $0) }
+            values.replaceSubrange(first..<first + 21 * size, with: replacement)
+            #expect(bytes(whole, backend) == values)
+        }
+    }
+
     @Test(arguments: TestDevice.all)
     func tooMuchMemory(device: TestDevice) throws {
         try device.withBackend { backend in

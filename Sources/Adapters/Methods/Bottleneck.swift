@@ -181,7 +181,7 @@ final class Bottleneck: Update {
             backend.copyBlock(
                 MatrixBlock(dense, offset: block.row * hidden + block.column, stride: hidden),
                 MatrixBlock(up.parameter.value, offset: block.offset, stride: block.stride),
-                rows: block.rows, columns: block.columns)
+                rows: block.rows, columns: block.columns, accumulate: false)
         }
         switch scale {
         case .constant(let value): factor = Float(value)
@@ -199,7 +199,6 @@ final class Bottleneck: Update {
         if up.blocks.isEmpty {
             backend.addScaled(up.parameter.gradient!.reshaped([outputs, hidden]), gradient, factor)
         } else {
-            // Each block is used once in a step, and gradients begin at zero.
             backend.fill(scaledGradient, 0)
             backend.addScaled(scaledGradient, gradient, factor)
             for block in up.blocks {
@@ -207,7 +206,7 @@ final class Bottleneck: Update {
                     MatrixBlock(up.parameter.gradient!, offset: block.offset, stride: block.stride),
                     MatrixBlock(
                         scaledGradient, offset: block.row * hidden + block.column, stride: hidden),
-                    rows: block.rows, columns: block.columns)
+                    rows: block.rows, columns: block.columns, accumulate: true)
             }
         }
         if let bias = upBias?.gradient { backend.addScaled(bias, biasGradient, factor) }

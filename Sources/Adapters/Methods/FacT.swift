@@ -71,7 +71,7 @@ struct FacT: TuningMethod {
         {
             FacTUpdate.Core(
                 matrix: try arena.take(shape), gradient: try arena.take(shape), isTransposed: isTransposed,
-                isGathered: true, copies: places)
+                copies: places, accumulates: !isTucker)
         }
         for block in 0..<shape.depth {
             let cores: [FacTUpdate.Core]
@@ -110,8 +110,8 @@ struct FacT: TuningMethod {
                 func direct(_ name: String) -> FacTUpdate.Core {
                     let core = stored(name)
                     return FacTUpdate.Core(
-                        matrix: core.value, gradient: core.gradient!, isTransposed: true, isGathered: false,
-                        copies: [])
+                        matrix: core.value, gradient: core.gradient!, isTransposed: true, copies: [],
+                        accumulates: true)
                 }
                 let stacked = ["attn.q", "attn.k", "attn.v"].enumerated().map { index, name in
                     FacTUpdate.Copy(
@@ -154,9 +154,11 @@ final class FacTUpdate: Update {
     struct Core {
         let matrix, gradient: Tensor
         let isTransposed: Bool
-        /// Whether `matrix` is put together from elsewhere, by `copies`, and its gradient taken apart.
-        let isGathered: Bool
+        /// The parts that `matrix` is put together from before each use, and its gradient taken apart into; none where it is a
+        /// parameter itself.
         let copies: [Copy]
+        /// Whether gradients go to parameters. TK's go to that of S, which each backward writes once before `end` reads it.
+        let accumulates: Bool
     }
 
     /// A part of a core: where it is stored, and where it lies in the core.
@@ -219,12 +221,11 @@ final class FacTUpdate: Update {
             du, dc, core.matrix, transposeA: false, transposeB: !core.isTransposed, accumulate: false)
         backend.matmul(
             core.gradient, core.isTransposed ? dc : u, core.isTransposed ? u : dc, transposeA: true,
-            transposeB: false, accumulate: !core.isGathered)
+            transposeB: false, accumulate: core.copies.isEmpty)
         for copy in core.copies {
-            // Each slice is used once in a step.
             backend.copyBlock(
                 copy.sourceGradient, MatrixBlock(core.gradient, offset: copy.offset, stride: copy.stride),
-                rows: copy.rows, columns: copy.columns)
+                rows: copy.rows, columns: copy.columns, accumulate: core.accumulates)
         }
         backend.matmul(
             self.u.gradient!, parts(du, rank), parts(x, width), transposeA: true, transposeB: false,
@@ -270,7 +271,7 @@ final class FacTUpdate: Update {
         for copy in core.copies {
             backend.copyBlock(
                 MatrixBlock(core.matrix, offset: copy.offset, stride: copy.stride), copy.source,
-                rows: copy.rows, columns: copy.columns)
+                rows: copy.rows, columns: copy.columns, accumulate: false)
         }
         backend.fill(scaled, 0)
         backend.addScaled(scaled, v.value, scale)
