@@ -71,6 +71,11 @@ public struct Cell: Sendable {
 
     /// Its run.
     public var directory: RunDirectory { RunDirectory(folder) }
+
+    /// Whether every test that it asks for has been scored.
+    public func isTested(_ result: CellResult) -> Bool {
+        images.tests.allSatisfy { result.accuracy(on: $0.name) != nil }
+    }
 }
 
 /// What came out of a cell: `result.json` in its folder, whole or not there.

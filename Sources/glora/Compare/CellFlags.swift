@@ -113,8 +113,7 @@ struct CellFlags: ParsableArguments {
     }
 
     /// How all this was done, for under a table.
-    func protocolLines(_ base: ViTCheckpoint) throws -> [String] {
-        let configuration = base.configuration
+    func protocolLines(_ configuration: ViTConfiguration) throws -> [String] {
         let image = try options(try entries()[0], rate: 0, seed: 0).preprocessing(for: configuration)
         func list(_ numbers: [Float]) -> String { numbers.map { "\($0)" }.joined(separator: ", ") }
         let size = configuration.imageSize
