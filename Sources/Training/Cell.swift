@@ -116,7 +116,7 @@ public struct CellResult: Codable, Equatable, Sendable {
     public var headParameters: Int
     /// Seconds of training, validation included.
     public var seconds: Double
-    /// The process's largest memory while it trained, in bytes.
+    /// The largest memory of its process while it trained, in bytes.
     public var peakBytes: Int
     /// What tensors held on a device with memory of its own, in bytes.
     public var deviceBytes: Int?

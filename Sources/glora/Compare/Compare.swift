@@ -122,7 +122,7 @@ struct Compare: CellsCommand {
         }
         if !others.isEmpty { lines.append("these can't be merged and stay beside it: \(ratios(others))") }
         lines.append(
-            "training: seconds of one seed, validation included; peak memory: of the process, the images it keeps "
+            "training: seconds of one seed, validation included; peak memory: of its own process, the images it keeps "
                 + "included, or on a device with memory of its own what tensors held there")
         return lines
     }

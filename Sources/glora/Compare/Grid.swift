@@ -43,8 +43,9 @@ struct GridTask {
     /// Every training that the flags may come to, whichever rates are chosen.
     func cells(_ flags: CellFlags, in output: URL) throws -> [Cell] {
         try flags.entries().flatMap { entry in
-            flags.rates(entry).flatMap { rate in
-                [trial(entry, rate, flags, in: output)]
+            let rates = flags.rates(entry)
+            return rates.flatMap { rate in
+                (rates.count > 1 ? [trial(entry, rate, flags, in: output)] : [])
                     + draws.map { cell(entry, rate, $0, flags, in: output) }
             }
         }
@@ -63,7 +64,7 @@ struct Outcome {
     let rate: Double
     let tried: [TriedRate]
     /// One for each seed, in order.
-    var cells: [(cell: Cell, result: CellResult)]
+    let cells: [(cell: Cell, result: CellResult)]
 
     /// Over the seeds.
     func accuracy(on test: String) -> Spread? {

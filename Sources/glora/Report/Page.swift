@@ -55,20 +55,17 @@ enum Page {
             return "<p>nothing yet</p>"
         }
         let (left, top, width, height) = (64.0, 12.0, 520.0, 240.0)
-        func place(_ point: (x: Double, y: Double)) -> Place {
-            Place(
-                x: (left + x.share(point.x) * width).fixed(1),
-                y: (top + (1 - y.share(point.y)) * height).fixed(1))
-        }
+        func across(_ value: Double) -> String { (left + x.share(value) * width).fixed(1) }
+        func down(_ value: Double) -> String { (top + (1 - y.share(value)) * height).fixed(1) }
         var svg =
             "<svg viewBox=\"0 0 620 310\" role=\"img\" aria-label=\"\(escape(yLabel)) over \(escape(xLabel))\">"
         for tick in y.ticks {
-            let py = place((x.least, tick.value)).y
+            let py = down(tick.value)
             svg += "<line class=\"grid\" x1=\"\(left)\" x2=\"\(left + width)\" y1=\"\(py)\" y2=\"\(py)\"/>"
             svg += "<text x=\"\(left - 6)\" y=\"\(py)\" dy=\"4\" text-anchor=\"end\">\(tick.label)</text>"
         }
         for tick in x.ticks {
-            let px = place((tick.value, y.least)).x
+            let px = across(tick.value)
             svg +=
                 "<text x=\"\(px)\" y=\"\(top + height + 18)\" text-anchor=\"middle\">\(tick.label)</text>"
         }
@@ -77,7 +74,7 @@ enum Page {
         var names: [String] = []
         for (index, one) in series.enumerated() where !one.points.isEmpty {
             let colour = colour(index)
-            let places = one.points.map(place)
+            let places = one.points.map { Place(x: across($0.x), y: down($0.y)) }
             func circle(_ place: Place, _ kind: String, _ radius: Double) -> String {
                 "<circle class=\"\(kind) \(colour)\" r=\"\(radius)\" cx=\"\(place.x)\" cy=\"\(place.y)\"/>"
             }
@@ -102,46 +99,44 @@ enum Page {
         let y: String
     }
 
-    /// The numbers along one side of a chart, from the least that is drawn to the most.
+    /// The numbers along one side of a chart, from a round one to a round one.
     private struct Axis {
-        let least: Double
-        private let length: Double
         let ticks: [(value: Double, label: String)]
+        private let least: Double
+        private let length: Double
 
-        /// nil without values. Equal values have no range of their own: they are drawn on an axis that begins at nought.
+        /// nil without values. Equal values have no range of their own: theirs begins at nought.
         init?(_ values: [Double]) {
             guard var least = values.min(), var most = values.max() else { return nil }
-            // Below a millionth of them labels would be longer than their place.
+            // Below a millionth of the values, labels would be longer than their place.
             if most - least <= 1e-6 * max(abs(least), abs(most)) {
                 (least, most) = least == 0 ? (0, 1) : (min(0, least), max(0, most))
             }
-            (self.least, length) = (least, most - least)
-            ticks = Axis.ticks(from: least, to: most, areWhole: values.allSatisfy { $0 == $0.rounded() })
+            let step = Axis.step(most - least, isWhole: values.allSatisfy { $0 == $0.rounded() })
+            // The tolerance is for ends that are round themselves.
+            let first = (least / step + 1e-9).rounded(.down)
+            let last = (most / step - 1e-9).rounded(.up)
+            (self.least, length) = (first * step, (last - first) * step)
+            ticks = stride(from: first, through: last, by: 1).map {
+                ($0 * step, Axis.label($0 * step, step: step))
+            }
         }
 
         /// Where a value is: 0 at the least, 1 at the most.
         func share(_ value: Double) -> Double { (value - least) / length }
 
-        /// Two to five round numbers; whole ones where the values are, such as epochs.
-        private static func ticks(from least: Double, to most: Double, areWhole: Bool) -> [(
-            value: Double, label: String
-        )] {
-            let quarter = (most - least) / 4
-            let power = pow(10, log10(quarter).rounded(.down))
+        /// A round number that is a quarter of the range or somewhat more; whole where the values are, such as epochs.
+        private static func step(_ range: Double, isWhole: Bool) -> Double {
+            let power = pow(10, log10(range / 4).rounded(.down))
             let steps = [1, 2, 2.5, 5, 10].map { $0 * power }
-            let step = steps.first { $0 >= quarter && (!areWhole || $0 == $0.rounded()) } ?? max(1, quarter)
-            let decimals = (0...12).first {
-                let scaled = step * pow(10, Double($0))
-                return abs(scaled - scaled.rounded()) < 1e-6 * scaled
-            }
-            func label(_ value: Double) -> String {
-                if abs(most) >= 1e12 || abs(least) >= 1e12 { return String(format: "%.3g", value) }
-                guard let decimals, decimals > 0 else { return Int(value.rounded()).grouped }
-                return value.fixed(decimals)
-            }
-            // The tolerance is for ends that are round numbers themselves.
-            let (first, last) = ((least / step - 1e-9).rounded(.up), (most / step + 1e-9).rounded(.down))
-            return stride(from: first, through: last, by: 1).map { ($0 * step, label($0 * step)) }
+            return steps.first { $0 >= range / 4 && (!isWhole || $0 == $0.rounded()) } ?? 10 * power
+        }
+
+        /// With as many decimals as the step has.
+        private static func label(_ value: Double, step: Double) -> String {
+            if step >= 1e9 { return String(format: "%.3g", value) }
+            let decimals = (0...12).first { abs(remainder(step * pow(10, Double($0)), 1)) < 1e-6 } ?? 12
+            return decimals == 0 ? Int(value.rounded()).grouped : value.fixed(decimals)
         }
     }
 
