@@ -238,8 +238,8 @@ import Testing
     func interruptedGroup() throws {
         try Fixture.withFolder { folder in
             let (running, cell) = try startLong(in: folder)
-            kill(cell, SIGINT)
-            running.send(SIGINT)
+            #expect(getpgid(cell) == running.process.processIdentifier)
+            kill(-running.process.processIdentifier, SIGINT)
             let outcome = try running.outcome()
             #expect(outcome.exitCode == 130 && outcome.output.contains("same command"), "\(outcome.errors)")
             // It was stopped with its state, rather than ended.

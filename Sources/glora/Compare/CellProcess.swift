@@ -38,7 +38,7 @@ struct CellProcess: ParsableCommand {
     var command: [String]
 
     func run() throws {
-        endWithParent()
+        joinParent()
         Interrupt.install()
         guard let command = try Glora.parseAsRoot(command) as? any CellsCommand else {
             throw ValidationError("what follows -- is no command line of a comparison")
@@ -102,9 +102,10 @@ struct CellProcess: ParsableCommand {
 
     private func stopIfAsked() throws { if Interrupt.wasRequested { throw ExitCode(130) } }
 
-    /// Ends this process when the comparison ends, however it does: it alone holds the other end of standard input, and writes
-    /// nothing to it.
-    private func endWithParent() {
+    /// Makes this process a part of the comparison's: in its group, so that a terminal's Ctrl-C and Ctrl-Z mean both; and ended
+    /// when the comparison ends, however it does: that alone holds the other end of standard input, and writes nothing to it.
+    private func joinParent() {
+        setpgid(0, getpgid(getppid()))
         Thread.detachNewThread {
             _ = try? FileHandle.standardInput.readToEnd()
             _exit(1)
