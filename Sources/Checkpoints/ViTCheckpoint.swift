@@ -90,6 +90,9 @@ public struct ViTCheckpoint: Equatable, Sendable {
         return try TimmFormat.load(source, config: config, heads: heads)
     }
 
+    /// Whether the file is an archive of arrays, as Google's models are, and not safetensors.
+    public static func isNPZ(_ url: URL) -> Bool { (try? FileReader(url).isZip) ?? false }
+
     private static func openFolder(_ folder: URL) throws -> any TensorSource {
         func exists(_ name: String) -> Bool {
             FileManager.default.fileExists(atPath: folder.appendingPathComponent(name).path)

@@ -38,7 +38,7 @@ extension TrainingOptions {
             checkpoint.configuration.preprocessing = Preprocessing(mean: mean, std: std)
             checkpoint.preprocessingOrigin = .file("the adapter")
         }
-        checkpoint.configuration.preprocessing = preprocessing(of: checkpoint)
+        checkpoint.configuration.preprocessing = preprocessing(of: checkpoint.configuration)
         return notes["glora_class_names"]?.arrayValue?.map { $0.stringValue ?? $0.text() }
     }
 }

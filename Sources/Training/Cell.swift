@@ -25,6 +25,11 @@ public struct CellImages: Sendable {
     /// What is scored once, when the training has ended.
     public let tests: [Test]
 
+    /// All of them.
+    public var splits: [any ImageSource] {
+        [training] + [validation].compactMap(\.self) + tests.map(\.images)
+    }
+
     /// What a search is trained and scored on, where `training` holds the validation images: never what it was trained on.
     public var searching: (training: any ImageSource, validation: any ImageSource)?
 
@@ -71,6 +76,11 @@ public struct Cell: Sendable {
 
     /// Its run.
     public var directory: RunDirectory { RunDirectory(folder) }
+
+    /// Whether every test that it asks for has been scored.
+    public func isTested(_ result: CellResult) -> Bool {
+        images.tests.allSatisfy { result.accuracy(on: $0.name) != nil }
+    }
 }
 
 /// What came out of a cell: `result.json` in its folder, whole or not there.
@@ -111,7 +121,7 @@ public struct CellResult: Codable, Equatable, Sendable {
     public var headParameters: Int
     /// Seconds of training, validation included.
     public var seconds: Double
-    /// The process's largest memory while it trained, in bytes.
+    /// The largest memory of its process while it trained, in bytes.
     public var peakBytes: Int
     /// What tensors held on a device with memory of its own, in bytes.
     public var deviceBytes: Int?

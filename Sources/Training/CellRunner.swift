@@ -31,11 +31,6 @@ public struct CellRunner {
         try cell.result(checkpoint: state, baseHash: baseHash)
     }
 
-    /// Whether every test that a cell asks for has been scored.
-    public func isTested(_ cell: Cell, _ result: CellResult) -> Bool {
-        cell.images.tests.allSatisfy { result.accuracy(on: $0.name) != nil }
-    }
-
     /// Trains a cell, from its last state if it was begun, and writes its result; tests nothing. Returns nil when
     /// `shouldStop` ended it: the same call goes on from there. Throws what `FineTuning` throws.
     public func train(

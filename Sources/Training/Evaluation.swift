@@ -28,10 +28,10 @@ public struct PreparedImages {
         try loader.checkAll(onProgress: onProgress, shouldStop: shouldStop)
     }
 
-    /// Starts the loader's threads.
-    public init(_ source: any ImageSource, _ preprocessing: Preprocessor) {
+    /// Starts the loader's threads. `cacheByteLimit` bytes of resized images may be kept.
+    public init(_ source: any ImageSource, _ preprocessing: Preprocessor, cacheByteLimit: Int = 1 << 30) {
         self.source = source
-        loader = BatchLoader(source, preprocessing)
+        loader = BatchLoader(source, preprocessing, cacheByteLimit: cacheByteLimit)
     }
 }
 

@@ -61,7 +61,9 @@ public final class FineTuning {
                         + "state is chosen on those that are there now")
             }
         }
-        if saved == nil { checkpoint.configuration.preprocessing = options.preprocessing(of: checkpoint) }
+        if saved == nil {
+            checkpoint.configuration.preprocessing = options.preprocessing(of: checkpoint.configuration)
+        }
         self.notes = notes
         baseHash = saved?.baseHash ?? contentHash(checkpoint.tensors)
         classNames = saved?.classNames ?? training.classNames

@@ -11,21 +11,20 @@ extension TrainingOptions {
         if let imageSize, imageSize != checkpoint.configuration.imageSize {
             checkpoint = try checkpoint.interpolated(toImageSize: imageSize)
         }
-        checkpoint.configuration.preprocessing = preprocessing(of: checkpoint)
+        checkpoint.configuration.preprocessing = preprocessing(of: checkpoint.configuration)
         return checkpoint
     }
 
-    /// A training on a VTAB-1K task keeps that benchmark's protocol where no setting says otherwise: images are squashed by the
-    /// bicubic filter, and ImageNet's mean and deviation normalise what a model's files say nothing of.
-    public mutating func keepProtocol(of task: TaskFolder, for checkpoint: ViTCheckpoint) {
-        guard task.isVTAB else { return }
+    /// For a training on a VTAB-1K task (`TaskFolder.isVTAB`): the benchmark's protocol where no setting says otherwise. Images are
+    /// squashed by the bicubic filter; ImageNet's mean and deviation normalise for Google's `.npz` files, which say none.
+    public mutating func keepVTABProtocol() {
         if crop == nil { (crop, interpolation) = (.squash, interpolation ?? .bicubic) }
-        if normalize == .model, checkpoint.preprocessingOrigin == .google { normalize = .imagenet }
+        if normalize == .model, ViTCheckpoint.isNPZ(URL(fileURLWithPath: model)) { normalize = .imagenet }
     }
 
     /// What a checkpoint's files say, but for what these settings say otherwise.
-    func preprocessing(of checkpoint: ViTCheckpoint) -> Preprocessing {
-        var preprocessing = checkpoint.configuration.preprocessing
+    func preprocessing(of configuration: ViTConfiguration) -> Preprocessing {
+        var preprocessing = configuration.preprocessing
         switch normalize {
         case .model: break
         case .imagenet: (preprocessing.mean, preprocessing.std) = Preprocessing.imagenet
@@ -39,21 +38,21 @@ extension TrainingOptions {
             (preprocessing.resize, preprocessing.side, preprocessing.crop) = (.squash, nil, .rounded)
         case .center:
             preprocessing.resize = .shorterSide
-            preprocessing.side = Double(resizeTo ?? checkpoint.configuration.imageSize * 8 / 7)
+            preprocessing.side = Double(resizeTo ?? configuration.imageSize * 8 / 7)
             preprocessing.crop = .rounded
         }
         preprocessing.filter = interpolation ?? preprocessing.filter
         return preprocessing
     }
 
-    /// What makes images of any size the input of a checkpoint's model. Throws `DatasetError`.
-    public func preprocessor(for checkpoint: ViTCheckpoint) throws -> Preprocessor {
-        try Preprocessor(preprocessing(of: checkpoint), imageSize: checkpoint.configuration.imageSize)
+    /// What makes images of any size the input of a model of this configuration. Throws `DatasetError`.
+    public func preprocessor(for configuration: ViTConfiguration) throws -> Preprocessor {
+        try Preprocessor(preprocessing(of: configuration), imageSize: configuration.imageSize)
     }
 
     /// A line for the user: how images are prepared, and who says so.
     public func preprocessingLine(_ checkpoint: ViTCheckpoint) throws -> String {
-        let images = try preprocessor(for: checkpoint)
+        let images = try preprocessor(for: checkpoint.configuration)
         let origin =
             switch checkpoint.preprocessingOrigin {
             case .file(let name): "as \(name) says"

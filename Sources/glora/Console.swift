@@ -59,16 +59,32 @@ struct CommonFlags: ParsableArguments {
 /// Ctrl-C asks for a stop after the step; a second one ends the program at once.
 enum Interrupt {
     nonisolated(unsafe) private static var isRequested: sig_atomic_t = 0
+    nonisolated(unsafe) private static var child: pid_t = 0
 
     static func install() {
         signal(SIGINT) { _ in
-            Interrupt.isRequested = 1
+            Interrupt.request()
             signal(SIGINT, SIG_DFL)
         }
-        signal(SIGTERM) { _ in Interrupt.isRequested = 1 }
+        signal(SIGTERM) { _ in Interrupt.request() }
     }
 
     static var wasRequested: Bool { isRequested != 0 }
+
+    /// Runs a process of this program to its end; when a stop is asked for, it is asked too. By SIGTERM: a terminal's Ctrl-C
+    /// reaches it as well, and SIGINT would be its second.
+    static func run(_ process: Process) throws {
+        try process.run()
+        child = process.processIdentifier
+        defer { child = 0 }
+        if wasRequested { kill(child, SIGTERM) }
+        process.waitUntilExit()
+    }
+
+    private static func request() {
+        isRequested = 1
+        if child != 0 { kill(child, SIGTERM) }
+    }
 }
 
 extension Double {

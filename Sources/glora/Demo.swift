@@ -100,10 +100,9 @@ struct Demo: ParsableCommand {
             options.dropPath = 0
             options.validateEvery = 5
             let directory = RunDirectory(folder.appendingPathComponent("runs/\(task.name)-\(name)"))
-            let checkpoint = try options.loadCheckpoint()
-            options.keepProtocol(of: data, for: checkpoint)
+            options.keepVTABProtocol()
             let tuning = try FineTuning(
-                options, checkpoint: checkpoint, training: splits.train,
+                options, checkpoint: try options.loadCheckpoint(), training: splits.train,
                 validation: splits.validation, in: directory, on: backend)
             let finished = try tuning.run(
                 onEvent: { event in

@@ -33,9 +33,9 @@ struct DeviceFlags: ParsableArguments {
         return flags
     }
 
-    /// The backend that the flags name, with a run's precision or the flags'. Throws `BackendError` when there is no such device,
+    /// The backend that the flags name, with a run's precision or the flags'; said on the console, if there is one. Throws `BackendError` when there is no such device,
     /// `ValidationError` for another word.
-    func backend(_ console: Console, _ given: Precision? = nil) throws -> any Backend {
+    func backend(_ console: Console?, _ given: Precision? = nil) throws -> any Backend {
         let precision = given ?? precision ?? .float32
         let backend = try make(precision)
         if precision != backend.precision {
@@ -43,7 +43,7 @@ struct DeviceFlags: ParsableArguments {
                 "--precision \(precision.rawValue) needs an OpenCL device (glora devices lists them); \(backend.name) "
                     + "computes with float32 alone")
         }
-        console.say(
+        console?.say(
             "device: \(backend.name)"
                 + (backend.precision == .float32 ? "" : ", \(backend.precision.rawValue)")
                 + ((backend as? OpenCLBackend)?.engine.map { " by \($0)" } ?? ""))

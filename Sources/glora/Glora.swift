@@ -23,8 +23,11 @@ struct Glora: ParsableCommand {
             Bench.self,
             Tune.self,
             Compare.self, Shift.self, VTAB.self, FewShot.self,
-            Pretrain.self, Demo.self, Probe.self,
+            Pretrain.self, Demo.self, Probe.self, CellProcess.self,
         ])
+
+    /// The command line, with the settings of its `--config` file in that file's place.
+    nonisolated(unsafe) private(set) static var arguments: [String] = []
 
     /// Parses the command line, with the settings of a `--config` file put before its flags so that the flags win.
     static func main() {
@@ -33,7 +36,7 @@ struct Glora: ParsableCommand {
         signal(SIGXFSZ, SIG_IGN)
         MatrixEngine.prober = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
         do {
-            let arguments = try expandConfig(Array(CommandLine.arguments.dropFirst()))
+            arguments = try expandConfig(Array(CommandLine.arguments.dropFirst()))
             var command = try parseAsRoot(arguments)
             try command.run()
         } catch {

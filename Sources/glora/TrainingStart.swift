@@ -70,7 +70,7 @@ struct TrainingStart {
         console.say(try task.summary(parts.compactMap(\.self).map { DataSummary.Part($0, $1) }))
         base = try TrainingBase(options, device, console)
         var options = options
-        if !resumes { options.keepProtocol(of: task, for: base.checkpoint) }
+        if !resumes, task.isVTAB { options.keepVTABProtocol() }
         (self.options, self.checks, self.console) = (options, checks, console)
     }
 

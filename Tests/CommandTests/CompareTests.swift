@@ -222,6 +222,77 @@ import Testing
         }
     }
 
+    /// Starts a comparison whose second cell is long, and waits until that trains. Gives the process that trains it too.
+    private func startLong(in folder: URL) throws -> (running: Glora.Running, cell: pid_t) {
+        let running = try Glora.start(
+            Self.compare("glora:none,linear", "--seeds", "1", "--lr", "1e-3", "--epochs", "100000"),
+            in: folder)
+        let deadline = Date() + 30
+        while !folder.exists("out/task/glora-none/lr-1e-3/seed-0/config.yaml"), Date() < deadline {
+            usleep(500)
+        }
+        return (running, try #require(running.children().first))
+    }
+
+    @Test("A terminal's Ctrl-C, which reaches the cell's process as well, stops both after the step")
+    func interruptedGroup() throws {
+        try Fixture.withFolder { folder in
+            let (running, cell) = try startLong(in: folder)
+            #expect(getpgid(cell) == running.process.processIdentifier)
+            kill(-running.process.processIdentifier, SIGINT)
+            let outcome = try running.outcome()
+            #expect(outcome.exitCode == 130 && outcome.output.contains("same command"), "\(outcome.errors)")
+            // It was stopped with its state, rather than ended.
+            #expect(folder.exists("out/task/glora-none/lr-1e-3/seed-0/summary.json"))
+        }
+    }
+
+    @Test("A cell whose process is killed is named in one sentence")
+    func killedCell() throws {
+        try Fixture.withFolder { folder in
+            let (running, cell) = try startLong(in: folder)
+            kill(cell, SIGKILL)
+            let outcome = try running.outcome()
+            #expect(outcome.exitCode == 1 && outcome.errors.split(separator: "\n").count == 1)
+            for word in ["task, glora:none, lr 1e-3, seed 0", "signal 9", "memory", "--batch-size"] {
+                #expect(outcome.sentence?.contains(word) == true, "\(outcome.errors)")
+            }
+        }
+    }
+
+    @Test("No cell outlives its comparison")
+    func killedComparison() throws {
+        try Fixture.withFolder { folder in
+            let (running, cell) = try startLong(in: folder)
+            running.send(SIGKILL)
+            #expect(try running.outcome().signal == SIGKILL)
+            let deadline = Date() + 30
+            while kill(cell, 0) == 0, Date() < deadline { usleep(1_000) }
+            #expect(kill(cell, 0) != 0)
+            kill(cell, SIGKILL)
+        }
+    }
+
+    @Test("A small cell after a large one has its own peak memory, the same as alone")
+    func peakMemory() throws {
+        try Fixture.withFolder { folder in
+            // 4.7 million weights: full trains them all, with gradients and two moments of 19 MB each.
+            try Fixture.checkpoint(seed: 1, width: 768).saveTimm(to: folder.appendingPathComponent("wide"))
+            func peaks(_ methods: String, _ output: String) throws -> [Double] {
+                let json = try Glora.succeed(
+                    Self.compare(
+                        methods, "--seeds", "1", "--epochs", "1", "--warmup-epochs", "0", "--model", "wide",
+                        "--output", output, "--json"), in: folder
+                ).json()
+                return try #require(json["rows"]?.arrayValue).map { try $0.number("peakBytes") }
+            }
+            let after = try peaks("full,linear", "both")
+            let alone = try peaks("linear", "alone")
+            #expect(after[1] < after[0] - 40e6, "\(after)")
+            #expect(abs(after[1] - alone[0]) < 10e6, "\(after), \(alone)")
+        }
+    }
+
     @Test("A rate at which the loss stops being a number is left out; when all do, that is said")
     func diverging() throws {
         try Fixture.withFolder { folder in
@@ -504,6 +575,10 @@ import Testing
             let again = try Glora.succeed(
                 ["fewshot", "--data", "few shot/food101", "--shots", "2"] + flags, in: folder)
             #expect(again.errors.components(separatedBy: "done before").count == 7)
+            // Of one number of shots each method is a mark.
+            let marks = String(decoding: try folder.bytes("out/report.html"), as: UTF8.self)
+            #expect(marks.contains("<circle class=\"point c0\"") && !marks.contains("<polyline"))
+            #expect(marks.components(separatedBy: "<circle").count == 3)
             try Glora.refuse(
                 ["fewshot", "--data", "few shot/food101"] + flags, in: folder,
                 saying: ["train_meta.list.num_shot_4.seed_0", "--shots"])

@@ -33,6 +33,17 @@ enum Glora {
 
         func send(_ signal: Int32) { kill(process.processIdentifier, signal) }
 
+        /// The processes that it has started and that run.
+        func children() throws -> [pid_t] {
+            try FileManager.default.contentsOfDirectory(atPath: "/proc").compactMap { pid_t($0) }.filter {
+                pid in
+                // "PID (NAME) STATE PARENT …"; one that has ended meanwhile has no such file.
+                let status = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8)
+                let fields = status?.split(separator: ")").last?.split(separator: " ")
+                return fields?.dropFirst().first.flatMap { pid_t($0) } == process.processIdentifier
+            }
+        }
+
         /// Waits for the end; a program that hangs is killed after a minute and so fails its test.
         func outcome() throws -> Outcome {
             let deadline = Date() + 60

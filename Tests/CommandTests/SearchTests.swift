@@ -299,7 +299,7 @@ import Testing
                 whole.contains(
                     /<td>tuned<\/td><td>architecture.json<\/td><td>[0-9]+ s<\/td><td>[1-9][0-9]* MiB<\/td>/))
             let front = try JSONValue(contentsOf: folder.appendingPathComponent("run/search/front.json"))
-            let dots = whole.components(separatedBy: "<circle").count - 1
+            let dots = whole.components(separatedBy: "<circle class=\"dot").count - 1
             #expect(try dots == lines(folder).count { $0["judged"]?["score"] != nil })
             #expect(front.arrayValue?.isEmpty == false)
         }

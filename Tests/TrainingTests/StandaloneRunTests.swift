@@ -172,7 +172,7 @@ import VisionModels
     private func prepared(_ change: (inout TrainingOptions) -> Void) throws -> Preprocessing {
         var options = TrainingOptions()
         change(&options)
-        return try options.preprocessor(for: try checkpoint()).preprocessing
+        return try options.preprocessor(for: try checkpoint().configuration).preprocessing
     }
 
     @Test("What a model's files say counts, but for what a flag says")
@@ -193,25 +193,39 @@ import VisionModels
     }
 
     @Test(
-        "A training on a VTAB-1K task squashes by the bicubic filter; on other data the model's files count")
+        "VTAB-1K's protocol squashes by the bicubic filter, and takes ImageNet's statistics for an npz; flags still win"
+    )
     func benchmark() throws {
         try TinyTask.withFolder { folder in
-            func options(_ list: String, _ origin: PreprocessingOrigin) throws -> TrainingOptions {
+            let archive = folder.appendingPathComponent("m.npz")
+            try Data("PK\u{3}\u{4}".utf8).write(to: archive)
+            var options = TrainingOptions()
+            options.model = folder.path
+            options.keepVTABProtocol()
+            #expect(
+                options.crop == .squash && options.interpolation == .bicubic && options.normalize == .model)
+            let line = try options.preprocessingLine(try checkpoint())
+            #expect(line.contains("bicubic") && line.contains("as config.json says, but --crop squash"))
+            options.model = archive.path
+            options.keepVTABProtocol()
+            #expect(options.normalize == .imagenet)
+            var given = TrainingOptions()
+            (given.model, given.crop, given.normalize) = (archive.path, .center, .inception)
+            let before = given
+            given.keepVTABProtocol()
+            #expect(given == before)
+        }
+    }
+
+    @Test("A task folder is VTAB-1K's where its lists are named so")
+    func vtabFolders() throws {
+        try TinyTask.withFolder { folder in
+            for (list, isVTAB) in [("train800", true), ("train", false)] {
                 let task = folder.appendingPathComponent("\(list)-task")
                 try FileManager.default.createDirectory(at: task, withIntermediateDirectories: true)
                 try Data("a.png 0\n".utf8).write(to: task.appendingPathComponent("\(list).txt"))
-                var checkpoint = try checkpoint()
-                checkpoint.preprocessingOrigin = origin
-                var options = TrainingOptions()
-                options.keepProtocol(of: try TaskFolder.open(task), for: checkpoint)
-                return options
+                #expect(try TaskFolder.open(task).isVTAB == isVTAB)
             }
-            let vtab = try options("train800", .file("config.json"))
-            #expect(vtab.crop == .squash && vtab.interpolation == .bicubic && vtab.normalize == .model)
-            #expect(try options("train800", .google).normalize == .imagenet)
-            #expect(try options("train", .google) == TrainingOptions())
-            let line = try vtab.preprocessingLine(try checkpoint())
-            #expect(line.contains("bicubic") && line.contains("as config.json says, but --crop squash"))
         }
     }
 }

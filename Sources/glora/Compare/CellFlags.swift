@@ -45,6 +45,7 @@ struct CellFlags: ParsableArguments {
     var checkpoint = ReadyModel.State.last
     @Option(help: "A YAML file of these flags.")
     var config: String?
+    @OptionGroup var checks: ImageCheckFlags
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
 
@@ -113,8 +114,9 @@ struct CellFlags: ParsableArguments {
     }
 
     /// How all this was done, for under a table.
-    func protocolLines(_ base: ViTCheckpoint) throws -> [String] {
-        let image = try options(try entries()[0], rate: 0, seed: 0).preprocessor(for: base)
+    func protocolLines(_ grid: Grid, _ task: GridTask) throws -> [String] {
+        let cell = task.cell(try entries()[0], 0, task.draws[0], self, in: grid.output)
+        let image = try cell.options.preprocessor(for: grid.configuration)
         return [
             "images \(image), no augmentation",
             "the \(checkpoint.rawValue) state is tested, once, after the training"

@@ -4,7 +4,7 @@ import Datasets
 import Foundation
 import Training
 
-struct Compare: ParsableCommand {
+struct Compare: CellsCommand {
     static let configuration = CommandConfiguration(
         abstract: "Methods side by side on one task: accuracy, parameters, time, memory, cost afterwards.",
         discussion: """
@@ -48,16 +48,9 @@ struct Compare: ParsableCommand {
 
     func run() throws {
         let console = flags.common.console
-        let folder = try TaskFolder.open(URL(fileURLWithPath: data))
-        let seeds = Array(0..<seedFlags.seeds)
-        let task = try GridTask(folder, data: data, trainSplit: trainSplit, seeds: seeds)
-        let grid = try Grid(flags, output: output, console)
-        var outcomes = try grid.run([task])
-        for index in outcomes.indices {
-            try grid.stopIfAsked()
-            let (cell, result) = outcomes[index].cells[0]
-            outcomes[index].cells[0].result = try grid.runner.measureInference(cell, result)
-        }
+        let task = try tasks(named: nil)[0]
+        let grid = try Grid(self)
+        let outcomes = try grid.run([task], measuring: true)
         let rows = outcomes.map(row)
         let table = table(rows)
         console.say("")
@@ -65,18 +58,26 @@ struct Compare: ParsableCommand {
         let lines =
             try [
                 "trained on \(trainSplit) (\(task.draws[0].images.training.count) images), tested on test "
-                    + "(\(task.draws[0].images.tests[0].images.count) images), seeds 0 to \(seeds.count - 1)"
-                    + (seeds.count > 1 ? ": mean ± standard deviation" : "")
-            ] + flags.protocolLines(grid.base.checkpoint) + costLines(rows)
+                    + "(\(task.draws[0].images.tests[0].images.count) images), seeds 0 to \(seedFlags.seeds - 1)"
+                    + (seedFlags.seeds > 1 ? ": mean ± standard deviation" : "")
+            ] + flags.protocolLines(grid, task) + costLines(rows)
         console.say("")
         for line in lines { console.say("- \(line)") }
-        var page = ComparisonPage("\(folder.name): methods compared", in: grid.output)
+        var page = ComparisonPage("\(task.name): methods compared", in: grid.output)
         page.add("Results", table.html)
         page.add("Learning curves, first seed", try curves(outcomes))
         page.addProtocol(lines)
         try page.write(console)
         try console.result(
-            Result(output: grid.output.path, task: folder.name, seeds: seeds.count, rows: rows))
+            Result(output: grid.output.path, task: task.name, seeds: seedFlags.seeds, rows: rows))
+    }
+
+    func tasks(named name: String?) throws -> [GridTask] {
+        [
+            try GridTask(
+                try TaskFolder.open(URL(fileURLWithPath: data)), data: data, trainSplit: trainSplit,
+                seeds: Array(0..<seedFlags.seeds))
+        ]
     }
 
     private func row(_ outcome: Outcome) -> Row {
@@ -121,7 +122,7 @@ struct Compare: ParsableCommand {
         }
         if !others.isEmpty { lines.append("these can't be merged and stay beside it: \(ratios(others))") }
         lines.append(
-            "training: seconds of one seed, validation included; peak memory: of the process, the images it keeps "
+            "training: seconds of one seed, validation included; peak memory: of its own process, the images it keeps "
                 + "included, or on a device with memory of its own what tensors held there")
         return lines
     }
@@ -131,13 +132,7 @@ struct Compare: ParsableCommand {
             ($0.method.description, try $0.cells[0].cell.directory.epochMetrics())
         }
         func series(_ value: (RunDirectory.EpochMetric) -> Double?) -> [Page.Series] {
-            metrics.map { name, lines in
-                Page.Series(
-                    name: name,
-                    points: lines.compactMap { line in
-                        value(line).map { (Double(line.epoch + 1), $0) }
-                    })
-            }
+            metrics.map { Page.Series(name: $0, metrics: $1, value) }
         }
         return Page.chart(series(\.trainLoss), x: "epoch", y: "training loss")
             + Page.chart(
@@ -161,6 +156,7 @@ extension GridTask {
         name = folder.name
         self.data = data
         self.trainSplit = trainSplit
+        isVTAB = folder.isVTAB
         draws = seeds.map { Draw(seed: $0, images: images) }
         if holdsValidation, let validation {
             choosing = (

@@ -4,7 +4,7 @@ import Datasets
 import Foundation
 import Training
 
-struct FewShot: ParsableCommand {
+struct FewShot: CellsCommand {
     static let configuration = CommandConfiguration(
         commandName: "fewshot",
         abstract: "Accuracy against the number of training images of a class, as NOAH's lists draw them.",
@@ -64,8 +64,8 @@ struct FewShot: ParsableCommand {
         let console = flags.common.console
         let folders = try folders()
         let shots = shots.elements.sorted()
-        let tasks = try folders.map { folder in try self.tasks(folder, shots) }
-        let grid = try Grid(flags, output: output, console)
+        let tasks = try folders.map { try self.tasks($0, named: nil) }
+        let grid = try Grid(self)
         let outcomes = try grid.run(tasks.flatMap(\.self))
         let rows = zip(folders, tasks).flatMap { folder, tasks in
             zip(shots, tasks).flatMap { shots, task in
@@ -96,7 +96,7 @@ struct FewShot: ParsableCommand {
                     + "images of a class, each with its number as the seed"
                     + (splitSeeds.elements.count > 1 ? ": mean ± standard deviation" : ""),
                 "tested on test_meta.list (val_meta.list where there is none)",
-            ] + flags.protocolLines(grid.base.checkpoint)
+            ] + flags.protocolLines(grid, tasks[0][0])
         console.say("")
         for line in lines { console.say("- \(line)") }
         page.addProtocol(lines)
@@ -136,9 +136,14 @@ struct FewShot: ParsableCommand {
         return folder
     }
 
+    func tasks(named name: String?) throws -> [GridTask] {
+        try folders().filter { name?.hasPrefix($0.name + "/") ?? true }
+            .flatMap { try tasks($0, named: name) }
+    }
+
     /// One task for each number of shots.
-    private func tasks(_ folder: AnnotatedFolder, _ shots: [Int]) throws -> [GridTask] {
-        let seeds = splitSeeds.elements
+    private func tasks(_ folder: AnnotatedFolder, named name: String?) throws -> [GridTask] {
+        let (shots, seeds) = (shots.elements.sorted(), splitSeeds.elements)
         for count in shots {
             for seed in seeds {
                 let list = folder.trainingList(shots: count, seed: seed)
@@ -159,9 +164,10 @@ struct FewShot: ParsableCommand {
         let validation =
             hasValidation && folder.validationList != folder.testList
             ? try ImageList(listFile: folder.validationList, classCount: count) : nil
-        return try shots.map { shots in
+        func taskName(_ shots: Int) -> String { "\(folder.name)/\(shots)-shot" }
+        return try shots.filter { name == nil || taskName($0) == name }.map { shots in
             GridTask(
-                name: "\(folder.name)/\(shots)-shot", data: folder.url.relativePath,
+                name: taskName(shots), data: folder.url.relativePath,
                 trainSplit: "train_meta.list.num_shot_\(shots)",
                 draws: try seeds.map { seed in
                     let list = folder.trainingList(shots: shots, seed: seed)

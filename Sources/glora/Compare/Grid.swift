@@ -1,7 +1,7 @@
 import ArgumentParser
+import Checkpoints
 import Datasets
 import Foundation
-import TensorCore
 import Training
 
 /// A task of a comparison: its splits for each seed.
@@ -18,8 +18,61 @@ struct GridTask {
     let data: String
     let trainSplit: String
     let draws: [Draw]
+    /// Whether it is one of VTAB-1K's, whose protocol its trainings keep.
+    var isVTAB = false
     /// Other splits to choose the rate on, where the training split holds the validation images: their name, and they.
     var choosing: (split: String, images: CellImages)?
+
+    /// The training of one method with one rate and one seed, below `output`.
+    func cell(_ entry: MethodEntry, _ rate: Double, _ draw: Draw, _ flags: CellFlags, in output: URL) -> Cell
+    {
+        var options = flags.options(entry, rate: rate, seed: draw.seed)
+        options.data = data
+        options.trainSplit = trainSplit
+        if isVTAB { options.keepVTABProtocol() }
+        return Cell(task: name, method: entry, options: options, images: draw.images, output: output)
+    }
+
+    /// The training that tries a rate, on the first seed.
+    func trial(_ entry: MethodEntry, _ rate: Double, _ flags: CellFlags, in output: URL) -> Cell {
+        let cell = cell(entry, rate, draws[0], flags, in: output)
+        guard let choosing else { return cell }
+        var options = cell.options
+        options.trainSplit = choosing.split
+        return Cell(
+            task: name, method: entry, options: options, images: choosing.images, output: output,
+            suffix: "-" + choosing.split)
+    }
+
+    /// What its first seed is trained and tested on.
+    var summary: DataSummary {
+        let images = draws[0].images
+        let named =
+            [(.training, "training", images.training)]
+            + (images.validation.map { [(.validation, "validation", $0)] } ?? [])
+            + images.tests.map { (.test, $0.name, $0.images) } as [(DataSummary.Use, String, any ImageSource)]
+        return DataSummary(
+            of: name,
+            named.compactMap { use, name, images in
+                (images as? ImageList).map { DataSummary.Part(use, $0, name: name) }
+            })
+    }
+
+    /// Every training that the flags may come to, whichever rates are chosen.
+    func cells(_ flags: CellFlags, in output: URL) throws -> [Cell] {
+        try flags.entries().flatMap { entry in
+            let rates = flags.rates(entry)
+            return rates.flatMap { rate in
+                (rates.count > 1 ? [trial(entry, rate, flags, in: output)] : [])
+                    + draws.map { cell(entry, rate, $0, flags, in: output) }
+            }
+        }
+    }
+}
+
+extension Cell {
+    /// What it is called in a sentence.
+    var label: String { "\(task), \(method), lr \(options.learningRate.short), seed \(options.seed)" }
 }
 
 /// One method on one task: the rate that was chosen, and a result for each seed.
@@ -29,7 +82,7 @@ struct Outcome {
     let rate: Double
     let tried: [TriedRate]
     /// One for each seed, in order.
-    var cells: [(cell: Cell, result: CellResult)]
+    let cells: [(cell: Cell, result: CellResult)]
 
     /// Over the seeds.
     func accuracy(on test: String) -> Spread? {
@@ -46,30 +99,32 @@ struct Outcome {
     var peakBytes: Int { cells.map { $0.result.deviceBytes ?? $0.result.peakBytes }.max() ?? 0 }
 }
 
-/// Trains and tests the cells of a comparison one after the other. What was done before is read, what was begun goes on.
+/// Has the cells of a comparison trained and tested one after the other, each by a process of its own (see `CellProcess`). What
+/// was done before is read, what was begun goes on.
 final class Grid {
-    let runner: CellRunner
-    let base: TrainingBase
     let output: URL
+    /// Of the base that all train.
+    let configuration: ViTConfiguration
+    private let baseHash: String
     private let flags: CellFlags
     private let console: Console
     private var (done, count) = (0, 0)
 
-    init(_ flags: CellFlags, output: String, _ console: Console) throws {
-        self.flags = flags
-        self.console = console
-        self.output = URL(fileURLWithPath: output)
+    /// Checks the model and the device that the cells will use, and lets both go.
+    init(_ command: some CellsCommand) throws {
+        flags = command.flags
+        output = URL(fileURLWithPath: command.output)
+        console = flags.common.console
         let first = try flags.entries()[0]
         let options = flags.options(first, rate: flags.rates(first)[0], seed: 0)
-        base = try TrainingBase(options, flags.device, console)
-        let backend = base.backend
-        runner = CellRunner(
-            base.checkpoint, scoring: flags.checkpoint, on: backend,
-            deviceBytes: flags.device.isOnHost(backend) ? nil : { backend.heldByteCount })
+        let base = try TrainingBase(options, flags.device, console)
+        configuration = base.checkpoint.configuration
+        baseHash = contentHash(base.checkpoint.tensors)
     }
 
-    /// Every method on every task, task by task. Throws `ExitCode(130)` when the user stopped it.
-    func run(_ tasks: [GridTask]) throws -> [Outcome] {
+    /// Every method on every task, task by task; `measuring` what an image costs the first seed's models. Throws `ExitCode(130)`
+    /// when the user stopped it.
+    func run(_ tasks: [GridTask], measuring: Bool = false) throws -> [Outcome] {
         Interrupt.install()
         let entries = try flags.entries()
         for task in tasks {
@@ -79,18 +134,26 @@ final class Grid {
                 if rates > 1 { count += task.choosing == nil ? rates - 1 : rates }
             }
         }
-        // What was made with other settings is said before hours are spent on the rest.
+        for task in tasks { console.say(task.summary) }
         for task in tasks {
-            for entry in entries {
-                for rate in flags.rates(entry) {
-                    for draw in task.draws { _ = try runner.result(of: cell(task, entry, rate, draw)) }
-                }
-            }
+            // What was made with other settings is said before hours are spent on the rest.
+            let results = try task.cells(flags, in: output).map { try result(of: $0) }
+            if results.contains(nil) { try check(task) }
         }
-        return try tasks.flatMap { task in try entries.map { try outcome(task, $0) } }
+        return try tasks.flatMap { task in try entries.map { try outcome(task, $0, measuring) } }
     }
 
-    private func outcome(_ task: GridTask, _ entry: MethodEntry) throws -> Outcome {
+    /// Reads a task's images once: see `ImageCheckFlags`.
+    private func check(_ task: GridTask) throws {
+        let cell = task.cell(try flags.entries()[0], 0, task.draws[0], flags, in: output)
+        let preprocessor = try cell.options.preprocessor(for: configuration)
+        var hashes: Set<UInt64> = []
+        let splits = task.draws.flatMap(\.images.splits).filter { hashes.insert($0.contentHash).inserted }
+        // A cell's process reads them again: nothing is kept here.
+        try flags.checks.check(splits.map { PreparedImages($0, preprocessor, cacheByteLimit: 0) }, console)
+    }
+
+    private func outcome(_ task: GridTask, _ entry: MethodEntry, _ measuring: Bool) throws -> Outcome {
         let rates = flags.rates(entry)
         let tried = rates.count > 1 ? try rates.map { try attempt(task, entry, $0) } : []
         guard let rate = tried.isEmpty ? rates[0] : TriedRate.best(tried) else {
@@ -99,97 +162,82 @@ final class Grid {
             )
         }
         if !tried.isEmpty { console.say("\(task.name), \(entry): validation chose lr \(rate.short)") }
-        let cells = try task.draws.map { draw in
-            let cell = cell(task, entry, rate, draw)
-            let isChosenAlready = !tried.isEmpty && task.choosing == nil && draw.seed == task.draws[0].seed
-            let result: CellResult
-            do { result = try train(cell, counts: !isChosenAlready) } catch TrainingError.notANumber(
-                let step, _)
-            {
-                throw TrainingError.run(
-                    "\(label(cell)): the loss is not a number at step \(step); give a lower --lr and another "
-                        + "--output, or --lrs to choose from")
-            }
-            return (cell: cell, result: try test(cell, result))
+        let cells = try task.draws.enumerated().map { index, draw in
+            let cell = task.cell(entry, rate, draw, flags, in: output)
+            let isChosenAlready = !tried.isEmpty && task.choosing == nil && index == 0
+            let result = try take(
+                cell, to: measuring && index == 0 ? .measured : .tested, counts: !isChosenAlready)
+            return (cell: cell, result: result)
         }
         return Outcome(task: task.name, method: entry, rate: rate, tried: tried, cells: cells)
     }
 
-    /// Tries a rate on the first seed. One at which the loss stops being a number is no choice, and no error.
+    /// Tries a rate. One at which the loss stops being a number has no accuracy.
     private func attempt(_ task: GridTask, _ entry: MethodEntry, _ rate: Double) throws -> TriedRate {
-        var cell = cell(task, entry, rate, task.draws[0])
-        if let choosing = task.choosing {
-            var options = cell.options
-            options.trainSplit = choosing.split
-            cell = Cell(
-                task: task.name, method: entry, options: options, images: choosing.images, output: output,
-                suffix: "-" + choosing.split)
-        }
+        let cell = task.trial(entry, rate, flags, in: output)
         guard cell.images.validation != nil else {
             throw ValidationError(
                 "--lrs chooses by validation accuracy, and \(task.name) has no validation split; give one, or --lr"
             )
         }
         do {
-            let result = try train(cell, counts: true)
+            let result = try take(cell, to: .trained, counts: true)
             return TriedRate(rate: rate, accuracy: result.valAccuracy, loss: result.valLoss)
-        } catch TrainingError.notANumber(let step, _) {
-            console.endProgress()
-            console.note("\(label(cell)): the loss is not a number at step \(step); this rate is left out")
+        } catch let code as ExitCode where code.rawValue == CellProcess.notANumber {
             return TriedRate(rate: rate, accuracy: nil, loss: nil)
         }
     }
 
-    private func cell(_ task: GridTask, _ entry: MethodEntry, _ rate: Double, _ draw: GridTask.Draw) -> Cell {
-        var options = flags.options(entry, rate: rate, seed: draw.seed)
-        options.data = task.data
-        options.trainSplit = task.trainSplit
-        return Cell(task: task.name, method: entry, options: options, images: draw.images, output: output)
+    private func result(of cell: Cell) throws -> CellResult? {
+        try cell.result(checkpoint: flags.checkpoint, baseHash: baseHash)
     }
 
-    private func label(_ cell: Cell) -> String {
-        "\(cell.task), \(cell.method), lr \(cell.options.learningRate.short), seed \(cell.options.seed)"
-    }
-
-    private func train(_ cell: Cell, counts: Bool) throws -> CellResult {
+    /// A cell's result, at least as far as `stage`.
+    private func take(_ cell: Cell, to stage: CellStage, counts: Bool) throws -> CellResult {
         if counts { done += 1 }
-        let title = "[\(done)/\(count)] \(label(cell))"
-        if let result = try runner.result(of: cell) {
+        let title = "[\(done)/\(count)] \(cell.label)"
+        let before = try result(of: cell)
+        if let before {
             if counts { console.say("\(title): done before") }
-            return result
+            let isThere =
+                (stage == .trained || cell.isTested(before))
+                && (stage != .measured || before.inference != nil)
+            if isThere { return before }
         }
-        try stopIfAsked()
-        if cell.directory.holdsRun { console.say("\(title): going on") }
-        let result = try runner.train(
-            cell,
-            onEvent: { options, event in
-                if case .step(let progress) = event {
-                    console.progress(
-                        "\(title)  epoch \(progress.epoch + 1)/\(options.epochs)  loss "
-                            + "\(progress.loss.fixed(4))  \(progress.imagesPerSecond.fixed(1)) img/s  "
-                            + "\(progress.secondsLeft.duration) left")
-                }
-            }, shouldStop: { Interrupt.wasRequested })
-        console.endProgress()
-        guard let result else { throw stopped() }
-        let validation = result.valAccuracy.map { "validation \((100 * $0).fixed(1)) %, " } ?? ""
-        console.say("\(title): \(validation)trained in \(result.seconds.duration)")
+        if Interrupt.wasRequested { throw stopped() }
+        if before == nil, cell.directory.holdsRun { console.say("\(title): going on") }
+        try start(cell, until: stage, title)
+        guard let result = try result(of: cell) else {
+            throw TrainingError.run(
+                "\(cell.folder.path) holds no result.json any more; give the same command again")
+        }
         return result
     }
 
-    private func test(_ cell: Cell, _ result: CellResult) throws -> CellResult {
-        guard !runner.isTested(cell, result) else { return result }
-        try stopIfAsked()
-        let result = try runner.test(cell, result)
-        let scores = cell.images.tests.map {
-            "\($0.name) \((100 * (result.accuracy(on: $0.name) ?? 0)).fixed(1)) %"
+    /// Runs a cell's process to its end. Throws its exit code when that isn't 0.
+    private func start(_ cell: Cell, until stage: CellStage, _ title: String) throws {
+        let process = Process()
+        // The link leads to this very program even when its file has been replaced meanwhile.
+        process.executableURL = URL(fileURLWithPath: "/proc/self/exe")
+        process.arguments =
+            ["cell", "--task", cell.task, "--folder", cell.folder.path, "--until", stage.rawValue]
+            + ["--title", title, "--"] + Glora.arguments
+        // A cell ends when the other end closes; see `CellProcess`.
+        process.standardInput = Pipe()
+        try Interrupt.run(process)
+        switch (process.terminationReason, process.terminationStatus) {
+        case (.exit, 0): break
+        case _ where Interrupt.wasRequested: throw stopped()
+        case (.exit, let code): throw code == 130 ? stopped() : ExitCode(code)
+        case (_, let signal):
+            console.endProgress()
+            throw TrainingError.run(
+                "\(cell.label): its process was ended by signal \(signal)"
+                    + (signal == SIGKILL ? ", as Linux does when memory runs out" : "")
+                    + "; the same command goes on from the last epoch, and with a smaller --batch-size and "
+                    + "another --output takes less memory")
         }
-        console.say("  \(scores.joined(separator: ", "))")
-        return result
     }
-
-    /// Ends the command when the user asked for it.
-    func stopIfAsked() throws { if Interrupt.wasRequested { throw stopped() } }
 
     private func stopped() -> any Error {
         console.say("stopped; \(output.path)/ keeps what is done, the same command goes on from there")

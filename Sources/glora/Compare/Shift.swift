@@ -4,7 +4,7 @@ import Datasets
 import Foundation
 import Training
 
-struct Shift: ParsableCommand {
+struct Shift: CellsCommand {
     static let configuration = CommandConfiguration(
         abstract: "Train on one data set, test on it and on shifted ones of the same classes.",
         discussion: """
@@ -52,8 +52,8 @@ struct Shift: ParsableCommand {
 
     func run() throws {
         let console = flags.common.console
-        let task = try task()
-        let grid = try Grid(flags, output: output, console)
+        let task = try tasks(named: nil)[0]
+        let grid = try Grid(self)
         let outcomes = try grid.run([task])
         let tests = task.draws[0].images.tests
         let rows = outcomes.map { outcome in
@@ -84,7 +84,7 @@ struct Shift: ParsableCommand {
                         ? ", each with its own draw of training images" : "")
                     + (task.draws.count > 1 ? ": mean ± standard deviation" : ""),
                 "tested on \(sizes) images; nothing of these was trained or chosen on",
-            ] + flags.protocolLines(grid.base.checkpoint)
+            ] + flags.protocolLines(grid, task)
         console.say("")
         for line in lines { console.say("- \(line)") }
         var page = ComparisonPage("\(task.name): under shift", in: grid.output)
@@ -97,7 +97,7 @@ struct Shift: ParsableCommand {
 
     // MARK: Data
 
-    private func task() throws -> GridTask {
+    func tasks(named name: String?) throws -> [GridTask] {
         let sources = train.split(separator: ",").map { URL(fileURLWithPath: String($0)) }
         guard let first = sources.first else { throw ValidationError("--train names nothing to train on") }
         if sources.count > 1, sources.contains(where: isFolder) {
@@ -143,10 +143,12 @@ struct Shift: ParsableCommand {
                 tests: try tests(names, training))
             draws = seeds.map { GridTask.Draw(seed: $0, images: images) }
         }
-        return GridTask(
-            name: isFolder(first)
-                ? first.standardizedFileURL.lastPathComponent : commonName(sources.map(listName)),
-            data: first.path, trainSplit: first.lastPathComponent, draws: draws)
+        return [
+            GridTask(
+                name: isFolder(first)
+                    ? first.standardizedFileURL.lastPathComponent : commonName(sources.map(listName)),
+                data: first.path, trainSplit: first.lastPathComponent, draws: draws)
+        ]
     }
 
     private func isFolder(_ url: URL) -> Bool {

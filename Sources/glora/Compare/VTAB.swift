@@ -4,7 +4,7 @@ import Datasets
 import Foundation
 import Training
 
-struct VTAB: ParsableCommand {
+struct VTAB: CellsCommand {
     static let configuration = CommandConfiguration(
         commandName: "vtab",
         abstract: "VTAB-1K's 19 tasks, with both averages, beside the published rows.",
@@ -58,14 +58,9 @@ struct VTAB: ParsableCommand {
         let console = flags.common.console
         let chosen = try chosen()
         // Every list is read before anything is trained.
-        let gridTasks = try chosen.map { task in
-            let url = try folder(of: task)
-            return try GridTask(
-                try TaskFolder.open(url), data: url.relativePath, trainSplit: trainSplit,
-                seeds: Array(0..<seeds))
-        }
-        let grid = try Grid(flags, output: output, console)
-        let outcomes = try grid.run(gridTasks)
+        let tasks = try self.tasks(named: nil)
+        let grid = try Grid(self)
+        let outcomes = try grid.run(tasks)
         let rows = try flags.entries().map { entry in row(entry, outcomes.filter { $0.method == entry }) }
         let table = table(chosen, rows)
         console.say("")
@@ -80,7 +75,7 @@ struct VTAB: ParsableCommand {
                     + "tasks: the mean of the 19",
                 "published: ViT-B/16 of ImageNet-21k, the rows of PACE's Table 1, averages computed from them; "
                     + "these were trained with other schedules, and rates chosen for each task",
-            ] + flags.protocolLines(grid.base.checkpoint)
+            ] + flags.protocolLines(grid, tasks[0])
         console.say("")
         for line in lines { console.say("- \(line)") }
         var page = ComparisonPage("VTAB-1K", in: grid.output)
@@ -92,6 +87,15 @@ struct VTAB: ParsableCommand {
         try page.write(console)
         try console.result(
             Result(output: grid.output.path, tasks: chosen.map(\.name), seeds: seeds, rows: rows))
+    }
+
+    func tasks(named name: String?) throws -> [GridTask] {
+        try chosen().filter { name == nil || $0.name == name }.map { task in
+            let url = try folder(of: task)
+            return try GridTask(
+                try TaskFolder.open(url), data: url.relativePath, trainSplit: trainSplit,
+                seeds: Array(0..<seeds))
+        }
     }
 
     /// The tasks that are asked for, in the papers' order.

@@ -43,63 +43,106 @@ enum Page {
         var isDots = false
     }
 
-    /// A chart of series over two labelled axes, drawn as SVG.
+    /// A chart of series over two labelled axes, drawn as SVG: lines, and a mark where a series is a single point.
     static func chart(_ series: [Series], x xLabel: String, y yLabel: String) -> String {
-        let points = series.flatMap(\.points).filter { $0.x.isFinite && $0.y.isFinite }
-        guard let x = range(points.map(\.x)), let y = range(points.map(\.y)) else {
+        let series = series.map { one in
+            Series(
+                name: one.name, points: one.points.filter { $0.x.isFinite && $0.y.isFinite },
+                isDots: one.isDots)
+        }
+        let points = series.flatMap(\.points)
+        guard let x = Axis(points.map(\.x)), let y = Axis(points.map(\.y)) else {
             return "<p>nothing yet</p>"
         }
         let (left, top, width, height) = (64.0, 12.0, 520.0, 240.0)
-        func place(_ point: (x: Double, y: Double)) -> String {
-            let (px, py) = (
-                left + (point.x - x.0) / (x.1 - x.0) * width, top + (y.1 - point.y) / (y.1 - y.0) * height
-            )
-            return "\(px.fixed(1)),\(py.fixed(1))"
-        }
+        func across(_ value: Double) -> String { (left + x.share(value) * width).fixed(1) }
+        func down(_ value: Double) -> String { (top + (1 - y.share(value)) * height).fixed(1) }
         var svg =
             "<svg viewBox=\"0 0 620 310\" role=\"img\" aria-label=\"\(escape(yLabel)) over \(escape(xLabel))\">"
-        for step in 0...4 {
-            let (vx, vy) = (x.0 + (x.1 - x.0) * Double(step) / 4, y.0 + (y.1 - y.0) * Double(step) / 4)
-            let (px, py) = (left + width * Double(step) / 4, top + height * (1 - Double(step) / 4))
+        for tick in y.ticks {
+            let py = down(tick.value)
             svg += "<line class=\"grid\" x1=\"\(left)\" x2=\"\(left + width)\" y1=\"\(py)\" y2=\"\(py)\"/>"
+            svg += "<text x=\"\(left - 6)\" y=\"\(py)\" dy=\"4\" text-anchor=\"end\">\(tick.label)</text>"
+        }
+        for tick in x.ticks {
+            let px = across(tick.value)
             svg +=
-                "<text x=\"\(left - 6)\" y=\"\(py + 4)\" text-anchor=\"end\">\(label(vy, y.1 - y.0))</text>"
-            svg +=
-                "<text x=\"\(px)\" y=\"\(top + height + 18)\" text-anchor=\"middle\">\(label(vx, x.1 - x.0))</text>"
+                "<text x=\"\(px)\" y=\"\(top + height + 18)\" text-anchor=\"middle\">\(tick.label)</text>"
         }
         svg +=
             "<text x=\"\(left + width / 2)\" y=\"\(top + height + 38)\" text-anchor=\"middle\">\(escape(xLabel))</text>"
-        for (index, one) in series.enumerated() {
+        var names: [String] = []
+        for (index, one) in series.enumerated() where !one.points.isEmpty {
             let colour = colour(index)
-            let placed = one.points.filter { $0.x.isFinite && $0.y.isFinite }.map(place)
-            if one.isDots {
-                svg += placed.map {
-                    let parts = $0.split(separator: ",")
-                    return "<circle class=\"\(colour)\" r=\"2.2\" cx=\"\(parts[0])\" cy=\"\(parts[1])\"/>"
-                }.joined()
-            } else {
-                svg += "<polyline class=\"\(colour)\" points=\"\(placed.joined(separator: " "))\"/>"
+            let places = one.points.map { Place(x: across($0.x), y: down($0.y)) }
+            func circle(_ place: Place, _ kind: String, _ radius: Double) -> String {
+                "<circle class=\"\(kind) \(colour)\" r=\"\(radius)\" cx=\"\(place.x)\" cy=\"\(place.y)\"/>"
             }
-        }
-        let names = series.enumerated().map {
-            "<span class=\"key \(colour($0.offset))\"></span>\(escape($0.element.name))"
+            if one.isDots {
+                svg += places.map { circle($0, "dot", 2.2) }.joined()
+            } else if Set(places).count == 1 {
+                // A line from a point to itself has no length, and is not drawn.
+                svg += circle(places[0], "point", 4)
+            } else {
+                let line = places.map { "\($0.x),\($0.y)" }.joined(separator: " ")
+                svg += "<polyline class=\"\(colour)\" points=\"\(line)\"/>"
+            }
+            names.append("<span class=\"key \(colour)\"></span>\(escape(one.name))")
         }
         return
             "<figure>\(svg)</svg><figcaption>\(escape(yLabel)): \(names.joined(separator: " &ensp; "))</figcaption></figure>"
     }
 
+    /// A point of a drawing, to a tenth of its unit.
+    private struct Place: Hashable {
+        let x: String
+        let y: String
+    }
+
+    /// The numbers along one side of a chart, from a round one to a round one.
+    private struct Axis {
+        let ticks: [(value: Double, label: String)]
+        private let least: Double
+        private let length: Double
+
+        /// nil without values. Equal values have no range of their own: theirs begins at nought.
+        init?(_ values: [Double]) {
+            guard var least = values.min(), var most = values.max() else { return nil }
+            // Below a millionth of the values, labels would be longer than their place.
+            if most - least <= 1e-6 * max(abs(least), abs(most)) {
+                (least, most) = least == 0 ? (0, 1) : (min(0, least), max(0, most))
+            }
+            let step = Axis.step(most - least, isWhole: values.allSatisfy { $0 == $0.rounded() })
+            // The tolerance is for ends that are round themselves.
+            let first = (least / step + 1e-9).rounded(.down)
+            let last = (most / step - 1e-9).rounded(.up)
+            (self.least, length) = (first * step, (last - first) * step)
+            ticks = stride(from: first, through: last, by: 1).map {
+                ($0 * step, Axis.label($0 * step, step: step))
+            }
+        }
+
+        /// Where a value is: 0 at the least, 1 at the most.
+        func share(_ value: Double) -> Double { (value - least) / length }
+
+        /// A round number that is a quarter of the range or somewhat more; whole where the values are, such as epochs.
+        private static func step(_ range: Double, isWhole: Bool) -> Double {
+            let power = pow(10, log10(range / 4).rounded(.down))
+            let steps = [1, 2, 2.5, 5, 10].map { $0 * power }
+            return steps.first { $0 >= range / 4 && (!isWhole || $0 == $0.rounded()) } ?? 10 * power
+        }
+
+        /// With as many decimals as the step has.
+        private static func label(_ value: Double, step: Double) -> String {
+            if step >= 1e9 { return String(format: "%.3g", value) }
+            let decimals = (0...12).first { abs(remainder(step * pow(10, Double($0)), 1)) < 1e-6 } ?? 12
+            return decimals == 0 ? Int(value.rounded()).grouped : value.fixed(decimals)
+        }
+    }
+
     /// Six colours, drawn through, dashed, and dotted.
     private static func colour(_ index: Int) -> String {
         "c\(index % 6)" + (index < 6 ? "" : index < 12 ? " dashed" : " dotted")
-    }
-
-    private static func range(_ values: [Double]) -> (Double, Double)? {
-        guard let least = values.min(), let most = values.max() else { return nil }
-        return least < most ? (least, most) : (least - 0.5, most + 0.5)
-    }
-
-    private static func label(_ value: Double, _ range: Double) -> String {
-        range >= 20 ? Int(value.rounded()).grouped : value.fixed(range >= 2 ? 1 : 2)
     }
 
     private static let style = """
@@ -115,7 +158,9 @@ enum Page {
         polyline.c0{stroke:var(--c0)}polyline.c1{stroke:var(--c1)}polyline.c2{stroke:var(--c2)}polyline.c3{stroke:var(--c3)}polyline.c4{stroke:var(--c4)}polyline.c5{stroke:var(--c5)}
         polyline.dashed{stroke-dasharray:7 4}polyline.dotted{stroke-dasharray:2 3}
         .key.dashed{clip-path:polygon(0 0,40% 0,40% 100%,60% 100%,60% 0,100% 0,100% 100%,0 100%)}.key.dotted{border-radius:50%}
-        circle.c0{fill:var(--c0);fill-opacity:.35}circle.c1{fill:var(--c1)}
+        circle.c0{color:var(--c0)}circle.c1{color:var(--c1)}circle.c2{color:var(--c2)}circle.c3{color:var(--c3)}circle.c4{color:var(--c4)}circle.c5{color:var(--c5)}
+        circle.dot{fill:currentColor;fill-opacity:.35}circle.point{fill:currentColor;stroke:currentColor;stroke-width:2}
+        circle.point.dashed{fill:var(--paper)}circle.point.dotted{fill:var(--paper);stroke-dasharray:2 3}
         .key{display:inline-block;width:.8em;height:.8em;margin-right:.3em}.key.c0{background:var(--c0)}.key.c1{background:var(--c1)}.key.c2{background:var(--c2)}.key.c3{background:var(--c3)}.key.c4{background:var(--c4)}.key.c5{background:var(--c5)}
         .map td{white-space:normal;border:1px solid var(--paper);text-align:center;min-width:5.5em}.map td:first-child{text-align:left;font-family:ui-monospace,monospace;font-size:.85em}
         .none{background:var(--none);color:var(--soft)}.constant{background:var(--constant)}.vector{background:var(--vector)}.lowRank{background:var(--lowRank);color:var(--onLowRank)}

@@ -55,7 +55,7 @@ struct Report: ParsableCommand {
             let summary = run.directory.readSummary()
             rows.append([
                 run.name, run.path, summary?.seconds.duration ?? "", memory(summary?.peakBytes),
-                percent(run.validations.last?.valAccuracy), "",
+                percent(run.metrics.last { $0.valAccuracy != nil }?.valAccuracy), "",
             ])
             if let found = try? run.folder.found(), let search = try? run.folder.readSummary() {
                 rows.append([
@@ -73,18 +73,23 @@ struct Report: ParsableCommand {
     }
 
     private func curves(_ runs: [ReportedRun]) -> String {
-        Page.chart(
-            runs.map { run in
-                Page.Series(
-                    name: run.name, points: run.epochs.map { (Double($0.epoch + 1), $0.trainLoss ?? .nan) })
-            }, x: "epoch", y: "training loss")
+        func series(_ value: (RunDirectory.EpochMetric) -> Double?) -> [Page.Series] {
+            runs.map { Page.Series(name: $0.name, metrics: $0.metrics, value) }
+        }
+        return Page.chart(series(\.trainLoss), x: "epoch", y: "training loss")
             + Page.chart(
-                runs.map { run in
-                    Page.Series(
-                        name: run.name,
-                        points: run.validations.map { (Double($0.epoch + 1), 100 * ($0.valAccuracy ?? .nan)) }
-                    )
-                }, x: "epoch", y: "validation accuracy, %")
+                series { $0.valAccuracy.map { 100 * $0 } }, x: "epoch", y: "validation accuracy, %")
+    }
+}
+
+extension Page.Series {
+    /// A curve over the epochs of a run, of those that have the value.
+    init(
+        name: String, metrics: [RunDirectory.EpochMetric], _ value: (RunDirectory.EpochMetric) -> Double?
+    ) {
+        self.init(
+            name: name,
+            points: metrics.compactMap { line in value(line).map { (Double(line.epoch + 1), $0) } })
     }
 }
 
@@ -95,8 +100,7 @@ private struct ReportedRun {
     let data: String
     let method: String
     let path: String
-    let epochs: [RunDirectory.EpochMetric]
-    let validations: [RunDirectory.EpochMetric]
+    let metrics: [RunDirectory.EpochMetric]
     var folder: SearchDirectory { SearchDirectory(directory) }
 
     init(_ folder: String) throws {
@@ -111,9 +115,7 @@ private struct ReportedRun {
             : options.path == "supernet"
                 ? "supernet, \(options.recipe.rawValue)"
                 : URL(fileURLWithPath: options.path).lastPathComponent
-        let metrics = try directory.epochMetrics()
-        epochs = metrics.filter { $0.trainLoss != nil }
-        validations = metrics.filter { $0.valAccuracy != nil }
+        metrics = try directory.epochMetrics()
     }
 
     /// What a search found; nil without one.
