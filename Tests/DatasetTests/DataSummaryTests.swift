@@ -97,10 +97,10 @@ import Testing
 
     @Test("One image with two labels is told of")
     func twoLabels() throws {
-        try withLists(["train": [(0, 0), (1, 1), (0, 1), (1, 1)], "val": [(2, 0)]]) { folder in
+        try withLists(["train": [(0, 0), (1, 1), (0, 1), (1, 1), (1, 1)], "val": [(2, 0)]]) { folder in
             let notes = try summary(folder).notes
             #expect(
-                notes == ["1 of the 4 training images are there with another label too."])
+                notes == ["1 of the 5 training images are there with another label too."])
         }
     }
 
