@@ -8,10 +8,10 @@ struct Folder {
     private let surroundings: Set<FileStatus.Identity>
 
     /// What Windows, macOS and network storage put among images, in lower case.
-    private static let systemNames: Set = [
+    private static let systemNames = [
         "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin",
         "system volume information", "lost+found",
-    ]
+    ].map { Array($0.utf8) }
 
     init(_ path: FilePath) { self.init(path, around: []) }
 
@@ -33,11 +33,9 @@ struct Folder {
     func contents() throws -> (folders: [FilePath], files: [FilePath]) {
         var folders: [FilePath] = []
         var files: [FilePath] = []
-        for (name, kind) in try entries() {
-            switch kind {
-            case .folder: folders.append(name)
-            case .file: files.append(name)
-            }
+        try forEachEntry { name, isFolder in
+            if isFolder { folders.append(name) } else { files.append(name) }
+            return true
         }
         return (folders.sorted(by: FilePath.precedes), files.sorted(by: FilePath.precedes))
     }
@@ -60,37 +58,43 @@ struct Folder {
         return (files + below).sorted(by: FilePath.precedes)
     }
 
-    /// Whether there are no files here and below.
+    /// Whether there are no files here and below. Ends at the first, since a class can have many.
     func isEmpty() throws -> Bool {
-        let (folders, files) = try contents()
-        return try files.isEmpty && folders.allSatisfy { try folder($0)?.isEmpty() ?? true }
+        var folders: [FilePath] = []
+        var isEmpty = true
+        try forEachEntry { name, isFolder in
+            if isFolder { folders.append(name) } else { isEmpty = false }
+            return isEmpty
+        }
+        return try isEmpty && folders.allSatisfy { try folder($0)?.isEmpty() ?? true }
     }
 
     // MARK: Reading
 
-    private enum Kind { case file, folder }
-
-    private func entries() throws -> [(FilePath, Kind)] {
-        try FilePath.entries(of: path, orThrow: unreadable).compactMap { entry -> (FilePath, Kind)? in
-            if Folder.isIgnored(entry.name) { return nil }
-            switch entry.type {
-            case UInt8(DT_REG): return (entry.name, .file)
-            case UInt8(DT_DIR): return (entry.name, .folder)
-            default: break
-            }
-            let place = path / entry.name
+    /// Calls `body` with each name and whether it is a folder's, until it returns false.
+    private func forEachEntry(_ body: (FilePath, Bool) -> Bool) throws {
+        try path.forEachEntry(orThrow: unreadable) { name, type in
+            if Folder.isIgnored(name) { return true }
+            if type == DT_REG || type == DT_DIR { return body(name, type == DT_DIR) }
             let status: FileStatus
-            do throws(FileProblem) { status = try place.status() } catch { throw unreadable(place, error) }
-            if let kind = status.otherKind {
-                throw DatasetError("\(place) is \(kind), neither an image nor a folder; remove it.")
+            do throws(FileProblem) { status = try (path / name).status() } catch {
+                throw unreadable(path / name, error)
             }
-            return (entry.name, status.isFolder ? .folder : .file)
+            if let kind = status.otherKind {
+                throw DatasetError("\(path / name) is \(kind), neither an image nor a folder; remove it.")
+            }
+            return body(name, status.isFolder)
         }
     }
 
     private static func isIgnored(_ name: FilePath) -> Bool {
-        name.bytes.first == UInt8(ascii: ".")
-            || systemNames.contains(String(decoding: name.bytes, as: UTF8.self).lowercased())
+        func isAlike(_ byte: UInt8, _ small: UInt8) -> Bool {
+            (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte) ? byte | 0x20 == small : byte == small
+        }
+        return name.bytes.first == UInt8(ascii: ".")
+            || systemNames.contains {
+                $0.count == name.bytes.count && name.bytes.elementsEqual($0, by: isAlike)
+            }
     }
 
     private func unreadable(_ path: FilePath, _ problem: FileProblem) -> DatasetError {
@@ -99,25 +103,20 @@ struct Folder {
 }
 
 extension FilePath {
-    /// The names in a folder but for `.` and `..`, in no order, with readdir's types.
-    static func entries(
-        of folder: FilePath, orThrow problem: (FilePath, FileProblem) -> DatasetError
-    ) throws -> [(name: FilePath, type: UInt8)] {
-        guard let stream = folder.withCString({ opendir($0) }) else {
-            throw problem(folder, folder.problem(errno))
-        }
+    /// Calls `body` with the names in this folder but for `.` and `..`, in no order, and readdir's types, until it returns false.
+    func forEachEntry(
+        orThrow problem: (FilePath, FileProblem) -> DatasetError, _ body: (FilePath, Int) throws -> Bool
+    ) throws {
+        guard let stream = withCString({ opendir($0) }) else { throw problem(self, self.problem(errno)) }
         defer { closedir(stream) }
-        var entries: [(name: FilePath, type: UInt8)] = []
-        errno = 0
-        while let entry = readdir(stream) {
+        while true {
+            errno = 0
+            guard let entry = readdir(stream) else { break }
             let name = withUnsafeBytes(of: &entry.pointee.d_name) { name in FilePath(name.prefix { $0 != 0 })
             }
-            if ![".", ".."].map({ Array($0.utf8) }).contains(name.bytes) {
-                entries.append((name, entry.pointee.d_type))
-            }
-            errno = 0
+            if name.bytes.count <= 2, name.bytes.allSatisfy({ $0 == UInt8(ascii: ".") }) { continue }
+            guard try body(name, Int(entry.pointee.d_type)) else { return }
         }
-        guard errno == 0 else { throw problem(folder, folder.problem(errno)) }
-        return entries
+        guard errno == 0 else { throw problem(self, self.problem(errno)) }
     }
 }

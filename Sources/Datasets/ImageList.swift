@@ -74,7 +74,7 @@ public struct ImageList: ImageSource {
         guard !entries.isEmpty else {
             throw DatasetError("\(emptySplit) lists no images; choose another split or fill it.")
         }
-        let classCount = classCount ?? entries.reduce(0) { max($0, $1.label + 1) }
+        let classCount = classCount ?? classNames?.count ?? entries.reduce(0) { max($0, $1.label + 1) }
         var hash = ContentHash()
         var files: [FileStatus] = []
         files.reserveCapacity(entries.count)

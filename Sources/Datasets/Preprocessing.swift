@@ -14,7 +14,8 @@ public struct Preprocessing: Codable, Hashable, Sendable {
         case shorterSide
     }
 
-    /// How S × S is cut out of what resizing made.
+    /// How S × S is cut out of what resizing made. What is smaller lies in the middle of black, half a pixel to the upper left,
+    /// as torchvision and transformers' processors on it pad.
     public enum Crop: String, Codable, CaseIterable, Sendable {
         /// It isn't: an image that isn't S × S by then is an error.
         case none
@@ -22,7 +23,6 @@ public struct Preprocessing: Codable, Hashable, Sendable {
         case rounded
         /// The centre; half a pixel goes to the upper left, as transformers truncates.
         case truncated
-        // Both put an image that is smaller on black, with half a pixel more of it at the lower right.
     }
 
     /// Pillow's filters, by their names in timm.

@@ -71,12 +71,17 @@ public struct TaskFolder: Sendable {
     /// or a list can't be read; images are looked for when a split is opened.
     public static func open(_ url: URL) throws -> TaskFolder {
         let path = FilePath(url)
-        let entries = try FilePath.entries(of: path) { _, problem in
+        var entries: [FilePath] = []
+        let problem = { (_: FilePath, problem: FileProblem) in
             DatasetError(
                 problem.code == ENOENT || problem.code == ENOTDIR
                     ? "there is no folder \(url.path) to read a task from; check --data."
                     : "the folder \(url.path) can't be read: \(problem.reason).")
-        }.map(\.name)
+        }
+        try path.forEachEntry(orThrow: problem) { name, _ in
+            entries.append(name)
+            return true
+        }
         let files = entries.filter { name in
             let text = "\(name)"
             return text.hasSuffix(".txt") && !text.hasPrefix(".") && text != "classes.txt"
@@ -292,7 +297,8 @@ public struct TaskFolder: Sendable {
             }
             if !files.isEmpty {
                 notes.append(
-                    "\(files.count) files lie in \(path / name) and in no class folder, and are not used: "
+                    "\(files.count) \(files.count == 1 ? "file is" : "files are") in \(path / name) and in no class "
+                        + "folder, and not used: "
                         + "\(enumeration(files.map(\.description), atMost: 3)).")
             }
             return notes

@@ -97,10 +97,10 @@ import Testing
 
     @Test("One image with two labels is told of")
     func twoLabels() throws {
-        try withLists(["train": [(0, 0), (1, 1), (0, 1), (1, 1)], "val": [(2, 0)]]) { folder in
+        try withLists(["train": [(0, 0), (1, 1), (0, 1), (1, 1), (1, 1)], "val": [(2, 0)]]) { folder in
             let notes = try summary(folder).notes
             #expect(
-                notes == ["1 of the 4 training images are there with another label too."])
+                notes == ["1 of the 5 training images are there with another label too."])
         }
     }
 
@@ -118,7 +118,7 @@ import Testing
                 summary.lines == ["\(folder.name): 2 training and 1 validation images", "2 classes: a, b"])
             try #require(summary.notes.count == 3)
             #expect(summary.notes[0].hasSuffix("/train has folders without images, which are no classes: c."))
-            #expect(summary.notes[1].contains("1 files lie in \(url.path)/train and in no class folder"))
+            #expect(summary.notes[1].contains("1 file is in \(url.path)/train and in no class folder"))
             #expect(
                 summary.notes[2].hasPrefix("the test images can't be used: \(url.path)/test/c is not one of"))
             let matched = try folder.split(.test, matchedTo: ["c", "b"], classCount: 2)
