@@ -191,7 +191,7 @@ public final class OpenCLBackend: Backend {
             case (true, false): [.panels]
             case (true, true): [.panels, .clblast]
             case (false, false): [.tiled]
-            case (false, true): [.clblast, .tiled]
+            case (false, true): layout.local < 64 ? [.tiled] : [.clblast, .tiled]
             }
         return engines.filter { $0.takes(precision, layout) }.map { .engine($0) } + own
     }
@@ -276,7 +276,9 @@ public final class OpenCLBackend: Backend {
     /// What computes products that nobody tuned; its program is the one of all other kernels of the type.
     func usualKernel(_ stored: ElementType) -> ProductKernel {
         if let engine, stored == precision.stored { return .engine(engine) }
-        return layout.local == 1 ? .panels : stored == .float32 ? .clblast : .tiled
+        if layout.local == 1 { return .panels }
+        // CLBlast's own groups are of 64 work-items and more.
+        return stored == .float32 && layout.local >= 64 ? .clblast : .tiled
     }
 
     /// The tensor's memory; stops the program when it belongs to another backend.

@@ -180,6 +180,8 @@ import Testing
             }
             let backend = try open()
             #expect(backend.layout == KernelLayout(width: 4, local: local))
+            // CLBlast's groups are of 64 work-items and more.
+            #expect(backend.usualKernel(.float32) == (local == 64 ? .clblast : .tiled))
             try expectGroups(of: local, backend)
         }
     }
