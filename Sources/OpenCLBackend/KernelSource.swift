@@ -19,7 +19,7 @@ package enum KernelSource {
 /// How the kernels' work is laid out on a device: the two macros of Prelude.cl.
 ///
 /// A CPU device runs a work-group as a loop on one core, so it gets one work-item that computes with the
-/// whole registers; a GPU gets 64 of them with float4, which any of them can run.
+/// whole registers; a GPU gets 64 of them with float4, or as many as it can run.
 package struct KernelLayout: Equatable, Sendable {
     /// WIDTH, the floats that a work-item handles at once: 4, 8 or 16.
     package var width: Int
@@ -37,7 +37,17 @@ package struct KernelLayout: Equatable, Sendable {
         self =
             device.kind == .cpu
             ? KernelLayout(width: device.nativeVectorWidth >= 16 ? 16 : 8, local: 1)
-            : KernelLayout(width: 4, local: device.maxWorkGroupSize >= 64 ? 64 : 1)
+            : KernelLayout(
+                width: 4, local: KernelLayout.groupSizes.first { $0 <= device.maxWorkGroupSize } ?? 1)
+    }
+
+    /// LOCAL on GPUs, the best first. Matrices.cl takes no fewer than 8.
+    private static let groupSizes = [64, 32, 16, 8]
+
+    /// The same in smaller groups, of so many work-items at most; nil where there are none.
+    func smaller(atMost largest: Int) -> KernelLayout? {
+        KernelLayout.groupSizes.first { $0 <= largest && $0 < local }
+            .map { KernelLayout(width: width, local: $0) }
     }
 
     /// The compiler's options. No fast-math: the goldens ask for errors of 1e-5, and NaNs have to stay NaNs.

@@ -17,7 +17,7 @@ public final class OpenCLBackend: Backend {
     public var largestBufferByteCount: Int { device.maxAllocationByteCount }
 
     let shared: OpenCLContext
-    let layout: KernelLayout
+    private(set) var layout: KernelLayout
     /// What stored tensors may be besides float32: there is a program for each of the two, and for each engine in use.
     public let precision: Precision
     /// What multiplies in another precision than float32 unless something else was tuned, where the device has it.
@@ -31,6 +31,7 @@ public final class OpenCLBackend: Backend {
     private let source: String
     private let engines: [MatrixEngine]  // that the device may have
     private let provesEngines: Bool  // in a process of their own
+    private let groupLimit: ((String) -> Int)?
     let cache: ProgramCache
     let queue: cl_command_queue
     let ledger = MemoryLedger()
@@ -62,11 +63,11 @@ public final class OpenCLBackend: Backend {
     }
 
     /// A backend with another layout, other kernels or another cache, for tests; `engines` are tried without a process of their
-    /// own.
+    /// own, and `groupLimit` answers for the driver how many work-items a group of a kernel may have.
     package init(
         device: OpenCLDevice, layout: KernelLayout, precision: Precision = .float32,
         engines: [MatrixEngine]? = nil, source: String = KernelSource.whole,
-        cache: ProgramCache = ProgramCache()
+        cache: ProgramCache = ProgramCache(), groupLimit: ((String) -> Int)? = nil
     ) throws {
         self.device = device
         self.layout = layout
@@ -83,6 +84,7 @@ public final class OpenCLBackend: Backend {
         self.source = source
         self.engines = engines ?? MatrixEngine.of(device)
         provesEngines = engines == nil
+        self.groupLimit = groupLimit
         try build(Program(stored: .float32))
         scratch = try allocate([OpenCLBackend.scratchCount], .float32)
         table = try allocate([OpenCLBackend.tableCount], .float32)
@@ -103,7 +105,7 @@ public final class OpenCLBackend: Backend {
 
     deinit {
         clFinish(queue)
-        for kernel in kernels.values.flatMap(\.values) { clReleaseKernel(kernel.object) }
+        for program in kernels.values { release(program) }
         clReleaseCommandQueue(queue)
     }
 
@@ -124,11 +126,59 @@ public final class OpenCLBackend: Backend {
         let object: cl_kernel
         /// Work-items of a group.
         let local: Int
+        /// The most that a group may have, as the driver says.
+        let largest: Int
     }
 
+    private func release(_ kernels: [String: Kernel]) {
+        for kernel in kernels.values { clReleaseKernel(kernel.object) }
+    }
+
+    /// Builds a program's kernels; where the driver can't run one of them in the layout's groups, all programs in smaller groups.
     private func build(_ program: Program) throws {
         let options = layout.options(stored: program.stored, engine: program.engine)
-        kernels[program] = try makeKernels(shared.program(source: source, options: options, cache: cache))
+        let built = try makeKernels(shared.program(source: source, options: options, cache: cache))
+        let refused = built.filter { $0.value.largest < $0.value.local }
+        // Mesa 22.3's rusticl says 32 of every kernel and runs all of them with 64. An answer that is wrong for the least of
+        // the kernels says nothing of the others.
+        guard let (name, worst) = refused.min(by: { $0.value.largest < $1.value.largest }),
+            refused["fill"].map(runs) != true
+        else {
+            kernels[program] = built
+            return
+        }
+        release(built)
+        // An engine's groups are of its own size.
+        guard refused["multiply_engine"] == nil, let smaller = layout.smaller(atMost: worst.largest) else {
+            throw BackendError.driver(
+                "\(self.name) runs the kernel \(name) with at most \(worst.largest) work-items in a group, but "
+                    + "\(worst.local) are needed: use another --device.")
+        }
+        layout = smaller
+        let programs = Array(kernels.keys) + [program]
+        for program in kernels.values { release(program) }
+        kernels = [:]
+        for program in programs { try build(program) }
+    }
+
+    /// Whether `fill` does what it should in groups of its size, whatever the driver says.
+    private func runs(_ fill: Kernel) -> Bool {
+        var values = [Float](repeating: .nan, count: 1024)
+        let byteCount = values.count * MemoryLayout<Float>.stride
+        var status: cl_int = 0
+        let memory = clCreateBuffer(
+            shared.context, cl_mem_flags(CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR), byteCount, &values,
+            &status)
+        guard status == CL_SUCCESS, var memory else { return false }
+        defer { clReleaseMemObject(memory) }
+        var size = fill.local
+        return clSetKernelArg(fill.object, 0, MemoryLayout<cl_mem>.size, &memory) == CL_SUCCESS
+            && Float(1).set(fill.object, 1, self, "fill") == CL_SUCCESS
+            && values.count.set(fill.object, 2, self, "fill") == CL_SUCCESS
+            && clEnqueueNDRangeKernel(queue, fill.object, 1, nil, &size, &size, 0, nil, nil) == CL_SUCCESS
+            && clEnqueueReadBuffer(queue, memory, cl_bool(CL_TRUE), 0, byteCount, &values, 0, nil, nil)
+                == CL_SUCCESS
+            && values.allSatisfy { $0 == 1 }
     }
 
     /// What may compute products of the backend's precision, the likely fastest first.
@@ -141,7 +191,7 @@ public final class OpenCLBackend: Backend {
             case (true, false): [.panels]
             case (true, true): [.panels, .clblast]
             case (false, false): [.tiled]
-            case (false, true): [.clblast, .tiled]
+            case (false, true): layout.local < 64 ? [.tiled] : [.clblast, .tiled]
             }
         return engines.filter { $0.takes(precision, layout) }.map { .engine($0) } + own
     }
@@ -158,7 +208,7 @@ public final class OpenCLBackend: Backend {
         }
         guard (try? build(program)) != nil else { return false }
         guard kernel.engine == nil || (try? productsAreRight(kernel)) == true else {
-            for kernel in kernels.removeValue(forKey: program)!.values { clReleaseKernel(kernel.object) }
+            release(kernels.removeValue(forKey: program)!)
             return false
         }
         refused.remove(kernel)
@@ -190,18 +240,13 @@ public final class OpenCLBackend: Backend {
                     kernel, device.id, cl_kernel_work_group_info(CL_KERNEL_COMPILE_WORK_GROUP_SIZE),
                     3 * MemoryLayout<Int>.size, &own, nil)
             }
-            let local = own[0] > 0 ? own[0] : layout.local
-            kernels[name] = Kernel(object: kernel, local: local)
             var largest = 0
             clGetKernelWorkGroupInfo(
                 kernel, device.id, cl_kernel_work_group_info(CL_KERNEL_WORK_GROUP_SIZE),
                 MemoryLayout<Int>.size, &largest, nil)
-            guard largest >= local else {
-                for kernel in found { clReleaseKernel(kernel) }
-                throw BackendError.driver(
-                    "\(self.name) runs the kernel \(name) with at most \(largest) work-items in a group, but "
-                        + "\(local) are needed: use another --device.")
-            }
+            kernels[name] = Kernel(
+                object: kernel, local: own[0] > 0 ? own[0] : layout.local,
+                largest: groupLimit?(name) ?? largest)
         }
         return kernels
     }
@@ -231,7 +276,9 @@ public final class OpenCLBackend: Backend {
     /// What computes products that nobody tuned; its program is the one of all other kernels of the type.
     func usualKernel(_ stored: ElementType) -> ProductKernel {
         if let engine, stored == precision.stored { return .engine(engine) }
-        return layout.local == 1 ? .panels : stored == .float32 ? .clblast : .tiled
+        if layout.local == 1 { return .panels }
+        // CLBlast's own groups are of 64 work-items and more.
+        return stored == .float32 && layout.local >= 64 ? .clblast : .tiled
     }
 
     /// The tensor's memory; stops the program when it belongs to another backend.

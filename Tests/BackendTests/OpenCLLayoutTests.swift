@@ -8,7 +8,7 @@ import Testing
 /// and the other way round. The CPU backend, which the other suites compare with doubles, gives the expected
 /// values.
 @Suite struct OpenCLLayoutTests {
-    // Oclgrind runs the two tests in processes of their own: with two programs in one context its
+    // Oclgrind runs the three tests in processes of their own: with two programs in one context its
     // --uninitialized gives false alarms. It does so for 16 lanes too, since it takes a shuffle's twelfth
     // lane for an undefined one.
 
@@ -18,6 +18,10 @@ import Testing
 
     /// Many work-items a group, as on GPUs.
     @Test func gpuLayout() throws { try everyOperation(KernelLayout(width: 4, local: 64)) }
+
+    /// Fewer, as on GPUs whose drivers can't run all kernels with 64.
+    @Test(arguments: TestDevice.onlySmall ? [8] : [32, 8])
+    func smallGroups(local: Int) throws { try everyOperation(KernelLayout(width: 4, local: local)) }
 
     private func everyOperation(_ layout: KernelLayout) throws {
         try Recording.expectSame(layout) { try everyOperation($0) }

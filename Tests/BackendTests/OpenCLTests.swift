@@ -145,6 +145,85 @@ import Testing
         }
     }
 
+    /// What a driver says of the groups that its kernels can run in, what `fill` can in truth, and the groups that follow.
+    struct GroupCase: Sendable, CustomStringConvertible {
+        var fill = 256, other = 256, truth = 256
+        let local: Int?
+        var description: String { "fill \(fill), another \(other), in truth \(truth)" }
+    }
+
+    /// Groups of 64 where the driver can run them, else smaller ones; it isn't believed where it is wrong about `fill`, as
+    /// Mesa 22.3's rusticl is.
+    @Test(arguments: [
+        GroupCase(local: 64), GroupCase(other: 48, local: 32), GroupCase(fill: 64, other: 16, local: 16),
+        GroupCase(other: 15, local: 8), GroupCase(other: 7, local: nil),
+        GroupCase(fill: 32, other: 32, local: 64),
+        GroupCase(fill: 32, other: 32, truth: 32, local: 32),
+        GroupCase(fill: 0, other: 0, truth: 32, local: nil),
+    ])
+    func groups(choice: GroupCase) throws {
+        try OpenCLTests.withDevice { device in
+            func open() throws -> OpenCLBackend {
+                try OpenCLBackend(
+                    device: device, layout: KernelLayout(width: 4, local: 64),
+                    source: "#define TRUTH \(choice.truth)\n" + OpenCLTests.groupSource
+                ) { $0 == "fill" ? choice.fill : choice.other }
+            }
+            guard let local = choice.local else {
+                do {
+                    _ = try open()
+                    Issue.record("a driver without groups of 8 was taken")
+                } catch BackendError.driver(let message) {
+                    #expect(message.contains("at most \(choice.other) work-items"), "\(message)")
+                }
+                return
+            }
+            let backend = try open()
+            #expect(backend.layout == KernelLayout(width: 4, local: local))
+            // CLBlast's groups are of 64 work-items and more.
+            #expect(backend.usualKernel(.float32) == (local == 64 ? .clblast : .tiled))
+            try expectGroups(of: local, backend)
+        }
+    }
+
+    /// Smaller groups for the kernels of 16 bits are smaller ones for all.
+    @Test func groupsOfAllPrograms() throws {
+        try OpenCLTests.withDevice { device in
+            var asked = 0
+            let backend = try OpenCLBackend(
+                device: device, layout: KernelLayout(width: 4, local: 64), precision: .bfloat16, engines: [],
+                source: "#define TRUTH 256\n" + OpenCLTests.groupSource
+            ) { name in
+                asked += 1
+                return asked > 2 && name != "fill" ? 20 : 256  // the first two are those of float32
+            }
+            #expect(backend.layout.local == 16)
+            try expectGroups(of: 16, backend)
+        }
+    }
+
+    /// `fill` as the driver runs it in truth, and a kernel that writes the size of its group.
+    private static let groupSource = """
+        #define GROUP __attribute__((reqd_work_group_size(LOCAL, 1, 1)))
+        __kernel GROUP void fill(__global float *out, float value, int n) {
+            if (get_local_id(0) < TRUTH)
+                for (int i = get_global_id(0); i < n; i += get_global_size(0)) out[i] = value;
+        }
+        __kernel GROUP void gelu_forward(__global float *y, __global const float *x, int n) {
+            for (int i = get_global_id(0); i < n; i += get_global_size(0)) y[i] = get_local_size(0);
+        }
+
+        """
+
+    private func expectGroups(of local: Int, _ backend: OpenCLBackend) throws {
+        let x = try backend.allocate([1500], .float32)
+        backend.upload(x, [Float](repeating: .nan, count: 1500))
+        backend.fill(x, 7)
+        #expect(backend.values(x).allSatisfy { $0 == 7 })
+        backend.gelu(x, x)
+        #expect(backend.values(x).allSatisfy { $0 == Float(local) })
+    }
+
     @Test func programCacheKey() throws {
         try OpenCLTests.withDevice { device in
             let key = ProgramCache.key(source: "a", options: "b", device: device)
