@@ -31,7 +31,7 @@ public struct PreparedImages {
 /// Scores `model` on every image of a split, in order and without drop-path, on the given paths.
 ///
 /// `onBatch` receives each batch's logits [B, K], row-major. Throws `DatasetError` for an unreadable image and
-/// `BackendError.outOfMemory`.
+/// `BackendError`.
 public func evaluate(
     _ model: VisionTransformer, paths: [GLoRAPath], on images: PreparedImages, batchSize: Int,
     isForTraining: Bool = false, onBatch: (_ logits: [Float], Batch) -> Void = { _, _ in }
@@ -53,11 +53,13 @@ public func evaluate(
         model.forward(plan, paths: paths)
         model.loss(plan)
         let logits = model.backend.values(plan.logits)
+        let losses = model.backend.values(plan.losses)
+        try model.backend.checkForFailure()
         for (row, label) in batch.labels.enumerated() {
             let scores = logits[row * classes..<(row + 1) * classes]
             if scores.indexOfLargest - scores.startIndex == Int(label) { result.correct += 1 }
         }
-        result.loss += model.backend.values(plan.losses).reduce(0) { $0 + Double($1) }
+        result.loss += losses.reduce(0) { $0 + Double($1) }
         result.count += batch.count
         onBatch(logits, batch)
     }

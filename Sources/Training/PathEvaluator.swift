@@ -53,6 +53,7 @@ public final class PathEvaluator {
             model.loss(plan)
             labels += batch.labels
             losses += backend.values(plan.losses)
+            try backend.checkForFailure()
         }
         let order = labels.indices.sorted { (-losses[$0], $0) < (-losses[$1], $1) }
         let length = values.count / max(count, 1)
@@ -117,11 +118,13 @@ public final class PathEvaluator {
             blocksRun += depth - first
             model.loss(plan)
             let logits = backend.values(plan.logits)
+            let losses = backend.values(plan.losses)
+            try backend.checkForFailure()
             for (row, label) in labels.enumerated()
             where logits[row * classes..<(row + 1) * classes].indexOfLargest - row * classes == Int(label) {
                 correct += 1
             }
-            loss += backend.values(plan.losses).reduce(0) { $0 + Double($1) }
+            loss += losses.reduce(0) { $0 + Double($1) }
             done += labels.count
             // What it would score if all that is left were right, and without loss.
             let atBest = Score(
