@@ -78,13 +78,13 @@ public enum MatrixEngine: Int, CaseIterable, CustomStringConvertible, Sendable {
     ) -> [(engine: MatrixEngine, isProven: Bool)] {
         let source = KernelSource.whole
         let layout = KernelLayout(for: device).andNarrower.first {
-            Prober.verdict(on: .kernels($0, .float32), device, source, cache) != false
+            [nil, .right].contains(Prober.verdict(on: .kernels($0, .float32), device, source, cache))
         }
         guard let layout else { return [] }
         return of(device).compactMap { engine in
             let verdicts = Precision.allCases.filter { engine.takes($0, layout) }
                 .map { Prober.verdict(on: .engine(engine, $0), device, source, cache) }
-            if verdicts.contains(true) { return (engine, true) }
+            if verdicts.contains(.right) { return (engine, true) }
             return verdicts.contains(nil) ? (engine, false) : nil
         }
     }

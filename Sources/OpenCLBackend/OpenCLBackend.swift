@@ -155,7 +155,7 @@ public final class OpenCLBackend: Backend {
         guard candidates.contains(kernel), !refused.contains(kernel) else { return false }
         refused.insert(kernel)  // until the end
         if let engine = kernel.engine {
-            guard isProven(.engine(engine, precision)) ?? false else { return false }
+            guard verdict(on: .engine(engine, precision)) == .right else { return false }
         }
         guard (try? build(program)) != nil else { return false }
         guard kernel.engine == nil || (try? attempt { try productsAreRight(kernel) }) == true else {
@@ -174,7 +174,7 @@ public final class OpenCLBackend: Backend {
                 "--precision tf32 needs an NVIDIA GPU with tensor cores (compute capability 8.0 or above) whose "
                     + "products are right; use float32, bfloat16 or float16 on \(name).")
         }
-        guard isProven(.kernels(layout, precision)) != false else {
+        guard verdict(on: .kernels(layout, precision)) != .wrong else {
             throw BackendError.driver(
                 "the kernels for --precision \(precision.rawValue) can't be compiled on \(name), driver "
                     + "\(device.driverVersion), or give wrong results (the verdict is in \(cache.directory.path)): use "
@@ -183,10 +183,10 @@ public final class OpenCLBackend: Backend {
         try build(Program(stored: precision.stored))
     }
 
-    /// Whether something has proven itself on the device in a process of its own, where it has to; nil when it couldn't be tried.
-    private func isProven(_ trial: Prober.Trial) -> Bool? {
-        guard provesEngines, let prober = Prober.shared else { return true }
-        return prober.isRight(trial, device, source, cache)
+    /// What has come of something in a process of its own, where it has to be tried in one; nil when it couldn't be.
+    private func verdict(on trial: Prober.Trial) -> Prober.Verdict? {
+        guard provesEngines, let prober = Prober.shared else { return .right }
+        return prober.verdict(on: trial, device, source, cache)
     }
 
     /// A kernel object holds its arguments, so each backend has its own.

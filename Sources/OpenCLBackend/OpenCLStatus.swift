@@ -20,7 +20,9 @@ func deviceFailure(_ status: cl_int, _ operation: String, on device: String) -> 
     return switch status {
     // Lazy drivers take memory at the first launch that needs it; NVIDIA's says -5 then.
     case -4, -5, -6:
-        .failed("\(device) ran out of memory \(what): use a smaller --batch-size or another --device")
+        .failed(
+            "\(device) ran out of memory\(status == -5 ? " or other resources" : "") \(what): use a smaller --batch-size or "
+                + "another --device")
     // The last is NVIDIA's, of a queue whose device has faulted.
     case -2, -33, -34, -36, -9999:
         .failed(

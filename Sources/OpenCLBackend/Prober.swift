@@ -53,18 +53,31 @@ public struct Prober: Sendable {
         case cutShort
     }
 
-    /// The status of a command `probe` whose device is wrong or refuses what it tries. Others mean that it couldn't try.
-    public static let wrong: Int32 = 3
+    /// What came of a trial.
+    package enum Verdict: String {
+        /// The device's results are right.
+        case right
+        /// They are wrong, or the driver crashed.
+        case wrong
+        /// The driver says that it can't compile the kernels.
+        case refused
+
+        /// The status that a command `probe` ends with. Another means that it couldn't try.
+        package var status: Int32 {
+            switch self {
+            case .right: 0
+            case .wrong: 3
+            case .refused: 4
+            }
+        }
+    }
 
     /// The verdict that is kept; nil for none.
     static func verdict(
         on trial: Trial, _ device: OpenCLDevice, _ source: String, _ cache: ProgramCache
-    ) -> Bool? {
-        switch try? String(contentsOf: file(trial, device, source, cache), encoding: .utf8) {
-        case "right\n": true
-        case "wrong\n": false
-        default: nil
-        }
+    ) -> Verdict? {
+        let text = try? String(contentsOf: file(trial, device, source, cache), encoding: .utf8)
+        return text.flatMap { Verdict(rawValue: $0.trimmingCharacters(in: .newlines)) }
     }
 
     private static func file(
@@ -76,9 +89,9 @@ public struct Prober: Sendable {
     }
 
     /// The verdict that is kept, or that of a process which tries it now; nil when that was cut short or couldn't try.
-    func isRight(
-        _ trial: Trial, _ device: OpenCLDevice, _ source: String, _ cache: ProgramCache
-    ) -> Bool? {
+    func verdict(
+        on trial: Trial, _ device: OpenCLDevice, _ source: String, _ cache: ProgramCache
+    ) -> Verdict? {
         if let verdict = Prober.verdict(on: trial, device, source, cache) { return verdict }
         let ending = Prober.run(
             executable, ["probe", "--device", "opencl:\(device.index)"] + trial.options, within: trial.limit
@@ -87,33 +100,37 @@ public struct Prober: Sendable {
                 "\(device) compiles its kernels for the first time, which can take minutes; what it makes is kept in "
                     + cache.directory.path)
         }
-        let isRight: Bool
+        let verdict: Verdict
         switch ending {
-        case .exit(0): isRight = true
-        case .exit(Prober.wrong), .crash: isRight = false
+        case .exit(Verdict.right.status): verdict = .right
+        case .exit(Verdict.refused.status): verdict = .refused
+        case .exit(Verdict.wrong.status), .crash: verdict = .wrong
         default: return nil
         }
         // A folder that can't be written to costs the next start its time, and nothing else.
         try? FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)
-        try? (isRight ? "right\n" : "wrong\n").write(
+        try? "\(verdict)\n".write(
             to: Prober.file(trial, device, source, cache), atomically: true, encoding: .utf8)
-        return isRight
+        return verdict
     }
 
     /// The widest layout that the device's driver can compile the kernels for and is right with: what it states, or narrower.
-    /// When nothing could be tried, what it states. Throws `BackendError.driver` when every width was tried and failed.
+    /// When nothing could be tried, what it states. Throws `BackendError.driver` when every width was tried and failed. A driver
+    /// that refuses even the narrowest is left to say why when that is built.
     func layout(for device: OpenCLDevice, _ source: String, _ cache: ProgramCache) throws -> KernelLayout {
         let stated = KernelLayout(for: device)
-        var verdicts: [Bool?] = []
+        var verdicts: [Verdict?] = []
         for layout in stated.andNarrower {
-            let isKept = Prober.verdict(on: .kernels(layout, .float32), device, source, cache) != nil
-            verdicts.append(isRight(.kernels(layout, .float32), device, source, cache))
-            if verdicts.last == true { return layout }
-            if !isKept, verdicts.last == false {
-                say("\(device): its driver fails at kernels of width \(layout.width)")
+            let trial = Trial.kernels(layout, .float32)
+            let isKnown = Prober.verdict(on: trial, device, source, cache) != nil
+            verdicts.append(verdict(on: trial, device, source, cache))
+            if verdicts.last == .right { return layout }
+            if !isKnown, verdicts.last == .wrong {
+                say("the driver of \(device) fails at kernels of width \(layout.width)")
             }
         }
-        guard verdicts.allSatisfy({ $0 == false }) else { return stated }
+        if verdicts.contains(nil) { return stated }
+        if verdicts.last == .refused { return stated.andNarrower.last! }
         throw BackendError.driver(
             "the kernels can't be compiled on \(device), driver \(device.driverVersion), or give wrong results (tried at the "
                 + "widths \(stated.andNarrower.map { "\($0.width)" }.joined(separator: ", ")); the verdicts are in "

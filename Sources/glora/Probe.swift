@@ -2,8 +2,7 @@ import ArgumentParser
 import OpenCLBackend
 import TensorCore
 
-/// What `Prober` starts as a process of its own. Exit code 0: what was tried is right on the device; `Prober.wrong`: it is wrong,
-/// or doesn't compile; another: it couldn't be tried.
+/// What `Prober` starts as a process of its own; its exit code is a `Prober.Verdict`'s, or another when it couldn't try.
 struct Probe: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Try kernels or a matrix engine on a device.", shouldDisplay: false)
@@ -25,8 +24,9 @@ struct Probe: ParsableCommand {
                 "--engine is a number up to \(MatrixEngine.allCases.count), --device an OpenCL device")
         }
         let device = try OpenCLDevice.select(String(device.dropFirst(7)))
-        let isRight: Bool
+        let verdict: Prober.Verdict
         do {
+            let isRight: Bool
             if let engine = engine.flatMap({ MatrixEngine(rawValue: $0) }) {
                 isRight =
                     try OpenCLBackend(device: device, precision: precision, trying: engine).engine == engine
@@ -34,7 +34,8 @@ struct Probe: ParsableCommand {
                 isRight = try OpenCLBackend.isRight(
                     device, KernelLayout(width: width, local: local), precision)
             }
-        } catch BackendError.build { isRight = false }
-        guard isRight else { throw ExitCode(Prober.wrong) }
+            verdict = isRight ? .right : .wrong
+        } catch BackendError.build { verdict = .refused }
+        throw ExitCode(verdict.status)
     }
 }

@@ -68,7 +68,8 @@ import Testing
                 == "opencl:0 (X) ran out of memory (add_product failed with CL_MEM_OBJECT_ALLOCATION_FAILURE "
                 + "(-4)): use a smaller --batch-size or another --device")
         #expect(
-            sentence(-5).contains("ran out of memory") && sentence(-5).contains("CL_OUT_OF_RESOURCES (-5)"))
+            sentence(-5).contains("ran out of memory or other resources (add_product")
+                && sentence(-5).contains("CL_OUT_OF_RESOURCES (-5)"))
         #expect(sentence(-36).contains("was lost (add_product failed with CL_INVALID_COMMAND_QUEUE (-36))"))
         #expect(!sentence(-36).contains("--batch-size") && !sentence(-54).contains("lost"))
     }

@@ -43,24 +43,25 @@ import Testing
     @Test("Only a process that tried leaves a verdict, and one is enough")
     func verdictsThatAreKept() throws {
         try OpenCLTests.withDevice { device in
-            for (script, isRight) in [
-                ("exit 0", true), ("exit \(Prober.wrong)", false), ("kill -ABRT $$", false),
-            ] {
+            let trials: [(String, Prober.Verdict)] = [
+                ("exit 0", .right), ("exit 3", .wrong), ("exit 4", .refused), ("kill -ABRT $$", .wrong),
+            ]
+            for (script, verdict) in trials {
                 try withProber { prober, cache, program in
                     let trial = Prober.Trial.engine(.amx, .bfloat16)
                     for unsure in ["exit 1", "exit 64", "kill -KILL $$"] {
-                        #expect(try prober(unsure).isRight(trial, device, "source", cache) == nil)
+                        #expect(try prober(unsure).verdict(on: trial, device, "source", cache) == nil)
                         #expect(
                             Prober.verdict(on: trial, device, "source", cache) == nil && verdicts(cache) == 0)
                     }
                     let last = try prober(script)
-                    #expect(last.isRight(trial, device, "source", cache) == isRight)
+                    #expect(last.verdict(on: trial, device, "source", cache) == verdict)
                     try FileManager.default.removeItem(at: program)
-                    #expect(last.isRight(trial, device, "source", cache) == isRight)
+                    #expect(last.verdict(on: trial, device, "source", cache) == verdict)
                     // Other kernels, another precision and another engine are other trials.
-                    #expect(last.isRight(trial, device, "source ", cache) == nil)
-                    #expect(last.isRight(.engine(.amx, .float16), device, "source", cache) == nil)
-                    #expect(last.isRight(.engine(.avx512, .bfloat16), device, "source", cache) == nil)
+                    #expect(last.verdict(on: trial, device, "source ", cache) == nil)
+                    #expect(last.verdict(on: .engine(.amx, .float16), device, "source", cache) == nil)
+                    #expect(last.verdict(on: .engine(.avx512, .bfloat16), device, "source", cache) == nil)
                     #expect(verdicts(cache) == 1)
                 }
             }
@@ -78,7 +79,7 @@ import Testing
             let (all, last) = (stated.andNarrower.count, stated.andNarrower.last!)
             let isLast = "[ \"$5 $7\" = \"\(last.width) \(last.local)\" ]"
             // A crash and a wrong result cost a width each, for good.
-            for failure in ["kill -SEGV $$", "exit \(Prober.wrong)"] {
+            for failure in ["kill -SEGV $$", "exit 3"] {
                 try withProber { prober, cache, program in
                     let picky = try prober("\(isLast) && exit 0; \(failure)")
                     #expect(try picky.layout(for: device, "source", cache) == last)
@@ -93,6 +94,10 @@ import Testing
                     }
                     #expect("\(error)".contains(cache.directory.path) && "\(error)".contains("\(last.width)"))
                 }
+            }
+            try withProber { prober, cache, _ in
+                // A driver that refuses them all says why where they are built.
+                #expect(try prober("exit 4").layout(for: device, "source", cache) == last)
             }
             try withProber { prober, cache, _ in
                 // Nobody could try: as without a prober, and again at the next start.
@@ -147,18 +152,19 @@ import Testing
                 }
                 #expect(known() == possible.map { "\($0) false" })
                 for engine in possible {
-                    _ = try prober("exit 0").isRight(.engine(engine, .bfloat16), device, source, cache)
+                    _ = try prober("exit 0").verdict(on: .engine(engine, .bfloat16), device, source, cache)
                 }
                 #expect(known() == possible.map { "\($0) true" })
                 // An engine's kernels need the layout.
-                _ = try prober("kill -SEGV $$").isRight(.kernels(wide, .float32), device, source, cache)
+                _ = try prober("kill -SEGV $$").verdict(on: .kernels(wide, .float32), device, source, cache)
                 #expect(known().isEmpty || wide.local > 1)
             }
             try withProber { prober, cache, _ in
                 for engine in possible {
                     for precision in Precision.allCases {
-                        _ = try prober("kill -ILL $$").isRight(
-                            .engine(engine, precision), device, source, cache)
+                        _ = try prober("kill -ILL $$").verdict(
+                            on:
+                                .engine(engine, precision), device, source, cache)
                     }
                 }
                 #expect(MatrixEngine.known(device, cache).isEmpty)

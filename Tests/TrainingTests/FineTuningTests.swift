@@ -111,11 +111,14 @@ import VisionModels
                             backend.perform("add_product") { -4 }
                         }, shouldStop: { false })
                 }
-                #expect(
-                    "\(error)" == "\(backend.name) ran out of memory (add_product failed with "
-                        + "CL_MEM_OBJECT_ALLOCATION_FAILURE (-4)): use a smaller --batch-size or another --device; the state "
-                        + "after step 2 is kept in \(parts.last.path), go on from it with 'glora train --run "
-                        + "\(parts.url.path) --resume' (a smaller batch needs another --run)")
+                let (file, folder) = (parts.last.path, parts.url.path)
+                let sentence = """
+                    \(backend.name) ran out of memory (add_product failed with CL_MEM_OBJECT_ALLOCATION_FAILURE \
+                    (-4)): use a smaller --batch-size or another --device; the state after step 2 is kept in \
+                    \(file), go on from it with 'glora train --run \(folder) --resume' (a smaller batch needs \
+                    another --run)
+                    """
+                #expect("\(error)" == sentence)
                 #expect(try files() == saved)
                 // Nothing was told that the device hadn't computed.
                 #expect(after == (place == "last step" ? ["epoch"] : []))
