@@ -32,17 +32,20 @@ import Testing
     func aRefusedLaunch() throws {
         try withBackend { backend in
             let (x, y) = (try backend.allocate([2], .float32), try backend.allocate([2], .float32))
-            backend.upload(x, [1, 2])
-            backend.upload(y, [3, 4])
+            backend.upload(x, [1, 2] as [Float])
+            backend.upload(y, [3, 4] as [Float])
             let halves = try [ElementType.bfloat16, .float16].map { try backend.allocate([3], $0) }
-            for half in halves { backend.upload(half, [1, 2, 3]) }
+            for half in halves { backend.upload(half, [1, 2, 3] as [Float]) }
             try backend.checkForFailure()
             backend.fill(x, 7)
             // What comes after doesn't count.
             backend.copy(y, x)
-            backend.upload(y, [5, 6])
+            backend.upload(y, [5, 6] as [Float])
             backend.synchronize()
-            for tensor in [x, y] + halves { #expect(backend.values(tensor).allSatisfy(\.isNaN)) }
+            for tensor in [x, y] + halves {
+                let areNaN = backend.values(tensor).allSatisfy(\.isNaN)
+                #expect(areNaN)
+            }
             let error = try #require(throws: BackendError.self) { try backend.checkForFailure() }
             #expect(
                 "\(error)"
@@ -78,7 +81,7 @@ import Testing
     func attempts() throws {
         try withBackend { backend in
             let x = try backend.allocate([2], .float32)
-            backend.upload(x, [1, 2])
+            backend.upload(x, [1, 2] as [Float])
             #expect(try backend.attempt { backend.values(x) } == [1, 2])
             #expect(try backend.attempt { backend.fill(x, 7) } == nil)
             try backend.checkForFailure()
