@@ -101,7 +101,7 @@ extension OpenCLBackend {
                 accumulate ? 1 : 0, buffer(c, "matmul").memory, 0, n, &queue, nil)
             guard status != CLBlastSuccess else { return }
             // Only its last launch writes c. Some drivers refuse its work-groups, local memory or scratch; ours need less.
-            refused.insert(.clblast)
+            clblastFails = true
             matmul(c, a, b, transposeA: transposeA, transposeB: transposeB, accumulate: accumulate)
         }
     }

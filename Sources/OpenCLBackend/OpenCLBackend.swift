@@ -27,8 +27,9 @@ public final class OpenCLBackend: Backend {
     package var product: ProductKernel?
     /// What `glora tune` found; nil on a device that it hasn't seen.
     package private(set) var tuning: ProductTuning?
-    /// What the driver can't run: engines by `admit`, CLBlast at a product.
-    var refused: Set<ProductKernel> = []
+    private var refused: Set<ProductKernel> = []  // by `admit`
+    /// Whether the driver couldn't start one of CLBlast's products; ours take their place then.
+    var clblastFails = false
     /// What the device failed at. From then on nothing is started, and what is read is NaN.
     private(set) var failure: BackendError?
     private let source: String
@@ -242,14 +243,12 @@ public final class OpenCLBackend: Backend {
         m: Int, n: Int, k: Int, transposeA: Bool, transposeB: Bool, stored: ElementType
     ) -> ProductKernel {
         let precision = stored == precision.stored ? precision : .float32
-        if let product, kernels(for: precision).contains(product), !refused.contains(product) {
-            return product
-        }
+        let forced = product.flatMap { kernels(for: precision).contains($0) ? $0 : nil }
         let tuned = tuning?.kernel(
             ProductClass(
                 m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB, precision: precision))
-        let chosen = tuned ?? usualKernel(stored)
-        return refused.contains(chosen) ? ownKernel : chosen
+        let chosen = forced ?? tuned ?? usualKernel(stored)
+        return chosen == .clblast && clblastFails ? ownKernel : chosen
     }
 
     /// What computes float32 products on every driver.

@@ -141,7 +141,7 @@ package struct ProductTuner {
         let operands = try Operands(shape, on: backend)
         backend.upload(operands.c, Array(repeating: .nan, count: operands.c.count))
         guard try backend.attempt({ run(kernel, shape, operands) }) != nil,
-            !backend.refused.contains(kernel)
+            !(kernel == .clblast && backend.clblastFails)
         else { return false }
         let c = backend.values(operands.c)
         func a(_ i: Int, _ p: Int) -> Double {
@@ -223,7 +223,7 @@ extension OpenCLBackend {
             }
         }
         guard status == CLBlastSuccess else { return false }
-        refused.remove(.clblast)  // its products may be started with these
+        clblastFails = false  // with these it may start
         return true
     }
 }
