@@ -85,11 +85,15 @@ public final class GoldenSuite {
         if isTemporary { try? FileManager.default.removeItem(at: root) }
     }
 
-    /// Replays every file on `backend`, in the order of their paths, and reports each as it ends.
-    public func run(on backend: any Backend, report: (GoldenResult) -> Void) {
+    /// Replays every file on `backend`, in the order of their paths, and reports each as it ends. Throws `BackendError.failed`.
+    public func run(on backend: any Backend, report: (GoldenResult) -> Void) throws {
         for file in files {
             do {
-                report(try replay(file, on: backend))
+                let result = try replay(file, on: backend)
+                try backend.checkForFailure()
+                report(result)
+            } catch BackendError.failed(let message) {
+                throw BackendError.failed(message)  // the device, not the vectors
             } catch {
                 report(GoldenResult(name: file, status: .failed("\(error)"), detail: ""))
             }

@@ -1,5 +1,4 @@
 import CProcessor
-import Foundation
 import TensorCore
 
 /// What a device has for products of 16 bits (and tf32) besides vectors of float32: of CPUs in Engines.cl, of GPUs in
@@ -35,9 +34,12 @@ public enum MatrixEngine: Int, CaseIterable, CustomStringConvertible, Sendable {
     /// Whether it is a CPU's, and reads panels.
     var isOfCPU: Bool { self == .avx512 || self == .amx }
 
-    /// Those that a device may have, the fastest first: the host's processor's, on a CPU device. A simulator runs no assembly.
+    /// Those that a device may have, the fastest first: the host's processor's, on a CPU device. Neither a simulator nor Mesa's
+    /// drivers, which go through SPIR-V or an LLVM without the host's assembler, run assembly.
     public static func of(_ device: OpenCLDevice) -> [MatrixEngine] {
-        guard !device.platformName.contains("Oclgrind") else { return [] }
+        guard !["Oclgrind", "rusticl", "Clover"].contains(where: device.platformName.contains) else {
+            return []
+        }
         return device.kind == .cpu ? ofHost : ofGPU(device.features)
     }
 
@@ -69,50 +71,22 @@ public enum MatrixEngine: Int, CaseIterable, CustomStringConvertible, Sendable {
         }
     }
 
-    /// Whether it has proven itself on a device in a process of its own: a driver that aborts, hangs or computes nonsense costs
-    /// an engine, never a training run. The verdict is kept for the device, its driver and these kernels. Without a `prober` it
-    /// is taken for proven; a backend checks its products in any case.
-    func isProven(
-        _ device: OpenCLDevice, _ precision: Precision, _ source: String, _ cache: ProgramCache
-    ) -> Bool {
-        guard let prober = MatrixEngine.prober else { return true }
-        let key = ProgramCache.key(
-            source: source, options: "engine \(rawValue) \(precision.rawValue)", device: device)
-        let file = cache.directory.appendingPathComponent("engine-\(ProgramCache.hash(key.utf8)).txt")
-        if let verdict = try? String(contentsOf: file, encoding: .utf8) { return verdict == "right\n" }
-        let verdict = MatrixEngine.succeeds(
-            prober,
-            [
-                "probe", "--device", "opencl:\(device.index)", "--engine", "\(rawValue)", "--precision",
-                precision.rawValue,
-            ], within: 300)
-        guard let isRight = verdict else { return false }
-        // A folder that can't be written to costs the next start its time, and nothing else.
-        try? FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)
-        try? (isRight ? "right\n" : "wrong\n").write(to: file, atomically: true, encoding: .utf8)
-        return isRight
-    }
-
-    /// The program whose command `probe` tries an engine: `glora` names itself.
-    nonisolated(unsafe) public static var prober: URL?
-
-    /// Whether a process ends with status 0 within so many seconds; nil when somebody else ended it.
-    static func succeeds(_ executable: URL, _ arguments: [String], within seconds: Double) -> Bool? {
-        let process = Process()
-        process.executableURL = executable
-        process.arguments = arguments
-        process.standardInput = FileHandle.nullDevice
-        process.standardOutput = FileHandle.nullDevice
-        process.standardError = FileHandle.nullDevice
-        let ended = DispatchSemaphore(value: 0)
-        process.terminationHandler = { _ in ended.signal() }
-        guard (try? process.run()) != nil else { return false }
-        if ended.wait(timeout: .now() + seconds) == .timedOut {
-            kill(process.processIdentifier, SIGKILL)
-            return false
+    /// Those that a device's driver can run, as far as the verdicts that are kept say: an engine that failed is left out. An
+    /// engine is proven when its products were right in one of its precisions, and untried without any verdict.
+    package static func known(
+        _ device: OpenCLDevice, _ cache: ProgramCache = ProgramCache()
+    ) -> [(engine: MatrixEngine, isProven: Bool)] {
+        let source = KernelSource.whole
+        let layout = KernelLayout(for: device).andNarrower.first {
+            [nil, .right].contains(Prober.verdict(on: .kernels($0, .float32), device, source, cache))
         }
-        guard process.terminationReason == .uncaughtSignal else { return process.terminationStatus == 0 }
-        return [SIGINT, SIGTERM, SIGHUP, SIGKILL].contains(process.terminationStatus) ? nil : false
+        guard let layout else { return [] }
+        return of(device).compactMap { engine in
+            let verdicts = Precision.allCases.filter { engine.takes($0, layout) }
+                .map { Prober.verdict(on: .engine(engine, $0), device, source, cache) }
+            if verdicts.contains(.right) { return (engine, true) }
+            return verdicts.contains(nil) ? (engine, false) : nil
+        }
     }
 
     /// GROUP_ROWS and GROUP_COLUMNS of GPUEngines.cl.

@@ -28,9 +28,13 @@ public final class OpenCLBackend: Backend {
     /// What `glora tune` found; nil on a device that it hasn't seen.
     package private(set) var tuning: ProductTuning?
     private var refused: Set<ProductKernel> = []  // by `admit`
+    /// Whether the driver couldn't start one of CLBlast's products; ours take their place then.
+    var clblastFails = false
+    /// What the device failed at. From then on nothing is started, and what is read is NaN.
+    private(set) var failure: BackendError?
     private let source: String
     private let engines: [MatrixEngine]  // that the device may have
-    private let provesEngines: Bool  // in a process of their own
+    private let provesEngines: Bool  // and 16-bit kernels, in a process of their own
     private let groupLimit: ((String) -> Int)?
     let cache: ProgramCache
     let queue: cl_command_queue
@@ -53,7 +57,10 @@ public final class OpenCLBackend: Backend {
     ///
     /// Throws `BackendError.build` with the driver's log, `.driver` when the driver refuses, `.outOfMemory`.
     public convenience init(device: OpenCLDevice, precision: Precision = .float32) throws {
-        try self.init(device: device, layout: KernelLayout(for: device), precision: precision)
+        let layout =
+            try Prober.shared?.layout(for: device, KernelSource.whole, ProgramCache())
+            ?? KernelLayout(for: device)
+        try self.init(device: device, layout: layout, precision: precision)
     }
 
     /// A backend that tries an engine here and now: what a probe does. `engine` says whether it is right.
@@ -93,12 +100,7 @@ public final class OpenCLBackend: Backend {
         rightPanels = try allocate([panelCount], .float32)
         if precision != .float32 {
             engine = candidates.first { $0.engine != nil && admit($0) }?.engine
-            guard engine != nil || precision != .tf32 else {
-                throw BackendError.driver(
-                    "--precision tf32 needs an NVIDIA GPU with tensor cores (compute capability 8.0 or above) whose "
-                        + "products are right; use float32, bfloat16 or float16 on \(name).")
-            }
-            if engine == nil { try build(Program(stored: precision.stored)) }
+            if engine == nil { try useOwnKernels() }
         }
         if let found = ProductTuning.load(device, in: cache) { use(found) }
     }
@@ -204,10 +206,10 @@ public final class OpenCLBackend: Backend {
         guard candidates.contains(kernel), !refused.contains(kernel) else { return false }
         refused.insert(kernel)  // until the end
         if let engine = kernel.engine {
-            guard !provesEngines || engine.isProven(device, precision, source, cache) else { return false }
+            guard verdict(on: .engine(engine, precision)) == .right else { return false }
         }
         guard (try? build(program)) != nil else { return false }
-        guard kernel.engine == nil || (try? productsAreRight(kernel)) == true else {
+        guard kernel.engine == nil || (try? attempt { try productsAreRight(kernel) }) == true else {
             release(kernels.removeValue(forKey: program)!)
             return false
         }
@@ -215,11 +217,35 @@ public final class OpenCLBackend: Backend {
         return true
     }
 
+    /// Goes without an engine. Throws `BackendError.driver` where that can't be.
+    private func useOwnKernels() throws {
+        guard precision != .tf32 else {
+            if !provesEngines, !engines.isEmpty { return }  // a trial asks for `engine`
+            throw BackendError.driver(
+                "--precision tf32 needs an NVIDIA GPU with tensor cores (compute capability 8.0 or above) whose "
+                    + "products are right; use float32, bfloat16 or float16 on \(name).")
+        }
+        guard verdict(on: .kernels(layout, precision)) != .wrong else {
+            throw BackendError.driver(
+                "the kernels for --precision \(precision.rawValue) can't be compiled on \(name), driver "
+                    + "\(device.driverVersion), or give wrong results (the verdict is in \(cache.directory.path)): use "
+                    + "float32, or update the driver.")
+        }
+        try build(Program(stored: precision.stored))
+    }
+
+    /// What has come of something in a process of its own, where it has to be tried in one; nil when it couldn't be.
+    private func verdict(on trial: Prober.Trial) -> Prober.Verdict? {
+        guard provesEngines, let prober = Prober.shared else { return .right }
+        return prober.verdict(on: trial, device, source, cache)
+    }
+
     /// A kernel object holds its arguments, so each backend has its own.
     private func makeKernels(_ program: cl_program) throws -> [String: Kernel] {
         var kernels: [String: Kernel] = [:]
         var count: cl_uint = 0
-        let advice = "update the driver, or use another --device."
+        let advice =
+            "update the driver, or use another --device (what it compiled is in \(cache.directory.path))."
         try check(
             clCreateKernelsInProgram(program, 0, nil, &count), "clCreateKernelsInProgram", on: name,
             advice: advice)
@@ -228,11 +254,7 @@ public final class OpenCLBackend: Backend {
             clCreateKernelsInProgram(program, count, &found, nil), "clCreateKernelsInProgram", on: name,
             advice: advice)
         for case let kernel? in found {
-            var size = 0
-            clGetKernelInfo(kernel, cl_kernel_info(CL_KERNEL_FUNCTION_NAME), 0, nil, &size)
-            var bytes = [UInt8](repeating: 0, count: size)
-            clGetKernelInfo(kernel, cl_kernel_info(CL_KERNEL_FUNCTION_NAME), size, &bytes, nil)
-            let name = String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            let name = kernelName(kernel)
             // The engines of GPUs have work-groups of their own size; the others those of the layout.
             var own = [0, 0, 0]
             if name == "multiply_engine" {
@@ -266,12 +288,16 @@ public final class OpenCLBackend: Backend {
         m: Int, n: Int, k: Int, transposeA: Bool, transposeB: Bool, stored: ElementType
     ) -> ProductKernel {
         let precision = stored == precision.stored ? precision : .float32
-        if let product, kernels(for: precision).contains(product) { return product }
+        let forced = product.flatMap { kernels(for: precision).contains($0) ? $0 : nil }
         let tuned = tuning?.kernel(
             ProductClass(
                 m: m, n: n, k: k, transposeA: transposeA, transposeB: transposeB, precision: precision))
-        return tuned ?? usualKernel(stored)
+        let chosen = forced ?? tuned ?? usualKernel(stored)
+        return chosen == .clblast && clblastFails ? ownKernel : chosen
     }
+
+    /// What computes float32 products on every driver.
+    var ownKernel: ProductKernel { layout.local == 1 ? .panels : .tiled }
 
     /// What computes products that nobody tuned; its program is the one of all other kernels of the type.
     func usualKernel(_ stored: ElementType) -> ProductKernel {
@@ -307,11 +333,25 @@ public final class OpenCLBackend: Backend {
         }
     }
 
-    /// Stops the program unless the status is success: within a step there is no way on.
-    func succeed(_ status: cl_int, _ operation: String) {
-        guard status == CL_SUCCESS else {
-            fatalError("\(operation) on \(name) failed with \(describe(status: status))")
-        }
+    /// Throws `BackendError.failed` with the first operation that the device failed at.
+    public func checkForFailure() throws { if let failure { throw failure } }
+
+    /// Asks the driver for something unless the backend has failed; it fails here when the status isn't success.
+    func perform(_ operation: String, _ body: () -> cl_int) {
+        guard failure == nil else { return }
+        let status = body()
+        if status != CL_SUCCESS { failure = deviceFailure(status, operation, on: name) }
+    }
+
+    /// Tries what a driver may not be able to do. Returns nil when it fails at something, which is no failure of the backend's:
+    /// a device that is gone fails again at what comes next.
+    func attempt<Result>(_ body: () throws -> Result) throws -> Result? {
+        synchronize()
+        try checkForFailure()
+        defer { failure = nil }
+        let result = try body()
+        synchronize()
+        return failure == nil ? result : nil
     }
 
     /// Starts `groups` work-groups (of `layout.local` work-items in the first dimension, but for GPUs' engines) of a kernel, with
@@ -330,20 +370,17 @@ public final class OpenCLBackend: Backend {
         }
         var index: cl_uint = 0
         for argument in repeat each arguments {
-            let status = argument.set(kernel.object, index, self, kernelName)
-            guard status == CL_SUCCESS else {
-                fatalError(
-                    "argument \(index) of \(kernelName) on \(name) failed with \(describe(status: status))")
-            }
+            perform(kernelName) { argument.set(kernel.object, index, self, kernelName) }
             index += 1
         }
-        let status = withUnsafeTemporaryAllocation(of: Int.self, capacity: 6) { sizes in
-            (sizes[0], sizes[1], sizes[2]) = (groups.0 * kernel.local, groups.1, groups.2)
-            (sizes[3], sizes[4], sizes[5]) = (kernel.local, 1, 1)
-            return clEnqueueNDRangeKernel(
-                queue, kernel.object, 3, nil, sizes.baseAddress, sizes.baseAddress! + 3, 0, nil, nil)
+        perform(kernelName) {
+            withUnsafeTemporaryAllocation(of: Int.self, capacity: 6) { sizes in
+                (sizes[0], sizes[1], sizes[2]) = (groups.0 * kernel.local, groups.1, groups.2)
+                (sizes[3], sizes[4], sizes[5]) = (kernel.local, 1, 1)
+                return clEnqueueNDRangeKernel(
+                    queue, kernel.object, 3, nil, sizes.baseAddress, sizes.baseAddress! + 3, 0, nil, nil)
+            }
         }
-        succeed(status, kernelName)
     }
 
     /// How many groups share `count` rows of equal work (`first_row`, `last_row` in Prelude.cl).

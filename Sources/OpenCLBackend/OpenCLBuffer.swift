@@ -1,4 +1,5 @@
 import COpenCL
+import Foundation
 import TensorCore
 
 /// Device memory, or a part of some (a sub-buffer, which keeps its root alive).
@@ -36,8 +37,9 @@ extension OpenCLBackend {
     /// The bytes of device memory that this backend's tensors hold.
     public var allocatedByteCount: Int { ledger.taken }
 
-    /// Takes memory, uninitialised. Throws `BackendError.outOfMemory`.
+    /// Takes memory, uninitialised. Throws `BackendError.outOfMemory`, and `.failed` when the backend has.
     public func allocate(_ shape: [Int], _ elementType: ElementType) throws -> Tensor {
+        try checkForFailure()
         var (bytes, overflow) = (elementType.byteCount, false)
         for size in shape {
             let (product, overflows) = bytes.multipliedReportingOverflow(by: size)
@@ -91,10 +93,11 @@ extension OpenCLBackend {
     public func upload(_ tensor: Tensor, _ source: UnsafeRawBufferPointer) {
         require(source.count == tensor.byteCount, "upload", "\(source.count) bytes for shape \(tensor.shape)")
         guard tensor.byteCount > 0 else { return }
-        succeed(
+        let memory = buffer(tensor, "upload").memory
+        perform("upload") {
             clEnqueueWriteBuffer(
-                queue, buffer(tensor, "upload").memory, cl_bool(CL_TRUE), 0, tensor.byteCount,
-                source.baseAddress, 0, nil, nil), "upload")
+                queue, memory, cl_bool(CL_TRUE), 0, tensor.byteCount, source.baseAddress, 0, nil, nil)
+        }
     }
 
     /// Waits for the operations before it, then copies `tensor.byteCount` bytes to the host.
@@ -103,14 +106,17 @@ extension OpenCLBackend {
             destination.count >= tensor.byteCount, "download",
             "\(destination.count) bytes for shape \(tensor.shape)")
         guard tensor.byteCount > 0 else { return }
-        succeed(
+        let memory = buffer(tensor, "download").memory
+        perform("download") {
             clEnqueueReadBuffer(
-                queue, buffer(tensor, "download").memory, cl_bool(CL_TRUE), 0, tensor.byteCount,
-                destination.baseAddress, 0, nil, nil), "download")
+                queue, memory, cl_bool(CL_TRUE), 0, tensor.byteCount, destination.baseAddress, 0, nil, nil)
+        }
+        // NaN in every type of floats.
+        if failure != nil { memset(destination.baseAddress!, 0xff, tensor.byteCount) }
     }
 
     /// Waits until every operation so far is done.
-    public func synchronize() { succeed(clFinish(queue), "synchronize") }
+    public func synchronize() { perform("synchronize") { clFinish(queue) } }
 
     /// out ← x, of the same count; between float32 and a stored type widened or rounded.
     public func copy(_ out: Tensor, _ x: Tensor) {

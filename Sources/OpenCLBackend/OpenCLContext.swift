@@ -3,6 +3,15 @@ import Foundation
 import Synchronization
 import TensorCore
 
+/// The name of a kernel's function.
+func kernelName(_ kernel: cl_kernel) -> String {
+    var size = 0
+    clGetKernelInfo(kernel, cl_kernel_info(CL_KERNEL_FUNCTION_NAME), 0, nil, &size)
+    var bytes = [UInt8](repeating: 0, count: size)
+    clGetKernelInfo(kernel, cl_kernel_info(CL_KERNEL_FUNCTION_NAME), size, &bytes, nil)
+    return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+}
+
 /// One context per device and process, with the programs that were built in it.
 ///
 /// CLBlast keeps its compiled kernels by context: a second one would compile them again (6.5 s rather than
@@ -52,11 +61,13 @@ final class OpenCLContext {
             let name = cache.directory.path + key
             if let program = programs[name] { return program }
             let program: cl_program
-            if let stored = cache.load(key).flatMap({ load($0, options) }) {
-                program = stored
+            if let stored = cache.load(key), let loaded = load(stored, options) {
+                program = loaded
             } else {
                 program = try build(source, options)
-                if let binary = binary(of: program) { cache.store(key, binary) }
+                if let binary = binary(of: program), let kernels = kernels(of: program) {
+                    cache.store(key, ProgramCache.Stored(kernels: kernels, binary: binary))
+                }
             }
             programs[name] = program
             return program
@@ -92,21 +103,36 @@ final class OpenCLContext {
         return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
     }
 
-    /// A program from a stored binary; nil when the driver won't have it.
-    private func load(_ binary: Data, _ options: String) -> cl_program? {
+    /// A program from a stored binary; nil when the driver won't have it, or makes another program of it: some take a binary
+    /// without a word and have no kernels then.
+    private func load(_ stored: ProgramCache.Stored, _ options: String) -> cl_program? {
         var status: cl_int = 0
         var id: cl_device_id? = device.id
-        var size = binary.count
-        let program = binary.withUnsafeBytes { bytes in
+        var size = stored.binary.count
+        let program = stored.binary.withUnsafeBytes { bytes in
             var pointer: UnsafePointer<UInt8>? = bytes.bindMemory(to: UInt8.self).baseAddress
             return clCreateProgramWithBinary(context, 1, &id, &size, &pointer, nil, &status)
         }
         guard status == CL_SUCCESS, let program else { return nil }
-        guard clBuildProgram(program, 1, &id, options, nil, nil) == CL_SUCCESS else {
+        guard clBuildProgram(program, 1, &id, options, nil, nil) == CL_SUCCESS,
+            kernels(of: program) == stored.kernels
+        else {
             clReleaseProgram(program)
             return nil
         }
         return program
+    }
+
+    /// The names of a built program's kernels, in the alphabet's order; nil when the driver can't make them.
+    private func kernels(of program: cl_program) -> [String]? {
+        var count: cl_uint = 0
+        guard clCreateKernelsInProgram(program, 0, nil, &count) == CL_SUCCESS else { return nil }
+        var found = [cl_kernel?](repeating: nil, count: Int(count))
+        guard clCreateKernelsInProgram(program, count, &found, nil) == CL_SUCCESS else { return nil }
+        return found.compactMap { $0 }.map { kernel in
+            defer { clReleaseKernel(kernel) }
+            return kernelName(kernel)
+        }.sorted()
     }
 
     /// The binary of a built program; nil when the driver has none to give.

@@ -58,8 +58,8 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
 
     /// Every device of every platform, in the platforms' order.
     ///
-    /// Throws `BackendError.noSuchDevice`, which says what to install, when there is no platform or no
-    /// device.
+    /// Throws `BackendError.noSuchDevice` when there is no platform, with what to install, or when those that there are have no
+    /// device, with why that may be.
     public static func all() throws -> [OpenCLDevice] {
         var count: cl_uint = 0
         let status = clGetPlatformIDs(0, nil, &count)
@@ -71,14 +71,27 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
         var platforms = [cl_platform_id?](repeating: nil, count: Int(count))
         if count > 0 { clGetPlatformIDs(count, &platforms, nil) }
         var devices: [OpenCLDevice] = []
+        var empty: [String] = []  // platforms, with what they answer
         for case let platform? in platforms {
             var count: cl_uint = 0
-            guard clGetDeviceIDs(platform, cl_device_type(0xffff_ffff), 0, nil, &count) == CL_SUCCESS else {
-                continue  // a platform without a device: a driver for hardware that isn't here
+            let status = clGetDeviceIDs(platform, cl_device_type(0xffff_ffff), 0, nil, &count)
+            guard status == CL_SUCCESS, count > 0 else {
+                // Mostly a driver for hardware that isn't here.
+                let name = text {
+                    clGetPlatformInfo(platform, cl_platform_info(CL_PLATFORM_NAME), $0, $1, $2)
+                }
+                empty.append(status == CL_SUCCESS ? name : "\(name): \(describe(status: status))")
+                continue
             }
             var ids = [cl_device_id?](repeating: nil, count: Int(count))
             clGetDeviceIDs(platform, cl_device_type(0xffff_ffff), count, &ids, nil)
             for case let id? in ids { devices.append(OpenCLDevice(devices.count, id, platform)) }
+        }
+        guard !devices.isEmpty || empty.isEmpty else {
+            throw BackendError.noSuchDevice(
+                "OpenCL is installed (\(empty.joined(separator: "; "))), but its driver offers no device: the hardware isn't "
+                    + "there, may not be opened by this user (groups render and video), or the driver's cache folder can't be "
+                    + "written to (PoCL's: $POCL_CACHE_DIR, else ~/.cache/pocl).")
         }
         guard !devices.isEmpty else {
             throw BackendError.noSuchDevice(

@@ -14,6 +14,24 @@ func check(_ status: cl_int, _ operation: String, on device: String, advice: Str
     throw BackendError.driver("\(operation) on \(device) failed with \(describe(status: status)): \(advice)")
 }
 
+/// What a status in the middle of the work means, and what to do.
+func deviceFailure(_ status: cl_int, _ operation: String, on device: String) -> BackendError {
+    let what = "(\(operation) failed with \(describe(status: status)))"
+    return switch status {
+    // Lazy drivers take memory at the first launch that needs it; NVIDIA's says -5 then.
+    case -4, -5, -6:
+        .failed(
+            "\(device) ran out of memory\(status == -5 ? " or other resources" : "") \(what): use a smaller --batch-size or "
+                + "another --device")
+    // The last is NVIDIA's, of a queue whose device has faulted.
+    case -2, -33, -34, -36, -9999:
+        .failed(
+            "\(device) was lost \(what): its driver was reset, or it was taken away; see the system's log (dmesg), and go on "
+                + "when clinfo lists it again")
+    default: .failed("\(device) failed \(what): update the driver, or use another --device")
+    }
+}
+
 /// Stops the program unless the condition holds, with the operation's name; `precondition` is mute in a
 /// release build.
 @inline(__always)
@@ -35,6 +53,7 @@ private let statusNames: [cl_int: String] = [
     -54: "CL_INVALID_WORK_GROUP_SIZE", -55: "CL_INVALID_WORK_ITEM_SIZE", -56: "CL_INVALID_GLOBAL_OFFSET",
     -57: "CL_INVALID_EVENT_WAIT_LIST", -58: "CL_INVALID_EVENT", -59: "CL_INVALID_OPERATION",
     -61: "CL_INVALID_BUFFER_SIZE", -63: "CL_INVALID_GLOBAL_WORK_SIZE", -1001: "CL_PLATFORM_NOT_FOUND_KHR",
+    -9999: "a fault of the device",
     // CLBlast's own.
     -1024: "CLBlastNotImplemented", -1022: "CLBlastInvalidMatrixA", -1021: "CLBlastInvalidMatrixB",
     -1020: "CLBlastInvalidMatrixC", -1017: "CLBlastInvalidDimension", -1016: "CLBlastInvalidLeadDimA",

@@ -140,7 +140,9 @@ package struct ProductTuner {
     private func isRight(_ kernel: ProductKernel, _ shape: Shape) throws -> Bool {
         let operands = try Operands(shape, on: backend)
         backend.upload(operands.c, Array(repeating: .nan, count: operands.c.count))
-        run(kernel, shape, operands)
+        guard try backend.attempt({ run(kernel, shape, operands) }) != nil,
+            !(kernel == .clblast && backend.clblastFails)
+        else { return false }
         let c = backend.values(operands.c)
         func a(_ i: Int, _ p: Int) -> Double {
             Double(operands.hostA[shape.transposeA ? p * shape.m + i : i * shape.k + p])
@@ -175,6 +177,7 @@ package struct ProductTuner {
             let elapsed = start.duration(to: .now).components
             return Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
         }
+        try backend.checkForFailure()
         return shape.flops / times.sorted()[1] * 1e-9
     }
 
@@ -219,6 +222,8 @@ extension OpenCLBackend {
                     values.baseAddress)
             }
         }
-        return status == CLBlastSuccess
+        guard status == CLBlastSuccess else { return false }
+        clblastFails = false  // with these it may start
+        return true
     }
 }

@@ -2,12 +2,22 @@ import Foundation
 
 /// Compiled programs on disk. A file that can't be read, or belongs to something else, is as good as none.
 ///
-/// A file is a header of text (what the program was compiled from and for, then the length and the hash of
-/// the binary), a zero byte, and the binary. It is written to a temporary name and renamed, so that a second
+/// A file is a header of text (what the program was compiled from and for, the names of its kernels, then the length and the
+/// hash of the binary), a zero byte, and the binary. It is written to a temporary name and renamed, so that a second
 /// process sees the old one, the new one or none.
 package struct ProgramCache {
     /// Raised when the layout of the files changes.
-    private static let formatVersion = 1
+    private static let formatVersion = 2
+
+    /// A compiled program.
+    package struct Stored: Equatable {
+        /// The names of its kernels, in the alphabet's order.
+        package var kernels: [String]
+        /// What the driver gave.
+        package var binary: Data
+
+        package init(kernels: [String], binary: Data) { (self.kernels, self.binary) = (kernels, binary) }
+    }
 
     /// Where the files lie.
     package let directory: URL
@@ -44,30 +54,37 @@ package struct ProgramCache {
         directory.appendingPathComponent("program-\(ProgramCache.hash(key.utf8)).bin")
     }
 
-    /// The binary stored under the key, or nil.
-    package func load(_ key: String) -> Data? {
+    /// The program stored under the key, or nil.
+    package func load(_ key: String) -> Stored? {
         guard let data = try? Data(contentsOf: file(key)), let end = data.firstIndex(of: 0) else {
             return nil
         }
-        let binary = data[(end + 1)...]
-        return data[..<end].elementsEqual(header(key, binary).utf8) ? Data(binary) : nil
+        let kernels = String(decoding: data[..<end], as: UTF8.self).split(separator: "\n")
+            .last { $0.hasPrefix("kernels ") }?.split(separator: " ").dropFirst().map(String.init)
+        let stored = Stored(kernels: kernels ?? [], binary: Data(data[(end + 1)...]))
+        return data[..<end].elementsEqual(header(key, stored).utf8) ? stored : nil
     }
 
-    /// Stores a binary; a folder that can't be written to costs the next start its time, and nothing else.
-    package func store(_ key: String, _ binary: Data) {
+    /// Stores a program; a folder that can't be written to costs the next start its time, and nothing else.
+    package func store(_ key: String, _ program: Stored) {
         let temporary = directory.appendingPathComponent(
             "program-\(ProcessInfo.processInfo.processIdentifier)-\(UInt32.random(in: 0...UInt32.max)).tmp")
         do {
             try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-            try (Data(header(key, binary).utf8) + [0] + binary).write(to: temporary)
+            try (Data(header(key, program).utf8) + [0] + program.binary).write(to: temporary)
             guard rename(temporary.path, file(key).path) == 0 else { throw CocoaError(.fileWriteUnknown) }
         } catch {
             try? FileManager.default.removeItem(at: temporary)
         }
     }
 
-    private func header(_ key: String, _ binary: Data) -> String {
-        "\(key)\nbinary \(binary.count) \(ProgramCache.hash(binary))\n"
+    private func header(_ key: String, _ program: Stored) -> String {
+        """
+        \(key)
+        kernels \(program.kernels.joined(separator: " "))
+        binary \(program.binary.count) \(ProgramCache.hash(program.binary))
+
+        """
     }
 
     /// FNV-1a in 64 bits: against accidents, not against attackers, who could write the binary itself.

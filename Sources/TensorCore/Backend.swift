@@ -6,7 +6,9 @@
 /// An output may be the same tensor as an input only where the operation says so.
 ///
 /// Memory is taken when a model or a plan is built, where allocation throws. The operations themselves neither
-/// allocate nor throw: a failing launch stops the program with the operation's name and the device's status.
+/// allocate nor throw. When the device fails at one (no memory left, a device that is gone), the backend has failed for good:
+/// operations do nothing any more, what is read is NaN, and `checkForFailure` throws. Whoever reads results calls it
+/// before they are used.
 ///
 /// A backend is not `Sendable`: its queue belongs to one training loop.
 public protocol Backend: AnyObject {
@@ -36,6 +38,9 @@ public protocol Backend: AnyObject {
     func download(_ destination: UnsafeMutableRawBufferPointer, _ tensor: Tensor)
     /// Waits until every operation so far is done.
     func synchronize()
+    /// Throws `BackendError.failed` with the first operation that the device failed at. Asked after results were read, or after
+    /// `synchronize`: drivers may say later that an earlier operation failed.
+    func checkForFailure() throws
     /// out ← value, float32.
     func fill(_ out: Tensor, _ value: Float)
     /// out ← x, of the same count. Each may be stored in the precision: then x is widened, or rounded to the nearest.
@@ -247,19 +252,28 @@ public enum BackendError: Error, CustomStringConvertible, Equatable {
     case driver(String)
     /// A kernel didn't compile: the driver's log, which names file and line.
     case build(String)
+    /// The device failed in the middle of the work: the operation, the status, and advice.
+    case failed(String)
 
     /// One sentence: what, where, what to do.
     public var description: String {
         switch self {
+        case .outOfMemory(let device, let requested, let available) where requested <= available:
+            "\(device) refuses \((requested + (1 << 20) - 1) >> 20) MiB, though \(available >> 20) MiB should be free: another program may "
+                + "hold its memory. Stop that, or use a smaller --batch-size or another --device."
         case .outOfMemory(let device, let requested, let available):
             "\(device) has not enough memory: \(requested >> 20) MiB asked for, "
                 + "\(available >> 20) MiB there. Use a smaller --batch-size or another --device."
-        case .noSuchDevice(let message), .driver(let message), .build(let message): message
+        case .noSuchDevice(let message), .driver(let message), .build(let message), .failed(let message):
+            message
         }
     }
 }
 
 extension Backend {
+    /// A backend whose operations can't fail.
+    public func checkForFailure() throws {}
+
     /// x · Wᵀ + bias of a plain weight.
     public func linear(_ y: Tensor, _ x: Tensor, _ weight: Tensor, _ bias: Tensor?) {
         linear(y, x, LinearWeight(weight), Epilogue(bias: bias))

@@ -38,7 +38,7 @@ public struct PreparedImages {
 /// Scores `model` on every image of a split, in order and without drop-path, on the given paths.
 ///
 /// `onBatch` receives each batch's logits [B, K], row-major. Throws `DatasetError` for an unreadable image,
-/// `TrainingError.overflow` where a logit is not a finite number, and `BackendError.outOfMemory`.
+/// `TrainingError.overflow` where a logit is not a finite number, and `BackendError`.
 public func evaluate(
     _ model: VisionTransformer, paths: [GLoRAPath], on images: PreparedImages, batchSize: Int,
     isForTraining: Bool = false, onBatch: (_ logits: [Float], Batch) -> Void = { _, _ in }
@@ -60,6 +60,8 @@ public func evaluate(
         model.forward(plan, paths: paths)
         model.loss(plan)
         let logits = model.backend.values(plan.logits)
+        let losses = model.backend.values(plan.losses)
+        try model.backend.checkForFailure()
         if let bad = logits.firstIndex(where: { !$0.isFinite }) {
             throw model.overflow(
                 plan, paths, "the logits of \(images.source.imageName(at: batch.indices[bad / classes]))")
@@ -68,7 +70,7 @@ public func evaluate(
             let scores = logits[row * classes..<(row + 1) * classes]
             if scores.indexOfLargest - scores.startIndex == Int(label) { result.correct += 1 }
         }
-        result.loss += model.backend.values(plan.losses).reduce(0) { $0 + Double($1) }
+        result.loss += losses.reduce(0) { $0 + Double($1) }
         result.count += batch.count
         onBatch(logits, batch)
     }

@@ -20,6 +20,7 @@ public final class FineTuning {
     private let directory: RunDirectory
     private let baseHash: String
     private let classNames: [String]?
+    private var savedStep = 0  // of `directory.last`
 
     /// Prepares a run in `directory`: a new one, or with `resumes` the one that is there, from its last state. A new one starts
     /// from `inherited`, the trained tensors of another run of the same space and classes, or from fresh ones. `check` is called
@@ -88,6 +89,7 @@ public final class FineTuning {
         if resumes {
             try trainer.restore(try TrainingSnapshot(contentsOf: directory.last))
             try directory.truncateMetrics(to: trainer.state)
+            savedStep = trainer.state.step
         } else {
             if let inherited {
                 for segment in model.store.segments where inherited[segment.name]?.shape != segment.shape {
@@ -103,7 +105,7 @@ public final class FineTuning {
                     baseHash: baseHash, dataHash: hashes.joined(separator: "-"),
                     classCount: training.classCount, classNames: classNames,
                     architecture: checkpoint.configuration),
-                trainer.snapshot())
+                try trainer.snapshot())
         }
     }
 
@@ -128,13 +130,19 @@ public final class FineTuning {
             return reachedEnd
         } catch TrainingError.notANumber(let step, _) {
             throw TrainingError.notANumber(step: step, run: directory.last.path)
+        } catch BackendError.failed(let message) {
+            // A run keeps its batch size.
+            throw BackendError.failed(
+                "\(message); the state after step \(savedStep) is kept in \(directory.last.path), go on from it with "
+                    + "'glora train --run \(directory.url.path) --resume'"
+                    + (message.contains("--batch-size") ? " (a smaller batch needs another --run)" : ""))
         }
     }
 
     /// The best state goes first: a run that dies in between goes on from the last state and writes the best one again, where the
     /// other order would leave an older one for good.
     private func save(isBest: Bool) throws {
-        let snapshot = trainer.snapshot()
+        let snapshot = try trainer.snapshot()
         guard snapshot.isFinite else {
             throw TrainingError.notANumber(step: snapshot.state.step, run: directory.last.path)
         }
@@ -143,6 +151,7 @@ public final class FineTuning {
             try saveAdapter()
         }
         try snapshot.write(to: directory.last)
+        savedStep = snapshot.state.step
     }
 
     /// Writes the current values as an adapter into the run's folder.
@@ -153,7 +162,7 @@ public final class FineTuning {
             try MethodAdapter.save(model, options, to: directory.adapter, extra: notes)
         } else {
             try PEFTAdapter.save(
-                model.adapter(paths: readingPaths), to: directory.adapter, extra: notes)
+                try model.adapter(paths: readingPaths), to: directory.adapter, extra: notes)
         }
     }
 

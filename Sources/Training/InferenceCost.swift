@@ -57,6 +57,7 @@ func inferenceCost(
         let second = theirs()
         return (mine(), second)
     }
+    try ready.model.backend.checkForFailure()
     func middle(_ values: [Double]) -> Double { values.sorted()[rounds / 2] }
     return InferenceCost(
         isMerged: merges, batch: batch, secondsPerImage: middle(times.map(\.0)),

@@ -48,7 +48,7 @@ public func gloraAdapter(
     let checkpoint = try ready.options.loadCheckpoint()
     let adapter =
         ready.model.method == nil
-        ? ready.model.adapter(paths: ready.paths) : try ready.model.gloraAdapter(on: checkpoint)
+        ? try ready.model.adapter(paths: ready.paths) : try ready.model.gloraAdapter(on: checkpoint)
     let (model, paths) = try VisionTransformer.applying(adapter, to: checkpoint, on: ready.model.backend)
     return (adapter, model, paths, try difference(ready, model, paths, "converted", on: images))
 }

@@ -16,12 +16,14 @@ struct MethodAdapter {
     /// The keys of `adapterNotes`.
     let extra: [String: JSONValue]
 
-    /// Writes the values that the model has now. Throws `CheckpointError`.
+    /// Writes the values that the model has now. Throws `CheckpointError`, and `BackendError.failed`.
     static func save(
         _ model: VisionTransformer, _ options: TrainingOptions, to folder: URL, extra: [String: JSONValue]
     ) throws {
         let values = model.store.unpack(model.store.values)
-        if options.method == .lora, options.head != .batchNorm, let factors = model.lowRankFactors() {
+        let factors = model.lowRankFactors()
+        try model.backend.checkForFailure()
+        if options.method == .lora, options.head != .batchNorm, let factors {
             return try PEFTAdapter.saveLoRA(
                 factors, head: values.filter { $0.key.hasPrefix("head.") }, to: folder, extra: extra)
         }

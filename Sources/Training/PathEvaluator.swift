@@ -54,6 +54,7 @@ public final class PathEvaluator {
             model.loss(plan)
             labels += batch.labels
             let batchLosses = backend.values(plan.losses)
+            try backend.checkForFailure()
             guard batchLosses.allSatisfy(\.isFinite) else {
                 throw model.overflow(plan, reference, "the logits of \(images.source.name)")
             }
@@ -122,11 +123,13 @@ public final class PathEvaluator {
             blocksRun += depth - first
             model.loss(plan)
             let logits = backend.values(plan.logits)
+            let losses = backend.values(plan.losses)
+            try backend.checkForFailure()
             for (row, label) in labels.enumerated()
             where logits[row * classes..<(row + 1) * classes].indexOfLargest - row * classes == Int(label) {
                 correct += 1
             }
-            loss += backend.values(plan.losses).reduce(0) { $0 + Double($1) }
+            loss += losses.reduce(0) { $0 + Double($1) }
             // A candidate that overflows can't be judged; the reference didn't.
             guard loss.isFinite else { return nil }
             done += labels.count

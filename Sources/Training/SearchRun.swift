@@ -101,7 +101,7 @@ public final class SearchRun {
             peakBytes: ResidentMemory.peak, test: result)
         try directory.write(paretoFront(judge.all).map(self.architecture), to: directory.front)
         try PEFTAdapter.save(
-            ready.model.adapter(paths: paths), to: directory.adapter,
+            try ready.model.adapter(paths: paths), to: directory.adapter,
             extra: ready.adapterExtra)
         try directory.write(summary, to: directory.summary)
         try directory.write(architecture, to: directory.architecture)

@@ -90,7 +90,7 @@ public final class Trainer {
     /// Trains until the end or until `shouldStop` says so after a step. Returns whether it reached the end. `save` is called
     /// with the run's state after every epoch and at a stop; `isBest` marks the best validation so far.
     ///
-    /// Throws `TrainingError.notANumber` before the broken step changes anything, and `DatasetError`.
+    /// Throws `TrainingError.notANumber` before the broken step changes anything, `DatasetError`, and `BackendError`.
     public func run(
         onEvent: (Event) throws -> Void, save: (_ isBest: Bool) throws -> Void, shouldStop: () -> Bool
     ) throws -> Bool {
@@ -166,6 +166,7 @@ public final class Trainer {
         model.forward(plan, paths: stepPaths, dropsBranches: dropsBranches, noise: noise)
         model.loss(plan)
         let losses = backend.values(plan.losses)
+        try backend.checkForFailure()
         let loss = losses.reduce(0) { $0 + Double($1) } / Double(losses.count)
         guard loss.isFinite else {
             // Before the first step the learning rate has done nothing yet.
@@ -188,6 +189,7 @@ public final class Trainer {
         guard let scale = state.lossScale else { return true }
         let gradients = model.store.gradients
         let areFinite = model.backend.values(gradients).allSatisfy(\.isFinite)
+        try model.backend.checkForFailure()
         guard areFinite || scale.factor > 1 else {
             throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
         }
@@ -224,15 +226,17 @@ public final class Trainer {
 
     // MARK: State
 
-    /// Everything that a resumed run needs: values, moments, step counts, and where the run stands.
-    public func snapshot() -> TrainingSnapshot {
+    /// Everything that a resumed run needs: values, moments, step counts, and where the run stands. Throws `BackendError.failed`.
+    public func snapshot() throws -> TrainingSnapshot {
         let store = model.store
         var state = state
         state.stepCounts = Dictionary(
             uniqueKeysWithValues: zip(store.segments.map(\.name), optimizer.stepCounts))
-        return TrainingSnapshot(
+        let snapshot = TrainingSnapshot(
             state: state, values: store.unpack(store.values),
             firstMoments: store.unpack(store.firstMoments), secondMoments: store.unpack(store.secondMoments))
+        try model.backend.checkForFailure()
+        return snapshot
     }
 
     /// Goes on from a snapshot. Throws `TrainingError.run` when its tensors aren't this model's.

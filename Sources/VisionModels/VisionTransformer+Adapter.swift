@@ -4,8 +4,8 @@ import TensorCore
 
 extension VisionTransformer {
     /// The trained tensors on `paths` as an adapter that can be saved: each layer that has support tensors, and the head, with a
-    /// batch norm before it folded in.
-    public func adapter(paths: [GLoRAPath]) -> GLoRAAdapter {
+    /// batch norm before it folded in. Throws `BackendError.failed`.
+    public func adapter(paths: [GLoRAPath]) throws -> GLoRAAdapter {
         let values = store.unpack(store.values)
         var layers: [String: GLoRAAdapter.Layer] = [:]
         var rank = 1
@@ -19,6 +19,7 @@ extension VisionTransformer {
         }
         var head = ["head.weight": values["head.weight"]!, "head.bias": values["head.bias"]!]
         foldHeadNorm(into: &head)
+        try backend.checkForFailure()
         return GLoRAAdapter(rank: rank, layers: layers, head: head)
     }
 

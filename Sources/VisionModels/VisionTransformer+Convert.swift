@@ -89,6 +89,7 @@ extension VisionTransformer {
                 head["head.bias"]!.values = zip(head["head.bias"]!.values, column.values).map { $0 + $1 }
             }
         }
+        try backend.checkForFailure()
         let rank = changes.map(\.change.rank).max() ?? 1
         var layers: [String: GLoRAAdapter.Layer] = [:]
         for (linear, change) in changes { layers[linear.name] = change.layer(linear, rank: rank) }

@@ -4,7 +4,7 @@ import TensorCore
 
 extension VisionTransformer {
     /// The checkpoint of the same shape that computes what this model computes on `paths`, in timm's names: W and b folded,
-    /// the head the task's. Throws `CheckpointError` when the tensors don't make a checkpoint.
+    /// the head the task's. Throws `CheckpointError` when the tensors don't make a checkpoint, and `BackendError.failed`.
     public func merged(paths: [GLoRAPath]) throws -> ViTCheckpoint {
         var tensors = unused
         for (name, stored) in onDevice where !name.hasPrefix("head.") {
@@ -25,6 +25,7 @@ extension VisionTransformer {
             tensors["\(linear.name).weight"] = weight
             tensors["\(linear.name).bias"] = bias
         }
+        try backend.checkForFailure()
         return try ViTCheckpoint(configuration: configuration, tensors: tensors)
     }
 

@@ -21,15 +21,15 @@ struct Devices: ParsableCommand {
         let kind: String
         let memoryBytes: Int
         let computeUnits: Int
-        /// What the device says that it has for products of 16 bits; used where its products are right.
+        /// What the device's driver can run for products of 16 bits, as far as is known; used where its products are right.
         let matrixEngines: [String]
+        /// Those of them that no command has tried yet.
+        let untriedEngines: [String]
     }
 
     struct Result: Encodable {
         let devices: [Row]
     }
-
-    private func engines(_ device: OpenCLDevice) -> [String] { MatrixEngine.of(device).map { "\($0)" } }
 
     func run() throws {
         let console = common.console
@@ -45,17 +45,21 @@ struct Devices: ParsableCommand {
                 "opencl:\(device.index)   \(device.name) (\(device.kind), \(device.computeUnits) compute units, "
                     + "\(device.globalMemoryByteCount >> 20) MiB)\n           "
                     + "\(device.platformName), driver \(device.driverVersion)"
-                    + engines(device).map { ", \($0)" }.joined())
+                    + MatrixEngine.known(device).map { ", \($0.engine)\($0.isProven ? "" : " (untried)")" }
+                    .joined())
         }
         let rows = found.map {
-            Row(
+            let engines = MatrixEngine.known($0)
+            return Row(
                 device: "opencl:\($0.index)", name: $0.name, platform: $0.platformName,
                 driver: $0.driverVersion, kind: "\($0.kind)", memoryBytes: $0.globalMemoryByteCount,
-                computeUnits: $0.computeUnits, matrixEngines: engines($0))
+                computeUnits: $0.computeUnits, matrixEngines: engines.map { "\($0.engine)" },
+                untriedEngines: engines.filter { !$0.isProven }.map { "\($0.engine)" })
         }
         let host = Row(
             device: "cpu", name: cpu.name, platform: "host", driver: "", kind: "cpu",
-            memoryBytes: cpu.memoryByteCount, computeUnits: cpu.threadCount, matrixEngines: [])
+            memoryBytes: cpu.memoryByteCount, computeUnits: cpu.threadCount, matrixEngines: [],
+            untriedEngines: [])
         try console.result(Result(devices: [host] + rows))
     }
 }

@@ -34,7 +34,9 @@ struct Glora: ParsableCommand {
         // A reader that left and a limit on file sizes are errors of a write, no reason to die in the middle of a run.
         signal(SIGPIPE, SIG_IGN)
         signal(SIGXFSZ, SIG_IGN)
-        MatrixEngine.prober = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+        Prober.shared = Prober(URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()) {
+            Console(isJSON: true).note($0)
+        }
         do {
             arguments = try expandConfig(Array(CommandLine.arguments.dropFirst()))
             var command = try parseAsRoot(arguments)

@@ -2,25 +2,40 @@ import ArgumentParser
 import OpenCLBackend
 import TensorCore
 
-/// What `MatrixEngine` starts as a process of its own. Exit code 0: the engine's products are right on the device.
+/// What `Prober` starts as a process of its own; its exit code is a `Prober.Verdict`'s, or another when it couldn't try.
 struct Probe: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Try a matrix engine on a device.", shouldDisplay: false)
+        abstract: "Try kernels or a matrix engine on a device.", shouldDisplay: false)
 
     @Option(help: "opencl:INDEX or opencl:NAME-PART.")
     var device: String
-    @Option(help: "Its number: 1 for AVX512-BF16, 2 for AMX, and so on.")
-    var engine: Int
+    @Option(help: "An engine's number: 1 for AVX512-BF16, 2 for AMX, and so on.")
+    var engine: Int?
+    @Option(help: "Without an engine: the floats that a work-item handles at once.")
+    var width = 4
+    @Option(help: "Without an engine: the work-items of a group.")
+    var local = 1
     @Option(help: "\(Precision.allCases.map(\.rawValue).joined(separator: ", ")).")
     var precision = Precision.bfloat16
 
     func run() throws {
-        guard let engine = MatrixEngine(rawValue: engine), device.hasPrefix("opencl:") else {
+        guard device.hasPrefix("opencl:"), engine.map({ MatrixEngine(rawValue: $0) != nil }) ?? true else {
             throw ValidationError(
                 "--engine is a number up to \(MatrixEngine.allCases.count), --device an OpenCL device")
         }
         let device = try OpenCLDevice.select(String(device.dropFirst(7)))
-        let backend = try OpenCLBackend(device: device, precision: precision, trying: engine)
-        guard backend.engine == engine else { throw ExitCode(1) }
+        let verdict: Prober.Verdict
+        do {
+            let isRight: Bool
+            if let engine = engine.flatMap({ MatrixEngine(rawValue: $0) }) {
+                isRight =
+                    try OpenCLBackend(device: device, precision: precision, trying: engine).engine == engine
+            } else {
+                isRight = try OpenCLBackend.isRight(
+                    device, KernelLayout(width: width, local: local), precision)
+            }
+            verdict = isRight ? .right : .wrong
+        } catch BackendError.build { verdict = .refused }
+        throw ExitCode(verdict.status)
     }
 }

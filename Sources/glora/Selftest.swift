@@ -29,7 +29,7 @@ struct Selftest: ParsableCommand {
         let suite = try vectors.map { try GoldenSuite(directory: URL(fileURLWithPath: $0)) } ?? .builtIn()
         let backend = try device.backend(console)
         var counts = Result()
-        suite.run(on: backend) { result in
+        try suite.run(on: backend) { result in
             switch result.status {
             case .passed:
                 counts.passed += 1

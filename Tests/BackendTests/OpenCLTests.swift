@@ -95,7 +95,7 @@ import Testing
     }
 
     /// A program is read from the disk, and compiled again when the file is truncated, damaged, of another
-    /// program, or a folder.
+    /// program, or a folder, or when the driver makes other kernels of it than it was stored with.
     @Test func programCache() throws {
         try withFolder { folder in
             try OpenCLTests.withDevice { device in
@@ -122,6 +122,20 @@ import Testing
                 #expect(ProgramCache(directory: folder.appendingPathComponent("new")).load(key) != nil)
                 var flipped = good
                 flipped[good.count - 1] ^= 1
+                // As a driver's compiler leaves it that dies on the way.
+                let other = ProgramCache(directory: folder.appendingPathComponent("of another"))
+                let otherSource = source.replacingOccurrences(of: "fill", with: "another")
+                _ = try OpenCLBackend(device: device, layout: layout, source: otherSource, cache: other)
+                let stranger = try #require(
+                    other.load(
+                        ProgramCache.key(
+                            source: otherSource, options: layout.options(stored: .float32), device: device)))
+                #expect(stranger.kernels == ["another"])
+                let poisoned = ProgramCache(directory: folder.appendingPathComponent("poisoned"))
+                poisoned.store(key, ProgramCache.Stored(kernels: ["fill"], binary: stranger.binary))
+                _ = try run("poisoned")
+                #expect(
+                    poisoned.load(key)?.binary != stranger.binary && poisoned.load(key)?.kernels == ["fill"])
                 for (name, bytes) in [
                     ("same", good), ("truncated", good.prefix(good.count / 2)), ("damaged", flipped),
                     ("empty", Data()), ("other", Data("something else\n".utf8) + [0] + good),

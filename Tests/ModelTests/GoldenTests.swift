@@ -11,7 +11,7 @@ import Testing
     @Test(arguments: TestDevice.all) func builtInVectorsPass(device: TestDevice) throws {
         let suite = try GoldenSuite.builtIn()
         var results: [GoldenResult] = []
-        try device.withBackend { backend in suite.run(on: backend) { results.append($0) } }
+        try device.withBackend { backend in try suite.run(on: backend) { results.append($0) } }
         for result in results { #expect(result.status == .passed, "\(result.name): \(result.status)") }
         let names = results.map(\.name)
         #expect(names == names.sorted() && names.count == 24)
@@ -28,7 +28,7 @@ import Testing
     @Test(arguments: [Precision.bfloat16, .float16]) func builtInVectorsPass(precision: Precision) throws {
         let suite = try GoldenSuite.builtIn()
         var results: [GoldenResult] = []
-        try TestDevice.withOpenCL(precision) { backend in suite.run(on: backend) { results.append($0) } }
+        try TestDevice.withOpenCL(precision) { backend in try suite.run(on: backend) { results.append($0) } }
         #expect(results.count == 24)
         for result in results { #expect(result.status == .passed, "\(result.name): \(result.status)") }
         // Not by the bounds of float32, nor without having been stored in 16 bits.
@@ -273,14 +273,14 @@ private final class TemporaryFolder {
     func replay() throws -> [GoldenResult] {
         var results: [GoldenResult] = []
         let suite = try GoldenSuite(directory: url)
-        try TestDevice.all[0].withBackend { backend in suite.run(on: backend) { results.append($0) } }
+        try TestDevice.all[0].withBackend { backend in try suite.run(on: backend) { results.append($0) } }
         return results
     }
 
     func replay(_ precision: Precision) throws -> [GoldenResult] {
         var results: [GoldenResult] = []
         let suite = try GoldenSuite(directory: url)
-        try TestDevice.withOpenCL(precision) { backend in suite.run(on: backend) { results.append($0) } }
+        try TestDevice.withOpenCL(precision) { backend in try suite.run(on: backend) { results.append($0) } }
         return results
     }
 

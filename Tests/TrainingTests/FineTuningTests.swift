@@ -8,6 +8,8 @@ import Testing
 import Training
 import VisionModels
 
+@testable import OpenCLBackend
+
 @Suite(.serialized) struct FineTuningTests {
     /// Trains `options` in `folder`, stopping after `stopAfter` steps if given; returns the losses of the steps.
     private func train(
@@ -69,6 +71,91 @@ import VisionModels
             #expect(losses.last! < 0.5 * losses.first!)
             let state = try TrainingSnapshot(contentsOf: RunDirectory(folder).best).state
             #expect(state.bestAccuracy! > 0.9)
+        }
+    }
+
+    @Test(
+        "A device that fails in the middle of a run leaves the state that was saved last, from which it goes on",
+        arguments: ["step", "last step", "epoch", "validation"])
+    func deviceFails(_ place: String) throws {
+        try TinyTask.withFolder { folder in
+            try TestDevice.withOpenCL(.float32) { backend in
+                let whole = folder.appendingPathComponent("whole")
+                _ = try train(TinyTask.options(), whole, on: backend)
+                let parts = RunDirectory(folder.appendingPathComponent("parts"))
+                // Two steps an epoch; the second epoch doesn't end.
+                let tuning = try FineTuning(
+                    TinyTask.options(), checkpoint: try TinyTask.checkpoint(),
+                    training: TinyTask.images(21, seed: 1), validation: TinyTask.images(12, seed: 2),
+                    in: parts,
+                    on: backend)
+                var saved: [Data] = []
+                func files() throws -> [Data] {
+                    try [parts.last, parts.best].map { try Data(contentsOf: $0) }
+                }
+                var after: [String] = []
+                let error = try #require(throws: BackendError.self) {
+                    _ = try tuning.run(
+                        onEvent: { event in
+                            let now =
+                                switch event {
+                                case .step(let progress) where progress.step == 3: "step"
+                                case .step(let progress) where progress.step == 4: "last step"
+                                case .epoch(1, _, _): "epoch"
+                                case .validation(1, _, _): "validation"
+                                default: ""
+                                }
+                            if !saved.isEmpty { after.append(now) }
+                            guard now == place else { return }
+                            saved = (try? files()) ?? []
+                            backend.perform("add_product") { -4 }
+                        }, shouldStop: { false })
+                }
+                let (file, folder) = (parts.last.path, parts.url.path)
+                let sentence = """
+                    \(backend.name) ran out of memory (add_product failed with CL_MEM_OBJECT_ALLOCATION_FAILURE \
+                    (-4)): use a smaller --batch-size or another --device; the state after step 2 is kept in \
+                    \(file), go on from it with 'glora train --run \(folder) --resume' (a smaller batch needs \
+                    another --run)
+                    """
+                #expect("\(error)" == sentence)
+                #expect(try files() == saved)
+                // Nothing was told that the device hadn't computed.
+                #expect(after == (place == "last step" ? ["epoch"] : []))
+                _ = try train(
+                    TinyTask.options(), parts.url, resumes: true,
+                    on: try OpenCLBackend(device: backend.device))
+                for name in ["last.safetensors", "best.safetensors", "metrics.jsonl"] {
+                    #expect(
+                        try Data(contentsOf: whole.appendingPathComponent(name))
+                            == Data(contentsOf: parts.url.appendingPathComponent(name)), "\(name)")
+                }
+            }
+        }
+    }
+
+    @Test("A device that fails while it scores gives no score")
+    func deviceFailsAtEvaluation() throws {
+        try TestDevice.withOpenCL(.float32) { backend in
+            let checkpoint = try TinyTask.checkpoint()
+            let model = try VisionTransformer(
+                checkpoint, classCount: 3, trained: .adapters(rank: 1, sites: []), seed: 1, on: backend)
+            let images = PreparedImages(
+                TinyTask.images(12, seed: 2),
+                try TinyTask.options().preprocessing(for: checkpoint.configuration))
+            var batches = 0
+            #expect(throws: BackendError.self) {
+                _ = try evaluate(
+                    model, paths: model.uniformPath(.none), on: images, batchSize: 4, isForTraining: true
+                ) { _, _ in
+                    batches += 1
+                    if batches == 2 { backend.perform("add_product") { -36 } }
+                }
+            }
+            #expect(batches == 2)
+            // Nor tensors to save.
+            #expect(throws: BackendError.self) { try model.merged(paths: model.uniformPath(.none)) }
+            #expect(throws: BackendError.self) { try model.adapter(paths: model.uniformPath(.none)) }
         }
     }
 

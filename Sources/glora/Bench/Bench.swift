@@ -112,8 +112,10 @@ struct Stopwatch {
     let backend: any Backend
 
     /// The median seconds of each body, which take turns: at least `least` rounds, more until they have taken `budget`
-    /// seconds. One round before warms up.
-    func medians(budget: Double = 0.6, least: Int = 3, most: Int = 50, _ bodies: [() -> Void]) -> [Double] {
+    /// seconds. One round before warms up. Throws `BackendError.failed`: a device that does nothing any more is fast.
+    func medians(
+        budget: Double = 0.6, least: Int = 3, most: Int = 50, _ bodies: [() -> Void]
+    ) throws -> [Double] {
         var times = bodies.map { _ in [Double]() }
         for body in bodies { body() }
         backend.synchronize()
@@ -125,11 +127,12 @@ struct Stopwatch {
                 total += seconds
             }
         }
+        try backend.checkForFailure()
         return times.map { $0.sorted()[$0.count / 2] }
     }
 
-    func median(_ body: () -> Void) -> Double {
-        withoutActuallyEscaping(body) { medians([$0])[0] }
+    func median(_ body: () -> Void) throws -> Double {
+        try withoutActuallyEscaping(body) { try medians([$0])[0] }
     }
 
     func time(_ body: () -> Void) -> Double {
@@ -145,7 +148,7 @@ struct Stopwatch {
         let count = 16 << 20
         let (from, to) = (try tensor([count]), try backend.allocate([count], .float32))
         backend.fill(to, 0)
-        return OperationCost.copy(count).bytes / median { backend.copy(to, from) }
+        return OperationCost.copy(count).bytes / (try median { backend.copy(to, from) })
     }
 
     /// FLOPs a second of the best of the model's products, dW's shapes left out.
@@ -154,7 +157,9 @@ struct Stopwatch {
             let (a, b) = (try stored([shape.m, shape.k]), try stored([shape.n, shape.k]))
             let c = try backend.allocate([shape.m, shape.n], backend.precision.stored)
             return shape.cost.flops
-                / median { backend.matmul(c, a, b, transposeA: false, transposeB: true, accumulate: false) }
+                / (try median {
+                    backend.matmul(c, a, b, transposeA: false, transposeB: true, accumulate: false)
+                })
         }.max()!
     }
 

@@ -59,10 +59,10 @@ struct BenchGEMM: ParsableCommand {
             let ours = try product(shape, on: backend)
             if let peer {
                 let theirs = try product(shape, on: peer)
-                let seconds = watch.medians(budget: 1.5, least: 5, [ours, theirs])
+                let seconds = try watch.medians(budget: 1.5, least: 5, [ours, theirs])
                 measured.append((shape, seconds[0], seconds[1]))
             } else {
-                measured.append((shape, watch.medians([ours])[0], nil))
+                measured.append((shape, try watch.medians([ours])[0], nil))
             }
         }
         let best = measured.map { $0.0.cost.flops / $0.ours }.max()!

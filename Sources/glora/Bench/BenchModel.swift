@@ -70,6 +70,7 @@ struct BenchStep: ParsableCommand {
         let times = (0..<steps).map { _ in watch.time(step) }.sorted()
         let seconds = times[times.count / 2]
         let loss = backend.values(plan.losses).reduce(0, +) / Float(flags.batch)
+        try backend.checkForFailure()
         let peak = flags.device.isOnHost(backend) ? ResidentMemory.peak - before : backend.heldByteCount
         let rate = Double(flags.batch) / seconds
         console.say(
@@ -126,7 +127,7 @@ struct BenchInference: ParsableCommand {
         try model.prepare(paths: paths)
         let watch = Stopwatch(backend: backend)
         var logits: [Float] = []
-        let seconds = watch.medians(budget: 8, least: 5) {
+        let seconds = try watch.medians(budget: 8, least: 5) {
             model.forward(plan, paths: paths)
             logits = backend.values(plan.logits)
         }
@@ -149,7 +150,7 @@ struct BenchInference: ParsableCommand {
 }
 
 extension Stopwatch {
-    fileprivate func medians(budget: Double, least: Int, _ body: () -> Void) -> Double {
-        withoutActuallyEscaping(body) { medians(budget: budget, least: least, [$0])[0] }
+    fileprivate func medians(budget: Double, least: Int, _ body: () -> Void) throws -> Double {
+        try withoutActuallyEscaping(body) { try medians(budget: budget, least: least, [$0])[0] }
     }
 }

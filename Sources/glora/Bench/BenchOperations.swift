@@ -44,10 +44,10 @@ struct BenchGLoRA: ParsableCommand {
         let terms = layer.terms(full)
         report(
             "W, rank \(rank), as rows", weightCost,
-            watch.median { backend.gloraWeight(w, layer.weight, terms.a, terms.b) })
+            try watch.median { backend.gloraWeight(w, layer.weight, terms.a, terms.b) })
         let packing = LinearWeight(layer.weight, a: terms.a, b: terms.b, scratch: w)
         let packed = backend.packs(packing)
-        if let packed { report("W, rank \(rank), as panels", weightCost, watch.median(packed)) }
+        if let packed { report("W, rank \(rank), as panels", weightCost, try watch.median(packed)) }
 
         // The two formulations in turn, for every form of A and B that allows both.
         let product = OperationCost.product(m: rows, n: model.hiddenWidth, k: model.width)
@@ -57,7 +57,7 @@ struct BenchGLoRA: ParsableCommand {
         for a in forms.dropLast() {
             for b in forms where a != .none || b != .none {
                 let path = GLoRAPath(a: a, b: b, c: .none, d: .none, e: .none)
-                let seconds = watch.medians(
+                let seconds = try watch.medians(
                     budget: 1, Formulation.allCases.map { formulation in { layer.run(path, formulation) } })
                 let costs = Formulation.allCases.map {
                     $0.cost(path, rows: rows, inputs: model.width, outputs: model.hiddenWidth)
@@ -208,7 +208,7 @@ private func benchPair(
     var rows: [BenchResult.Row] = []
     var total = OperationCost(flops: 0, bytes: 0)
     for (name, cost, body) in try make(backend, watch) {
-        let row = cost.row(name, watch.median(body), flopsPerSecond: rate, bytesPerSecond: bandwidth)
+        let row = cost.row(name, try watch.median(body), flopsPerSecond: rate, bytesPerSecond: bandwidth)
         console.say(row)
         rows.append(row)
         total = total + cost

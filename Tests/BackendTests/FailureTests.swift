@@ -1,0 +1,139 @@
+import COpenCL
+import Foundation
+import TensorCore
+import TestSupport
+import Testing
+
+@testable import OpenCLBackend
+
+/// What a device does that fails in the middle of the work.
+@Suite struct FailureTests {
+    /// Kernels of one work-item, of which `fill` wants a group of two: the driver refuses every launch of it.
+    private static let source = """
+        __kernel __attribute__((reqd_work_group_size(2, 1, 1)))
+        void fill(__global float *out, float value, int n) { out[0] = value; }
+        __kernel void copy(__global float *out, __global const float *x, int n) {
+            for (int i = 0; i < n; i++) out[i] = x[i];
+        }
+
+        """
+
+    private func withBackend(_ body: (OpenCLBackend) throws -> Void) throws {
+        try OpenCLTests.withDevice { device in
+            try body(
+                OpenCLBackend(
+                    device: device, layout: KernelLayout(width: 4, local: 1), source: FailureTests.source))
+        }
+    }
+
+    @Test(
+        "After a launch that the driver refuses nothing is written, every number read is NaN, and the sentence is thrown"
+    )
+    func aRefusedLaunch() throws {
+        try withBackend { backend in
+            let (x, y) = (try backend.allocate([2], .float32), try backend.allocate([2], .float32))
+            backend.upload(x, [1, 2] as [Float])
+            backend.upload(y, [3, 4] as [Float])
+            let halves = try [ElementType.bfloat16, .float16].map { try backend.allocate([3], $0) }
+            for half in halves { backend.upload(half, [1, 2, 3] as [Float]) }
+            try backend.checkForFailure()
+            backend.fill(x, 7)
+            // What comes after doesn't count.
+            backend.copy(y, x)
+            backend.upload(y, [5, 6] as [Float])
+            backend.synchronize()
+            for tensor in [x, y] + halves {
+                let areNaN = backend.values(tensor).allSatisfy(\.isNaN)
+                #expect(areNaN)
+            }
+            let error = try #require(throws: BackendError.self) { try backend.checkForFailure() }
+            #expect(
+                "\(error)"
+                    == "\(backend.name) failed (fill failed with CL_INVALID_WORK_GROUP_SIZE (-54)): update the "
+                    + "driver, or use another --device")
+            #expect(throws: error) { try backend.allocate([1], .float32) }
+            var values: [Float] = [0, 0]
+            #expect(
+                clEnqueueReadBuffer(
+                    backend.queue, backend.buffer(y, "").memory, cl_bool(CL_TRUE), 0, 8, &values, 0, nil, nil)
+                    == CL_SUCCESS)
+            #expect(values == [3, 4])
+        }
+    }
+
+    @Test("Memory that has run out is told from a device that is gone, and both from the rest")
+    func statuses() throws {
+        func sentence(_ status: cl_int) -> String {
+            "\(deviceFailure(status, "add_product", on: "opencl:0 (X)"))"
+        }
+        #expect(
+            sentence(-4)
+                == "opencl:0 (X) ran out of memory (add_product failed with CL_MEM_OBJECT_ALLOCATION_FAILURE "
+                + "(-4)): use a smaller --batch-size or another --device")
+        #expect(
+            sentence(-5).contains("ran out of memory or other resources (add_product")
+                && sentence(-5).contains("CL_OUT_OF_RESOURCES (-5)"))
+        #expect(sentence(-36).contains("was lost (add_product failed with CL_INVALID_COMMAND_QUEUE (-36))"))
+        #expect(!sentence(-36).contains("--batch-size") && !sentence(-54).contains("lost"))
+    }
+
+    @Test("What is only tried may fail")
+    func attempts() throws {
+        try withBackend { backend in
+            let x = try backend.allocate([2], .float32)
+            backend.upload(x, [1, 2] as [Float])
+            #expect(try backend.attempt { backend.values(x) } == [1, 2])
+            #expect(try backend.attempt { backend.fill(x, 7) } == nil)
+            try backend.checkForFailure()
+            #expect(backend.values(x) == [1, 2])
+            // It hides nothing that failed before.
+            backend.fill(x, 7)
+            #expect(throws: BackendError.self) { try backend.attempt {} }
+            #expect(throws: BackendError.self) { try backend.checkForFailure() }
+        }
+    }
+
+    @Test("Products that CLBlast can't start are computed by our own kernel", arguments: [false, true])
+    func clblastRefuses(accumulate: Bool) throws {
+        let n = 192
+        let (a, b) = (randomValues(n * n, seed: 1), randomValues(n * n, seed: 2))
+        let initial = randomValues(n * n, seed: 3)
+        let product = Matrix(n, n, a) * Matrix(n, n, b)
+        let expected = accumulate ? product.combined(Matrix(n, n, initial), +) : product
+        try OpenCLTests.withDevice { device in
+            let backend = try OpenCLBackend(device: device, layout: KernelLayout(width: 16, local: 1))
+            backend.product = .clblast
+            let small = ProductTuner.clblastCandidates[2]
+            // Tiles of 16 MiB of local memory.
+            var huge = small
+            for key in ["MWG", "NWG"] { huge[key] = 65536 }
+            for (parameters, isRefused) in [(huge, true), (small, false)] {
+                #expect(backend.overrideCLBlast(parameters))
+                let guarded = GuardedTensors(backend)
+                let c =
+                    try accumulate
+                    ? guarded.inOut(initial, [n, n], "c") : guarded.output([n, n], "c")
+                backend.matmul(
+                    c, try guarded.input(a, [n, n]), try guarded.input(b, [n, n]), transposeA: false,
+                    transposeB: false, accumulate: accumulate)
+                expectClose(backend.values(c), expected.values, "refused: \(isRefused)")
+                guarded.expectIntact("matmul")
+                #expect(backend.clblastFails == isRefused)
+                try backend.checkForFailure()
+            }
+        }
+    }
+
+    @Test("Memory that is there and refused is told from memory that isn't there")
+    func refusedMemory() {
+        func sentence(_ requested: Int, _ available: Int) -> String {
+            "\(BackendError.outOfMemory(device: "opencl:0 (X)", requested: requested, available: available))"
+        }
+        #expect(
+            sentence(5, 300 << 20).hasPrefix(
+                "opencl:0 (X) refuses 1 MiB, though 300 MiB should be free: another program"))
+        #expect(
+            sentence(300 << 20, 200 << 20).hasPrefix(
+                "opencl:0 (X) has not enough memory: 300 MiB asked for, 200"))
+    }
+}
