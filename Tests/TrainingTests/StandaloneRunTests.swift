@@ -148,7 +148,7 @@ import VisionModels
             #expect(try ready.merged().classNames == ["emu", "cat", "dog"])
             let adapter = folder.appendingPathComponent("adapter")
             try PEFTAdapter.save(
-                ready.model.adapter(paths: ready.paths), to: adapter, extra: ready.adapterExtra)
+                try ready.model.adapter(paths: ready.paths), to: adapter, extra: ready.adapterExtra)
             var options = TrainingOptions()
             options.model = folder.appendingPathComponent("model").path
             let read = try ReadyModel(options, adapter: adapter, on: CPUBackend())
