@@ -308,7 +308,17 @@ public struct TaskFolder: Sendable {
     /// The class folders of a split that have a file in them, by bytes.
     private static func classes(in split: FilePath) throws -> [FilePath] {
         let folder = Folder(split)
-        let names = try folder.contents().folders.filter { name in
+        let (folders, files) = try folder.contents()
+        for name in files {
+            // So git and archives leave symbolic links where there can be none; a class would be missed without a word.
+            guard let text = try? (split / name).read(atMost: 4096), !text.isEmpty, !text.contains(0),
+                let target = try? (split / FilePath(text)).status(), target.isFolder
+            else { continue }
+            throw DatasetError(
+                "\(split / name) is a symbolic link that was written as text (\(FilePath(text))); make it a link "
+                    + "again.")
+        }
+        let names = try folders.filter { name in
             guard let inside = try folder.folder(name) else { return false }
             return try !inside.isEmpty()
         }

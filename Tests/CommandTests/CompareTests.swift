@@ -433,7 +433,7 @@ import Testing
                 to: folder.appendingPathComponent("fewer/test/c9"))
             try FileManager.default.removeItem(at: folder.appendingPathComponent("fewer/train"))
             try FileManager.default.removeItem(at: folder.appendingPathComponent("fewer/val"))
-            try Glora.refuse(shift + flags, in: folder, saying: ["class 'c9'", "lack"])
+            try Glora.refuse(shift + flags, in: folder, saying: ["doesn't know: c9", "c0, c1, c2"])
         }
     }
 

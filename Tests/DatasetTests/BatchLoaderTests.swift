@@ -28,7 +28,8 @@ private final class GreySource: ImageSource {
         if broken.contains(index) { throw DatasetError("image \(index) is broken") }
         // Uneven work, so that threads finish out of order.
         if index % 3 == 0 { usleep(500) }
-        return RGBImage(width: 3, height: 2, pixels: [UInt8](repeating: UInt8(truncatingIfNeeded: index), count: 18))
+        return RGBImage(
+            width: 3, height: 2, pixels: [UInt8](repeating: UInt8(truncatingIfNeeded: index), count: 18))
     }
 }
 

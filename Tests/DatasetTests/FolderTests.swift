@@ -51,6 +51,15 @@ import Testing
         }
     }
 
+    @Test("A link that git or an archive has written as text is called that")
+    func flattenedLinks() throws {
+        try withFolder(["all/1.png", "train/b/1.png"]) { url in
+            try write(Array("../all".utf8), url, named: Array("train".utf8), Array("a".utf8))
+        } _: { url in
+            #expect(message(url).contains("/train/a is a symbolic link that was written as text (../all)"))
+        }
+    }
+
     @Test("Links to a folder that they lie in are not followed and are no class")
     func cycles() throws {
         try withFolder(["train/a/1.png", "train/b/deep/2.png"]) { url in
