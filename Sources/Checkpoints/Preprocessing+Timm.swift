@@ -22,7 +22,7 @@ extension Preprocessing {
             CheckpointError("\(path): config.json says \(key) = \(value.text()), \(what)")
         }
         /// timm takes an empty or zero setting for none.
-        func setting(_ key: String) -> JSONValue? { settings[key].flatMap { $0.isOff ? nil : $0 } }
+        func setting(_ key: String) -> JSONValue? { settings[key]?.isOff == false ? settings[key] : nil }
         func numbers(_ key: String) throws -> [Float]? {
             guard let value = setting(key) else { return nil }
             guard let numbers = value.channels else {

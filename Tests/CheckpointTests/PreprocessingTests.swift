@@ -168,6 +168,21 @@ import Testing
         }
     }
 
+    @Test func aConfigurationThatSaysNothingIsNoted() throws {
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("timm")
+            try FileManager.default.copyItem(at: fixture("timm"), to: url)
+            let config = url.appendingPathComponent("config.json")
+            let text = try String(contentsOf: config, encoding: .utf8)
+            let start = try #require(text.range(of: ",\n  \"pretrained_cfg\"")).lowerBound
+            try AtomicFile.write(String(text[..<start]) + "}", to: config)
+            let checkpoint = try ViTCheckpoint.load(url)
+            #expect(checkpoint.preprocessingOrigin == .assumed)
+            #expect(checkpoint.configuration.preprocessing == .timmDefault(imageSize: 16))
+            #expect(checkpoint.notes.contains { $0.contains("timm's defaults are assumed (the centre 7/8") })
+        }
+    }
+
     // MARK: Written and read
 
     /// timm floors S / crop_pct, so that a crop_pct that is off in its last bit loses a pixel: of 224 / (224 / side)
