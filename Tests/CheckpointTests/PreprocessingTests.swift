@@ -186,7 +186,7 @@ import Testing
     // MARK: Written and read
 
     /// timm floors S / crop_pct, so that a crop_pct that is off in its last bit loses a pixel: of 224 / (224 / side)
-    /// as doubles, 1 in 8 does.
+    /// as doubles, 1 in 17 does.
     @Test func timmReadsTheSideThatWasWritten() throws {
         for size in [16, 224, 336, 384, 518] {
             for side in size...2 * size {
