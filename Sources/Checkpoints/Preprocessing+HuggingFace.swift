@@ -6,7 +6,7 @@ import Datasets
 extension Preprocessing {
     /// What transformers' ViTImageProcessor does when no file says anything: bilinear, mean and deviation 0.5.
     static let transformersDefault = Preprocessing(
-        resize: .squash, crop: .none, filter: .bilinear, mean: inception.mean, std: inception.std)
+        filter: .bilinear, mean: inception.mean, std: inception.std)
 
     /// Reads the settings of the file at `path` for a model whose input has `imageSize` pixels a side. Throws
     /// `CheckpointError` naming the key that can't be obeyed.
@@ -43,6 +43,8 @@ extension Preprocessing {
                     + "supported; correct size or crop_size")
         }
         if side == Double(imageSize) { side = nil }
+        // Nothing is left to cut: one value of the two, so that the formats' readings compare equal.
+        if isWhole { crop = .rounded }
     }
 
     /// The same as a `preprocessor_config.json`.
@@ -55,11 +57,14 @@ extension Preprocessing {
             "size": resize == .shorterSide ? ["shortest_edge": side] : ["height": side, "width": side],
             "do_rescale": true, "rescale_factor": .number(rescale),
             "do_normalize": true, "image_mean": .numbers(mean), "image_std": .numbers(std),
-            "do_center_crop": .boolean(crop != .none),
+            "do_center_crop": .boolean(crop != .none && !isWhole),
         ]
-        if crop != .none { settings["crop_size"] = ["height": S, "width": S] }
+        if crop != .none, !isWhole { settings["crop_size"] = ["height": S, "width": S] }
         return .object(settings)
     }
+
+    /// Whether resizing alone makes the input.
+    private var isWhole: Bool { resize == .squash && side == nil }
 
     /// Pillow's number of the filter.
     private var pillowNumber: Int { Preprocessing.pillowFilters.firstIndex(of: filter)! }

@@ -29,7 +29,7 @@ import Testing
         expected.pooling = .meanBeforeNorm
         #expect(try ViTCheckpoint.load(fixture("timm-mean")).configuration == expected)
         expected.pooling = .classToken
-        expected.preprocessing = Preprocessing(crop: .none, filter: .bilinear, mean: mean, std: std)
+        expected.preprocessing = Preprocessing(filter: .bilinear, mean: mean, std: std)
         #expect(try ViTCheckpoint.load(fixture("huggingface")).configuration == expected)
         let google = try ViTCheckpoint.load(fixture("google.npz"))
         #expect(google.configuration.layerNormEpsilon == 1e-6)
