@@ -56,7 +56,8 @@ let package = Package(
             path: "Tests/TestSupport"),
         .testTarget(name: "BackendTests", dependencies: ["TestSupport"]),
         .testTarget(
-            name: "CheckpointTests", dependencies: ["TestSupport", "Checkpoints"], exclude: ["Fixtures"]),
+            name: "CheckpointTests", dependencies: ["TestSupport", "Checkpoints", "Datasets"],
+            exclude: ["Fixtures"]),
         .testTarget(
             name: "DatasetTests", dependencies: ["Datasets", "GeneratedTasks"], exclude: ["Fixtures"]),
         .testTarget(name: "AdapterTests", dependencies: ["TestSupport", "Adapters"]),

@@ -1,3 +1,4 @@
+import Datasets
 import Foundation
 import TensorCore
 
@@ -5,47 +6,85 @@ import TensorCore
 ///
 /// Sizes come from the tensors, which can't be wrong about themselves; `config.json` must agree with them and
 /// adds what no shape tells: heads, LayerNorm's ε, the pooling, mean and std. timm itself has no argument for ε;
-/// `norm_eps` among the `model_args` is what files with another ε than timm's 1e-6 carry.
+/// `norm_eps` among the `model_args` is what files with another ε than timm's 1e-6 carry. What neither says is what
+/// the architecture's name means in timm (`TimmArchitectures`).
 enum TimmFormat {
-    static func load(_ source: any TensorSource, config: JSONValue?, heads: Int?) throws -> ViTCheckpoint {
+    /// `origin` is the file that `config` is from.
+    static func load(
+        _ source: any TensorSource, config: JSONValue?, origin: String, heads: Int?, notes: [String]
+    ) throws -> ViTCheckpoint {
         try source.refuseUnknownParts()
-        var notes: [String] = []
+        var notes = notes
+        let path = source.path
+        let name = architecture(config)
+        if let difference = TimmArchitectures.difference(name) {
+            throw CheckpointError(
+                "\(path): config.json's architecture \(name) \(difference), which this program doesn't compute; "
+                    + "use a plain ViT")
+        }
+        let plain = TimmArchitectures.plain[name]
         var configuration = try sizes(of: source)
-        configuration.pooling = try pooling(source, config)
-        try configuration.check(source: source.path)
+        let arguments = config?["model_args"]
+        try readPooling(source, config, plain, name, into: &configuration, notes: &notes)
+        try configuration.check(source: path)
+        var classNames: [String]?
+        var preprocessingOrigin = PreprocessingOrigin.assumed
         if let config {
-            let arguments = config["model_args"]
-            try apply(arguments, to: &configuration, path: source.path)
-            let architecture = config["architecture"]?.stringValue ?? ""
-            // SigLIP's versions differ in their GELU, which no tensor shows.
-            guard arguments != nil || !architecture.contains("siglip") else {
-                throw CheckpointError("\(source.path): \(architecture) is not supported; use a plain ViT")
+            try apply(arguments, to: &configuration, path: path)
+            try setHeads(arguments, plain, name, heads, in: &configuration, path: path)
+            if plain == nil {
+                notes.append(
+                    "config.json's architecture \(name.isEmpty ? "isn't named" : "'\(name)' isn't known"): a plain ViT "
+                        + "is assumed (exact GELU, LayerNorms before attention and MLP)")
             }
-            try setHeads(arguments, architecture, heads, in: &configuration, path: source.path)
-            // Older files have the members of pretrained_cfg at the top.
-            let pretrained = config["pretrained_cfg"] ?? config
-            if let mean = pretrained["mean"]?.floats, let deviation = pretrained["std"]?.floats {
-                (configuration.preprocessing.mean, configuration.preprocessing.std) = (mean, deviation)
-            } else {
-                notes.append("config.json gives no mean and std: ImageNet's are assumed")
+            if try readPreprocessing(config, into: &configuration, path: path, notes: &notes) {
+                preprocessingOrigin = .file(origin)
+            }
+            if configuration.classCount > 0 {
+                classNames = try ClassNames.timm(config, count: configuration.classCount, path: path)
             }
         } else {
             guard heads != nil || configuration.width % 64 == 0 else {
                 throw CheckpointError(
-                    "\(source.path) has no config.json and a width of \(configuration.width), not a multiple of 64; "
+                    "\(path) has no config.json and a width of \(configuration.width), not a multiple of 64; "
                         + "give the number of heads")
             }
             configuration.heads = heads ?? configuration.width / 64
             notes.append(
-                "no config.json: \(configuration.heads) heads\(heads == nil ? " (width / 64)" : ""), eps 1e-6 and "
-                    + "ImageNet's mean and std are assumed")
+                "no config.json: \(configuration.heads) heads\(heads == nil ? " (width / 64)" : ""), eps 1e-6, exact "
+                    + "GELU, images squashed to the input size (bicubic) and ImageNet's mean and std are assumed"
+            )
         }
-        try configuration.check(source: source.path)
+        try configuration.check(source: path)
         let recipes = configuration.tensorShapes.map { name, shape in
             (name, TensorRecipe(shape: shape, parts: [(name, shape)]))
         }
-        let tensors = try source.read(Dictionary(uniqueKeysWithValues: recipes), ignored: { _ in false })
-        return try ViTCheckpoint(configuration: configuration, tensors: tensors, notes: notes)
+        let isHeadIgnored = configuration.classCount == 0
+        let tensors = try source.read(Dictionary(uniqueKeysWithValues: recipes)) {
+            isPretraining($0) || isHeadIgnored && ["head.weight", "head.bias"].contains($0)
+        }
+        noteLeftOut(source.names.filter(isPretraining), in: &notes)
+        var checkpoint = try ViTCheckpoint(configuration: configuration, tensors: tensors, notes: notes)
+        checkpoint.classNames = classNames
+        checkpoint.preprocessingOrigin = preprocessingOrigin
+        return checkpoint
+    }
+
+    /// The architecture's name without the tag of its weights (`.augreg_in21k`).
+    private static func architecture(_ config: JSONValue?) -> String {
+        String((config?["architecture"]?.stringValue ?? "").prefix { $0 != "." })
+    }
+
+    /// Whether a tensor is of a masked autoencoder's decoder, which fine-tuning doesn't run.
+    private static func isPretraining(_ name: String) -> Bool {
+        name == "mask_token" || name.hasPrefix("decoder_")
+    }
+
+    /// Says which tensors are left out as only pretraining uses them.
+    static func noteLeftOut(_ names: [String], in notes: inout [String]) {
+        guard let first = names.min() else { return }
+        let others = names.count > 1 ? " and \(names.count - 1) more" : ""
+        notes.append("left out, as only pretraining uses them: '\(first)'\(others)")
     }
 
     /// What the tensors' shapes tell; heads is left at 1.
@@ -63,7 +102,8 @@ enum TimmFormat {
         // Not the highest index: a name like blocks.999999999 would cost memory before it is refused.
         var configuration = ViTConfiguration(
             imageSize: try imageSize(
-                tokens: positions[1], hasClassToken: hasClassToken, patchSize: kernel[2], path: source.path),
+                tokens: positions[1], hasClassToken: hasClassToken, patch: Array(kernel[2...]),
+                path: source.path),
             patchSize: kernel[2], width: kernel[0], depth: Set(blocks).count, heads: 1,
             hiddenWidth: hidden[0],
             classCount: classes)
@@ -73,35 +113,66 @@ enum TimmFormat {
         return configuration
     }
 
-    /// The image size of a square grid of positions. Throws when there is no such grid.
-    static func imageSize(tokens: Int, hasClassToken: Bool, patchSize: Int, path: String) throws -> Int {
-        let patches = tokens - (hasClassToken ? 1 : 0)
-        let side = Int(Double(max(patches, 0)).squareRoot().rounded())
-        guard patches > 0, side * side == patches else {
+    /// The image size of a square grid of positions and a patch [height, width]. Throws when either is no square.
+    static func imageSize(tokens: Int, hasClassToken: Bool, patch: [Int], path: String) throws -> Int {
+        guard patch[0] == patch[1] else {
+            throw CheckpointError(
+                "\(path) has patches of \(patch[0]) × \(patch[1]) pixels; only square patches are supported")
+        }
+        guard let side = side(ofSquare: tokens - (hasClassToken ? 1 : 0)) else {
             throw CheckpointError(
                 "\(path) has \(tokens) positions, not a square of patches\(hasClassToken ? " and a class token" : ""); "
                     + "only square images are supported")
         }
-        let (size, overflow) = side.multipliedReportingOverflow(by: patchSize)
+        let (size, overflow) = side.multipliedReportingOverflow(by: patch[0])
         guard !overflow else {
-            throw CheckpointError("\(path) has patches of \(patchSize) pixels; check the file")
+            throw CheckpointError("\(path) has patches of \(patch[0]) pixels; check the file")
         }
         return size
     }
 
-    private static func pooling(_ source: any TensorSource, _ config: JSONValue?) throws
-        -> ViTConfiguration.Pooling
-    {
+    /// The side of a square of `count`; nil when there is none.
+    static func side(ofSquare count: Int) -> Int? {
+        guard count > 0 else { return nil }
+        let side = Int(Double(count).squareRoot().rounded())
+        return side &* side == count ? side : nil
+    }
+
+    private static func readPooling(
+        _ source: any TensorSource, _ config: JSONValue?, _ plain: TimmArchitectures.Plain?, _ name: String,
+        into configuration: inout ViTConfiguration, notes: inout [String]
+    ) throws {
+        let path = source.path
         let hasNormAfterMean = source.shape(of: "fc_norm.weight") != nil
-        let standard = hasNormAfterMean || source.shape(of: "cls_token") == nil ? "avg" : "token"
-        let name = (config?["model_args"]?["global_pool"] ?? config?["global_pool"])?.stringValue ?? standard
-        switch (name, hasNormAfterMean) {
-        case ("token", false): return .classToken
-        case ("avg", false): return .meanAfterNorm
-        case ("avg", true): return .meanBeforeNorm
+        let argument = config?["model_args"]?["global_pool"]
+        let stated = argument ?? config?["global_pool"]
+        var standard = plain?.pooling ?? (configuration.hasClassToken ? "token" : "avg")
+        if hasNormAfterMean { standard = "avg" }
+        guard let pooling = stated == nil ? standard : stated?.stringValue else {
+            throw CheckpointError(
+                "\(path): config.json says global_pool = \(stated!.text()), which is no name; correct it")
+        }
+        // timm's own reader takes the word at the top for information, and builds what the name means.
+        guard argument != nil || plain == nil || pooling == standard || pooling.isEmpty else {
+            throw CheckpointError(
+                "\(path): config.json says global_pool = '\(pooling)', but \(name) reads '\(standard)' unless "
+                    + "model_args say otherwise; put global_pool there")
+        }
+        if pooling.isEmpty, configuration.classCount > 0 {
+            configuration.classCount = 0
+            notes.append(
+                "global_pool is empty: the head, which would classify every token, is left out, and '\(standard)' is "
+                    + "read")
+        } else if pooling.isEmpty {
+            notes.append("global_pool is empty: '\(standard)' is read")
+        }
+        switch (pooling.isEmpty ? standard : pooling, hasNormAfterMean) {
+        case ("token", false): configuration.pooling = .classToken
+        case ("avg", false): configuration.pooling = .meanAfterNorm
+        case ("avg", true): configuration.pooling = .meanBeforeNorm
         default:
             throw CheckpointError(
-                "\(source.path): the pooling '\(name)'\(hasNormAfterMean ? " with fc_norm" : "") is not supported; "
+                "\(path): the pooling '\(pooling)'\(hasNormAfterMean ? " with fc_norm" : "") is not supported; "
                     + "use a model with token or avg")
         }
     }
@@ -157,24 +228,22 @@ enum TimmFormat {
     }
 
     private static func setHeads(
-        _ arguments: JSONValue?, _ architecture: String, _ given: Int?,
-        in configuration: inout ViTConfiguration,
-        path: String
+        _ arguments: JSONValue?, _ plain: TimmArchitectures.Plain?, _ name: String, _ given: Int?,
+        in configuration: inout ViTConfiguration, path: String
     ) throws {
-        // timm's huge and larger models, and one other, have 16 heads at every width; the rest heads of 64.
-        let has16 = ["huge", "giant", "gigantic", "so400m", "vit_base_patch16_gap"].contains(
-            where: architecture.contains)
-        if let heads = arguments?["num_heads"]?.integerValue {
+        if let value = arguments?["num_heads"] {
+            guard let heads = value.integerValue else {
+                throw CheckpointError(
+                    "\(path): config.json says num_heads = \(value.text()), which is no number; correct it")
+            }
             configuration.heads = heads
-        } else if architecture.hasPrefix("vit_") || architecture.hasPrefix("deit"),
-            has16 || configuration.width % 64 == 0
-        {
-            configuration.heads = has16 ? 16 : configuration.width / 64
+        } else if let plain {
+            configuration.heads = plain.heads
         } else if let given {
             configuration.heads = given
         } else {
             throw CheckpointError(
-                "\(path): config.json doesn't tell the number of heads of '\(architecture)'; give the number of heads"
+                "\(path): config.json doesn't tell the number of heads of '\(name)'; give the number of heads"
             )
         }
         guard given == nil || given == configuration.heads else {
@@ -182,6 +251,55 @@ enum TimmFormat {
                 "\(path): \(given!) heads were asked for, but config.json says \(configuration.heads); leave it out"
             )
         }
+    }
+
+    // MARK: Preprocessing
+
+    /// The members of `pretrained_cfg` that change no pixel and no logit.
+    private static let harmlessMembers: Set<String> = [
+        "url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "tag",
+        "custom_load",
+        "input_size", "test_input_size", "min_input_size", "fixed_input_size", "test_crop_pct", "num_classes",
+        "label_names", "labels", "label_descriptions", "pool_size", "test_pool_size", "first_conv",
+        "classifier",
+        "license", "description", "origin_url", "paper_name", "paper_ids", "notes",
+    ]
+
+    /// Whether the file says anything of it; timm's defaults where it doesn't.
+    private static func readPreprocessing(
+        _ config: JSONValue, into configuration: inout ViTConfiguration, path: String, notes: inout [String]
+    ) throws -> Bool {
+        // Older files have the members of pretrained_cfg at the top.
+        let settings = config["pretrained_cfg"] ?? config
+        if let members = config["pretrained_cfg"]?.objectValue {
+            let known = harmlessMembers.union(Preprocessing.timmKeys)
+            if let (key, value) = members.filter({ !known.contains($0.key) && !$0.value.isOff })
+                .min(by: { $0.key < $1.key })
+            {
+                throw CheckpointError(
+                    "\(path): config.json's pretrained_cfg says \(key) = \(value.text()), which is not supported"
+                )
+            }
+        }
+        let size = configuration.imageSize
+        // Where both are given, timm itself lets the model's arguments win over a fixed input size.
+        let isSizeStated = config["model_args"]?["img_size"] != nil && settings["fixed_input_size"] == true
+        let input: JSONValue = [.integer(configuration.channels), .integer(size), .integer(size)]
+        if let stated = settings["input_size"], stated != input, !isSizeStated {
+            throw CheckpointError(
+                "\(path): config.json says input_size = \(stated.text()), but the tensors say \(input.text()); only "
+                    + "square images of that size are supported")
+        }
+        configuration.preprocessing = try Preprocessing(timm: settings, imageSize: size, path: path)
+        let given = Preprocessing.timmKeys.filter { settings[$0] != nil }
+        if given.isEmpty {
+            notes.append(
+                "config.json says nothing of the preprocessing: timm's defaults are assumed (the centre 7/8 of the "
+                    + "shorter side, bicubic, ImageNet's mean and std)")
+        } else if !given.isSuperset(of: ["mean", "std"]) {
+            notes.append("config.json gives no mean and std: ImageNet's are assumed, as timm does")
+        }
+        return !given.isEmpty
     }
 }
 

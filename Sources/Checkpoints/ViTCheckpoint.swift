@@ -54,11 +54,14 @@ public struct ViTCheckpoint: Equatable, Sendable {
     ///
     /// - timm: a `.safetensors` file or a folder with `model.safetensors`; `config.json` beside it.
     /// - Hugging Face: a folder with `config.json` (`model_type` vit) and `model.safetensors` or its shards.
-    /// - Google: an `.npz` file.
+    /// - Google: an `.npz` file of vision_transformer or big_vision.
+    ///
+    /// Prefixes of wrappers (`module.`) are taken off and what only pretraining uses (`mask_token`) is left out, with
+    /// a note each. How images are prepared is what the files say, and refused where this program can't do it.
     ///
     /// `heads` is needed only for a timm file without `config.json` whose heads aren't 64 wide. Throws
     /// `CheckpointError` naming the file, the tensor and both shapes; a model with parts that this program doesn't
-    /// compute is refused.
+    /// compute is refused, and so is a tensor that holds NaN or infinity.
     public static func load(_ url: URL, heads: Int? = nil) throws -> ViTCheckpoint {
         var status = stat()
         guard stat(url.path, &status) == 0 else {
@@ -66,15 +69,22 @@ public struct ViTCheckpoint: Equatable, Sendable {
                 "cannot open \(url.path): \(String(cString: strerror(errno))); check the path")
         }
         let isFolder = status.st_mode & S_IFMT == S_IFDIR
-        if !isFolder, try FileReader(url).isZip { return try GoogleFormat.load(url, heads: heads) }
+        if !isFolder {
+            try refusePickle(url)
+            if try FileReader(url).isZip { return try GoogleFormat.load(url, heads: heads) }
+        }
 
         let folder = isFolder ? url : url.deletingLastPathComponent()
-        let source: any TensorSource = isFolder ? try openFolder(url) : try SafetensorsFile(url)
+        let file: any TensorSource = isFolder ? try openFolder(url) : try SafetensorsFile(url)
+        var notes: [String] = []
+        let source = try file.withoutWrappers(notes: &notes)
         // What our own files say of themselves comes before a config.json that may belong to a neighbour.
         let configURL = folder.appendingPathComponent("config.json")
         var config: JSONValue?
-        if let text = (source as? SafetensorsFile)?.metadata["config"] {
+        var origin = configURL.lastPathComponent
+        if let text = (file as? SafetensorsFile)?.metadata["config"] {
             config = try? JSONValue(parsing: text.utf8)
+            if config != nil { origin = URL(fileURLWithPath: file.path).lastPathComponent }
         }
         if config == nil, FileManager.default.fileExists(atPath: configURL.path) {
             config = try JSONValue(contentsOf: configURL)
@@ -85,9 +95,10 @@ public struct ViTCheckpoint: Equatable, Sendable {
                 throw CheckpointError(
                     "\(source.path) has Hugging Face's names; its config.json must lie beside it")
             }
-            return try HuggingFaceFormat.load(source, config: config, folder: folder, heads: heads)
+            return try HuggingFaceFormat.load(
+                source, config: config, folder: folder, heads: heads, notes: notes)
         }
-        return try TimmFormat.load(source, config: config, heads: heads)
+        return try TimmFormat.load(source, config: config, origin: origin, heads: heads, notes: notes)
     }
 
     /// Whether the file is an archive of arrays, as Google's models are, and not safetensors.
@@ -101,17 +112,41 @@ public struct ViTCheckpoint: Equatable, Sendable {
             return try SafetensorsFile(folder.appendingPathComponent("model.safetensors"))
         }
         if exists("model.safetensors.index.json") { return try ShardedSafetensors(folder) }
-        if exists("pytorch_model.bin") {
-            throw CheckpointError(
-                "\(folder.path) has its weights only as pytorch_model.bin, a pickle, which could run code; "
-                    + "convert them to model.safetensors")
+        let files = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+        if let name = files.filter({ pickleExtensions.contains(($0 as NSString).pathExtension) }).min() {
+            throw pickle(folder.appendingPathComponent(name))
         }
         throw CheckpointError("\(folder.path) has no model.safetensors; give the model's folder or file")
     }
 
+    // MARK: Pickles
+
+    /// The names that torch.save's files end in.
+    private static let pickleExtensions = ["bin", "pt", "pth", "ckpt", "pkl", "tar"]
+
+    /// Throws for what torch.save writes: a zip whose first member is `…/data.pkl`, or a bare pickle of protocol 2.
+    private static func refusePickle(_ url: URL) throws {
+        let reader = try FileReader(url)
+        let start = try reader.elements(UInt8.self, count: min(reader.size, 160), at: 0)
+        let isZip = try reader.isZip && String(decoding: start, as: UTF8.self).contains("data.pkl")
+        if isZip || start.starts(with: [0x80, 2]) || pickleExtensions.contains(url.pathExtension) {
+            throw pickle(url)
+        }
+    }
+
+    private static func pickle(_ url: URL) -> CheckpointError {
+        CheckpointError(
+            "\(url.path) is a pickle, which could run code and is not read; convert it in Python: "
+                + "import torch; from safetensors.torch import save_file; "
+                + "save_file({k: v.contiguous().clone() for k, v in torch.load('\(url.lastPathComponent)', "
+                + "weights_only=True).items()}, 'model.safetensors'), where a training checkpoint needs ['model'] or "
+                + "['state_dict'] before .items()")
+    }
+
     // MARK: Heads
 
-    /// The same model with another head: `weight` [classes, width], `bias` [classes]. Traps on other shapes.
+    /// The same model with another head: `weight` [classes, width], `bias` [classes]. Its classes have no names until
+    /// `classNames` is set. Traps on other shapes.
     public func withHead(weight: HostTensor, bias: HostTensor) -> ViTCheckpoint {
         precondition(
             weight.shape == [bias.values.count, configuration.width] && bias.shape.count == 1,
@@ -123,10 +158,11 @@ public struct ViTCheckpoint: Equatable, Sendable {
         return checkpoint
     }
 
-    /// The same model without its head: `classCount` 0.
+    /// The same model without its head: `classCount` 0, no class names.
     public func withoutHead() -> ViTCheckpoint {
         var checkpoint = self
         checkpoint.configuration.classCount = 0
+        checkpoint.classNames = nil
         checkpoint.tensors["head.weight"] = nil
         checkpoint.tensors["head.bias"] = nil
         return checkpoint

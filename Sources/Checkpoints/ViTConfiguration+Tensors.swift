@@ -63,7 +63,8 @@ extension ViTConfiguration {
         try require(
             preprocessing.mean.count == channels && preprocessing.std.count == channels
                 && preprocessing.std.allSatisfy { $0 > 0 && $0.isFinite }
-                && preprocessing.mean.allSatisfy(\.isFinite),
+                && preprocessing.mean.allSatisfy(\.isFinite) && preprocessing.rescale.isFinite
+                && preprocessing.rescale > 0,
             "mean \(preprocessing.mean) and std \(preprocessing.std) are not \(channels) numbers with a positive std; correct them"
         )
         try require(

@@ -1,0 +1,63 @@
+import TensorCore
+
+/// The tensors of a source under shorter names.
+private struct RenamedTensors: TensorSource {
+    let source: any TensorSource
+    /// The source's names by the shorter ones.
+    let originals: [String: String]
+
+    var path: String { source.path }
+    var names: [String] { originals.keys.sorted() }
+    func shape(of name: String) -> [Int]? { originals[name].flatMap { source.shape(of: $0) } }
+    func tensor(_ name: String) throws -> HostTensor { try source.tensor(originals[name]!) }
+}
+
+extension TensorSource {
+    /// The same tensors without the prefixes that wrappers of a model leave before its names.
+    ///
+    /// `module.` (parallel training) and `_orig_mod.` (torch.compile) are taken from every name, as timm's
+    /// `clean_state_dict` does. Another prefix (`model.`, `backbone.`) is taken off when all names have it; when
+    /// some lie beside it, what they compute isn't known, and a `CheckpointError` names it.
+    func withoutWrappers(notes: inout [String]) throws -> any TensorSource {
+        var originals: [String: String] = [:]
+        var removed: Set<String> = []
+        for name in names {
+            var short = Substring(name)
+            while let wrapper = ["module.", "_orig_mod."].first(where: { short.hasPrefix($0) }) {
+                short = short.dropFirst(wrapper.count)
+                removed.insert(wrapper)
+            }
+            guard originals.updateValue(name, forKey: String(short)) == nil else {
+                throw CheckpointError(
+                    "\(path) holds '\(short)' twice, once as '\(name)'; save the model alone")
+            }
+        }
+        let prefixes = Set(originals.keys.compactMap(modelPrefix)).sorted()
+        if let prefix = prefixes.first, !prefixes.contains("") {
+            let beside = originals.keys.filter { !$0.hasPrefix(prefix) }.sorted()
+            guard beside.isEmpty else {
+                let others = beside.count > 1 ? " and \(beside.count - 1) more" : ""
+                throw CheckpointError(
+                    "\(path) holds a vision transformer under '\(prefix)' and, beside it, '\(beside[0])'\(others), "
+                        + "of which this program knows nothing; save the vision transformer alone")
+            }
+            originals = Dictionary(
+                uniqueKeysWithValues: originals.map { (String($0.dropFirst(prefix.count)), $1) })
+            removed.insert(prefix)
+        }
+        guard !removed.isEmpty else { return self }
+        let list = removed.sorted().map { "'\($0)'" }.joined(separator: " and ")
+        notes.append("the prefix \(list) is left out of the tensors' names")
+        return RenamedTensors(source: self, originals: originals)
+    }
+}
+
+/// What precedes the names of a whole model: of timm's `patch_embed.proj.weight`, of Hugging Face's
+/// `embeddings.cls_token` and its own `vit.`. Nil for the name of another tensor.
+private func modelPrefix(_ name: String) -> String? {
+    for anchor in ["patch_embed.proj.weight", "vit.embeddings.cls_token", "embeddings.cls_token"]
+    where name == anchor || name.hasSuffix("." + anchor) {
+        return String(name.dropLast(anchor.count))
+    }
+    return nil
+}
