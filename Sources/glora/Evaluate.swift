@@ -27,8 +27,9 @@ struct MatchFlags: ParsableArguments {
                 case .validation: .validation
                 case .test, .named: .test
                 }
-            let images = try task.split(split).matched(
-                to: ready.classNames, classCount: ready.model.configuration.classCount, by: matchClasses)
+            let images = try task.split(
+                split, matchedTo: ready.classNames, classCount: ready.model.configuration.classCount,
+                by: matchClasses)
             return DataSummary.Part(use, images, name: split == .named(name) ? name : nil)
         }
         console.say(try task.summary(parts))

@@ -54,10 +54,12 @@ struct Merge: ParsableCommand {
             "merged against unmerged: logits differ by at most "
                 + "\(String(format: "%.2e", difference.largest)) over \(difference.imageCount) images")
         try difference.check()
-        switch format {
-        case .timm: try merged.saveTimm(to: url)
-        case .hf: try merged.saveHuggingFace(to: url)
-        }
+        let notes =
+            switch format {
+            case .timm: try merged.saveTimm(to: url)
+            case .hf: try merged.saveHuggingFace(to: url)
+            }
+        for note in notes { console.note(note) }
         console.say("wrote \(output)")
         try console.result(
             Result(

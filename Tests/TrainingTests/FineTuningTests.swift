@@ -142,7 +142,7 @@ import VisionModels
                 checkpoint, classCount: 3, trained: .adapters(rank: 1, sites: []), seed: 1, on: backend)
             let images = PreparedImages(
                 TinyTask.images(12, seed: 2),
-                try TinyTask.options().preprocessing(for: checkpoint.configuration))
+                try checkpoint.configuration.preprocessor)
             var batches = 0
             #expect(throws: BackendError.self) {
                 _ = try evaluate(

@@ -29,6 +29,7 @@ struct Shift: CellsCommand {
     var shots = 16
     @Option(help: "The folder for the runs and the report.")
     var output = "glora-shift"
+    @OptionGroup var match: MatchFlags
     @OptionGroup var seedFlags: SeedFlags
     @OptionGroup var flags: CellFlags
 
@@ -174,7 +175,8 @@ struct Shift: CellsCommand {
         }
         let task = try TaskFolder.open(url)
         return try task.split(
-            split, matchedTo: training.classNames, classCount: training.classCount, of: training.name)
+            split, matchedTo: training.classNames, classCount: training.classCount, by: match.matchClasses,
+            of: training.name)
     }
 
     /// A name for each of --test: the folder's or the list's, or where two are alike the whole path.
