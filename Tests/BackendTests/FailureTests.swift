@@ -1,3 +1,4 @@
+import CCLBlast
 import COpenCL
 import Foundation
 import TensorCore
@@ -96,31 +97,49 @@ import Testing
     @Test("Products that CLBlast can't start are computed by our own kernel", arguments: [false, true])
     func clblastRefuses(accumulate: Bool) throws {
         let n = 192
-        let (a, b) = (randomValues(n * n, seed: 1), randomValues(n * n, seed: 2))
-        let initial = randomValues(n * n, seed: 3)
-        let product = Matrix(n, n, a) * Matrix(n, n, b)
-        let expected = accumulate ? product.combined(Matrix(n, n, initial), +) : product
+        let (a, b, initial) = (
+            randomValues(n * n, seed: 1), randomValues(n * n, seed: 2), randomValues(n * n, seed: 3)
+        )
         try OpenCLTests.withDevice { device in
             let backend = try OpenCLBackend(device: device, layout: KernelLayout(width: 16, local: 1))
-            backend.product = .clblast
-            let small = ProductTuner.clblastCandidates[2]
-            // Tiles of 16 MiB of local memory.
-            var huge = small
-            for key in ["MWG", "NWG"] { huge[key] = 65536 }
-            for (parameters, isRefused) in [(huge, true), (small, false)] {
-                #expect(backend.overrideCLBlast(parameters))
-                let guarded = GuardedTensors(backend)
-                let c =
-                    try accumulate
-                    ? guarded.inOut(initial, [n, n], "c") : guarded.output([n, n], "c")
-                backend.matmul(
-                    c, try guarded.input(a, [n, n]), try guarded.input(b, [n, n]), transposeA: false,
-                    transposeB: false, accumulate: accumulate)
-                expectClose(backend.values(c), expected.values, "refused: \(isRefused)")
-                guarded.expectIntact("matmul")
-                #expect(backend.clblastFails == isRefused)
-                try backend.checkForFailure()
+            let (left, right) = (
+                try backend.allocate([n, n], .float32), try backend.allocate([n, n], .float32)
+            )
+            backend.upload(left, a)
+            backend.upload(right, b)
+            func product(_ kernel: ProductKernel) throws -> [Float] {
+                let c = try backend.allocate([n, n], .float32)
+                backend.upload(c, accumulate ? initial : Array(repeating: .nan, count: n * n))
+                backend.product = kernel
+                backend.matmul(c, left, right, transposeA: false, transposeB: false, accumulate: accumulate)
+                return backend.values(c)
             }
+            let ours = try product(.panels)
+            let small = ProductTuner.clblastCandidates[2]
+            // Groups of 64 x 256 work-items, more than drivers run.
+            let impossible = small.merging([
+                "MWG": 64, "MDIMA": 64, "MDIMC": 64, "VWM": 1, "NWG": 256, "NDIMB": 256, "NDIMC": 256,
+                "VWN": 1, "SA": 0, "SB": 0,
+            ]) { $1 }
+            // From this size on CLBlast takes the kernel of these parameters rather than the one for small products.
+            func setSmallest(_ size: Int) {
+                let status = "XGEMM_MIN_INDIRECT_SIZE".withCString { name in
+                    var (names, sizes) = ([UnsafePointer?(name)], [size])
+                    return CLBlastOverrideParameters(
+                        device.id, "GemmRoutine", CLBlastPrecisionSingle, 1, &names, &sizes)
+                }
+                #expect(status == CLBlastSuccess)
+            }
+            setSmallest(1)
+            defer { setSmallest(1024) }
+            #expect(backend.overrideCLBlast(impossible))
+            let instead = try product(.clblast)
+            #expect(instead == ours && backend.clblastFails)
+            try backend.checkForFailure()
+            #expect(backend.overrideCLBlast(small))
+            let theirs = try product(.clblast)
+            expectClose(theirs, ours.map(Double.init), "CLBlast's own")
+            #expect(!backend.clblastFails)
         }
     }
 

@@ -39,17 +39,14 @@ import Testing
                 ]
             }
             let train = Fixture.train("new", "--device", "opencl:0")
-            // Four steps an epoch, about 150 launches each.
+            // Four steps an epoch, about 300 launches each.
             let outcome = try Glora.refuse(
                 train, in: folder,
                 saying: [
                     "opencl:0", "ran out of memory", "CL_MEM_OBJECT_ALLOCATION_FAILURE (-4)", "--batch-size",
-                    "new/last.safetensors, go on from it with 'glora train --run new --resume'",
-                ], environment: environment(900, -4))
+                    "the state after step 4 is kept in", "new/last.safetensors", "new --resume'",
+                ], environment: environment(1600, -4))
             #expect(outcome.signal == nil)
-            let sentence = try #require(outcome.sentence)
-            #expect(
-                ["step 4 ", "step 8 "].contains { sentence.contains("after \($0)is kept") }, "\(sentence)")
             try Glora.succeed(["train", "--run", "new", "--resume", "--device", "opencl:0"], in: folder)
             for arguments in [
                 ["eval", "--run", "run", "--split", "test", "--json"], ["selftest"],
@@ -76,7 +73,7 @@ import Testing
                     "POCL_CACHE_DIR": folder.appendingPathComponent("model/config.json/cache").path,
                 ])
             #expect(outcome.errors.contains("Portable Computing Language: CL_DEVICE_NOT_FOUND (-1)"))
-            #expect(outcome.errors.contains("$POCL_CACHE_DIR") && !outcome.errors.contains("install"))
+            #expect(outcome.errors.contains("$POCL_CACHE_DIR") && !outcome.errors.contains("install your"))
         }
     }
 }
