@@ -63,10 +63,11 @@ let package = Package(
         .testTarget(name: "AdapterTests", dependencies: ["TestSupport", "Adapters"]),
         .testTarget(name: "SearchTests", dependencies: ["ArchitectureSearch"]),
         .testTarget(
-            name: "ModelTests", dependencies: ["TestSupport", "VisionModels", "Training", "GoldenVectors"]),
+            name: "ModelTests",
+            dependencies: ["TestSupport", "OpenCLBackend", "VisionModels", "Training", "GoldenVectors"]),
         .testTarget(
             name: "TrainingTests",
-            dependencies: ["TestSupport", "Training", "ArchitectureSearch", "CPUBackend"]),
+            dependencies: ["TestSupport", "Training", "ArchitectureSearch", "CPUBackend", "OpenCLBackend"]),
         .testTarget(name: "CommandTests", dependencies: ["Checkpoints", "Datasets"]),
     ]
 )

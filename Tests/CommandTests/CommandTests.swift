@@ -33,7 +33,7 @@ import Testing
             #expect(
                 try device.keys() == [
                     "device", "name", "platform", "driver", "kind", "memoryBytes", "computeUnits",
-                    "matrixEngines",
+                    "matrixEngines", "untriedEngines",
                 ])
             #expect(try device.number("memoryBytes") > 0 && device.number("computeUnits") > 0)
             if index > 0 { #expect(device["device"]?.stringValue == "opencl:\(index - 1)") }
