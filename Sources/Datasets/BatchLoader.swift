@@ -154,14 +154,16 @@ private final class BatchQueue: @unchecked Sendable {
         pending = []
         self.check = check
         condition.broadcast()
-        while check.finished < check.count {
-            _ = condition.wait(until: Date(timeIntervalSinceNow: 0.1))
-            let finished = check.finished
+        var finished = 0
+        while finished < check.count {
+            // The last images may have been finished while the lock was given back.
+            if check.finished < check.count { _ = condition.wait(until: Date(timeIntervalSinceNow: 0.1)) }
+            finished = check.finished
             condition.unlock()
             onProgress(finished)
             let stops = shouldStop()
             condition.lock()
-            if stops { return [] }
+            if stops, finished < check.count { return [] }
         }
         return try check.result()
     }

@@ -75,6 +75,45 @@ public struct Preprocessing: Codable, Hashable, Sendable {
     }
 }
 
+/// `side` and `rescale` are written as text: YAML's writer rounds a Double to 15 digits, which could move a size by a pixel.
+extension Preprocessing {
+    private enum CodingKeys: String, CodingKey {
+        case resize, side, crop, filter, rescale, mean, std
+    }
+
+    /// Reads what `encode` wrote. Throws `DecodingError`.
+    public init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        func number(_ key: CodingKeys) throws -> Double? {
+            guard let text = try values.decodeIfPresent(String.self, forKey: key) else { return nil }
+            guard let number = Double(text) else {
+                throw DecodingError.dataCorruptedError(
+                    forKey: key, in: values, debugDescription: "'\(text)' is not a number")
+            }
+            return number
+        }
+        self.init(
+            resize: try values.decode(Resize.self, forKey: .resize), side: try number(.side),
+            crop: try values.decode(Crop.self, forKey: .crop),
+            filter: try values.decode(Filter.self, forKey: .filter),
+            rescale: try number(.rescale) ?? 1.0 / 255,
+            mean: try values.decode([Float].self, forKey: .mean),
+            std: try values.decode([Float].self, forKey: .std))
+    }
+
+    /// Writes every member by its name. Throws `EncodingError`.
+    public func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        try values.encode(resize, forKey: .resize)
+        try values.encodeIfPresent(side.map { "\($0)" }, forKey: .side)
+        try values.encode(crop, forKey: .crop)
+        try values.encode(filter, forKey: .filter)
+        try values.encode("\(rescale)", forKey: .rescale)
+        try values.encode(mean, forKey: .mean)
+        try values.encode(std, forKey: .std)
+    }
+}
+
 /// `Preprocessing` for one input size, ready to be applied.
 public struct Preprocessor: Sendable {
     /// S, the side of the model's input in pixels.

@@ -47,7 +47,7 @@ public final class FineTuning {
         let hashes = [training.contentHash, validation?.contentHash ?? 0].map { String($0, radix: 16) }
         if let saved {
             let known = checkpoint.notes.count
-            try saved.restoreBase(&checkpoint, of: directory.url)
+            try saved.restoreBase(&checkpoint, from: options.model, of: directory.url)
             notes += checkpoint.notes[known...]
             // A damaged validation image may be replaced: it changes which state counts as the best from here on, no step.
             let before = saved.dataHash.split(separator: "-").map(String.init)

@@ -42,7 +42,7 @@ public struct ReadyModel {
     ) throws {
         let saved = try directory.configuration()
         var checkpoint = try saved.options.loadCheckpoint()
-        try saved.restoreBase(&checkpoint, of: directory.url)
+        try saved.restoreBase(&checkpoint, from: saved.options.model, of: directory.url)
         let space = try saved.options.searchSpace()
         guard path == nil || saved.options.method == .glora else {
             throw TrainingError.run(

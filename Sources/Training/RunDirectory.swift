@@ -49,14 +49,14 @@ public struct RunDirectory {
             self.architecture = architecture
         }
 
-        /// Makes `checkpoint`, as it was read now, the base that the run in `folder` was started on: the run's own heads, ε,
+        /// Makes `checkpoint`, as it was read from `model` now, the base that the run in `folder` was started on: the run's own heads, ε,
         /// pooling and preprocessing count, and a file that says something else by now is noted. Throws `TrainingError.run` when
         /// the tensors are others.
-        func restoreBase(_ checkpoint: inout ViTCheckpoint, of folder: URL) throws {
+        func restoreBase(_ checkpoint: inout ViTCheckpoint, from model: String, of folder: URL) throws {
             let hash = contentHash(checkpoint.tensors)
             guard hash == baseHash else {
                 throw TrainingError.run(
-                    "\(options.model) is not the model that \(folder.path) was started with, or has changed since (hash "
+                    "\(model) is not the model that \(folder.path) was started with, or has changed since (hash "
                         + "\(hash), the run has \(baseHash)); put the original file back, or give the same file"
                 )
             }
@@ -78,7 +78,7 @@ public struct RunDirectory {
             let changes = checkpoint.configuration.differences(from: architecture)
             if !changes.isEmpty {
                 checkpoint.notes.append(
-                    "\(options.model) has changed since \(folder.path) was started: \(changes.joined(separator: "; ")). "
+                    "\(model) has changed since \(folder.path) was started: \(changes.joined(separator: "; ")). "
                         + "The run keeps its own")
             }
             checkpoint.configuration = architecture

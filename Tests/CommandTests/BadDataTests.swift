@@ -127,7 +127,7 @@ import Testing
                 eval + ["--split", "holdout"], in: folder,
                 saying: ["no split holdout", "test, train800, val200"])
             try append("test/an image 0.png 7", to: "task/test.txt", folder)
-            try Glora.refuse(eval, in: folder, saying: ["8 classes", "head 3"])
+            try Glora.refuse(eval, in: folder, saying: ["label 7", "3 classes, 0 to 2"])
         }
     }
 }
