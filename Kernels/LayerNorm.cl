@@ -20,7 +20,9 @@ __kernel GROUP void layer_norm_forward(
             lanes deviation = load_or(in + j, d - j, m) - m;
             squares = MULTIPLY_ADD(deviation, deviation, squares);
         }
-        float r = 1.0f / sqrt(group_sum(squares, shared) / d + epsilon);
+        float variance = group_sum(squares, shared) / d;
+        // 1 / √∞ is 0: a row whose squares overflow would come out as the bias.
+        float r = isinf(variance) ? NAN : 1.0f / sqrt(variance + epsilon);
         FOR_COLUMNS (j, d) {
             lanes normal = (load_lanes(in + j, d - j) - m) * r;
             store_stored(

@@ -29,7 +29,10 @@ CLONES void layer_norm_forward(
         const float *in = x + row * d;
         float *out = y + row * d;
         float m = sum(in, d) / d;
-        float r = 1.0f / __builtin_elementwise_sqrt(squared_deviation(in, m, d) / d + epsilon);
+        float variance = squared_deviation(in, m, d) / d;
+        // 1 / √∞ is 0: a row whose squares overflow would come out as the bias.
+        float r = __builtin_isinf(variance) ? __builtin_nanf("")
+                                            : 1.0f / __builtin_elementwise_sqrt(variance + epsilon);
         for (long i = 0; i < d; i++) out[i] = (in[i] - m) * r * weight[i] + bias[i];
         mean[row] = m;
         rstd[row] = r;

@@ -26,14 +26,15 @@ enum ClassNames {
     static func generic(_ count: Int) -> [String] { (0..<count).map { "LABEL_\($0)" } }
 
     /// timm's `label_names`: a list, or an object from class to name; at the top, in `pretrained_cfg`, or under
-    /// its old name `labels`.
+    /// its old name `labels`. Nil where `huggingFace` is.
     static func timm(_ config: JSONValue, count: Int, path: String) throws -> [String]? {
         let pretrained = config["pretrained_cfg"]
         guard
             let labels = config["label_names"] ?? config["labels"] ?? pretrained?["label_names"]
                 ?? pretrained?["labels"], !labels.isOff
         else { return nil }
-        return try list(labels, "label_names", count: count, path: path)
+        let names = try list(labels, "label_names", count: count, path: path)
+        return names == generic(count) ? nil : names
     }
 
     /// [count] the names of a list or of an object whose keys are the classes' numbers.

@@ -40,6 +40,10 @@ public final class SafetensorsFile: Sendable {
         guard reader.size >= 8 else {
             throw failure("is no safetensors file, having only \(reader.size) bytes")
         }
+        guard try reader.elements(UInt8.self, count: 8, at: 0) != Array("version ".utf8) else {
+            throw CheckpointError(
+                "\(path) is a pointer of Git LFS and not the file itself; fetch it with git lfs pull")
+        }
         let length = try reader.elements(UInt64.self, count: 1, at: 0)[0]
         guard length <= 100_000_000 else {
             throw failure(

@@ -15,19 +15,17 @@ private struct RenamedTensors: TensorSource {
 extension TensorSource {
     /// The same tensors without the prefixes that wrappers of a model leave before its names.
     ///
-    /// `module.` (parallel training) and `_orig_mod.` (torch.compile) are taken from every name, as timm's
-    /// `clean_state_dict` does. Another prefix (`model.`, `backbone.`) is taken off when all names have it; when
+    /// Those of parallel training (`module.`), torch.compile (`_orig_mod.`), sharding and recomputing are taken from
+    /// every name, wherever a single block was wrapped too; torch's `AveragedModel` adds its count. Another prefix (`model.`, `backbone.`) is taken off when all names have it; when
     /// some lie beside it, what they compute isn't known, and a `CheckpointError` names it.
     func withoutWrappers(notes: inout [String]) throws -> any TensorSource {
         var originals: [String: String] = [:]
         var removed: Set<String> = []
-        for name in names {
-            var short = Substring(name)
-            while let wrapper = ["module.", "_orig_mod."].first(where: { short.hasPrefix($0) }) {
-                short = short.dropFirst(wrapper.count)
-                removed.insert(wrapper)
-            }
-            guard originals.updateValue(name, forKey: String(short)) == nil else {
+        for name in names where name != "n_averaged" {
+            let words = name.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
+            removed.formUnion(words.filter(wrappers.contains).map { $0 + "." })
+            let short = words.filter { !wrappers.contains($0) }.joined(separator: ".")
+            guard originals.updateValue(name, forKey: short) == nil else {
                 throw CheckpointError(
                     "\(path) holds '\(short)' twice, once as '\(name)'; save the model alone")
             }
@@ -51,6 +49,9 @@ extension TensorSource {
         return RenamedTensors(source: self, originals: originals)
     }
 }
+
+/// The names under which torch's wrappers keep the module that they wrap.
+private let wrappers: Set = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"]
 
 /// What precedes the names of a whole model: of timm's `patch_embed.proj.weight`, of Hugging Face's
 /// `embeddings.cls_token` and its own `vit.`. Nil for the name of another tensor.

@@ -19,7 +19,7 @@ extension ViTCheckpoint {
         guard url.pathExtension != "safetensors" else {
             metadata["config"] = config.text()
             try writeSafetensors(tensors, to: url, metadata: metadata, float16: float16)
-            return cropNotes(.rounded, by: "timm")
+            return timmNotes
         }
         try AtomicFile.createFolder(url)
         try writeSafetensors(
@@ -27,7 +27,18 @@ extension ViTCheckpoint {
         )
         try AtomicFile.write(
             config.text(indented: true) + "\n", to: url.appendingPathComponent("config.json"))
-        return cropNotes(.rounded, by: "timm")
+        return timmNotes
+    }
+
+    /// What timm does otherwise.
+    private var timmNotes: [String] {
+        let epsilon = configuration.layerNormEpsilon
+        let notes = cropNotes(.rounded, by: "timm")
+        guard epsilon != 1e-6 else { return notes }
+        return notes + [
+            "timm's LayerNorms have an eps of 1e-6 and it refuses the model_args' norm_eps, \(epsilon), which this program "
+                + "reads; to load the model there, remove the word or write Hugging Face's form (--format hf)"
+        ]
     }
 
     /// What to say when the model's own cut of the centre isn't that of the format's reader: `crop`.

@@ -38,7 +38,7 @@ public struct PreparedImages {
 /// Scores `model` on every image of a split, in order and without drop-path, on the given paths.
 ///
 /// `onBatch` receives each batch's logits [B, K], row-major. Throws `DatasetError` for an unreadable image,
-/// `TrainingError.overflow` where a logit is not a finite number, and `BackendError`.
+/// `TrainingError.overflow` where a logit or a loss is not a finite number, and `BackendError`.
 public func evaluate(
     _ model: VisionTransformer, paths: [GLoRAPath], on images: PreparedImages, batchSize: Int,
     isForTraining: Bool = false, onBatch: (_ logits: [Float], Batch) -> Void = { _, _ in }
@@ -65,6 +65,11 @@ public func evaluate(
         if let bad = logits.firstIndex(where: { !$0.isFinite }) {
             throw model.overflow(
                 plan, paths, "the logits of \(images.source.imageName(at: batch.indices[bad / classes]))")
+        }
+        if let bad = losses.firstIndex(where: { !$0.isFinite }) {
+            throw TrainingError.overflow(
+                "the loss of \(images.source.imageName(at: batch.indices[bad])) is not a finite number, as its logits "
+                    + "are further apart than float32 reaches; the head is damaged or its training diverged")
         }
         for (row, label) in batch.labels.enumerated() {
             let scores = logits[row * classes..<(row + 1) * classes]

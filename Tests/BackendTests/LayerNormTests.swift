@@ -29,6 +29,25 @@ import Testing
         }
     }
 
+    /// 1 / √∞ is 0, which would make the bias of such a row; PyTorch's is NaN.
+    @Test("A row whose squares leave float32 is no number, its neighbour is", arguments: TestDevice.all)
+    func overflow(device: TestDevice) throws {
+        let d = 40
+        let row = randomValues(d, seed: 1)
+        try device.withBackend { backend in
+            let guarded = GuardedTensors(backend)
+            let y = try guarded.output([2, d], "y")
+            let (mean, rstd) = (try guarded.output([2], "mean"), try guarded.output([2], "rstd"))
+            backend.layerNorm(
+                y, mean, rstd, try guarded.input(row.map { $0 * 1e20 } + row, [2, d], "x"),
+                try guarded.input(randomValues(d, seed: 2), [d], "weight"),
+                try guarded.input(randomValues(d, seed: 3), [d], "bias"), epsilon: 1e-6)
+            let values = backend.values(y)
+            #expect(values[..<d].allSatisfy { $0.isNaN })
+            #expect(values[d...].allSatisfy { $0.isFinite })
+        }
+    }
+
     /// From 3 columns on: with fewer dx is zero but for ε.
     @Test(arguments: TestDevice.all, RowSize.all.filter { $0.columns > 2 })
     func backward(device: TestDevice, size: RowSize) throws {

@@ -56,6 +56,8 @@ import Testing
     func timmsPlacesForNamesAreRead(_ json: String) throws {
         let names = try ClassNames.timm(JSONValue(parsing: json.utf8), count: 3, path: "c.json")
         #expect(names == ["a", "b", "c"])
+        let generic = try JSONValue(parsing: #"{"label_names": ["LABEL_0", "LABEL_1", "LABEL_2"]}"#.utf8)
+        #expect(try ClassNames.timm(generic, count: 3, path: "c.json") == nil)
     }
 
     @Test func namesAreWrittenAndDroppedWithTheHead() throws {

@@ -117,6 +117,21 @@ import Testing
                 prefix.hasPrefix("a") ? "'a.b.'" : "'\(prefix.split(separator: ".")[0]).'"))
     }
 
+    /// Single blocks are compiled or wrapped too; torch's AveragedModel counts beside the model.
+    @Test(arguments: ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "module"])
+    func wrappersWithinNamesAreTakenOff(_ wrapper: String) throws {
+        let wrapped = try load { tensors in
+            tensors = Dictionary(
+                uniqueKeysWithValues: tensors.map { name, tensor in
+                    let name = name.replacingOccurrences(of: "blocks.1.", with: "blocks.1.\(wrapper).")
+                    return ("module." + name, tensor)
+                })
+            tensors["n_averaged"] = HostTensor(shape: [], values: [3])
+        }
+        #expect(wrapped.tensors == (try load().tensors))
+        #expect(wrapped.notes[0].contains("'\(wrapper).'"), "\(wrapped.notes)")
+    }
+
     @Test func huggingFacesOwnPrefixStays() throws {
         try withTemporaryFolder { folder in
             for name in ["config.json", "preprocessor_config.json"] {

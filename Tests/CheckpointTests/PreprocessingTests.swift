@@ -237,6 +237,7 @@ import Testing
     func aCutThatMovesByAPixelIsSaid(_ resize: Preprocessing.Resize, _ side: Double, _ isSaid: Bool) throws {
         try withTemporaryFolder { folder in
             var checkpoint = try ViTCheckpoint.load(fixture("timm"))
+            checkpoint.configuration.layerNormEpsilon = 1e-6
             let timm = folder.appendingPathComponent("timm")
             let hf = folder.appendingPathComponent("hf")
             checkpoint.configuration.preprocessing = Preprocessing(resize: resize, side: side, crop: .rounded)

@@ -145,6 +145,10 @@ import Testing
             expectError("is not a file") { _ = try SafetensorsFile(folder) }
             try AtomicFile.write([1, 2, 3], to: url)
             expectError("only 3 bytes") { _ = try SafetensorsFile(url) }
+            try AtomicFile.write("version https://git-lfs.github.com/spec/v1\noid sha256:0a\n", to: url)
+            expectError("is a pointer of Git LFS and not the file itself; fetch it with git lfs pull") {
+                _ = try SafetensorsFile(url)
+            }
             try AtomicFile.write(
                 [5, 0, 0, 0, 0, 0, 0, 0] + Array("{\"".utf8) + [0xFF] + Array("\"}".utf8), to: url)
             expectError("UTF-8") { _ = try SafetensorsFile(url) }

@@ -152,6 +152,19 @@ import Testing
         }
     }
 
+    /// timm's ViT has no argument for another ε than 1e-6 and stops at the word; our own reader obeys it.
+    @Test func anEpsilonThatTimmCantBeToldIsSaid() throws {
+        try withTemporaryFolder { folder in
+            var checkpoint = try ViTCheckpoint.load(fixture("timm"))
+            let url = folder.appendingPathComponent("merged")
+            let notes = try checkpoint.saveTimm(to: url)
+            #expect(notes.count == 1 && notes[0].contains("norm_eps, 1e-05"), "\(notes)")
+            #expect(try ViTCheckpoint.load(url).configuration.layerNormEpsilon == 1e-5)
+            checkpoint.configuration.layerNormEpsilon = 1e-6
+            #expect(try checkpoint.saveTimm(to: url) == [])
+        }
+    }
+
     @Test func float16FilesAreCloseAndHalfAsLarge() throws {
         try withTemporaryFolder { folder in
             let checkpoint = try ViTCheckpoint.load(fixture("timm"))

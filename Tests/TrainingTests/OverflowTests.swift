@@ -22,7 +22,8 @@ import VisionModels
 
     private func score(_ checkpoint: ViTCheckpoint, on backend: any Backend) throws -> EvaluationResult {
         let model = try VisionTransformer(
-            checkpoint, classCount: 3, trained: .adapters(rank: 1, sites: []), seed: 1, on: backend)
+            checkpoint, classCount: 3, trained: .adapters(rank: 1, sites: []), seed: 1, head: checkpoint.head,
+            on: backend)
         let images = PreparedImages(
             TinyTask.images(5, seed: 1), try checkpoint.configuration.preprocessor)
         return try evaluate(model, paths: model.uniformPath(.none), on: images, batchSize: 2)
@@ -73,6 +74,27 @@ import VisionModels
             }
             let training = try train(checkpoint, .float16, on: backend)
             #expect(training.contains("float16 in block 1") && !training.contains("--lr"), "\(training)")
+        }
+    }
+
+    @Test("Tokens whose LayerNorm overflows are not scored as its bias", arguments: TestDevice.all)
+    func layerNorm(_ device: TestDevice) throws {
+        var checkpoint = try checkpoint(scale: 1)
+        checkpoint.tensors["pos_embed"]!.values = checkpoint.tensors["pos_embed"]!.values.map { $0 * 1e24 }
+        try device.withBackend { backend in
+            let error = try #require(throws: TrainingError.self) { try score(checkpoint, on: backend) }
+            #expect("\(error)".contains("not finite numbers: the forward pass stops being finite in block 0"))
+        }
+    }
+
+    @Test("A loss that is no number is said although the logits are numbers")
+    func loss() throws {
+        let checkpoint = try checkpoint(scale: 1).withHead(
+            weight: HostTensor(shape: [3, 16], repeating: 0),
+            bias: HostTensor(shape: [3], values: [3e38, -3e38, 0]))
+        try TestDevice.cpu.withBackend { backend in
+            let error = try #require(throws: TrainingError.self) { try score(checkpoint, on: backend) }
+            #expect("\(error)".contains("the loss of image 1 of tiny is not a finite number"), "\(error)")
         }
     }
 
