@@ -120,7 +120,7 @@ final class Grid {
         let base = try TrainingBase(options, flags.device, console)
         baseHash = contentHash(base.checkpoint.tensors)
         var known = base.checkpoint
-        (known.tensors, known.head) = ([:], nil)
+        known.tensors = [:]
         self.base = known
     }
 
