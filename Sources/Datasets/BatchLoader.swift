@@ -73,6 +73,9 @@ public final class BatchLoader {
         -> [String]
     { try queue.checkAll(onProgress, shouldStop) }
 
+    /// What a person would want to know of the images that were decoded so far.
+    public var notes: [String] { queue.notes }
+
     /// The next batch, or nil after the last. Waits until it is ready. Throws the `DatasetError` of the batch's first
     /// image that can't be read; the epoch is then over.
     public func next() throws -> Batch? { try queue.next() }
@@ -93,6 +96,8 @@ private final class BatchQueue: @unchecked Sendable {
     private var cache: [RGBImage?]
     /// When all images are looked at; epochs wait.
     private var check: ImageCheck?
+    /// The used bits of those 16-bit grey images whose high bytes are dark, by index in the source.
+    private var greyBits: [Int: Int] = [:]
     private var isStopped = false
 
     init(
@@ -165,7 +170,19 @@ private final class BatchQueue: @unchecked Sendable {
             condition.lock()
             if stops, finished < check.count { return [] }
         }
-        return try check.result()
+        try check.throwFailures()
+        return greyNotes
+    }
+
+    var notes: [String] { condition.withLock { greyNotes } }
+
+    private var greyNotes: [String] {
+        guard let bits = greyBits.values.max() else { return [] }
+        let (images, their) = greyBits.count == 1 ? ("image is", "its") : ("images are", "their")
+        return [
+            "\(greyBits.count) \(images) 16-bit grey of which \(bits) bits are used; \(their) high bytes are read, "
+                + "which are dark: scale the values to 16 bits, or convert to 8."
+        ]
     }
 
     /// Looks at one image; called with the lock held, which is not held while the image is read.
@@ -175,11 +192,11 @@ private final class BatchQueue: @unchecked Sendable {
         let isKept = !cache.isEmpty && cache[index] != nil
         condition.unlock()
         var kept: RGBImage?
-        var greyBits: Int?
+        var bits: Int?
         let result = Result {
             if isKept { return }
             let image = try source.image(at: index)
-            greyBits = image.greyBits
+            bits = image.greyBits
             // Where nothing is kept, resizing would cost a third of the time and tell nothing.
             if cacheIsUsed {
                 kept = try preprocessing.resized(image, name: source.imageName(at: index))
@@ -189,7 +206,8 @@ private final class BatchQueue: @unchecked Sendable {
         }
         condition.lock()
         if let kept { cache[index] = kept }
-        check.finish(index, result, greyBits)
+        if let bits { greyBits[index] = bits }
+        check.finish(index, result)
         condition.broadcast()
     }
 
@@ -225,8 +243,9 @@ private final class BatchQueue: @unchecked Sendable {
             let result = Result { try prepare(job.memory, slot, kept, index) }
             condition.lock()
             switch result {
-            case .success(let image):
+            case .success(let (image, bits)):
                 if !cache.isEmpty { cache[index] = image }
+                if let bits { greyBits[index] = bits }
             case .failure(let error):
                 if job.failure.map({ slot < $0.slot }) ?? true { job.failure = (slot, error) }
             }
@@ -235,16 +254,16 @@ private final class BatchQueue: @unchecked Sendable {
         }
     }
 
-    /// memory [slot, 3, S, S] ← the image; runs without the lock, and no other thread has this slot.
+    /// memory [slot, 3, S, S] ← the image, which is returned for the cache, with its `greyBits`; runs without the lock, and no other thread has this slot.
     private func prepare(
         _ memory: BatchMemory, _ slot: Int, _ kept: RGBImage?, _ index: Int
-    ) throws -> RGBImage {
-        let image =
-            try kept ?? preprocessing.resized(source.image(at: index), name: source.imageName(at: index))
+    ) throws -> (RGBImage, greyBits: Int?) {
+        let decoded = try kept ?? source.image(at: index)
+        let image = try kept ?? preprocessing.resized(decoded, name: source.imageName(at: index))
         let start = slot * imageCount
         preprocessing.normalise(
             UnsafeMutableBufferPointer(rebasing: memory.values[start..<start + imageCount]), image)
-        return image
+        return (image, kept == nil ? decoded.greyBits : nil)
     }
 }
 
@@ -256,16 +275,14 @@ private final class ImageCheck {
     private var failureCount = 0
     /// The first in order, by index.
     private var failures: [(index: Int, error: any Error)] = []
-    private var grey = (count: 0, bits: 0)
 
     /// How many failures are told.
     private static let told = 5
 
     init(count: Int) { self.count = count }
 
-    func finish(_ index: Int, _ result: Result<Void, any Error>, _ greyBits: Int?) {
+    func finish(_ index: Int, _ result: Result<Void, any Error>) {
         finished += 1
-        if let greyBits { grey = (grey.count + 1, max(grey.bits, greyBits)) }
         if case .failure(let error) = result {
             failureCount += 1
             failures.append((index, error))
@@ -274,7 +291,7 @@ private final class ImageCheck {
         }
     }
 
-    func result() throws -> [String] {
+    func throwFailures() throws {
         if failureCount == 1 { throw failures[0].error }
         if failureCount > 1 {
             let more = failureCount - failures.count
@@ -283,12 +300,6 @@ private final class ImageCheck {
                     + failures.map { "\($0.error)" }.joined(separator: " ")
                     + (more > 0 ? " And \(more) more." : ""))
         }
-        if grey.count == 0 { return [] }
-        let (images, their) = grey.count == 1 ? ("image is", "its") : ("images are", "their")
-        return [
-            "\(grey.count) \(images) 16-bit grey of which \(grey.bits) bits are used; \(their) high bytes are read, "
-                + "which are dark: scale the values to 16 bits, or convert to 8."
-        ]
     }
 }
 

@@ -54,6 +54,18 @@ public struct DataSummary: Sendable {
                 notes.append("there are no validation images: the best state is the last.")
             }
         }
+        if first.matching == .number, let smallest = all.flatMap({ $0.images.samples.map(\.label) }).min(),
+            smallest > 0
+        {
+            notes.append(
+                "the smallest label is \(smallest), not 0: if the lists count from 1, each image is taken for one of the "
+                    + "class after its own.")
+        }
+        let numbered = parts.filter { $0.images.matching == .number }.map(\.name)
+        if first.matching == nil, first.classNames != nil, !numbered.isEmpty {
+            notes.append(
+                "\(list(numbered)): no names are given, class k is the training images' class k.")
+        }
         for part in all { describeTwoLabels(part) }
         for seen in all where seen.use == .training {
             for held in all where held.use != .training { describeOverlap(held, seen) }

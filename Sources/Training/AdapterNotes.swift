@@ -11,26 +11,44 @@ func adapterNotes(
         "glora_base_model": .string(options.model), "glora_base_hash": .string(baseHash),
         "glora_image_size": .integer(configuration.imageSize),
     ]
+    notes["glora_architecture"] = try? JSONValue(parsing: JSONEncoder().encode(configuration))
     notes["glora_preprocessing"] = try? JSONValue(parsing: JSONEncoder().encode(configuration.preprocessing))
     notes["glora_class_names"] = classNames.map { .array($0.map { .string($0) }) }
     return notes
 }
 
 extension TrainingOptions {
-    /// Prepares images as an adapter of ours notes, where these options don't say otherwise; returns the noted class names.
-    /// Throws `CheckpointError`.
+    /// Prepares images as an adapter of ours notes, where these options don't say otherwise; returns the noted class names. Other
+    /// tensors than those that it was trained on are a note of the checkpoint's.
+    ///
+    /// Throws `CheckpointError`, also when the model computes something else than the one that the adapter was trained on.
     mutating func apply(_ notes: [String: JSONValue], to checkpoint: inout ViTCheckpoint) throws -> [String]?
     {
         if imageSize == nil, let noted = notes["glora_image_size"]?.integerValue {
             imageSize = noted
             checkpoint = try loadCheckpoint()
         }
-        if let noted = notes["glora_preprocessing"] {
-            guard let found = try? JSONDecoder().decode(Preprocessing.self, from: Data(noted.text().utf8))
-            else {
+        if let own: ViTConfiguration = try value("glora_architecture", of: notes) {
+            // The rest is the adapter's own, or may be asked for.
+            var same = checkpoint.configuration
+            (same.imageSize, same.classCount, same.preprocessing) =
+                (own.imageSize, own.classCount, own.preprocessing)
+            let changes = same.differences(from: own)
+            guard changes.isEmpty else {
                 throw CheckpointError(
-                    "adapter_config.json: glora_preprocessing can't be read; save the adapter again")
+                    "the adapter was not trained on \(model) as it is now: \(changes.joined(separator: "; ")); give the "
+                        + "model that it was trained on, or mend that one's configuration")
             }
+            if checkpoint.configuration.imageSize == own.imageSize,
+                let hash = notes["glora_base_hash"]?.stringValue,
+                hash != contentHash(checkpoint.tensors)
+            {
+                checkpoint.notes.append(
+                    "the adapter was trained on other tensors than those of \(model); scores may be worse than its run's"
+                )
+            }
+        }
+        if let found: Preprocessing = try value("glora_preprocessing", of: notes) {
             checkpoint.configuration.preprocessing = found
             checkpoint.preprocessingOrigin = .file("the adapter")
         } else if let mean = notes["glora_mean"]?.numbers, let std = notes["glora_std"]?.numbers {
@@ -41,6 +59,15 @@ extension TrainingOptions {
         checkpoint.configuration.preprocessing = preprocessing(of: checkpoint.configuration)
         return notes["glora_class_names"]?.arrayValue?.map { $0.stringValue ?? $0.text() }
     }
+}
+
+/// What an adapter notes under a key, if it does. Throws `CheckpointError` when it is no such value.
+private func value<Value: Decodable>(_ key: String, of notes: [String: JSONValue]) throws -> Value? {
+    guard let noted = notes[key] else { return nil }
+    guard let value = try? JSONDecoder().decode(Value.self, from: Data(noted.text().utf8)) else {
+        throw CheckpointError("adapter_config.json: \(key) can't be read; save the adapter again")
+    }
+    return value
 }
 
 extension JSONValue {

@@ -139,9 +139,21 @@ public struct CellResult: Codable, Equatable, Sendable {
 extension Cell {
     private var file: URL { folder.appendingPathComponent("result.json") }
 
-    /// The result that is there, or nil. Throws `TrainingError.run` when it was made with other settings or images, or the run
-    /// that is half done is.
-    public func result(checkpoint: ReadyModel.State, baseHash: String) throws -> CellResult? {
+    /// The result that is there, or nil. Throws `TrainingError.run` when it was made with other settings, another base
+    /// (`configuration`, and the hash of its tensors) or other images, or the run that is half done is.
+    public func result(
+        checkpoint: ReadyModel.State, baseHash: String, configuration: ViTConfiguration
+    ) throws -> CellResult? {
+        if directory.holdsRun, let kept = try directory.configuration().architecture {
+            var asked = configuration
+            asked.preprocessing = options.preprocessing(of: configuration)
+            let differences = kept.differences(from: asked)
+            guard differences.isEmpty else {
+                throw TrainingError.run(
+                    "\(folder.path) was made when the model's files said something else: "
+                        + "\(differences.joined(separator: "; ")); put them back, or give another --output")
+            }
+        }
         guard let data = FileManager.default.contents(atPath: file.path) else {
             if directory.holdsRun {
                 var saved = try directory.configuration().options

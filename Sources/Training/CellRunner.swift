@@ -28,7 +28,7 @@ public struct CellRunner {
 
     /// What is there of a cell; see `Cell.result`.
     public func result(of cell: Cell) throws -> CellResult? {
-        try cell.result(checkpoint: state, baseHash: baseHash)
+        try cell.result(checkpoint: state, baseHash: baseHash, configuration: checkpoint.configuration)
     }
 
     /// Trains a cell, from its last state if it was begun, and writes its result; tests nothing. Returns nil when

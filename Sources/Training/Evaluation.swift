@@ -28,6 +28,9 @@ public struct PreparedImages {
         try loader.checkAll(onProgress: onProgress, shouldStop: shouldStop)
     }
 
+    /// What a person would want to know of the images that were read so far; see `BatchLoader.notes`.
+    public var notes: [String] { loader.notes }
+
     /// Starts the loader's threads. `cacheByteLimit` bytes of resized images may be kept.
     public init(_ source: any ImageSource, _ preprocessing: Preprocessor, cacheByteLimit: Int = 1 << 30) {
         self.source = source

@@ -56,6 +56,11 @@ public final class FineTuning {
                     "the training images of \(options.data) are not the data that \(directory.url.path) was started with "
                         + "(hash \(hashes[0]), the run has \(before.first ?? "none")); give the same splits")
             }
+            if let names = saved.classNames, names != training.classNames {
+                notes.append(
+                    "the classes' names have changed since \(directory.url.path) was started; the run keeps its own"
+                )
+            }
             if before != hashes {
                 notes.append(
                     "the validation images have changed since \(directory.url.path) was started; from here on the best "

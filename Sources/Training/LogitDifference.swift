@@ -45,7 +45,8 @@ public func gloraAdapter(
     of ready: ReadyModel, on images: any ImageSource
 ) throws -> (adapter: GLoRAAdapter, model: VisionTransformer, paths: [GLoRAPath], difference: LogitDifference)
 {
-    let checkpoint = try ready.options.loadCheckpoint()
+    var checkpoint = try ready.options.loadCheckpoint()
+    checkpoint.configuration = ready.base
     let adapter =
         ready.model.method == nil
         ? try ready.model.adapter(paths: ready.paths) : try ready.model.gloraAdapter(on: checkpoint)

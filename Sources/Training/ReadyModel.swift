@@ -20,6 +20,8 @@ public struct ReadyModel {
     public let step: Int
     /// The hash of the run's frozen base; empty without a run.
     public let baseHash: String
+    /// The frozen base's, as the run or the adapter keeps it whatever its files say by now.
+    let base: ViTConfiguration
     /// [K] the names of the classes, where the run, the adapter or the checkpoint says them.
     public let classNames: [String]?
     /// A line for the user: how images are prepared, and who says so.
@@ -41,8 +43,7 @@ public struct ReadyModel {
         run directory: RunDirectory, state: State, path: String? = nil, on backend: any Backend
     ) throws {
         let saved = try directory.configuration()
-        var checkpoint = try saved.options.loadCheckpoint()
-        try saved.restoreBase(&checkpoint, from: saved.options.model, of: directory.url)
+        let checkpoint = try saved.loadBase(of: directory.url)
         let space = try saved.options.searchSpace()
         guard path == nil || saved.options.method == .glora else {
             throw TrainingError.run(
@@ -71,6 +72,7 @@ public struct ReadyModel {
         notes = checkpoint.notes
         step = snapshot.state.step
         baseHash = saved.baseHash
+        base = checkpoint.configuration
         classNames = saved.classNames
         preprocessingLine = "images: \(try checkpoint.configuration.preprocessor); the run's own"
         let choice =
@@ -85,7 +87,7 @@ public struct ReadyModel {
     public init(_ options: TrainingOptions, adapter folder: URL?, on backend: any Backend) throws {
         var options = options
         var checkpoint = try options.loadCheckpoint()
-        var notes = checkpoint.notes
+        var notes: [String] = []
         var names: [String]?
         if let folder, let saved = try MethodAdapter.load(folder) {
             names = try options.apply(saved.extra, to: &checkpoint)
@@ -118,7 +120,8 @@ public struct ReadyModel {
         classNames = names ?? own
         preprocessingLine = try options.preprocessingLine(checkpoint)
         self.options = options
-        self.notes = notes
+        self.notes = checkpoint.notes + notes
+        base = checkpoint.configuration
         step = 0
         baseHash = ""
     }

@@ -49,6 +49,19 @@ public struct RunDirectory {
             self.architecture = architecture
         }
 
+        /// The base of the run in `folder`, read from where it lies and restored as `restoreBase` says. Throws `TrainingError.run`
+        /// when it isn't there or has other tensors by now, and `CheckpointError`.
+        public func loadBase(of folder: URL) throws -> ViTCheckpoint {
+            guard FileManager.default.fileExists(atPath: options.model) else {
+                throw TrainingError.run(
+                    "\(options.model), the base model of \(folder.path), isn't there; put it back, or write where it lies now "
+                        + "into \(folder.path)/config.yaml (model)")
+            }
+            var checkpoint = try options.loadCheckpoint()
+            try restoreBase(&checkpoint, from: options.model, of: folder)
+            return checkpoint
+        }
+
         /// Makes `checkpoint`, as it was read from `model` now, the base that the run in `folder` was started on: the run's own heads, ε,
         /// pooling and preprocessing count, and a file that says something else by now is noted. Throws `TrainingError.run` when
         /// the tensors are others.
@@ -178,9 +191,12 @@ public struct RunDirectory {
 
     /// The run's settings. Throws `TrainingError.run` when the folder holds no run.
     public func configuration() throws -> Configuration {
-        guard let text = try? String(contentsOf: config, encoding: .utf8) else {
+        guard holdsRun else {
             throw TrainingError.run(
                 "\(url.path) holds no run: config.yaml is missing; give the --run of a glora train")
+        }
+        guard let text = try? String(contentsOf: config, encoding: .utf8) else {
+            throw TrainingError.run("\(config.path) can't be read as text; check its permissions")
         }
         do {
             let configuration = try YAMLDecoder().decode(Configuration.self, from: text)

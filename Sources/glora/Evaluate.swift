@@ -138,9 +138,10 @@ struct Evaluate: ParsableCommand {
         let ready = try source.open(device, console)
         let task = try TaskFolder.open(URL(fileURLWithPath: data ?? ready.options.data))
         let images = try match.open([split], of: task, for: ready, console)[0]
+        let prepared = try ready.prepare(images)
         let result = try evaluate(
-            ready.model, paths: ready.paths, on: try ready.prepare(images),
-            batchSize: min(batchSize, images.count))
+            ready.model, paths: ready.paths, on: prepared, batchSize: min(batchSize, images.count))
+        for note in prepared.notes { console.note(note) }
         console.say(
             "\(images.name): accuracy \((100 * result.accuracy).fixed(2)) % "
                 + "(\(result.correct) of \(result.count)), loss \(result.loss.fixed(4))")

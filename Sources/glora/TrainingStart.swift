@@ -10,8 +10,13 @@ struct TrainingBase {
     let checkpoint: ViTCheckpoint
     let backend: any Backend
 
-    init(_ options: TrainingOptions, _ device: DeviceFlags, _ console: Console) throws {
-        checkpoint = try options.loadCheckpoint()
+    /// `supernet`: the run whose base this is, as that run keeps it.
+    init(
+        _ options: TrainingOptions, of supernet: RunDirectory? = nil, _ device: DeviceFlags,
+        _ console: Console
+    ) throws {
+        checkpoint =
+            try supernet.map { try $0.configuration().loadBase(of: $0.url) } ?? options.loadCheckpoint()
         for note in checkpoint.notes { console.note(note) }
         backend = try device.backend(console, options.precision)
         try device.tuneIfNew(backend, checkpoint.configuration, batch: options.batchSize, console)
@@ -53,12 +58,15 @@ struct TrainingStart {
     let training: ImageList
     let validation: ImageList?
     let base: TrainingBase
+    private let keepsBase: Bool
     private let checks: ImageCheckFlags
     private let console: Console
 
-    /// `resumes`: the settings are a run's own, which the data don't change any more.
+    /// `resumes`: the settings are a run's own, which the data don't change any more. `supernet`: the run that this one goes on
+    /// from, on the same base.
     init(
-        _ options: TrainingOptions, resumes: Bool, _ device: DeviceFlags, _ checks: ImageCheckFlags,
+        _ options: TrainingOptions, resumes: Bool, of supernet: RunDirectory? = nil, _ device: DeviceFlags,
+        _ checks: ImageCheckFlags,
         _ console: Console
     ) throws {
         do { try options.validate() } catch { throw ValidationError("\(error)") }
@@ -68,7 +76,8 @@ struct TrainingStart {
         let parts =
             [(.training, training), validation.map { (.validation, $0) }] as [(DataSummary.Use, ImageList)?]
         console.say(try task.summary(parts.compactMap(\.self).map { DataSummary.Part($0, $1) }))
-        base = try TrainingBase(options, device, console)
+        base = try TrainingBase(options, of: supernet, device, console)
+        keepsBase = resumes || supernet != nil
         var options = options
         if !resumes, task.isVTAB { options.keepVTABProtocol() }
         (self.options, self.checks, self.console) = (options, checks, console)
@@ -84,7 +93,7 @@ struct TrainingStart {
             resumes: resumes, inheriting: inherited, on: base.backend
         ) { trainer in
             let line =
-                resumes
+                keepsBase
                 ? "images: \(try trainer.model.configuration.preprocessor); the run's own"
                 : try options.preprocessingLine(base.checkpoint)
             console.say(line)

@@ -173,7 +173,7 @@ private final class GreySource: ImageSource {
         #expect(error?.description.contains("image 0 of greys is 3x2 pixels") == true)
     }
 
-    @Test("A check tells of 16-bit grey that uses few of its bits", arguments: [0, 1 << 20])
+    @Test("A check, and a reading, tells of 16-bit grey that uses few of its bits", arguments: [0, 1 << 20])
     func checksGrey(cacheByteLimit: Int) throws {
         let names = ["grey12of16.png", "grey16.png", "grey8.png"]
         let files = try Dictionary(uniqueKeysWithValues: names.map { ($0, try Fixtures.bytes($0)) })
@@ -183,6 +183,14 @@ private final class GreySource: ImageSource {
             let notes = try BatchLoader(list, preprocessing, cacheByteLimit: cacheByteLimit).checkAll()
             try #require(notes.count == 1)
             #expect(notes[0].hasPrefix("1 image is 16-bit grey of which 12 bits are used"))
+            // Who reads without a check is told too, and once however often they are read.
+            let reader = BatchLoader(list, preprocessing, cacheByteLimit: cacheByteLimit)
+            #expect(reader.notes == [])
+            for _ in 0..<2 {
+                reader.start([[0, 1, 2]])
+                _ = try reader.next()
+            }
+            #expect(reader.notes == notes)
         }
     }
 

@@ -59,6 +59,13 @@ import Testing
                 ])
             // Who only scores is not told of training.
             #expect(try folder.summary([.init(.test, try folder.split(.test))]).notes == [])
+            // By number on a model with a class more, all would be wrong without a word.
+            let scored = try folder.split(.test).matched(to: nil, classCount: 9, by: .number)
+            #expect(
+                try folder.summary([.init(.test, scored)]).notes == [
+                    "the smallest label is 1, not 0: if the lists count from 1, each image is taken for one of the "
+                        + "class after its own."
+                ])
         }
         try withLists(["train": [(0, 0), (1, 102)], "val": [(2, 0)]]) { folder in
             let notes = try summary(folder).notes

@@ -103,8 +103,8 @@ struct Outcome {
 /// was done before is read, what was begun goes on.
 final class Grid {
     let output: URL
-    /// Of the base that all train.
-    let configuration: ViTConfiguration
+    /// The base that all train, without its tensors.
+    private let base: ViTCheckpoint
     private let baseHash: String
     private let flags: CellFlags
     private let console: Console
@@ -118,9 +118,14 @@ final class Grid {
         let first = try flags.entries()[0]
         let options = flags.options(first, rate: flags.rates(first)[0], seed: 0)
         let base = try TrainingBase(options, flags.device, console)
-        configuration = base.checkpoint.configuration
         baseHash = contentHash(base.checkpoint.tensors)
+        var known = base.checkpoint
+        known.tensors = [:]
+        self.base = known
     }
+
+    /// Of the base that all train.
+    var configuration: ViTConfiguration { base.configuration }
 
     /// Every method on every task, task by task; `measuring` what an image costs the first seed's models. Throws `ExitCode(130)`
     /// when the user stopped it.
@@ -135,6 +140,10 @@ final class Grid {
             }
         }
         for task in tasks { console.say(task.summary) }
+        let lines = try tasks.map { task in
+            try task.cell(entries[0], 0, task.draws[0], flags, in: output).options.preprocessingLine(base)
+        }
+        for (index, line) in lines.enumerated() where !lines[..<index].contains(line) { console.say(line) }
         for task in tasks {
             // What was made with other settings is said before hours are spent on the rest.
             let results = try task.cells(flags, in: output).map { try result(of: $0) }
@@ -189,7 +198,7 @@ final class Grid {
     }
 
     private func result(of cell: Cell) throws -> CellResult? {
-        try cell.result(checkpoint: flags.checkpoint, baseHash: baseHash)
+        try cell.result(checkpoint: flags.checkpoint, baseHash: baseHash, configuration: configuration)
     }
 
     /// A cell's result, at least as far as `stage`.

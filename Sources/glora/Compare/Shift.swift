@@ -168,10 +168,13 @@ struct Shift: CellsCommand {
 
     /// A list file, or a folder's split, in the classes of the training images.
     private func images(_ url: URL, _ split: Split, _ training: ImageList) throws -> ImageList {
-        if !isFolder(url) { return try ImageList(listFile: url, classCount: training.classCount) }
-        if let folder = AnnotatedFolder(url) {
-            let list = split == .test ? folder.testList : folder.validationList
-            return try ImageList(listFile: list, classCount: training.classCount)
+        let list =
+            isFolder(url)
+            ? AnnotatedFolder(url).map { split == .test ? $0.testList : $0.validationList } : url
+        if let list {
+            return try ImageList(listFile: list).matched(
+                to: training.classNames, classCount: training.classCount, by: match.matchClasses,
+                of: training.name)
         }
         let task = try TaskFolder.open(url)
         return try task.split(
