@@ -144,22 +144,13 @@ extension Cell {
     public func result(
         checkpoint: ReadyModel.State, baseHash: String, configuration: ViTConfiguration
     ) throws -> CellResult? {
-        if directory.holdsRun, let kept = try directory.configuration().architecture {
-            var asked = configuration
-            asked.preprocessing = options.preprocessing(of: configuration)
-            let differences = kept.differences(from: asked)
-            guard differences.isEmpty else {
-                throw TrainingError.run(
-                    "\(folder.path) was made when the model's files said something else: "
-                        + "\(differences.joined(separator: "; ")); put them back, or give another --output")
-            }
-        }
         guard let data = FileManager.default.contents(atPath: file.path) else {
             if directory.holdsRun {
                 var saved = try directory.configuration().options
                 // The path of a searched run is what the search has found.
                 if method.isSearched { saved.path = options.path }
                 try checkSettings(saved)
+                try checkModelFiles(configuration)
             }
             return nil
         }
@@ -180,6 +171,7 @@ extension Cell {
         }
         try check(result.checkpoint == checkpoint, "--checkpoint")
         try check(result.baseHash == baseHash, "--model")
+        try checkModelFiles(configuration)
         try check(result.trainingHash == hex(images.training), "training split")
         try check(result.validationHash == images.validation.map(hex), "validation split")
         for test in result.tests {
@@ -187,6 +179,19 @@ extension Cell {
             try check(hex(asked.images) == test.hash, "test split \(test.name)")
         }
         return result
+    }
+
+    /// Throws when the base's files have other heads, another ε, pooling or preprocessing by now than the run keeps.
+    private func checkModelFiles(_ configuration: ViTConfiguration) throws {
+        guard directory.holdsRun, let kept = try directory.configuration().architecture else { return }
+        var asked = configuration
+        asked.preprocessing = options.preprocessing(of: configuration)
+        let differences = kept.differences(from: asked)
+        guard differences.isEmpty else {
+            throw TrainingError.run(
+                "\(folder.path) was made when the model's files said something else: "
+                    + "\(differences.joined(separator: "; ")); put them back, or give another --output")
+        }
     }
 
     private func checkSettings(_ saved: TrainingOptions) throws {

@@ -172,7 +172,7 @@ struct Shift: CellsCommand {
             isFolder(url)
             ? AnnotatedFolder(url).map { split == .test ? $0.testList : $0.validationList } : url
         if let list {
-            return try ImageList(listFile: list).matched(
+            return try ImageList(listFile: list, classCount: training.classCount).matched(
                 to: training.classNames, classCount: training.classCount, by: match.matchClasses,
                 of: training.name)
         }
