@@ -41,17 +41,27 @@ public struct AnnotatedFolder: Sendable {
 
 extension ImageList {
     /// Opens a list file wherever it lies: paths are relative to its folder, or for a list in `annotations/` as
-    /// `AnnotatedFolder` says. Without a class count it is the largest label + 1. Throws as the other initializer.
+    /// `AnnotatedFolder` says. A `classes.txt` beside it names the classes, and counts them; without one `classCount` does, or the
+    /// largest label + 1. Throws as the other initializer.
     public init(listFile: URL, classCount: Int? = nil) throws {
         let folder = listFile.deletingLastPathComponent()
+        let names = try ImageList.classNames(beside: listFile)
         try self.init(
             listFile: listFile, relativeTo: try ImageList.imageFolder(of: listFile),
-            name: "\(folder.lastPathComponent)/\(listFile.lastPathComponent)", classCount: classCount)
+            name: "\(folder.lastPathComponent)/\(listFile.lastPathComponent)",
+            classCount: names?.count ?? classCount, classNames: names)
     }
 
-    /// The number of classes of these lists together: the largest label + 1. Throws `DatasetError`.
+    private static func classNames(beside list: URL) throws -> [String]? {
+        try TaskFolder.classNames(
+            FilePath(list.deletingLastPathComponent().appendingPathComponent("classes.txt")))
+    }
+
+    /// The number of classes of these lists together: of the names beside the first, or the largest label + 1. Throws
+    /// `DatasetError`.
     public static func classCount(ofLists lists: [URL]) throws -> Int {
-        try lists.flatMap { try ListFile(FilePath($0)).lines }.reduce(0) { max($0, $1.label + 1) }
+        if let names = try lists.first.flatMap({ try classNames(beside: $0) }) { return names.count }
+        return try lists.flatMap { try ListFile(FilePath($0)).lines }.reduce(0) { max($0, $1.label + 1) }
     }
 
     private static func imageFolder(of list: URL) throws -> URL {

@@ -161,7 +161,7 @@ public struct TaskFolder: Sendable {
     }
 
     /// classes.txt, or nil where there is none.
-    private static func classNames(_ file: FilePath) throws -> [String]? {
+    static func classNames(_ file: FilePath) throws -> [String]? {
         if file.isAbsent { return nil }
         var bytes: [UInt8]
         do throws(FileProblem) { bytes = try file.read() } catch {

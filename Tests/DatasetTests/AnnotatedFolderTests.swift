@@ -50,4 +50,20 @@ import Testing
             #expect(AnnotatedFolder(root.appendingPathComponent("cars_train")) == nil)
         }
     }
+
+    @Test("A classes.txt beside a list names its classes, so that lists of two folders are matched by name")
+    func names() throws {
+        try withFolder("images/") { root in
+            let list = root.appendingPathComponent("annotations/val_meta.list")
+            let classes = root.appendingPathComponent("annotations/classes.txt")
+            try Data("kiwi\nemu\ndog\nmoa\ncat\n".utf8).write(to: classes)
+            let images = try ImageList(listFile: list, classCount: 7)
+            #expect(images.classNames == ["kiwi", "emu", "dog", "moa", "cat"] && images.classCount == 5)
+            #expect(try ImageList.classCount(ofLists: [list]) == 5)
+            let matched = try images.matched(to: ["cat", "dog", "kiwi"], classCount: 3)
+            #expect(matched.samples.map(\.label) == [2, 0] && matched.matching == .name)
+            try Data("kiwi\nemu\n".utf8).write(to: classes)
+            #expect(throws: DatasetError.self) { _ = try ImageList(listFile: list) }
+        }
+    }
 }
