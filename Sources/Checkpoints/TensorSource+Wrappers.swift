@@ -16,8 +16,9 @@ extension TensorSource {
     /// The same tensors without the prefixes that wrappers of a model leave before its names.
     ///
     /// Those of parallel training (`module.`), torch.compile (`_orig_mod.`), sharding and recomputing are taken from
-    /// every name, wherever a single block was wrapped too; torch's `AveragedModel` adds its count. Another prefix (`model.`, `backbone.`) is taken off when all names have it; when
-    /// some lie beside it, what they compute isn't known, and a `CheckpointError` names it.
+    /// every name, wherever a single block was wrapped too; torch's `AveragedModel` adds its count. Another prefix
+    /// (`model.`, `backbone.`) is taken off when all names have it; when some lie beside it, what they compute isn't
+    /// known, and a `CheckpointError` names it.
     func withoutWrappers(notes: inout [String]) throws -> any TensorSource {
         var originals: [String: String] = [:]
         var removed: Set<String> = []

@@ -12,7 +12,6 @@ func adapterNotes(
         "glora_image_size": .integer(configuration.imageSize),
     ]
     notes["glora_architecture"] = try? JSONValue(parsing: JSONEncoder().encode(configuration))
-    notes["glora_preprocessing"] = try? JSONValue(parsing: JSONEncoder().encode(configuration.preprocessing))
     notes["glora_class_names"] = classNames.map { .array($0.map { .string($0) }) }
     return notes
 }
@@ -28,7 +27,12 @@ extension TrainingOptions {
             imageSize = noted
             checkpoint = try loadCheckpoint()
         }
-        if let own: ViTConfiguration = try value("glora_architecture", of: notes) {
+        if let noted = notes["glora_architecture"] {
+            guard let own = try? JSONDecoder().decode(ViTConfiguration.self, from: Data(noted.text().utf8))
+            else {
+                throw CheckpointError(
+                    "adapter_config.json: glora_architecture can't be read; save the adapter again")
+            }
             // The rest is the adapter's own, or may be asked for.
             var same = checkpoint.configuration
             (same.imageSize, same.classCount, same.preprocessing) =
@@ -47,9 +51,7 @@ extension TrainingOptions {
                     "the adapter was trained on other tensors than those of \(model); scores may be worse than its run's"
                 )
             }
-        }
-        if let found: Preprocessing = try value("glora_preprocessing", of: notes) {
-            checkpoint.configuration.preprocessing = found
+            checkpoint.configuration.preprocessing = own.preprocessing
             checkpoint.preprocessingOrigin = .file("the adapter")
         } else if let mean = notes["glora_mean"]?.numbers, let std = notes["glora_std"]?.numbers {
             // Adapters of early builds: squashed by the bicubic filter.
@@ -59,15 +61,6 @@ extension TrainingOptions {
         checkpoint.configuration.preprocessing = preprocessing(of: checkpoint.configuration)
         return notes["glora_class_names"]?.arrayValue?.map { $0.stringValue ?? $0.text() }
     }
-}
-
-/// What an adapter notes under a key, if it does. Throws `CheckpointError` when it is no such value.
-private func value<Value: Decodable>(_ key: String, of notes: [String: JSONValue]) throws -> Value? {
-    guard let noted = notes[key] else { return nil }
-    guard let value = try? JSONDecoder().decode(Value.self, from: Data(noted.text().utf8)) else {
-        throw CheckpointError("adapter_config.json: \(key) can't be read; save the adapter again")
-    }
-    return value
 }
 
 extension JSONValue {

@@ -42,7 +42,6 @@ public final class FineTuning {
         self.directory = directory
         var checkpoint = checkpoint
         let saved = resumes ? try directory.configuration() : nil
-        if saved == nil { try directory.refuseExisting() }
         var notes: [String] = []
         let hashes = [training.contentHash, validation?.contentHash ?? 0].map { String($0, radix: 16) }
         if let saved {
@@ -66,8 +65,8 @@ public final class FineTuning {
                     "the validation images have changed since \(directory.url.path) was started; from here on the best "
                         + "state is chosen on those that are there now")
             }
-        }
-        if saved == nil {
+        } else {
+            try directory.refuseExisting()
             checkpoint.configuration.preprocessing = options.preprocessing(of: checkpoint.configuration)
         }
         self.notes = notes

@@ -74,7 +74,7 @@ public struct ReadyModel {
         baseHash = saved.baseHash
         base = checkpoint.configuration
         classNames = saved.classNames
-        preprocessingLine = "images: \(try checkpoint.configuration.preprocessor); the run's own"
+        preprocessingLine = try checkpoint.configuration.runsPreprocessingLine
         let choice =
             try path.map { try PathChoice($0, space: space, model: model) }
             ?? PathChoice(saved, space: space, model: model)
@@ -140,6 +140,9 @@ public struct ReadyModel {
 }
 
 extension ViTConfiguration {
+    /// A line for the user: how a run prepares images. Throws as `preprocessor`.
+    public var runsPreprocessingLine: String { get throws { "images: \(try preprocessor); the run's own" } }
+
     /// What makes images of any size the model's input. Throws `DatasetError` for what can't be meant.
     public var preprocessor: Preprocessor {
         get throws { try Preprocessor(preprocessing, imageSize: imageSize) }

@@ -63,7 +63,7 @@ struct Finetune: ParsableCommand {
                 .values
             : nil
         let target = RunDirectory(URL(fileURLWithPath: output))
-        let tuning = try TrainingStart(options, resumes: true, of: directory, device, checks, console)
+        let tuning = try TrainingStart(options, resumes: false, of: directory, device, checks, console)
             .fineTuning(in: target, inheriting: inherited)
         console.say(
             "\(found.parameters.grouped) parameters, \((100 * found.accuracy).fixed(2)) % on \(found.fitnessSplit) "

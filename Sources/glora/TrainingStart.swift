@@ -73,13 +73,13 @@ struct TrainingStart {
         let task = try TaskFolder.open(URL(fileURLWithPath: options.data))
         training = try task.split(options.trainSplit)
         validation = try task.validationSplit()
-        let parts =
-            [(.training, training), validation.map { (.validation, $0) }] as [(DataSummary.Use, ImageList)?]
-        console.say(try task.summary(parts.compactMap(\.self).map { DataSummary.Part($0, $1) }))
+        var parts = [DataSummary.Part(.training, training)]
+        if let validation { parts.append(DataSummary.Part(.validation, validation)) }
+        console.say(try task.summary(parts))
         base = try TrainingBase(options, of: supernet, device, console)
         keepsBase = resumes || supernet != nil
         var options = options
-        if !resumes, task.isVTAB { options.keepVTABProtocol() }
+        if !keepsBase, task.isVTAB { options.keepVTABProtocol() }
         (self.options, self.checks, self.console) = (options, checks, console)
     }
 
@@ -94,7 +94,7 @@ struct TrainingStart {
         ) { trainer in
             let line =
                 keepsBase
-                ? "images: \(try trainer.model.configuration.preprocessor); the run's own"
+                ? try trainer.model.configuration.runsPreprocessingLine
                 : try options.preprocessingLine(base.checkpoint)
             console.say(line)
             try checks.check(trainer.splits, console)
