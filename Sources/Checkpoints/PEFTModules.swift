@@ -136,11 +136,7 @@ extension SafetensorsFile {
     /// A tensor as `tensor` reads it. Throws `CheckpointError` naming it also when it holds a NaN or an infinity.
     public func finiteTensor(_ name: String) throws -> HostTensor {
         let tensor = try tensor(name)
-        guard tensor.values.allSatisfy(\.isFinite) else {
-            throw CheckpointError(
-                "\(path): tensor '\(name)' holds a NaN or an infinity; its training diverged or the file is damaged"
-            )
-        }
+        try requireFinite(tensor.values, name)
         return tensor
     }
 }

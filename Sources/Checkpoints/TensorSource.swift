@@ -141,7 +141,7 @@ extension TensorSource {
 extension TensorSource {
     /// Throws at a value that is NaN or infinite. It takes as long as reading the values from memory does: 50 ms for
     /// ViT-B's 86 million on a busy machine.
-    private func requireFinite(_ values: [Float], _ name: String) throws {
+    func requireFinite(_ values: [Float], _ name: String) throws {
         // The exponent's bits are all ones in such a value alone, and adding one then reaches the sign's bit.
         let bits = values.withUnsafeBufferPointer { values in
             values.reduce(UInt32(0)) { $0 | (($1.bitPattern & 0x7F80_0000) &+ 0x0080_0000) }
