@@ -6,6 +6,7 @@ let package = Package(
     products: [.executable(name: "glora", targets: ["glora"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
@@ -19,7 +20,7 @@ let package = Package(
         .target(name: "CKernels"),
         .target(name: "CProcessor"),
         .target(name: "CEmbedded", exclude: ["Golden", "Model"]),
-        .target(name: "TensorCore"),
+        .target(name: "TensorCore", dependencies: [.product(name: "Crypto", package: "swift-crypto")]),
         .target(name: "CLoops"),
         .target(name: "CPUBackend", dependencies: ["TensorCore", "COpenBLAS", "CLoops"]),
         .target(
