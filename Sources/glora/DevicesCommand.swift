@@ -33,8 +33,9 @@ struct Devices: ParsableCommand {
 
     func run() throws {
         let console = common.console
-        let cpu = CPUBackend()
-        console.say("cpu        \(cpu.name)")
+        var cpu: CPUBackend?
+        do { cpu = try CPUBackend() } catch { console.note("\(error)") }
+        if let cpu { console.say("cpu        \(cpu.name)") }
         let found: [OpenCLDevice]
         do { found = try OpenCLDevice.all() } catch let error as BackendError {
             console.note("\(error)")
@@ -56,10 +57,12 @@ struct Devices: ParsableCommand {
                 computeUnits: $0.computeUnits, matrixEngines: engines.map { "\($0.engine)" },
                 untriedEngines: engines.filter { !$0.isProven }.map { "\($0.engine)" })
         }
-        let host = Row(
-            device: "cpu", name: cpu.name, platform: "host", driver: "", kind: "cpu",
-            memoryBytes: cpu.memoryByteCount, computeUnits: cpu.threadCount, matrixEngines: [],
-            untriedEngines: [])
-        try console.result(Result(devices: [host] + rows))
+        let host = cpu.map {
+            Row(
+                device: "cpu", name: $0.name, platform: "host", driver: "", kind: "cpu",
+                memoryBytes: $0.memoryByteCount, computeUnits: $0.threadCount, matrixEngines: [],
+                untriedEngines: [])
+        }
+        try console.result(Result(devices: (host.map { [$0] } ?? []) + rows))
     }
 }
