@@ -230,7 +230,7 @@ public final class OpenCLBackend: Backend {
         guard verdict(on: .kernels(layout, precision)) != .wrong else {
             throw BackendError.driver(
                 "the kernels for --precision \(precision.rawValue) can't be compiled on \(name), driver "
-                    + "\(device.driverVersion), or give wrong results (the verdict is in \(cache.directory.path)): use "
+                    + "\(device.driverVersion), or give wrong results (the verdict is in \(cache.folder.url.path)): use "
                     + "float32, or update the driver.")
         }
         try build(Program(stored: precision.stored))
@@ -247,7 +247,7 @@ public final class OpenCLBackend: Backend {
         var kernels: [String: Kernel] = [:]
         var count: cl_uint = 0
         let advice =
-            "update the driver, or use another --device (what it compiled is in \(cache.directory.path))."
+            "update the driver, or use another --device (what it compiled is in \(cache.folder.url.path))."
         try check(
             clCreateKernelsInProgram(program, 0, nil, &count), "clCreateKernelsInProgram", on: name,
             advice: advice)

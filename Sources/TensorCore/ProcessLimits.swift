@@ -85,8 +85,12 @@ package struct ControlGroups {
             var found: [String] = []
             while true {
                 let place = path.map { "/" + $0 }.joined() + "/" + name
-                let text = folders.lazy.compactMap { try? String(contentsOfFile: $0 + place, encoding: .utf8) }
-                if let text = text.first { found.append(text.trimmingCharacters(in: .whitespacesAndNewlines)) }
+                let text = folders.lazy.compactMap {
+                    try? String(contentsOfFile: $0 + place, encoding: .utf8)
+                }
+                if let text = text.first {
+                    found.append(text.trimmingCharacters(in: .whitespacesAndNewlines))
+                }
                 if path.popLast() == nil { return found }
             }
         }
