@@ -23,8 +23,10 @@ public final class FolderLock {
     public init(_ folder: URL, parts: [String] = [], holder: String, orGive flag: String? = nil) throws {
         path = folder.appendingPathComponent(FolderLock.fileName).path
         var missing: [String] = []
-        var ancestor = folder.standardizedFileURL
-        while ancestor.path != "/", !FileManager.default.fileExists(atPath: ancestor.path) {
+        var ancestor = folder
+        while !["/", ".."].contains(ancestor.lastPathComponent),
+            !FileManager.default.fileExists(atPath: ancestor.path)
+        {
             missing.append(ancestor.path)
             ancestor.deleteLastPathComponent()
         }

@@ -15,7 +15,7 @@ public final class FineTuning {
     public let options: TrainingOptions
 
     /// What a resumed run found changed, a sentence each.
-    public let notes: [String]
+    public private(set) var notes: [String]
 
     private let directory: RunDirectory
     private let baseHash: String
@@ -74,6 +74,7 @@ public final class FineTuning {
             try directory.refuseExisting()
             checkpoint.configuration.preprocessing = options.preprocessing(of: checkpoint.configuration)
         }
+        self.notes = notes
         baseHash = saved?.baseHash ?? contentHash(checkpoint.tensors)
         classNames = saved?.classNames ?? training.classNames
         let space = try options.searchSpace()
@@ -97,7 +98,7 @@ public final class FineTuning {
         if resumes {
             try trainer.restore(try TrainingSnapshot(contentsOf: directory.last))
             if try !directory.truncateMetrics(to: trainer.state) {
-                notes.append("\(directory.metrics.path) was missing; a new one begins here")
+                self.notes.append("\(directory.metrics.path) was missing; a new one begins here")
             }
             savedStep = trainer.state.step
         } else {
@@ -117,7 +118,6 @@ public final class FineTuning {
                     architecture: checkpoint.configuration),
                 try trainer.snapshot())
         }
-        self.notes = notes
     }
 
     /// The paths that the run is validated and read at.
@@ -142,7 +142,7 @@ public final class FineTuning {
             // A run keeps its batch size.
             throw BackendError.failed(
                 "\(message); the state after step \(savedStep) is kept in \(directory.last.path), \(continuation)"
-                    + (message.contains("--batch-size") ? " (a smaller batch needs another --run)" : ""))
+                    + (message.contains("--batch-size") ? " (a smaller batch needs another folder)" : ""))
         }
     }
 

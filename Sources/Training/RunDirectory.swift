@@ -14,6 +14,7 @@ import Yams
 ///     best.safetensors     the state of the best validation
 ///     adapter/             the best state in PEFT's format
 ///     summary.json         the seconds and the memory that the training took
+///     .glora-lock          while a command writes here: which, and since when
 public struct RunDirectory {
     /// The folder.
     public let url: URL
@@ -184,7 +185,7 @@ public struct RunDirectory {
         try AtomicFile.write(try encoder.encode(configuration), to: config)
     }
 
-    /// Keeps the folder, whether there is a run in it yet or not, for this process; see `FolderLock`.
+    /// Keeps the folder, whether there is a run in it yet or not, for this process; errors as `FolderLock`.
     public func lock(holder: String, orGive flag: String? = nil) throws -> FolderLock {
         // `supernet` is the run that a comparison searches.
         let parts = ["adapter", "search", "search/adapter", "supernet"]
