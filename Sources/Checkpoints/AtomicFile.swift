@@ -26,6 +26,9 @@ public enum AtomicFile {
         let folder = url.deletingLastPathComponent()
         sweep(folder, of: url.lastPathComponent)
         let (descriptor, temporary) = try openTemporary(for: url)
+        // It stays locked until it has its name.
+        let lock = fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
+        defer { if lock >= 0 { close(lock) } }
         var isOpen = true
         do {
             try body(Writer(descriptor: descriptor, path: url.path))
@@ -77,7 +80,7 @@ public enum AtomicFile {
         }
     }
 
-    /// A new file beside `url`, locked for as long as it is open: see `sweep`.
+    /// A new file beside `url`, locked for as long as it is open, for `sweep`.
     private static func openTemporary(for url: URL) throws -> (descriptor: Int32, path: String) {
         while true {
             let suffix = String(UInt32.random(in: .min ... .max), radix: 16)

@@ -68,12 +68,25 @@ import Testing
                     guard let held = try? lock(run) else { continue }
                     // Of two holders the second finds the first one's claim.
                     let isAlone = mkdir(claim, 0o700) == 0
+                    usleep(200)
                     rmdir(claim)
                     held.release()
                     count.withLock { (wins, doubles) = (wins + 1, doubles + (isAlone ? 0 : 1)) }
                 }
             }
             #expect(wins > 8 && doubles == 0, "\(doubles) of \(wins)")
+        }
+    }
+
+    /// The folder was removed during the lock, and made again by another process, which holds it now.
+    @Test func onesOwnFileAloneIsRemoved() throws {
+        try withTemporaryFolder { folder in
+            let first = try lock(folder)
+            try FileManager.default.removeItem(at: folder.appendingPathComponent(FolderLock.fileName))
+            let second = try lock(folder)
+            first.release()
+            expectError("is in use") { _ = try lock(folder) }
+            second.release()
         }
     }
 
@@ -113,6 +126,25 @@ import Testing
             }
             #expect(try contents(folder) == [".last.tmp", "a.1.1f.tmp", "adapter", "report.html"])
             #expect(try contents(part) == [".last.tmp", "a.1.1f.tmp"])
+        }
+    }
+
+    @Test func whatIsBeingWrittenIsNeverSwept() throws {
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("a.txt")
+            nonisolated(unsafe) var failures: [any Error] = []
+            DispatchQueue.concurrentPerform(iterations: 4) { index in
+                for number in 0..<200 {
+                    guard index == 0 else {
+                        AtomicFile.sweep(folder)
+                        continue
+                    }
+                    do { try AtomicFile.write("\(number)", to: url) } catch { failures.append(error) }
+                }
+            }
+            #expect(failures.isEmpty, "\(failures)")
+            let left = try contents(folder)
+            #expect(left == ["a.txt"])
         }
     }
 

@@ -54,9 +54,10 @@ import Testing
             while !folder.exists("a/config.yaml"), Date() < deadline { usleep(500) }
             let again = ["train", "--run", "a", "--resume", "--device", "cpu"]
             for arguments in [Fixture.train("a"), again] {
-                try Glora.refuse(
-                    arguments, in: folder,
-                    saying: ["a is in use by process \(running.process.processIdentifier) (glora train) on "])
+                let outcome = try Glora.run(arguments, in: folder)
+                let holder = "a is in use by process \(running.process.processIdentifier) (glora train) on "
+                #expect(
+                    outcome.exitCode == 1 && outcome.sentence?.contains(holder) == true, "\(outcome.errors)")
             }
             running.send(SIGKILL)
             #expect(try running.outcome().signal == SIGKILL)
