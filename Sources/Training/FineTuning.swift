@@ -44,7 +44,8 @@ public final class FineTuning {
         self.options = options
         self.directory = directory
         self.continuation =
-            continuation ?? "go on from it with 'glora train --run \(directory.url.path) --resume'"
+            continuation
+            ?? "go on from it with `glora train --run \(directory.url.path.shellQuoted) --resume`"
         var checkpoint = checkpoint
         let saved = resumes ? try directory.configuration() : nil
         var notes: [String] = []
