@@ -139,12 +139,19 @@ public final class FineTuning {
             return reachedEnd
         } catch TrainingError.notANumber(let step, _) {
             throw TrainingError.notANumber(step: step, run: directory.last.path)
+        } catch let error as CheckpointError {
+            throw CheckpointError("\(error.description); \(kept)")
         } catch BackendError.failed(let message) {
             // A run keeps its batch size.
             throw BackendError.failed(
-                "\(message); the state after step \(savedStep) is kept in \(directory.last.path), \(continuation)"
+                "\(message); \(kept)"
                     + (message.contains("--batch-size") ? " (a smaller batch needs another folder)" : ""))
         }
+    }
+
+    /// What is left of a run that an error ends, as a part of a sentence.
+    private var kept: String {
+        "the state after step \(savedStep) is kept in \(directory.last.path), \(continuation)"
     }
 
     /// The best state goes first: a run that dies in between goes on from the last state and writes the best one again, where the

@@ -181,6 +181,18 @@ import Testing
         }
     }
 
+    @Test("A comparison whose cell outgrows the disk says that the same command goes on")
+    func fullCell() throws {
+        try Fixture.withFolder { folder in
+            let flags = ["--epochs", "200", "--validate-every", "100", "--batch-size", "8"]
+            let outcome = try Glora.run(Self.compare + flags, in: folder, fileBlocks: 12)
+            let sentence = try #require(outcome.sentence, "\(outcome.errors)")
+            #expect(outcome.exitCode == 1 && sentence.contains("metrics.jsonl"), "\(sentence)")
+            #expect(sentence.contains("the same command goes on from it"), "\(sentence)")
+            #expect(!sentence.contains("--resume"), "\(sentence)")
+        }
+    }
+
     @Test("A flipped bit in a run's states or its adapter is said by the commands that read them")
     func flippedBits() throws {
         try Fixture.withFolder { folder in
