@@ -1,4 +1,5 @@
 import ArgumentParser
+import Checkpoints
 import Foundation
 import TensorCore
 import Training
@@ -31,6 +32,8 @@ struct Train: ParsableCommand {
     func run() throws {
         let console = common.console
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
+        let lock = try directory.lock(orGive: "--run", console)
+        defer { lock.release() }
         var options = try resume ? savedOptions(directory) : training.options
         if !resume { options.precision = device.precision ?? .float32 }
         if options.model.isEmpty {
@@ -107,9 +110,9 @@ struct RunReporter {
                 + "(--memory \(tuning.options.memory.rawValue))")
         if tuning.trainer.state.step > 0 { console.say("resuming after step \(tuning.trainer.state.step)") }
         Interrupt.install()
-        let start = Date()
+        let start = ContinuousClock.now
         var lastStep: Trainer.Progress?
-        var lastMilestone = Date()
+        var lastMilestone = ContinuousClock.now
         let finished = try tuning.run(
             onEvent: { event in
                 switch event {
@@ -118,9 +121,9 @@ struct RunReporter {
                     console.progress(line(progress))
                 case .epoch(let epoch, let loss, let rate):
                     // Every epoch on short runs; at most a line every ten seconds on long ones.
-                    let isDue = -lastMilestone.timeIntervalSinceNow > 10 || tuning.options.epochs <= 20
+                    let isDue = lastMilestone.secondsPassed > 10 || tuning.options.epochs <= 20
                     guard isDue, let lastStep else { return }
-                    lastMilestone = Date()
+                    lastMilestone = ContinuousClock.now
                     console.endProgress()
                     console.say(
                         "epoch \(epoch + 1)/\(tuning.options.epochs)  loss \(loss.fixed(4))  "
@@ -147,7 +150,7 @@ struct RunReporter {
             run: path, finished: finished, epochs: state.epoch, steps: state.step, lastLoss: lastStep?.loss,
             valAccuracy: state.lastAccuracy, bestValAccuracy: state.bestAccuracy,
             adapterParameters: trainedCount, headParameters: model.headParameterCount,
-            seconds: -start.timeIntervalSinceNow, imagesPerSecond: lastStep?.imagesPerSecond)
+            seconds: start.secondsPassed, imagesPerSecond: lastStep?.imagesPerSecond)
     }
 
     private func line(_ progress: Trainer.Progress) -> String {

@@ -50,6 +50,8 @@ struct CellProcess: ParsableCommand {
         guard let cell = cells.first(where: { $0.folder.path == folder }) else {
             throw ValidationError("the comparison has no cell \(folder)")
         }
+        let locks = try cell.lock(as: self.command.first ?? "", console)
+        defer { locks.forEach { $0.release() } }
         // The comparison has said what there is to say about the model and the device.
         let backend = try flags.device.backend(nil, cell.options.precision)
         let runner = CellRunner(
