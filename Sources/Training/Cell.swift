@@ -79,6 +79,8 @@ public struct Cell: Sendable {
 
     /// The run that is searched for `directory`'s paths, where the method is.
     var supernet: RunDirectory { RunDirectory(folder.appendingPathComponent("supernet")) }
+    /// The run that it was begun with; nil before.
+    public var begun: RunDirectory? { [supernet, directory].first(where: \.holdsRun) }
 
     /// Keeps the folders of all its runs for this process; see `FolderLock`.
     public func lock(holder: String) throws -> [FolderLock] {

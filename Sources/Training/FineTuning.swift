@@ -66,6 +66,11 @@ public final class FineTuning {
                     "the classes' names have changed since \(directory.url.path) was started; the run keeps its own"
                 )
             }
+            if let parts = saved.productParts, let own = backend.productParts, parts != own {
+                notes.append(
+                    "\(directory.url.path) was started with products cut into \(parts) parts, here they are cut into \(own): "
+                        + "what follows may differ in its last bits")
+            }
             if before != hashes {
                 notes.append(
                     "the validation images have changed since \(directory.url.path) was started; from here on the best "
@@ -116,7 +121,7 @@ public final class FineTuning {
                     options: options, paths: PathChoice.isFile(options.pathText) ? readingPaths : nil,
                     baseHash: baseHash, dataHash: hashes.joined(separator: "-"),
                     classCount: training.classCount, classNames: classNames,
-                    architecture: checkpoint.configuration),
+                    architecture: checkpoint.configuration, productParts: backend.productParts),
                 try trainer.snapshot())
         }
     }

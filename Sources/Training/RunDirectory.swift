@@ -35,11 +35,13 @@ public struct RunDirectory {
         public var classNames: [String]?
         /// The base's, with how images are prepared: what no tensor tells. nil in runs of early builds.
         public var architecture: ViTConfiguration?
+        /// The backend's: a part of what decides the bits. nil where it has none, and in runs of early builds.
+        public var productParts: Int?
 
         /// A configuration of these parts.
         public init(
             options: TrainingOptions, paths: [GLoRAPath]? = nil, baseHash: String, dataHash: String,
-            classCount: Int, classNames: [String]?, architecture: ViTConfiguration
+            classCount: Int, classNames: [String]?, architecture: ViTConfiguration, productParts: Int?
         ) {
             self.options = options
             self.paths = paths
@@ -48,6 +50,7 @@ public struct RunDirectory {
             self.classCount = classCount
             self.classNames = classNames
             self.architecture = architecture
+            self.productParts = productParts
         }
 
         /// The base of the run in `folder`, read from where it lies and restored as `restoreBase` says. Throws `TrainingError.run`
@@ -211,6 +214,9 @@ public struct RunDirectory {
         }
         do {
             let configuration = try YAMLDecoder().decode(Configuration.self, from: text)
+            if let parts = configuration.productParts, !(1...1024).contains(parts) {
+                throw TrainingError.run("its productParts is \(parts)")
+            }
             if let names = configuration.classNames, names.count != configuration.classCount {
                 throw TrainingError.run("it names \(names.count) of \(configuration.classCount) classes")
             }

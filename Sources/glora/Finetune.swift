@@ -66,7 +66,7 @@ struct Finetune: ParsableCommand {
             ? try TrainingSnapshot(contentsOf: found.checkpoint == .best ? directory.best : directory.last)
                 .values
             : nil
-        let tuning = try TrainingStart(options, resumes: false, of: directory, device, checks, console)
+        let tuning = try TrainingStart(options, of: directory, device, checks, console)
             .fineTuning(in: target, inheriting: inherited)
         console.say(
             "\(found.parameters.grouped) parameters, \((100 * found.accuracy).fixed(2)) % on \(found.fitnessSplit) "

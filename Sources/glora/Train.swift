@@ -40,8 +40,10 @@ struct Train: ParsableCommand {
             throw ValidationError("--model is missing: the pretrained ViT to start from")
         }
         if options.data.isEmpty { throw ValidationError("--data is missing: the folder of labelled images") }
-        let tuning = try TrainingStart(options, resumes: resume, device, checks, console)
-            .fineTuning(in: directory, resumes: resume)
+        let tuning = try TrainingStart(
+            options, resuming: resume ? directory : nil, device, checks, console
+        )
+        .fineTuning(in: directory, resumes: resume)
         let result = try RunReporter(tuning, directory, console).train()
         try console.result(result)
         if !result.finished { throw ExitCode(130) }
