@@ -54,7 +54,7 @@ import Testing
                 ["a": HostTensor(shape: [7], values: values), "b": wide], to: url,
                 storesAsFloat16: { $0 == "a" })
             let file = try SafetensorsFile(url)
-            #expect(file.entries["a"]!.type == "F16")
+            #expect(file.entry(of: "a")!.type == "F16")
             #expect(try file.tensor("a").values == [2048, 2052, 65504, -65504, 0, 0x1p-24, .infinity])
             #expect(try file.tensor("b") == wide)
             expectError("'c' holds 65520") {
@@ -126,8 +126,19 @@ import Testing
         ("{\"a\":3}", 0, "lacks its dtype"), ("{\"__metadata__\":{\"a\":3}}", 0, "else than strings"),
         ("{\"__metadata__\":[]}", 0, "no object"), ("[]", 0, "no JSON object"), ("{", 0, "key is missing"),
         ("{\"a\":", 0, "ends too early"),
-        (" {}", 0, "no JSON object"), ("{} x", 0, "more text"), ("{\"a\":01}", 0, "invalid JSON"),
-        (String(repeating: "[", count: 100_000), 0, "levels of nesting"),
+        (" {}", 0, "no JSON object"), ("{} x", 0, "more text"),
+        ("{\"a\":{\"shape\":[01]}}", 0, "invalid JSON"),
+        (String(repeating: "[", count: 100_000), 0, "no JSON object"),
+        ("{\"a\":\(String(repeating: "[", count: 100_000))", 0, "'a' lacks its dtype"),
+        ("{\"a\":{\"x\":[[]]}}", 0, "has a member 'x' that is no number or word"),
+        ("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\"}}", 0, "'dtype' occurs twice"),
+        ("{\"a\":{\"shape\":[1\(String(repeating: ",1", count: 64))]}}", 0, "lacks its dtype, shape"),
+        ("{\"__metadata__\":{\"a\":\"\",\"a\":\"\"}}", 0, "'a' occurs twice"),
+        ("{\"__metadata__\":{},\"__metadata__\":{}}", 0, "'__metadata__' occurs twice"),
+        (
+            "{\"__metadata__\":{" + (0...65536).map { "\"\($0)\":\"\"" }.joined(separator: ",") + "}}", 0,
+            "more than 65536 strings"
+        ),
     ])
     func lyingHeadersAreRefused(_ header: String, _ count: Int, _ part: String) throws {
         expectError(part) { _ = try open(header, data: [UInt8](repeating: 0, count: count)) }
