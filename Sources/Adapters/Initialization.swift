@@ -11,7 +11,9 @@ package struct Initialization {
     package init(_ random: Random) { self.random = random }
 
     /// U(±bound).
-    package mutating func uniform(_ name: String, _ shape: [Int], _ bound: Double) -> ParameterStore.Declaration {
+    package mutating func uniform(_ name: String, _ shape: [Int], _ bound: Double)
+        -> ParameterStore.Declaration
+    {
         declaration(name, shape, numbersEach: 1) { $0.uniform(in: -bound...bound) }
     }
 

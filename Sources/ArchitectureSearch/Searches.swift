@@ -49,7 +49,8 @@ public struct SearchSettings: Codable, Equatable, Sendable {
                 description: "\(flag) must be from \(least) to \(SearchSettings.largestCount), not \(number)")
         }
         if let mutationProbability, !(0...1).contains(mutationProbability) {
-            throw BudgetError(description: "--mutation-probability must be from 0 to 1, not \(mutationProbability)")
+            throw BudgetError(
+                description: "--mutation-probability must be from 0 to 1, not \(mutationProbability)")
         }
     }
 

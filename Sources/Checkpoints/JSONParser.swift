@@ -32,7 +32,7 @@ struct JSONParser {
         switch scanner.byte {
         case UInt8(ascii: "{"): return try object()
         case UInt8(ascii: "["): return try array()
-        case UInt8(ascii: "\""): return .string(scanner.text(try scanner.string()))
+        case UInt8(ascii: "\""): return .string(try scanner.stringText())
         case UInt8(ascii: "t"):
             try scanner.word("true")
             return true
@@ -57,7 +57,8 @@ struct JSONParser {
         scanner.skipSpace()
         if scanner.take("}") { return .object(members) }
         repeat {
-            let key = scanner.text(try scanner.key())
+            let keyRange = try scanner.key()
+            let key = scanner.text(keyRange)
             let value = try value()
             guard members.updateValue(value, forKey: key) == nil else {
                 throw scanner.failure("the key '\(key)' occurs twice")

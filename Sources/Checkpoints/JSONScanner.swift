@@ -61,6 +61,12 @@ struct JSONScanner {
 
     // MARK: Strings
 
+    /// The text of the string that begins here. (Not `text(try string())`, which would read the bytes of before.)
+    mutating func stringText() throws -> String {
+        let range = try string()
+        return text(range)
+    }
+
     /// What the string that begins here says.
     mutating func string() throws -> Range<Int> {
         position += 1
@@ -115,10 +121,12 @@ struct JSONScanner {
 
     private mutating func hexadecimal() throws -> UInt16 {
         guard position + 4 <= bytes.count else { throw failure("a string has no end") }
-        let digits = bytes[position..<position + 4]
-        let isHexadecimal = digits.allSatisfy { Unicode.Scalar($0).properties.isASCIIHexDigit }
-        guard isHexadecimal, let code = UInt16(String(decoding: digits, as: UTF8.self), radix: 16) else {
-            throw failure("four hexadecimal digits are missing")
+        var code: UInt16 = 0
+        for byte in bytes[position..<position + 4] {
+            guard let digit = Character(Unicode.Scalar(byte)).hexDigitValue, byte < 0x80 else {
+                throw failure("four hexadecimal digits are missing")
+            }
+            code = code << 4 | UInt16(digit)
         }
         position += 4
         return code

@@ -81,7 +81,7 @@ struct PEFTSettings {
         ranks = try patterns("rank_pattern")
         alphas = try patterns("alpha_pattern")
         if let wrong = ranks.first(where: {
-            $0.value != $0.value.rounded() || !(1...GLoRAPath.largestRank).contains($0.value)
+            $0.value != $0.value.rounded() || !(1...Double(GLoRAPath.largestRank)).contains($0.value)
         }) {
             throw failure(
                 "rank_pattern gives '\(wrong.text)' the rank \(wrong.value), which is none; correct it")

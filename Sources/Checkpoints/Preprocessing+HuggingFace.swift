@@ -215,7 +215,9 @@ private struct ProcessorReader {
             return crop
         }
         guard let side = positive(value) ?? square(value) else {
-            throw failure("crop_size", value, "which is no square of 1 to \(Preprocessor.largestResize) pixels; nothing else is supported")
+            throw failure(
+                "crop_size", value,
+                "which is no square of 1 to \(Preprocessor.largestResize) pixels; nothing else is supported")
         }
         return side
     }

@@ -24,11 +24,10 @@ public final class SafetensorsFile: Sendable {
 
     /// The file's path.
     public var path: String { reader.path }
+    /// The tensors by name.
+    public let entries: [String: Entry]
     /// The strings under `__metadata__`.
-    public var metadata: [String: String] { header.metadata }
-    private let header: SafetensorsHeader
-    /// Where the data begin in the file, in bytes.
-    private let dataStart: Int
+    public let metadata: [String: String]
     private let reader: FileReader
 
     /// Opens the file and checks its header. Throws `CheckpointError` naming the file and the tensor at fault.
@@ -50,35 +49,29 @@ public final class SafetensorsFile: Sendable {
             throw failure(
                 "is no safetensors file, or its header length \(length) is wrong (at most 100000000 bytes)")
         }
-        dataStart = 8 + Int(length)
+        let dataStart = 8 + Int(length)
         guard dataStart <= reader.size else {
             throw failure("is truncated within its header (\(reader.size) of at least \(dataStart) bytes)")
         }
         let bytes = try reader.elements(UInt8.self, count: Int(length), at: 8)
         do {
-            header = try SafetensorsHeader(bytes, dataSize: reader.size - dataStart)
+            let header = try SafetensorsHeader(bytes, dataStart: dataStart, dataSize: reader.size - dataStart)
+            (entries, metadata) = (header.entries, header.metadata)
         } catch let error as CheckpointError {
             throw failure(error.description)
         }
     }
 
     /// The names of all tensors, sorted.
-    public var names: [String] { header.names }
+    public var names: [String] { entries.keys.sorted() }
 
     /// The sizes of a tensor, outermost first; nil when the file has none of this name.
-    public func shape(of name: String) -> [Int]? { header.entry(name)?.shape }
-
-    /// What the header says of a tensor; nil when the file has none of this name.
-    public func entry(of name: String) -> Entry? {
-        header.entry(name).map {
-            Entry(type: $0.type, shape: $0.shape, offset: dataStart + $0.begin, count: $0.count)
-        }
-    }
+    public func shape(of name: String) -> [Int]? { entries[name]?.shape }
 
     // MARK: Data
 
     private func entry(_ name: String) throws -> Entry {
-        guard let entry = entry(of: name) else {
+        guard let entry = entries[name] else {
             throw CheckpointError("\(path) has no tensor '\(name)'; check that it is the right file")
         }
         return entry

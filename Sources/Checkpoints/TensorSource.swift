@@ -31,7 +31,7 @@ struct ShardedSafetensors: TensorSource {
             }
             let file = try shards[shard] ?? SafetensorsFile(folder.appendingPathComponent(shard))
             shards[shard] = file
-            guard file.shape(of: name) != nil else {
+            guard file.entries[name] != nil else {
                 throw CheckpointError(
                     "\(file.path) lacks '\(name)', which the index promises; download it again")
             }
@@ -144,7 +144,8 @@ extension TensorSource {
     func requireFinite(_ values: [Float], _ name: String) throws {
         guard !values.isEmpty else {
             throw CheckpointError(
-                "\(path): tensor '\(name)' of shape \(shape(of: name) ?? []) holds no values; write the file again")
+                "\(path): tensor '\(name)' of shape \(shape(of: name) ?? []) holds no values; write the file again"
+            )
         }
         // The exponent's bits are all ones in such a value alone, and adding one then reaches the sign's bit.
         let bits = values.withUnsafeBufferPointer { values in

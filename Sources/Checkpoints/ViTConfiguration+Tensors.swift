@@ -46,12 +46,16 @@ extension ViTConfiguration {
     /// The most that sizes may be, so that no product of them overflows and no loop over them takes long: four times and more of
     /// what the largest published ViT has (22 billion parameters: width 6,144, hidden 24,576, 48 blocks) and of the 21,841 classes
     /// of ImageNet; 256 × 256 patches, beyond which attention to all of them takes minutes an image.
-    private static let limits: [(name: String, size: KeyPath<ViTConfiguration, Int>, most: Int)] = [
-        ("image size", \.imageSize, Preprocessor.largestSide), ("patch size", \.patchSize, Preprocessor.largestSide),
-        ("width", \.width, 1 << 16), ("depth", \.depth, 4096), ("heads", \.heads, 1 << 16),
-        ("hidden width", \.hiddenWidth, 1 << 18), ("number of classes", \.classCount, ImageList.largestClassCount),
-        ("number of patches", \.patchCount, 1 << 16),
-    ]
+    private static var limits: [(name: String, size: KeyPath<ViTConfiguration, Int>, most: Int)] {
+        [
+            ("image size", \.imageSize, Preprocessor.largestSide),
+            ("patch size", \.patchSize, Preprocessor.largestSide),
+            ("width", \.width, 1 << 16), ("depth", \.depth, 4096), ("heads", \.heads, 1 << 16),
+            ("hidden width", \.hiddenWidth, 1 << 18),
+            ("number of classes", \.classCount, ImageList.largestClassCount),
+            ("number of patches", \.patchCount, 1 << 16),
+        ]
+    }
 
     /// Throws `CheckpointError` beginning with `source` when the sizes contradict each other or are larger than any model's.
     public func check(source: String) throws {
@@ -66,7 +70,8 @@ extension ViTConfiguration {
         for (name, size, most) in ViTConfiguration.limits {
             try require(
                 self[keyPath: size] <= most,
-                "the \(name) \(self[keyPath: size]) is more than the \(most) that any model has; correct the configuration")
+                "the \(name) \(self[keyPath: size]) is more than the \(most) that any model has; correct the configuration"
+            )
         }
         try require(
             width % heads == 0,

@@ -136,7 +136,8 @@ public struct Preprocessor: Sendable {
     public init(_ preprocessing: Preprocessing, imageSize: Int) throws {
         guard (1...Preprocessor.largestSide).contains(imageSize) else {
             throw DatasetError(
-                "the image size \(imageSize) is not in 1...\(Preprocessor.largestSide); give the model's input size.")
+                "the image size \(imageSize) is not in 1...\(Preprocessor.largestSide); give the model's input size."
+            )
         }
         let (mean, std) = (preprocessing.mean, preprocessing.std)
         guard mean.count == 3, std.count == 3, mean.allSatisfy(\.isFinite),
@@ -147,8 +148,10 @@ public struct Preprocessor: Sendable {
                     + "each, with std above 0.")
         }
         let side = preprocessing.side ?? Double(imageSize)
-        guard preprocessing.resize == .none || side >= Double(imageSize)
-            && side <= Double(Preprocessor.largestResize)
+        guard
+            preprocessing.resize == .none
+                || side >= Double(imageSize)
+                    && side <= Double(Preprocessor.largestResize)
         else {
             throw DatasetError(
                 "an image resized to \(side) can't be cropped to \(imageSize); resize to at least \(imageSize) "

@@ -70,14 +70,19 @@ struct MethodAdapter {
     /// `BackendError`.
     func model(_ checkpoint: ViTCheckpoint, on backend: any Backend) throws -> VisionTransformer {
         let shape = checkpoint.configuration.shape
-        guard let classCount = tensors["head.weight"]?.shape.first,
-            let other = try method.method(settings, for: shape)
-        else { throw CheckpointError("the adapter has no head, or is GLoRA's; save it again") }
+        let added: (any TuningMethod)?
+        do { added = try method.method(settings, for: shape) } catch let error as MethodError {
+            throw CheckpointError("the adapter's adapter_config.json can't be meant: \(error)")
+        }
+        guard let classCount = tensors["head.weight"]?.shape.first, let other = added else {
+            throw CheckpointError("the adapter has no head, or is GLoRA's; save it again")
+        }
         // The settings' sizes are only a claim until the tensors have them.
         for needed in other.declarations(shape, seed: 0) + head.declarations(classCount, shape.width, seed: 0)
         where tensors[needed.name]?.shape != needed.shape {
             throw CheckpointError(
-                "the adapter has no \(needed.name) of shape \(needed.shape); use the model that it was trained on")
+                "the adapter has no \(needed.name) of shape \(needed.shape); use the model that it was trained on"
+            )
         }
         let model = try VisionTransformer(
             checkpoint, classCount: classCount, trained: .method(other), seed: 0, headKind: head, on: backend)

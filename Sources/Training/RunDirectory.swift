@@ -97,7 +97,8 @@ public struct RunDirectory {
             let shapes = checkpoint.tensors.mapValues(\.shape)
             guard architecture.tensorShapes == shapes else {
                 throw TrainingError.run(
-                    "\(folder.path)/config.yaml says other sizes (architecture) than \(model) has; put the original back")
+                    "\(folder.path)/config.yaml says other sizes (architecture) than \(model) has; put the original back"
+                )
             }
             checkpoint.configuration = architecture
         }

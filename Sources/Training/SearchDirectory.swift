@@ -241,7 +241,8 @@ public struct SearchDirectory {
 
     /// The architecture in a file. Throws `TrainingError.run`.
     public static func architecture(at url: URL) throws -> Architecture {
-        guard let architecture = try? JSONDecoder().decode(Architecture.self, from: Data(fileContents(of: url)))
+        guard
+            let architecture = try? JSONDecoder().decode(Architecture.self, from: Data(fileContents(of: url)))
         else {
             throw TrainingError.run(
                 "\(url.path) is no architecture; give the architecture.json of a glora search")

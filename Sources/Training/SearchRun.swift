@@ -40,7 +40,8 @@ public final class SearchRun {
             for judged in known + refinedBefore where space.parameterCount(of: judged) == nil {
                 throw TrainingError.run(
                     "\(directory.journal.path) says that \(judged.candidate.text.prefix(200)) has \(judged.parameters) parameters, "
-                        + "which is no candidate of this space; remove the folder \(directory.url.path) and search again")
+                        + "which is no candidate of this space; remove the folder \(directory.url.path) and search again"
+                )
             }
         } else {
             try directory.create(configuration)

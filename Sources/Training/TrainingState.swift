@@ -36,22 +36,27 @@ extension TrainingState {
         func require(_ holds: Bool, _ what: String) throws {
             if !holds {
                 throw TrainingError.run(
-                    "the saved state says \(what), which this run can't have reached; put the original last.safetensors back")
+                    "the saved state says \(what), which this run can't have reached; put the original last.safetensors back"
+                )
             }
         }
         try require((0...options.epochs).contains(epoch), "epoch \(epoch) of \(options.epochs)")
         try require(
-            (0..<max(stepsPerEpoch, 1)).contains(stepInEpoch), "step \(stepInEpoch) of \(stepsPerEpoch) in an epoch")
+            (0..<max(stepsPerEpoch, 1)).contains(stepInEpoch),
+            "step \(stepInEpoch) of \(stepsPerEpoch) in an epoch")
         try require(step == epoch * stepsPerEpoch + stepInEpoch, "step \(step) in epoch \(epoch)")
         try require(epochLoss.isFinite, "a loss of \(epochLoss)")
         for accuracy in [bestAccuracy, lastAccuracy].compactMap(\.self) {
             try require((0...1).contains(accuracy), "an accuracy of \(accuracy)")
         }
-        if let bestEpoch { try require((0..<max(epoch, 1)).contains(bestEpoch), "the best epoch \(bestEpoch)") }
+        if let bestEpoch {
+            try require((0..<max(epoch, 1)).contains(bestEpoch), "the best epoch \(bestEpoch)")
+        }
         for (name, count) in stepCounts {
             try require((0...step).contains(count), "\(count) steps of \(name)")
         }
-        try require((lossScale != nil) == (options.precision == .float16), "a loss scale for another precision")
+        try require(
+            (lossScale != nil) == (options.precision == .float16), "a loss scale for another precision")
         if let lossScale { try require(lossScale.isPossible, "the loss scale \(lossScale.factor)") }
     }
 }

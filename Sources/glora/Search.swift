@@ -119,7 +119,8 @@ struct Search: ParsableCommand {
             (refineLearningRate ?? 1).isFinite && refineLearningRate ?? 1 >= 0,
             "--refine-lr must be a number from 0 on")
         try check(
-            (0...1 << 30).contains(sharedMemory), "--shared-memory must be from 0 to \(1 << 30) MiB, not \(sharedMemory)")
+            (0...1 << 30).contains(sharedMemory),
+            "--shared-memory must be from 0 to \(1 << 30) MiB, not \(sharedMemory)")
     }
 
     private var settings: SearchSettings {

@@ -14,7 +14,8 @@ import Testing
             let entries = shapes.sorted { $0.key < $1.key }.map { name, shape in
                 let size = shape.contains(0) ? 0 : 4 * shape.reduce(1, *)
                 defer { offset += size }
-                return "\"\(name)\":{\"dtype\":\"F32\",\"shape\":\(shape),\"data_offsets\":[\(offset),\(offset + size)]}"
+                return
+                    "\"\(name)\":{\"dtype\":\"F32\",\"shape\":\(shape),\"data_offsets\":[\(offset),\(offset + size)]}"
             }
             let header = "{" + entries.joined(separator: ",") + "}"
             let length = withUnsafeBytes(of: UInt64(header.utf8.count)) { Array($0) }
@@ -28,8 +29,10 @@ import Testing
 
     /// The tensors that sizes are read from, and what is said of them.
     @Test(arguments: [
-        ([1, Int.max, 0], [4, 3, 2, 2], [8, 4], "of"), ([1, 3_037_000_499 * 3_037_000_499, 0], [4, 3, 2, 2], [8, 4], "image size"),
-        ([1, 4, 4], [4, 3, 1 << 62, 0], [8, 4], "patches"), ([1, 4, 4], [1 << 62, 0, 2, 2], [8, 4], "width"),
+        ([1, Int.max, 0], [4, 3, 2, 2], [8, 4], "of"),
+        ([1, 3_037_000_499 * 3_037_000_499, 0], [4, 3, 2, 2], [8, 4], "image size"),
+        ([1, 4, 4], [4, 3, 1 << 62, 0], [8, 4], "patches"),
+        ([1, 4, 4], [1 << 62, 0, 2, 2], [8, 4], "width"),
         ([1, 4, 4], [4, 3, 2, 2], [1 << 62, 0], "hidden width"),
         ([1, 1 << 40, 0], [0, 3, 1 << 12, 1 << 12], [8, 4], "not positive"),
     ])
@@ -43,7 +46,8 @@ import Testing
 
     @Test func sizesBeyondEveryModel() throws {
         var plain = ViTConfiguration(
-            imageSize: 224, patchSize: 16, width: 768, depth: 12, heads: 12, hiddenWidth: 3072, classCount: 1000)
+            imageSize: 224, patchSize: 16, width: 768, depth: 12, heads: 12, hiddenWidth: 3072,
+            classCount: 1000)
         try plain.check(source: "x")
         for (size, most) in [
             (\ViTConfiguration.imageSize, 16384), (\.width, 65536), (\.depth, 4096), (\.hiddenWidth, 262144),
@@ -76,7 +80,9 @@ import Testing
     ])
     func sidesOfProcessorsAreBounded(_ json: String) throws {
         let settings = try JSONValue(parsing: json.utf8)
-        expectError("1 to 65536 pixels") { _ = try Preprocessing(huggingFace: settings, imageSize: 224, path: "p.json") }
+        expectError("1 to 65536 pixels") {
+            _ = try Preprocessing(huggingFace: settings, imageSize: 224, path: "p.json")
+        }
     }
 
     @Test func settingsAreShortAndFiles() throws {
@@ -105,7 +111,8 @@ import Testing
                 var settings = try #require(JSONValue(contentsOf: config).objectValue)
                 settings["r"] = .integer(rank)
                 try AtomicFile.write(
-                    JSONValue.object(settings).text(), to: folder.appendingPathComponent("adapter_config.json"))
+                    JSONValue.object(settings).text(),
+                    to: folder.appendingPathComponent("adapter_config.json"))
                 return try PEFTAdapter.load(folder, for: base).adapter
             }
         }

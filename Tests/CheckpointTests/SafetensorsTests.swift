@@ -54,7 +54,7 @@ import Testing
                 ["a": HostTensor(shape: [7], values: values), "b": wide], to: url,
                 storesAsFloat16: { $0 == "a" })
             let file = try SafetensorsFile(url)
-            #expect(file.entry(of: "a")!.type == "F16")
+            #expect(file.entries["a"]!.type == "F16")
             #expect(try file.tensor("a").values == [2048, 2052, 65504, -65504, 0, 0x1p-24, .infinity])
             #expect(try file.tensor("b") == wide)
             expectError("'c' holds 65520") {

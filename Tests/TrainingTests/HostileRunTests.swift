@@ -15,14 +15,17 @@ import Testing
     }
 
     /// What of a state is changed, and what is said of it.
-    @Test(arguments: [
-        ("step", { $0.step = .max }), ("step -5", { $0.step = -5 }), ("epoch", { $0.epoch = .max }),
-        ("epoch", { $0.epoch = -1 }), ("in an epoch", { $0.stepInEpoch = .min }),
-        ("in an epoch", { $0.stepInEpoch = 1 << 62 }), ("a loss of nan", { $0.epochLoss = .nan }),
-        ("an accuracy of 1e+300", { $0.bestAccuracy = 1e300 }), ("an accuracy of -1.0", { $0.lastAccuracy = -1 }),
-        ("the best epoch", { $0.bestEpoch = .max }), ("steps of x", { $0.stepCounts["x"] = -1 }),
-        ("steps of x", { $0.stepCounts["x"] = .max }), ("another precision", { $0.lossScale = LossScale() }),
-    ] as [(String, @Sendable (inout TrainingState) -> Void)])
+    @Test(
+        arguments: [
+            ("step", { $0.step = .max }), ("step -5", { $0.step = -5 }), ("epoch", { $0.epoch = .max }),
+            ("epoch", { $0.epoch = -1 }), ("in an epoch", { $0.stepInEpoch = .min }),
+            ("in an epoch", { $0.stepInEpoch = 1 << 62 }), ("a loss of nan", { $0.epochLoss = .nan }),
+            ("an accuracy of 1e+300", { $0.bestAccuracy = 1e300 }),
+            ("an accuracy of -1.0", { $0.lastAccuracy = -1 }),
+            ("the best epoch", { $0.bestEpoch = .max }), ("steps of x", { $0.stepCounts["x"] = -1 }),
+            ("steps of x", { $0.stepCounts["x"] = .max }),
+            ("another precision", { $0.lossScale = LossScale() }),
+        ] as [(String, @Sendable (inout TrainingState) -> Void)])
     func statesThatNoRunHas(_ part: String, _ change: @Sendable (inout TrainingState) -> Void) throws {
         var state = TrainingState()
         (state.epoch, state.stepInEpoch, state.step) = (2, 1, 9)
@@ -61,7 +64,8 @@ import Testing
         }
         for (part, method, change) in [
             ("--rank", .factTK, { $0.rank = 4096 }), ("--rank", .lora, { $0.rank = 65 }),
-            ("--dims", .noah, { $0.dims = "9223372036854775807:1:1" }), ("--dims", .noah, { $0.dims = "0:4097:0" }),
+            ("--dims", .noah, { $0.dims = "9223372036854775807:1:1" }),
+            ("--dims", .noah, { $0.dims = "0:4097:0" }),
             ("--prompts", .vptDeep, { $0.prompts = 1 << 62 }), ("--ranks", .glora, { $0.ranks = [65] }),
         ] as [(String, MethodName, (inout TrainingOptions) -> Void)] {
             var options = TrainingOptions(method: method)
@@ -85,7 +89,8 @@ import Testing
                 ("classCount: 3", "classCount: 4611686018427387904", "classes"),
                 ("batch-size: 8", "batch-size: 4611686018427387904", "--batch-size"),
                 ("epochs: 3", "epochs: 9223372036854775807", "--epochs"),
-                ("depth: 2", "depth: 4611686018427387904", "depth"), ("width: 16", "width: -16", "not positive"),
+                ("depth: 2", "depth: 4611686018427387904", "depth"),
+                ("width: 16", "width: -16", "not positive"),
             ] {
                 try #require(text.contains(from))
                 try AtomicFile.write(text.replacing(from, with: to), to: config)
@@ -106,7 +111,8 @@ import Testing
                 #expect(said.contains("which no run has"), "\(said)")
             }
             for (file, body) in [
-                (config, { _ = try directory.configuration() }), (directory.metrics, { _ = try directory.epochMetrics() }),
+                (config, { _ = try directory.configuration() }),
+                (directory.metrics, { _ = try directory.epochMetrics() }),
             ] as [(URL, () throws -> Void)] {
                 try FileManager.default.removeItem(at: file)
                 #expect(mkfifo(file.path, 0o600) == 0)
@@ -117,10 +123,19 @@ import Testing
     }
 
     @Test(arguments: [
-        (#"{"generation": {"number": 0, "judged": 1, "accuracy": 0.5, "parameters": 1, "seconds": 1e300}}"#, "1e+300 s"),
-        (#"{"generation": {"number": -1, "judged": 1, "accuracy": 0.5, "parameters": 1, "seconds": 1}}"#, "generation -1"),
+        (
+            #"{"generation": {"number": 0, "judged": 1, "accuracy": 0.5, "parameters": 1, "seconds": 1e300}}"#,
+            "1e+300 s"
+        ),
+        (
+            #"{"generation": {"number": -1, "judged": 1, "accuracy": 0.5, "parameters": 1, "seconds": 1}}"#,
+            "generation -1"
+        ),
         (#"{"judged": {"candidate": "0", "parameters": -1}}"#, "-1 parameters"),
-        (#"{"judged": {"candidate": "0", "parameters": 1, "score": {"accuracy": 7, "loss": 1}}}"#, "accuracy of 7.0"),
+        (
+            #"{"judged": {"candidate": "0", "parameters": 1, "score": {"accuracy": 7, "loss": 1}}}"#,
+            "accuracy of 7.0"
+        ),
     ])
     func journalsThatNoSearchHas(_ line: String, _ part: String) throws {
         try TinyTask.withFolder { folder in

@@ -70,7 +70,8 @@ public struct MethodSettings: Codable, Equatable, Hashable, Sendable {
         let most = max(width, 64)
         guard rank <= most else {
             throw MethodError(
-                "\(flag) \(rank) is more than the model's width of \(width) has a use for; give at most \(most)")
+                "\(flag) \(rank) is more than the model's width of \(width) has a use for; give at most \(most)"
+            )
         }
     }
 

@@ -40,7 +40,10 @@ public struct NOAH: TuningMethod {
         try settings.allow("noah", dims: true)
         let text = settings.dims ?? "5:8:8"
         let parsed = text.split(separator: ",").map { $0.split(separator: ":").map { Int($0) ?? -1 } }
-        guard parsed.allSatisfy({ $0.count == 3 && $0.allSatisfy { (0...MethodSettings.largestSize).contains($0) } }),
+        guard
+            parsed.allSatisfy({
+                $0.count == 3 && $0.allSatisfy { (0...MethodSettings.largestSize).contains($0) }
+            }),
             parsed.count == 1 || parsed.count == depth
         else {
             throw MethodError(
@@ -66,7 +69,8 @@ public struct NOAH: TuningMethod {
             var declared: [ParameterStore.Declaration] = []
             if s.prompts > 0 {
                 declared.append(
-                    random.xavier("\(name).visual_prompt_token", [1, s.prompts, d], inputs: s.prompts * d, outputs: d))
+                    random.xavier(
+                        "\(name).visual_prompt_token", [1, s.prompts, d], inputs: s.prompts * d, outputs: d))
             }
             if s.rank > 0 {
                 declared += [

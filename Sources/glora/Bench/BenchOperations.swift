@@ -20,7 +20,9 @@ struct BenchGLoRA: ParsableCommand {
     var rank = 4
 
     func validate() throws {
-        guard (1...4096).contains(rank) else { throw ValidationError("--rank must be from 1 to 4096, not \(rank)") }
+        guard (1...4096).contains(rank) else {
+            throw ValidationError("--rank must be from 1 to 4096, not \(rank)")
+        }
     }
 
     func run() throws {
