@@ -123,8 +123,12 @@ struct JSONScanner {
         guard position + 4 <= bytes.count else { throw failure("a string has no end") }
         var code: UInt16 = 0
         for byte in bytes[position..<position + 4] {
-            guard let digit = Character(Unicode.Scalar(byte)).hexDigitValue, byte < 0x80 else {
-                throw failure("four hexadecimal digits are missing")
+            let digit: UInt8
+            switch byte {
+            case 0x30...0x39: digit = byte - 0x30
+            case 0x41...0x46: digit = byte - 0x41 + 10
+            case 0x61...0x66: digit = byte - 0x61 + 10
+            default: throw failure("four hexadecimal digits are missing")
             }
             code = code << 4 | UInt16(digit)
         }

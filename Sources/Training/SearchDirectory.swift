@@ -193,7 +193,7 @@ public struct SearchDirectory {
             try require(generation.number >= 0, "generation \(generation.number)")
         }
         guard let search = line.search else { return }
-        try search.settings.validate()
+        do { try search.settings.validate() } catch { try require(false, "\(error)") }
         try require(
             search.minParameters >= 0 && search.minParameters <= search.maxParameters,
             "\(search.minParameters) to \(search.maxParameters) parameters")

@@ -1,3 +1,4 @@
+import Adapters
 import CPUBackend
 import Checkpoints
 import Foundation
@@ -14,27 +15,25 @@ import Testing
         return "nothing"
     }
 
-    /// What of a state is changed, and what is said of it.
-    @Test(
-        arguments: [
+    @Test func statesThatNoRunHas() throws {
+        let options = TinyTask.options()
+        for (part, change) in [
             ("step", { $0.step = .max }), ("step -5", { $0.step = -5 }), ("epoch", { $0.epoch = .max }),
             ("epoch", { $0.epoch = -1 }), ("in an epoch", { $0.stepInEpoch = .min }),
             ("in an epoch", { $0.stepInEpoch = 1 << 62 }), ("a loss of nan", { $0.epochLoss = .nan }),
             ("an accuracy of 1e+300", { $0.bestAccuracy = 1e300 }),
-            ("an accuracy of -1.0", { $0.lastAccuracy = -1 }),
-            ("the best epoch", { $0.bestEpoch = .max }), ("steps of x", { $0.stepCounts["x"] = -1 }),
-            ("steps of x", { $0.stepCounts["x"] = .max }),
+            ("an accuracy of -1.0", { $0.lastAccuracy = -1 }), ("the best epoch", { $0.bestEpoch = .max }),
+            ("steps of x", { $0.stepCounts["x"] = -1 }), ("steps of x", { $0.stepCounts["x"] = .max }),
             ("another precision", { $0.lossScale = LossScale() }),
-        ] as [(String, @Sendable (inout TrainingState) -> Void)])
-    func statesThatNoRunHas(_ part: String, _ change: @Sendable (inout TrainingState) -> Void) throws {
-        var state = TrainingState()
-        (state.epoch, state.stepInEpoch, state.step) = (2, 1, 9)
-        state.stepCounts = ["x": 9]
-        let options = TinyTask.options()
-        try state.check(options, stepsPerEpoch: 4)
-        change(&state)
-        let said = sentence { try state.check(options, stepsPerEpoch: 4) }
-        #expect(said.contains(part) && said.contains("can't have reached"), "\(said)")
+        ] as [(String, (inout TrainingState) -> Void)] {
+            var state = TrainingState()
+            (state.epoch, state.stepInEpoch, state.step) = (2, 1, 9)
+            state.stepCounts = ["x": 9]
+            try state.check(options, stepsPerEpoch: 4)
+            change(&state)
+            let said = sentence { try state.check(options, stepsPerEpoch: 4) }
+            #expect(said.contains(part) && said.contains("can't have reached"), "\(said)")
+        }
     }
 
     @Test func lossScalesThatNoRunHas() throws {
