@@ -149,7 +149,7 @@ import Testing
         expectError("truncated within its header") { _ = try open("{}", length: 3) }
         expectError("at most 100000000") { _ = try open("{}", length: 100_000_001) }
         expectError("at most 100000000") { _ = try open("{}", length: .max) }
-        expectError("header is damaged") { _ = try open("{}", length: 0) }
+        expectError("no JSON object") { _ = try open("{}", length: 0) }
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("x")
             expectError("No such file") { _ = try SafetensorsFile(url) }

@@ -53,7 +53,7 @@ import Testing
             try folder.write("m/model.safetensors", length + Data(header.utf8) + Data(count: 500_000))
             try Glora.refuse(
                 ["eval", "--model", "m", "--data", "task", "--device", "cpu"], in: folder,
-                saying: ["names more than 65536 tensors"], dataBlocks: 26 * 3 << 10)
+                saying: ["names more than 65536 tensors"], dataBlocks: HostileSizesTests.memory / 2)
         }
     }
 }
