@@ -130,7 +130,8 @@ import Testing
         try Fixture.withFolder { folder in
             // The state takes 51 KiB, the merged model 34; a limit on the size of files fails as a full disk does.
             try Glora.refuse(
-                Fixture.train("new"), in: folder, saying: ["cannot write", "last.safetensors"], fileBlocks: 40
+                Fixture.train("new"), in: folder, saying: ["cannot write", "last.safetensors"],
+                setup: "ulimit -f 40;"
             )
             #expect(!folder.exists("new/last.safetensors") && !folder.exists("new/config.yaml"))
             // The same folder can be used when there is room.
@@ -139,11 +140,11 @@ import Testing
             try folder.write("old.safetensors", "the old one")
             try Glora.refuse(
                 merge + ["old.safetensors"], in: folder, saying: ["cannot write", "old.safetensors"],
-                fileBlocks: 20)
+                setup: "ulimit -f 20;")
             #expect(try folder.bytes("old.safetensors") == Data("the old one".utf8))
             try Glora.refuse(
                 merge + ["hf", "--format", "hf"], in: folder, saying: ["cannot write", "model.safetensors"],
-                fileBlocks: 20)
+                setup: "ulimit -f 20;")
             #expect(!folder.exists("hf/model.safetensors") && !folder.exists("hf/config.json"))
         }
     }
@@ -159,7 +160,7 @@ import Testing
             }
             try Glora.refuse(
                 flags("parts"), in: folder, saying: ["cannot write", "metrics.jsonl", "--resume"],
-                fileBlocks: 12)
+                setup: "ulimit -f 12;")
             #expect(try !folder.bytes("parts/metrics.jsonl").isEmpty)
             try Glora.succeed(["train", "--run", "parts", "--resume", "--device", "cpu"], in: folder)
             try Glora.succeed(flags("whole"), in: folder)

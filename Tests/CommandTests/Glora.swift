@@ -80,11 +80,11 @@ enum Glora {
             .first { manager.isExecutableFile(atPath: $0.path) } ?? folders[0].appendingPathComponent("glora")
     }()
 
-    /// Starts the program in `folder`. `fileBlocks` limits the size of every file it writes, in KiB, as a full disk would;
-    /// `dataBlocks` what it can allocate, in KiB.
+    /// Starts the program in `folder`. `setup` are bash's commands before it, each with its semicolon: `ulimit -f 40;` limits the size
+    /// of every file that is written, in KiB, as a full disk would; `prefix` is a program that starts it.
     static func start(
-        _ arguments: [String], in folder: URL, environment: [String: String] = [:], fileBlocks: Int? = nil,
-        dataBlocks: Int? = nil
+        _ arguments: [String], in folder: URL, environment: [String: String] = [:], setup: String = "",
+        prefix: String = ""
     ) throws -> Running {
         let files = FileManager.default.temporaryDirectory
             .appendingPathComponent("glora-output-\(UUID().uuidString)")
@@ -97,10 +97,9 @@ enum Glora {
         let process = Process()
         process.executableURL = binary
         process.arguments = arguments
-        if fileBlocks != nil || dataBlocks != nil {
+        if setup + prefix != "" {
             process.executableURL = URL(fileURLWithPath: "/bin/bash")
-            let limits = [fileBlocks.map { "ulimit -f \($0); " }, dataBlocks.map { "ulimit -d \($0); " }]
-            let script = "ulimit -c 0; \(limits.compactMap(\.self).joined())exec \"$0\" \"$@\""
+            let script = "ulimit -c 0; \(setup) exec \(prefix) \"$0\" \"$@\""
             process.arguments = ["-c", script, binary.path] + arguments
         }
         process.currentDirectoryURL = folder
@@ -119,12 +118,10 @@ enum Glora {
 
     /// Runs the program to its end.
     static func run(
-        _ arguments: [String], in folder: URL, environment: [String: String] = [:], fileBlocks: Int? = nil,
-        dataBlocks: Int? = nil
+        _ arguments: [String], in folder: URL, environment: [String: String] = [:], setup: String = "",
+        prefix: String = ""
     ) throws -> Outcome {
-        try start(
-            arguments, in: folder, environment: environment, fileBlocks: fileBlocks, dataBlocks: dataBlocks
-        ).outcome()
+        try start(arguments, in: folder, environment: environment, setup: setup, prefix: prefix).outcome()
     }
 
     /// Runs the program and expects success.
@@ -142,10 +139,9 @@ enum Glora {
     @discardableResult
     static func refuse(
         _ arguments: [String], in folder: URL, code: Int32 = 1, saying words: [String],
-        environment: [String: String] = [:], fileBlocks: Int? = nil, dataBlocks: Int? = nil
+        environment: [String: String] = [:], setup: String = ""
     ) throws -> Outcome {
-        let outcome = try run(
-            arguments, in: folder, environment: environment, fileBlocks: fileBlocks, dataBlocks: dataBlocks)
+        let outcome = try run(arguments, in: folder, environment: environment, setup: setup)
         #expect(outcome.exitCode == code, "\(arguments): signal \(outcome.signal ?? 0)\n\(outcome.errors)")
         let lines = outcome.errors.split(separator: "\n").filter { !$0.hasPrefix("note: ") }
         #expect(lines.filter { $0.hasPrefix("Error: ") }.count == 1, "\(outcome.errors)")

@@ -3,7 +3,7 @@ import Testing
 
 /// What a file or a flag claims ends in a sentence, within 500 MB.
 @Suite struct HostileSizesTests {
-    private static let memory = 500 << 10
+    private static let memory = "ulimit -d \(500 << 10);"
 
     @Test(arguments: [
         (["--method", "fact-tk", "--rank", "4096"], "--rank 4096 is more than the model's width"),
@@ -14,7 +14,7 @@ import Testing
         try Fixture.withFolder { folder in
             try Glora.refuse(
                 ["train", "--model", "model", "--data", "task", "--run", "r", "--device", "cpu"] + flags,
-                in: folder, saying: [part], dataBlocks: HostileSizesTests.memory)
+                in: folder, saying: [part], setup: HostileSizesTests.memory)
         }
     }
 
@@ -36,7 +36,7 @@ import Testing
             try Glora.refuse(
                 ["eval", "--model", "model", "--data", "task", "--device", "cpu", "--adapter", "a"],
                 in: folder,
-                saying: [part], dataBlocks: HostileSizesTests.memory)
+                saying: [part], setup: HostileSizesTests.memory)
         }
     }
 
@@ -53,7 +53,7 @@ import Testing
             try folder.write("m/model.safetensors", length + Data(header.utf8) + Data(count: 500_000))
             try Glora.refuse(
                 ["eval", "--model", "m", "--data", "task", "--device", "cpu"], in: folder,
-                saying: ["names more than 65536 tensors"], dataBlocks: HostileSizesTests.memory / 2)
+                saying: ["names more than 65536 tensors"], setup: HostileSizesTests.memory)
         }
     }
 }

@@ -11,7 +11,7 @@ import Testing
     func addressSpace(kibibytes: Int) throws {
         try Fixture.withFolder { folder in
             let outcome = try Glora.run(
-                Fixture.train("new") + ["--epochs", "1"], in: folder, limits: "-v \(kibibytes)")
+                Fixture.train("new") + ["--epochs", "1"], in: folder, setup: "ulimit -v \(kibibytes);")
             if outcome.exitCode == 0 { return }
             #expect(outcome.exitCode == 1, "signal \(outcome.signal ?? 0)\n\(outcome.errors)")
             let sentence = try #require(outcome.sentence, "\(outcome.errors)")
@@ -24,7 +24,8 @@ import Testing
     func enough() throws {
         try Fixture.withFolder { folder in
             let outcome = try Glora.run(
-                ["eval", "--run", "run", "--data", "task", "--device", "cpu"], in: folder, limits: "-v 600000"
+                ["eval", "--run", "run", "--data", "task", "--device", "cpu"], in: folder,
+                setup: "ulimit -v 600000;"
             )
             #expect(outcome.exitCode == 0, "\(outcome.errors)")
         }

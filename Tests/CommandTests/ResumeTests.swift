@@ -103,6 +103,22 @@ import Testing
         }
     }
 
+    /// Its products are cut as before: a sum's last bits go by that.
+    @Test("A run goes on as it began on another number of threads")
+    func otherThreads() throws {
+        try Fixture.withFolder { folder in
+            try Glora.succeed(
+                Fixture.train("new", "--epochs", "1"), in: folder, environment: ["GLORA_THREADS": "3"])
+            let config = String(decoding: try folder.bytes("new/config.yaml"), as: UTF8.self)
+            #expect(config.contains("\nproductParts: 3\n"))
+            let resumed = try Glora.succeed(
+                ["train", "--run", "new", "--resume", "--device", "cpu"], in: folder,
+                environment: ["GLORA_THREADS": "1"])
+            #expect(resumed.output.contains("cpu (1 thread,"))
+            #expect(!resumed.errors.contains("cut into"), "\(resumed.errors)")
+        }
+    }
+
     @Test("--resume takes a flag that says the same, and the same model and data from another place")
     func agreement() throws {
         try Fixture.withFolder { folder in

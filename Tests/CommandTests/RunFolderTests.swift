@@ -185,7 +185,7 @@ import Testing
     func fullCell() throws {
         try Fixture.withFolder { folder in
             let flags = ["--epochs", "200", "--validate-every", "100", "--batch-size", "8"]
-            let outcome = try Glora.run(Self.compare + flags, in: folder, fileBlocks: 12)
+            let outcome = try Glora.run(Self.compare + flags, in: folder, setup: "ulimit -f 12;")
             let sentence = try #require(outcome.sentence, "\(outcome.errors)")
             #expect(outcome.exitCode == 1 && sentence.contains("metrics.jsonl"), "\(sentence)")
             #expect(sentence.contains("the same command goes on from it"), "\(sentence)")

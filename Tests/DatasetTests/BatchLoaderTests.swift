@@ -119,7 +119,8 @@ private final class GreySource: ImageSource {
         #expect(first?.images == expected([5, 3, 8]))
     }
 
-    @Test("A check decodes every image once, and an epoch after it nothing that is kept", arguments: [0, 1, 4])
+    @Test(
+        "A check decodes every image once, and an epoch after it nothing that is kept", arguments: [0, 1, 4])
     func checks(threads: Int) throws {
         for (limit, decodings) in [(10 * 48, 10), (10 * 48 - 1, 20)] {
             let source = GreySource(count: 10)

@@ -147,7 +147,7 @@ import Testing
     }
 
     @Test func firstValuesAreMadeWhenThereIsMemory() throws {
-        let backend = CPUBackend()
+        let backend = try CPUBackend()
         for shape in [[1 << 62], [1 << 40, 1 << 40], [1 << 40, 8]] {
             let declaration = ParameterStore.Declaration("x", shape, repeating: 0)
             #expect(throws: BackendError.self) { _ = try ParameterStore(backend, [declaration]) }

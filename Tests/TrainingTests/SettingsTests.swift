@@ -33,7 +33,7 @@ import VisionModels
             architecture.preprocessing.side = 248.88888888888889
             let written = RunDirectory.Configuration(
                 options: options, baseHash: "0e10", dataHash: "1e5-22", classCount: 3,
-                classNames: ["null", "1e3", "a: b"], architecture: architecture)
+                classNames: ["null", "1e3", "a: b"], architecture: architecture, productParts: 3)
             let start = TrainingSnapshot(
                 state: TrainingState(), values: [:], firstMoments: [:], secondMoments: [:])
             try directory.create(written, start)

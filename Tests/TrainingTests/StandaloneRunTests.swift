@@ -74,6 +74,25 @@ import VisionModels
         }
     }
 
+    @Test("A run on a backend that cuts products otherwise says so")
+    func otherParts() throws {
+        try TinyTask.withFolder { folder in
+            let directory = try run(in: folder).directory
+            let saved = try directory.configuration()
+            let parts = try #require(saved.productParts)
+            func resume(_ parts: Int) throws -> [String] {
+                try FineTuning(
+                    saved.options, checkpoint: try saved.options.loadCheckpoint(),
+                    training: TinyTask.images(16, seed: 1), validation: TinyTask.images(12, seed: 2),
+                    in: directory, resumes: true, on: try CPUBackend(parts: parts)
+                ).notes
+            }
+            #expect(try resume(parts) == [])
+            let notes = try resume(parts + 1)
+            #expect(notes.count == 1 && notes.first?.contains("cut into \(parts) parts") == true, "\(notes)")
+        }
+    }
+
     @Test("A run of an early build, which kept no architecture, prepares images as that build did")
     func earlyRun() throws {
         try TinyTask.withFolder { folder in
