@@ -33,7 +33,9 @@ public final class Arena {
             offset = 0
         }
         if chunk == chunks.count {
-            chunks.append(try backend.allocate([max(chunkCount, needed)], .float32))
+            // Near the end of the memory, where a whole chunk has no room, the tensor alone may have.
+            let whole = try? backend.allocate([max(chunkCount, needed)], .float32)
+            chunks.append(try whole ?? backend.allocate([needed], .float32))
             offset = 0
         }
         let words = (shape.reduce(1, *) * elementType.byteCount + 3) / 4

@@ -9,10 +9,12 @@ package enum ProcessLimits {
         max(1, min(Int(processor_count_allowed()), ControlGroups().processorCount ?? .max))
     }
 
-    /// Bytes: the least of physical memory, the control groups' limits, and what the address space (`ulimit -v`) has left.
+    /// Bytes: the least of physical memory, what the control groups' limits leave beside what this process holds already, and what
+    /// the address space (`ulimit -v`) has left.
     package static var memoryByteCount: Int {
         let physical = sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))
-        return [physical, ControlGroups().memoryByteCount, addressSpaceLeft].compactMap(\.self).min()!
+        let group = ControlGroups().memoryByteCount.map { max(0, $0 - ResidentMemory.current) }
+        return [physical, group, addressSpaceLeft].compactMap(\.self).min()!
     }
 
     /// Bytes that may still be mapped under the limits of the address space (`ulimit -v`) and of data (`ulimit -d`); nil without one.
