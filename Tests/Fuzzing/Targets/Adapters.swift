@@ -8,13 +8,11 @@ import VisionModels
 
 private let scratch = Scratch("adapter")
 
-/// Two blocks of width 16, as the fixtures' model.
-private let checkpoint = try! ViTCheckpoint.random(
-    ViTConfiguration(
-        imageSize: 16, patchSize: 8, width: 16, depth: 2, heads: 2, hiddenWidth: 32, classCount: 0),
-    seed: 1)
+/// The model that the fixtures' adapters were trained on.
+private let checkpoint = try! ViTCheckpoint.load(
+    URL(fileURLWithPath: "Tests/CheckpointTests/Fixtures/timm"), heads: 2)
 nonisolated(unsafe) private let model = try! VisionTransformer(
-    checkpoint, classCount: 3, trained: .adapters(rank: 4, sites: SearchSpace.Site.allCases), seed: 1,
+    checkpoint, classCount: 5, trained: .adapters(rank: 4, sites: SearchSpace.Site.allCases), seed: 1,
     on: CPUBackend(threads: 1))
 
 /// `adapter/`: PEFT's, and other methods'.
@@ -23,9 +21,14 @@ let adapterTargets = [
         name: "adapter",
         seeds: {
             let fixtures = "CheckpointTests/Fixtures"
+            let method = try MethodName.ssf.method(MethodSettings(), for: checkpoint.configuration.shape)!
+            let segments = try VisionTransformer(
+                checkpoint, classCount: 5, trained: .method(method), seed: 1, on: model.backend
+            ).store.segments
+            let shapes = Dictionary(uniqueKeysWithValues: segments.map { ($0.name, $0.shape) })
             let ours = [
-                "{\"glora_method\": \"fact-tk\", \"glora_method_version\": 1, \"rank\": 4, \"scale\": 1, \"head_kind\": \"linear\"}",
-                "{\"head.bias\": [3], \"head.weight\": [3, 16]}",
+                "{\"glora_method\": \"ssf\", \"glora_method_version\": 1, \"head_kind\": \"linear\"}",
+                Shapes.text(Array(shapes.keys)) { shapes[$0] },
             ]
             return try [Input.joined(ours)]
                 + [
@@ -53,21 +56,16 @@ let adapterTargets = [
     }
 ]
 
-/// A form's word, and what `--path` names.
+/// What `--path` names.
 let path = Target(
     name: "path",
     seeds: {
         [
-            "LoRA_4", "constant",
             "{\"A\": \"LoRA_4\", \"B\": \"vector\", \"C\": \"none\", \"D\": \"constant\", \"E\": \"vector\"}",
             "{\"blocks.0.attn.qkv\": {\"A\": \"lowRank_2\"}, \"blocks.1.mlp.fc2\": {}}",
         ].map { Array($0.utf8) }
     }
 ) { input in
-    let text = String(decoding: input.bytes, as: UTF8.self)
-    _ = try? MatrixForm(text: text)
-    _ = try? PromptForm(text: text)
-    _ = try? ScaleForm(text: text)
     let space = try SearchSpace(ranks: [4, 2])
     let file = scratch.write(input.bytes, "path.json").path
     for path in try PathChoice(file, space: space, model: model).readingPaths(model: model) {

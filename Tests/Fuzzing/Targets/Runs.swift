@@ -1,28 +1,23 @@
 import ArchitectureSearch
 @testable import Checkpoints
 @testable import Datasets
+import Adapters
 import Foundation
 @testable import Training
 import Yams
 
-private let scratch = Scratch("run")
-private let search = Scratch("run/search")
+private let scratch = Scratch("run", folder: "search")
 private let task = Scratch("task")
 
-private let config = """
-    options:
-      model: model.safetensors
-      data: task
-      epochs: 2
-      lr: 1e-3
-      ranks: [4, 2]
-      drop-path: 0.1
-    baseHash: 0123
-    dataHash: 4567
-    classCount: 2
-    classNames: [a, b]
-
-    """
+private let architecture = ViTConfiguration(
+    imageSize: 16, patchSize: 8, width: 16, depth: 2, heads: 2, hiddenWidth: 32, classCount: 2)
+private func config() throws -> String {
+    try YAMLEncoder().encode(
+        RunDirectory.Configuration(
+            options: TrainingOptions(), paths: [.full(rank: 4)], baseHash: "0123", dataHash: "4567",
+            classCount: 2,
+            classNames: ["a", "b"], architecture: architecture))
+}
 private let metrics = """
     {"epoch":0,"loss":1.5,"lr":0.001,"step":1}
     {"epoch":0,"trainLoss":1.5}
@@ -37,7 +32,7 @@ private let journal = """
     {"refined":{"candidate":"0000z","parameters":10,"score":{"accuracy":0.5,"loss":1.5}}}
 
     """
-private let architecture = """
+private let found = """
     {"layers":{"blocks.0.attn.qkv":{"A":"LoRA_4","B":"vector","C":"none","D":"constant","E":"vector"}},"parameters":10,"algorithm":"evolution","checkpoint":"last","fitnessSplit":"val","fitness":"loss","accuracy":0.5,"loss":1.5}
     """
 private let searchSummary = """
@@ -48,24 +43,21 @@ private let ablation = """
     """
 private let searchFiles = [
     "search.jsonl", "architecture.json", "front.json", "summary.json", "ablation.json",
-]
+].map { "search/" + $0 }
 
 /// A run's folder, its search's, and lists of images.
 let runTargets = [
     // A run's config.yaml, and the settings that --config reads.
     Target(
         name: "config",
-        seeds: { [Array(config.utf8), Array("lr: 1e-3\npath: full\nvalidate-every: 2\n".utf8)] }
+        seeds: { [try Array(config().utf8), Array("lr: 1e-3\npath: full\nvalidate-every: 2\n".utf8)] }
     ) { input in
         scratch.write(input.bytes, "config.yaml")
         func use(_ options: TrainingOptions) throws {
             try options.validate()
             _ = try options.flags()
             _ = options.schedule
-            _ = try options.preprocessor(
-                for: ViTConfiguration(
-                    imageSize: 16, patchSize: 8, width: 16, depth: 2, heads: 2, hiddenWidth: 32, classCount: 2
-                ))
+            _ = try options.preprocessor(for: architecture)
         }
         if let configuration = try? RunDirectory(scratch.url).configuration() {
             try? use(configuration.options)
@@ -111,10 +103,10 @@ let runTargets = [
     Target(
         name: "search",
         seeds: {
-            [Input.joined([journal, architecture, "[\(architecture)]", searchSummary, ablation])]
+            [Input.joined([journal, found, "[\(found)]", searchSummary, ablation])]
         }
     ) { input in
-        input.write(searchFiles, to: search)
+        input.write(searchFiles, to: scratch)
         let directory = SearchDirectory(RunDirectory(scratch.url))
         _ = directory.readAblation()
         _ = try? directory.readFront()
@@ -128,16 +120,16 @@ let runTargets = [
         seeds: {
             [
                 Input.joined([
-                    config, metrics, summary, journal, architecture, "[\(architecture)]", searchSummary,
+                    try config(), metrics, summary, journal, found, "[\(found)]", searchSummary,
                     ablation,
                 ])
             ]
         }
     ) { input in
         input.write(
-            ["config.yaml", "metrics.jsonl", "summary.json"] + searchFiles.map { "search/" + $0 }, to: scratch
+            ["config.yaml", "metrics.jsonl", "summary.json"] + searchFiles, to: scratch
         )
-        try Report.parse(["--json", "--run", scratch.url.path]).run()
+        try Report.parse(["--run", scratch.url.path]).run()
     },
     Target(
         name: "lists",

@@ -48,9 +48,10 @@ struct Input {
 struct Scratch: Sendable {
     let url: URL
 
-    init(_ name: String) {
+    init(_ name: String, folder: String = "") {
         url = URL(fileURLWithPath: "/dev/shm/glora-fuzzing-\(getpid())/\(name)")
-        try! FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+        try! FileManager.default.createDirectory(
+            at: url.appendingPathComponent(folder), withIntermediateDirectories: true)
         atexit { try? FileManager.default.removeItem(atPath: "/dev/shm/glora-fuzzing-\(getpid())") }
     }
 

@@ -2,7 +2,7 @@ import CFuzzer
 import Foundation
 
 // Fuzzing list                      the targets' names
-// Fuzzing seeds TARGET FOLDER       writes the target's valid inputs
+// Fuzzing seeds TARGET FOLDER       writes the target's valid inputs, and reads them
 // Fuzzing TARGET …                  runs libFuzzer with its own arguments; a file in place of a folder is run alone
 
 let words = Array(CommandLine.arguments.dropFirst())
@@ -13,6 +13,10 @@ if words == ["list"] {
 let target = Target.named(words.first == "seeds" ? words[1] : words.first ?? "")
 if words.first == "seeds" {
     for (index, seed) in try target.seeds().enumerated() {
+        do { try target.run(Input(bytes: seed)) } catch {
+            print("seed \(index) of \(target.name) is refused: \(error)")
+            exit(1)
+        }
         try Data(seed).write(to: URL(fileURLWithPath: "\(words[2])/seed-\(index)"))
     }
     exit(0)
