@@ -13,14 +13,16 @@ let package = Package(
         // Lowest first; an arrow in the graph points only upwards in this list.
         .systemLibrary(name: "COpenCL"),
         .systemLibrary(name: "CCLBlast"),
-        .systemLibrary(name: "COpenBLAS"),
         .systemLibrary(name: "CTurboJPEG"),
         .systemLibrary(name: "CZlib"),
         .target(name: "CImageShim", linkerSettings: [.linkedLibrary("png16")]),
         .target(name: "CKernels"),
         .target(name: "CProcessor"),
         .target(name: "CEmbedded", exclude: ["Golden", "Model"]),
-        .target(name: "TensorCore", dependencies: [.product(name: "Crypto", package: "swift-crypto")]),
+        .target(
+            name: "TensorCore",
+            dependencies: ["CProcessor", .product(name: "Crypto", package: "swift-crypto")]),
+        .target(name: "COpenBLAS"),
         .target(name: "CLoops"),
         .target(name: "CPUBackend", dependencies: ["TensorCore", "COpenBLAS", "CLoops"]),
         .target(

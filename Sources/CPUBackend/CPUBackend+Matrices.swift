@@ -5,9 +5,6 @@ import TensorCore
 // c = op(a) · op(b), by OpenBLAS, one thread per call. A large product is cut into as many tiles of c as
 // there are threads.
 
-/// Keeps OpenBLAS's own threads asleep, for the whole process.
-func useSingleThreadedBLAS() { openblas_set_num_threads(1) }
-
 /// c ← alpha · op(a) · op(b) + beta · c, row-major with row lengths lda, ldb and ldc; beta 0
 /// overwrites even a NaN.
 @inline(__always)
@@ -16,7 +13,7 @@ func gemm(
     _ b: UnsafePointer<Float>, ldb: Int, m: Int, n: Int, k: Int,
     transposeA: Bool = false, transposeB: Bool = false, alpha: Float = 1, beta: Float = 0
 ) {
-    cblas_sgemm(
+    openblas_sgemm(
         CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans,
         Int32(m), Int32(n), Int32(k), alpha, a, Int32(lda), b, Int32(ldb), beta, c, Int32(ldc))
 }
@@ -61,11 +58,13 @@ extension CPUBackend {
         }
     }
 
-    /// How to cut c [m, n]: at most one tile per thread, none smaller than 2¹⁸ multiplications (some 10
-    /// µs, what waking a thread costs), and of all such grids the one whose tiles have the shortest edges,
-    /// since they are what is packed.
+    /// How to cut c [m, n]: at most one tile per thread, and of all such grids the one whose tiles have the shortest edges, since they
+    /// are what is packed.
+    ///
+    /// No tile is so small that OpenBLAS takes its kernels for small matrices (10⁶ multiplications and less), which round otherwise
+    /// than the others: the bits don't depend on the number of threads.
     private func tileGrid(m: Int, n: Int, k: Int) -> (rows: Int, columns: Int) {
-        let tiles = max(1, min(threadCount, m * n / 262_144 * k + m * n % 262_144 * k / 262_144))
+        let tiles = max(1, min(threadCount, m * n / 2_097_152 * k + m * n % 2_097_152 * k / 2_097_152))
         var best = (rows: 1, columns: 1)
         var bestEdge = Double.infinity
         for rows in 1...tiles {
@@ -79,11 +78,11 @@ extension CPUBackend {
         return best
     }
 
-    /// Part `index` of `parts` equal ones of 0..<count, cut at multiples of 16, a vector of the widest
-    /// kernels.
+    /// Part `index` of `parts` equal ones of 0..<count, cut at multiples of 16, a vector of the widest kernels; what is left over
+    /// belongs to the last, so that no kernel meets an edge that the whole doesn't have.
     private func part(_ index: Int, of parts: Int, _ count: Int) -> Range<Int> {
-        let units = (count + 15) / 16
-        return min(count, units * index / parts * 16)..<min(count, units * (index + 1) / parts * 16)
+        let units = count / 16
+        return units * index / parts * 16..<(index == parts - 1 ? count : units * (index + 1) / parts * 16)
     }
 
     /// x [n, d] ← x + row [d] in every row.

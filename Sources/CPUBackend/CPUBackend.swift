@@ -1,3 +1,4 @@
+import COpenBLAS
 import Foundation
 import Synchronization
 import TensorCore
@@ -7,28 +8,46 @@ import TensorCore
 /// with.
 ///
 /// - An operation is done when it returns, so `synchronize` has nothing to wait for.
-/// - Loops are cut into blocks that threads take in turn (`parallel`). No sum depends on which thread takes a block, nor
-/// on how many threads there are; only the tiles of a matrix product follow the number of threads. Two runs
-/// on one machine with one `GLORA_THREADS` give the same bits. Another generation of processors may round otherwise.
+/// - Loops are cut into blocks that threads take in turn (`parallel`), products into tiles. No sum depends on which thread takes a
+/// block, nor on how many threads there are: two runs on one machine give the same bits. Another generation of processors may round
+/// otherwise.
 /// - OpenBLAS works on one thread per call, and we call it from several: its own pool spins for 27 ms after
 ///   each product, on the processors that our loops need next.
 public final class CPUBackend: Backend {
     /// How many threads an operation uses at most.
-    public let threadCount: Int
+    public var threadCount: Int { threads.count }
+    let threads: ThreadPool
     private let ledger: MemoryLedger
 
-    /// A backend over the machine's active processors, or over `GLORA_THREADS` of them when the environment
-    /// holds that as a positive number, or over `threads`.
-    public init(threads: Int? = nil) {
+    /// A backend over the processors that the process may use, or over `GLORA_THREADS` of them when the environment
+    /// holds that as a positive number, or over `threads`; over fewer where the system allows fewer threads, or an address space
+    /// without room for more products at a time.
+    ///
+    /// Throws `BackendError.driver` when OpenBLAS can't be loaded.
+    public init(threads: Int? = nil) throws {
+        if let problem = openblas_load() {
+            throw BackendError.driver(
+                "OpenBLAS, which multiplies on the CPU, can't be loaded: \(String(cString: problem)); install libopenblas0, allow "
+                    + "what it says, or use another --device.")
+        }
         let asked = threads ?? ProcessInfo.processInfo.environment["GLORA_THREADS"].flatMap { Int($0) } ?? 0
-        threadCount = asked > 0 ? asked : max(1, ProcessInfo.processInfo.activeProcessorCount)
-        ledger = MemoryLedger(capacity: sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)))
-        useSingleThreadedBLAS()
+        var count = asked > 0 ? min(asked, 1024) : ProcessLimits.processorCount
+        if let space = ProcessLimits.addressSpaceLeft {
+            // Half of it for products and stacks, the rest for what is multiplied; of what is left then, the ledger knows.
+            count = Int(openblas_reserve(Int32(max(1, min(count, space / 2 / (140 << 20))))))
+            guard count > 0 else {
+                throw BackendError.driver(
+                    "the CPU needs 132 MiB of address space for a product, and the limit (ulimit -v) leaves \(space >> 20) MiB; "
+                        + "raise it, or use another --device.")
+            }
+        }
+        self.threads = ThreadPool(count)
+        ledger = MemoryLedger(capacity: ProcessLimits.memoryByteCount)
     }
 
     /// `cpu (2 threads, OpenBLAS)`.
     public var name: String { "cpu (\(threadCount) thread\(threadCount == 1 ? "" : "s"), OpenBLAS)" }
-    /// The machine's physical memory in bytes.
+    /// What the process may take, in bytes: the machine's memory, or less under a control group's limit or `ulimit -v`.
     public var memoryByteCount: Int { ledger.capacity }
     /// float32 alone.
     public var precision: Precision { .float32 }
@@ -38,7 +57,7 @@ public final class CPUBackend: Backend {
     // MARK: Memory
 
     /// Takes memory, uninitialised and aligned to 64 bytes. Throws `BackendError.outOfMemory` when what is
-    /// held and what is asked for exceed the physical memory together: the kernel would grant it and end
+    /// held and what is asked for exceed that together: the kernel would grant it and end
     /// the process later.
     public func allocate(_ shape: [Int], _ elementType: ElementType) throws -> Tensor {
         var byteCount = elementType.byteCount

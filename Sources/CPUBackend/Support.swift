@@ -1,5 +1,4 @@
 import CLoops
-import Dispatch
 import Synchronization
 import TensorCore
 
@@ -35,16 +34,12 @@ extension CPUBackend {
             return withScratch(scratch) { body(0..<count, $0) }
         }
         let taken = Atomic<Int>(0)
-        withoutActuallyEscaping(body) { body in
-            // The operations' bodies capture pointers and write to disjoint parts behind them.
-            nonisolated(unsafe) let body = body
-            DispatchQueue.concurrentPerform(iterations: workers) { _ in
-                withScratch(scratch) { scratch in
-                    while true {
-                        let block = taken.add(1, ordering: .relaxed).oldValue
-                        guard block < blocks else { return }
-                        body(block * grain..<min(count, (block + 1) * grain), scratch)
-                    }
+        threads.run(on: workers) {
+            withScratch(scratch) { scratch in
+                while true {
+                    let block = taken.add(1, ordering: .relaxed).oldValue
+                    guard block < blocks else { return }
+                    body(block * grain..<min(count, (block + 1) * grain), scratch)
                 }
             }
         }

@@ -1,6 +1,10 @@
 // What the host's processor can do, from cpuid and xgetbv. Other architectures have none of it.
 
+#define _GNU_SOURCE
 #include "CProcessor.h"
+
+#include <sched.h>
+#include <unistd.h>
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
@@ -47,3 +51,10 @@ bool processor_has_avx512_bf16(void) { return false; }
 bool processor_grants_amx_bf16(void) { return false; }
 
 #endif
+
+int processor_count_allowed(void) {
+    cpu_set_t mask;
+    // A machine with more than 1,024 processors has no mask of this size.
+    if (sched_getaffinity(0, sizeof mask, &mask) == 0) return CPU_COUNT(&mask);
+    return (int)sysconf(_SC_NPROCESSORS_ONLN);
+}

@@ -1,4 +1,5 @@
 import Foundation
+import TensorCore
 
 /// One batch on its way to the device.
 public struct Batch: Sendable {
@@ -37,22 +38,23 @@ public final class BatchLoader {
     private let queue: BatchQueue
 
     /// - Parameters:
-    ///   - threads: how many decode; by default one per core, at most 8.
+    ///   - threads: how many decode; by default one per processor, at most 8. Where the system allows none, the caller does.
     ///   - batchesAhead: how many batches may be ready or in work before they are asked for.
-    ///   - cacheByteLimit: bytes of memory that resized images may take; 0 keeps none.
+    ///   - cacheByteLimit: bytes of memory that resized images may take; 0 keeps none. By default 1 GiB, or a quarter of what the
+    ///     process may take.
     public init(
         _ source: any ImageSource, _ preprocessing: Preprocessor, threads: Int? = nil,
-        batchesAhead: Int = 2, cacheByteLimit: Int = 1 << 30
+        batchesAhead: Int = 2, cacheByteLimit: Int = min(1 << 30, BatchLoader.memoryByteCount / 4)
     ) {
         precondition(batchesAhead > 0 && threads ?? 1 > 0, "a loader needs a thread and a batch ahead")
         let queue = BatchQueue(source, preprocessing, batchesAhead, cacheByteLimit)
         self.queue = queue
-        for _ in 0..<(threads ?? min(8, ProcessInfo.processInfo.activeProcessorCount)) {
-            let thread = Thread { queue.work() }
-            thread.name = "image loader"
-            thread.start()
-        }
+        let count = threads ?? min(8, ProcessLimits.processorCount)
+        queue.hasThreads = (0..<count).prefix { _ in startThread(queue.work) }.count > 0
     }
+
+    /// What the process may take; asked once, as it doesn't change in a run.
+    public static let memoryByteCount = ProcessLimits.memoryByteCount
 
     deinit { queue.stop() }
 
@@ -99,6 +101,8 @@ private final class BatchQueue: @unchecked Sendable {
     /// The used bits of those 16-bit grey images whose high bytes are dark, by index in the source.
     private var greyBits: [Int: Int] = [:]
     private var isStopped = false
+    /// Whether there are threads that work; set before any work comes.
+    var hasThreads = false
 
     init(
         _ source: any ImageSource, _ preprocessing: Preprocessor, _ batchesAhead: Int, _ cacheByteLimit: Int
@@ -133,7 +137,7 @@ private final class BatchQueue: @unchecked Sendable {
     func next() throws -> Batch? {
         try condition.withLock {
             guard let job = jobs.first else { return nil }
-            while job.unfinished > 0 { condition.wait() }
+            while job.unfinished > 0 { if hasThreads || !workOnce() { condition.wait() } }
             jobs.removeFirst()
             if let failure = job.failure {
                 jobs = []
@@ -162,7 +166,9 @@ private final class BatchQueue: @unchecked Sendable {
         var finished = 0
         while finished < check.count {
             // The last images may have been finished while the lock was given back.
-            if check.finished < check.count { _ = condition.wait(until: Date(timeIntervalSinceNow: 0.1)) }
+            if check.finished < check.count, hasThreads || !workOnce() {
+                _ = condition.wait(until: Date(timeIntervalSinceNow: 0.1))
+            }
             finished = check.finished
             condition.unlock()
             onProgress(finished)
@@ -222,36 +228,38 @@ private final class BatchQueue: @unchecked Sendable {
     /// The values of one image, 3 · S · S.
     private var imageCount: Int { 3 * preprocessing.imageSize * preprocessing.imageSize }
 
-    /// A thread's life: take the next image of the earliest batch that has one left.
+    /// A thread's life.
     func work() {
-        condition.lock()
-        defer { condition.unlock() }
-        while !isStopped {
-            if let check, check.started < check.count {
-                look(check)
-                continue
-            }
-            guard let job = jobs.first(where: { $0.started < $0.indices.count }) else {
-                condition.wait()
-                continue
-            }
-            let slot = job.started
-            let index = job.indices[slot]
-            job.started += 1
-            let kept = cache.isEmpty ? nil : cache[index]
-            condition.unlock()
-            let result = Result { try prepare(job.memory, slot, kept, index) }
-            condition.lock()
-            switch result {
-            case .success(let (image, bits)):
-                if !cache.isEmpty { cache[index] = image }
-                if let bits { greyBits[index] = bits }
-            case .failure(let error):
-                if job.failure.map({ slot < $0.slot }) ?? true { job.failure = (slot, error) }
-            }
-            job.unfinished -= 1
-            if job.unfinished == 0 { condition.broadcast() }
+        condition.withLock {
+            while !isStopped { if !workOnce() { condition.wait() } }
         }
+    }
+
+    /// Takes the next image of a check, or of the earliest batch that has one left; false when there is none. Called with the lock held,
+    /// which is not held while the image is read.
+    private func workOnce() -> Bool {
+        if let check, check.started < check.count {
+            look(check)
+            return true
+        }
+        guard let job = jobs.first(where: { $0.started < $0.indices.count }) else { return false }
+        let slot = job.started
+        let index = job.indices[slot]
+        job.started += 1
+        let kept = cache.isEmpty ? nil : cache[index]
+        condition.unlock()
+        let result = Result { try prepare(job.memory, slot, kept, index) }
+        condition.lock()
+        switch result {
+        case .success(let (image, bits)):
+            if !cache.isEmpty { cache[index] = image }
+            if let bits { greyBits[index] = bits }
+        case .failure(let error):
+            if job.failure.map({ slot < $0.slot }) ?? true { job.failure = (slot, error) }
+        }
+        job.unfinished -= 1
+        if job.unfinished == 0 { condition.broadcast() }
+        return true
     }
 
     /// memory [slot, 3, S, S] ← the image, which is returned for the cache, with its `greyBits`; runs without the lock, and no other thread has this slot.

@@ -11,8 +11,8 @@ public final class OpenCLBackend: Backend {
     public let name: String
     /// What it runs on.
     public let device: OpenCLDevice
-    /// The device's memory in bytes.
-    public var memoryByteCount: Int { device.globalMemoryByteCount }
+    /// The device's memory in bytes; where that is the host's, at most what the process may take of it.
+    public let memoryByteCount: Int
     /// The largest single buffer in bytes.
     public var largestBufferByteCount: Int { device.maxAllocationByteCount }
 
@@ -77,6 +77,8 @@ public final class OpenCLBackend: Backend {
         cache: ProgramCache = ProgramCache(), groupLimit: ((String) -> Int)? = nil
     ) throws {
         self.device = device
+        memoryByteCount = min(
+            device.globalMemoryByteCount, device.kind == .cpu ? ProcessLimits.memoryByteCount : .max)
         self.layout = layout
         self.precision = precision
         self.cache = cache
@@ -228,7 +230,7 @@ public final class OpenCLBackend: Backend {
         guard verdict(on: .kernels(layout, precision)) != .wrong else {
             throw BackendError.driver(
                 "the kernels for --precision \(precision.rawValue) can't be compiled on \(name), driver "
-                    + "\(device.driverVersion), or give wrong results (the verdict is in \(cache.directory.path)): use "
+                    + "\(device.driverVersion), or give wrong results (the verdict is in \(cache.folder.url.path)): use "
                     + "float32, or update the driver.")
         }
         try build(Program(stored: precision.stored))
@@ -245,7 +247,7 @@ public final class OpenCLBackend: Backend {
         var kernels: [String: Kernel] = [:]
         var count: cl_uint = 0
         let advice =
-            "update the driver, or use another --device (what it compiled is in \(cache.directory.path))."
+            "update the driver, or use another --device (what it compiled is in \(cache.folder.url.path))."
         try check(
             clCreateKernelsInProgram(program, 0, nil, &count), "clCreateKernelsInProgram", on: name,
             advice: advice)

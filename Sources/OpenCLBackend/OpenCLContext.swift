@@ -58,7 +58,7 @@ final class OpenCLContext {
         try OpenCLContext.lock.withLock {
             let key = ProgramCache.key(source: source, options: options, device: device)
             // By folder too: a test that opens a second cache reads that one.
-            let name = cache.directory.path + key
+            let name = cache.folder.url.path + key
             if let program = programs[name] { return program }
             let program: cl_program
             if let stored = cache.load(key), let loaded = load(stored, options) {

@@ -76,16 +76,16 @@ public struct Prober: Sendable {
     static func verdict(
         on trial: Trial, _ device: OpenCLDevice, _ source: String, _ cache: ProgramCache
     ) -> Verdict? {
-        let text = try? String(contentsOf: file(trial, device, source, cache), encoding: .utf8)
-        return text.flatMap { Verdict(rawValue: $0.trimmingCharacters(in: .newlines)) }
+        cache.folder.read(name(trial, device, source)).flatMap {
+            Verdict(rawValue: String(decoding: $0, as: UTF8.self).trimmingCharacters(in: .newlines))
+        }
     }
 
-    private static func file(
-        _ trial: Trial, _ device: OpenCLDevice, _ source: String, _ cache: ProgramCache
-    ) -> URL {
+    /// The file that keeps a verdict.
+    private static func name(_ trial: Trial, _ device: OpenCLDevice, _ source: String) -> String {
         let key = ProgramCache.key(
             source: source, options: trial.options.joined(separator: " "), device: device)
-        return cache.directory.appendingPathComponent("probe-\(ProgramCache.hash(key.utf8)).txt")
+        return "probe-\(Digest.of(Data(key.utf8))).txt"
     }
 
     /// The verdict that is kept, or that of a process which tries it now; nil when that was cut short or couldn't try.
@@ -98,7 +98,7 @@ public struct Prober: Sendable {
         ) {
             say(
                 "\(device) compiles its kernels for the first time, which can take minutes; what it makes is kept in "
-                    + cache.directory.path)
+                    + cache.folder.url.path)
         }
         let verdict: Verdict
         switch ending {
@@ -107,10 +107,7 @@ public struct Prober: Sendable {
         case .exit(Verdict.wrong.status), .crash: verdict = .wrong
         default: return nil
         }
-        // A folder that can't be written to costs the next start its time, and nothing else.
-        try? FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)
-        try? "\(verdict)\n".write(
-            to: Prober.file(trial, device, source, cache), atomically: true, encoding: .utf8)
+        cache.folder.write(Prober.name(trial, device, source), Data("\(verdict)\n".utf8))
         return verdict
     }
 
@@ -134,32 +131,30 @@ public struct Prober: Sendable {
         throw BackendError.driver(
             "the kernels can't be compiled on \(device), driver \(device.driverVersion), or give wrong results (tried at the "
                 + "widths \(stated.andNarrower.map { "\($0.width)" }.joined(separator: ", ")); the verdicts are in "
-                + "\(cache.directory.path)): update the driver, or use another --device.")
+                + "\(cache.folder.url.path)): update the driver, or use another --device.")
     }
 
     /// Runs a process for so many seconds at most; `onLong` is called when it takes longer than three.
     static func run(
         _ executable: URL, _ arguments: [String], within seconds: Double, onLong: () -> Void = {}
     ) -> Ending {
-        let process = Process()
-        process.executableURL = executable
-        process.arguments = arguments
-        process.standardInput = FileHandle.nullDevice
-        process.standardOutput = FileHandle.nullDevice
-        process.standardError = FileHandle.nullDevice
-        let ended = DispatchSemaphore(value: 0)
-        process.terminationHandler = { _ in ended.signal() }
-        guard (try? process.run()) != nil else { return .cutShort }
-        if ended.wait(timeout: .now() + min(3, seconds)) == .timedOut {
-            if seconds > 3 { onLong() }
-            if ended.wait(timeout: .now() + max(0, seconds - 3)) == .timedOut {
-                kill(process.processIdentifier, SIGKILL)
-                return .cutShort
-            }
+        guard let process = try? ChildProcess(executable.path, arguments, isSilent: true) else {
+            return .cutShort
         }
-        guard process.terminationReason == .uncaughtSignal else { return .exit(process.terminationStatus) }
-        return [SIGINT, SIGTERM, SIGHUP, SIGKILL].contains(process.terminationStatus)
-            ? .cutShort : .crash(process.terminationStatus)
+        var ending = process.wait(seconds: min(3, seconds))
+        if ending == nil, seconds > 3 {
+            onLong()
+            ending = process.wait(seconds: seconds - 3)
+        }
+        switch ending {
+        case .exit(let status): return .exit(status)
+        case .signal(let signal):
+            return [SIGINT, SIGTERM, SIGHUP, SIGKILL].contains(signal) ? .cutShort : .crash(signal)
+        case nil:
+            kill(process.id, SIGKILL)
+            _ = process.wait()
+            return .cutShort
+        }
     }
 }
 

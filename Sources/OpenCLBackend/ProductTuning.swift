@@ -68,15 +68,20 @@ package struct ProductTuning: Codable, Equatable, Sendable {
 
     // MARK: The file
 
-    /// Where the device's tuning lies.
-    package static func file(_ device: OpenCLDevice, in cache: ProgramCache) -> URL {
+    /// The file of the device's tuning.
+    package static func name(_ device: OpenCLDevice) -> String {
         let key = "\(device.name) \(device.driverVersion) \(device.platformName) \(device.platformVersion)"
-        return cache.directory.appendingPathComponent("tuning-\(ProgramCache.hash(key.utf8)).json")
+        return "tuning-\(Digest.of(Data(key.utf8))).json"
+    }
+
+    /// Where that lies.
+    package static func path(_ device: OpenCLDevice, in cache: ProgramCache) -> String {
+        cache.folder.url.appendingPathComponent(name(device)).path
     }
 
     /// The device's tuning. Nil when there is none, or one of another version or device, or one that can't be read.
     package static func load(_ device: OpenCLDevice, in cache: ProgramCache) -> ProductTuning? {
-        guard let data = try? Data(contentsOf: file(device, in: cache)),
+        guard let data = cache.folder.read(name(device)),
             let found = try? JSONDecoder().decode(ProductTuning.self, from: data)
         else { return nil }
         let empty = ProductTuning(device)
@@ -86,18 +91,12 @@ package struct ProductTuning: Codable, Equatable, Sendable {
         return found
     }
 
-    /// Writes the file, whole or not at all. Returns whether it could; a folder that can't be written to costs the next start
-    /// its time, and nothing else.
+    /// Writes the file, whole or not at all. Returns whether it could.
     @discardableResult
     package func store(for device: OpenCLDevice, in cache: ProgramCache) -> Bool {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        do {
-            try FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)
-            try encoder.encode(self).write(to: ProductTuning.file(device, in: cache), options: .atomic)
-            return true
-        } catch {
-            return false
-        }
+        guard let data = try? encoder.encode(self) else { return false }
+        return cache.folder.write(ProductTuning.name(device), data)
     }
 }

@@ -259,8 +259,8 @@ public enum BackendError: Error, CustomStringConvertible, Equatable {
     public var description: String {
         switch self {
         case .outOfMemory(let device, let requested, let available) where requested <= available:
-            "\(device) refuses \((requested + (1 << 20) - 1) >> 20) MiB, though \(available >> 20) MiB should be free: another program may "
-                + "hold its memory. Stop that, or use a smaller --batch-size or another --device."
+            "\(device) refuses \((requested + (1 << 20) - 1) >> 20) MiB, though \(available >> 20) MiB should be free: another program, or "
+                + "this process's threads under a limit (ulimit -v), hold its memory. Stop that, raise the limit, or use a smaller --batch-size or another --device."
         case .outOfMemory(let device, let requested, let available):
             "\(device) has not enough memory: \(requested >> 20) MiB asked for, "
                 + "\(available >> 20) MiB there. Use a smaller --batch-size or another --device."

@@ -138,7 +138,7 @@ public final class FineTuning {
             // A run keeps its batch size.
             throw BackendError.failed(
                 "\(message); the state after step \(savedStep) is kept in \(directory.last.path), go on from it with "
-                    + "'glora train --run \(directory.url.path) --resume'"
+                    + "`glora train --run \(directory.url.path.shellQuoted) --resume`"
                     + (message.contains("--batch-size") ? " (a smaller batch needs another --run)" : ""))
         }
     }

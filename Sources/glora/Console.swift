@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import TensorCore
 import Training
 
 /// Where a command prints: with `--json` its result is the last line of standard output, and all else goes to standard error.
@@ -8,21 +9,19 @@ struct Console {
     private let isTerminal = isatty(2) == 1
 
     /// A line for the person who runs the command.
-    func say(_ line: String) {
-        write(line + "\n", to: isJSON ? .standardError : .standardOutput)
-    }
+    func say(_ line: String) { write(line.printable + "\n", to: isJSON ? 2 : 1) }
 
     /// A warning or an assumption, always on standard error.
-    func note(_ line: String) { write("note: \(line)\n", to: .standardError) }
+    func note(_ line: String) { write("note: \(line.printable)\n", to: 2) }
 
     /// A line that the next one replaces on a terminal; elsewhere it is left out, `say` marks the milestones.
     func progress(_ line: String) {
-        if isTerminal { write("\r\u{1b}[2K\(line)", to: .standardError) }
+        if isTerminal { write("\r\u{1b}[2K\(line.printable)", to: 2) }
     }
 
     /// Clears the progress line.
     func endProgress() {
-        if isTerminal { write("\r\u{1b}[2K", to: .standardError) }
+        if isTerminal { write("\r\u{1b}[2K", to: 2) }
     }
 
     /// The result for machines: one object on one line.
@@ -36,13 +35,63 @@ struct Console {
             throw TrainingError.run(
                 "the result's \(path) is \(number), not a finite number; nothing of it can be used")
         }
-        write(String(decoding: data, as: UTF8.self) + "\n", to: .standardOutput)
+        // What the encoder leaves of control characters stands inside strings, where JSON has its own escapes for them.
+        let text = String(decoding: data, as: UTF8.self).unicodeScalars.reduce(into: "") { text, scalar in
+            guard String(scalar).printable != String(scalar) else {
+                return text.unicodeScalars.append(scalar)
+            }
+            let digits = String(scalar.value, radix: 16)
+            text += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+        }
+        write(text + "\n", to: 1)
     }
 
-    private func write(_ text: String, to stream: FileHandle) {
-        // A closed pipe (`| head`) is the reader's choice, no error of ours.
-        try? stream.write(contentsOf: Data(text.utf8))
+    // MARK: Streams
+
+    /// Why standard output couldn't be written to, if it couldn't. A closed pipe (`| head`) is the reader's choice, no error of ours.
+    nonisolated(unsafe) private static var outputFailure: Int32?
+
+    /// Writes text to standard output (1) or standard error (2) as it is.
+    private func write(_ text: String, to stream: Int32) { Console.write(text, to: stream) }
+
+    private static func write(_ text: String, to stream: Int32) {
+        var rest = Array(text.utf8)[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { Foundation.write(stream, $0.baseAddress, $0.count) }
+            if count >= 0 {
+                rest = rest.dropFirst(count)
+            } else if errno == EAGAIN {
+                usleep(1000)  // a terminal that another program has made non-blocking
+            } else if errno != EINTR {
+                if stream == 1, errno != EPIPE, outputFailure == nil { outputFailure = errno }
+                return
+            }
+        }
     }
+
+    /// Ends the program as `error` says, or well without one. A result that could not be printed is no success.
+    static func exit(_ error: (any Error)?) -> Never {
+        var code = error.map { Glora.exitCode(for: $0).rawValue } ?? 0
+        if let error, !(error is ExitCode) {
+            let message = Glora.fullMessage(for: printable(error))
+            if !message.isEmpty { write(message.printableLines + "\n", to: code == 0 ? 1 : 2) }
+        }
+        if let failure = outputFailure, code == 0 {
+            write(
+                "Error: standard output can't be written to: \(String(cString: strerror(failure)))\n", to: 2)
+            code = 1
+        }
+        Foundation.exit(code)
+    }
+
+    /// The error with its sentence on one line: names in it are strangers'. Of more lines are only usages, and drivers' logs.
+    private static func printable(_ error: any Error) -> any Error {
+        if let error = error as? ValidationError { return ValidationError(error.message.printable) }
+        if error is BackendError || Glora.exitCode(for: error) != .failure { return error }
+        return Sentence(description: Glora.message(for: error).printable)
+    }
+
+    private struct Sentence: Error, CustomStringConvertible { let description: String }
 }
 
 /// The flags that every command has.
@@ -73,12 +122,12 @@ enum Interrupt {
 
     /// Runs a process of this program to its end; when a stop is asked for, it is asked too. By SIGTERM: a terminal's Ctrl-C
     /// reaches it as well, and SIGINT would be its second.
-    static func run(_ process: Process) throws {
-        try process.run()
-        child = process.processIdentifier
+    static func run(_ start: () throws -> ChildProcess) throws -> ChildProcess.Ending {
+        let process = try start()
+        child = process.id
         defer { child = 0 }
         if wasRequested { kill(child, SIGTERM) }
-        process.waitUntilExit()
+        return process.wait()
     }
 
     private static func request() {

@@ -87,7 +87,8 @@ struct Demo: ParsableCommand {
         try task.writeVTABFolder(to: taskURL)
         let data = try TaskFolder.open(taskURL)
         let splits = (train: try data.split(.train), validation: try data.split(.validation))
-        console.say("\n\(task.name): \(data.classCount) classes, images in \(output)/\(task.name)/")
+        console.say("")
+        console.say("\(task.name): \(data.classCount) classes, images in \(output)/\(task.name)/")
 
         func train(_ name: String, _ path: String, _ rate: Double) throws -> (RunDirectory, FineTuning) {
             var options = TrainingOptions()

@@ -59,11 +59,11 @@ struct DeviceFlags: ParsableArguments {
     }
 
     private func make(_ precision: Precision) throws -> any Backend {
-        if device == "cpu" { return CPUBackend() }
+        if device == "cpu" { return try CPUBackend() }
         if device == "auto" {
             // A machine without any OpenCL platform has no GPU for us; that is no error here.
             guard let gpu = (try? OpenCLDevice.all())?.first(where: { $0.kind == .gpu }) else {
-                return CPUBackend()
+                return try CPUBackend()
             }
             return try OpenCLBackend(device: gpu, precision: precision)
         }

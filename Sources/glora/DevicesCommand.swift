@@ -21,9 +21,9 @@ struct Devices: ParsableCommand {
         let kind: String
         let memoryBytes: Int
         let computeUnits: Int
-        /// What the device's driver can run for products of 16 bits, as far as is known; used where its products are right.
+        /// What computes products of 16 bits: engines whose products were right in a process of their own.
         let matrixEngines: [String]
-        /// Those of them that no command has tried yet.
+        /// Those that the device may have, and that no command has tried yet: the first that needs one does.
         let untriedEngines: [String]
     }
 
@@ -33,8 +33,9 @@ struct Devices: ParsableCommand {
 
     func run() throws {
         let console = common.console
-        let cpu = CPUBackend()
-        console.say("cpu        \(cpu.name)")
+        var cpu: CPUBackend?
+        do { cpu = try CPUBackend() } catch { console.note("\(error)") }
+        if let cpu { console.say("cpu        \(cpu.name)") }
         let found: [OpenCLDevice]
         do { found = try OpenCLDevice.all() } catch let error as BackendError {
             console.note("\(error)")
@@ -43,9 +44,12 @@ struct Devices: ParsableCommand {
         for device in found {
             console.say(
                 "opencl:\(device.index)   \(device.name) (\(device.kind), \(device.computeUnits) compute units, "
-                    + "\(device.globalMemoryByteCount >> 20) MiB)\n           "
-                    + "\(device.platformName), driver \(device.driverVersion)"
-                    + MatrixEngine.known(device).map { ", \($0.engine)\($0.isProven ? "" : " (untried)")" }
+                    + "\(device.globalMemoryByteCount >> 20) MiB)")
+            console.say(
+                "           \(device.platformName), driver \(device.driverVersion)"
+                    + MatrixEngine.known(device).map {
+                        $0.isProven ? ", \($0.engine)" : ", \($0.engine) not tried yet"
+                    }
                     .joined())
         }
         let rows = found.map {
@@ -53,13 +57,16 @@ struct Devices: ParsableCommand {
             return Row(
                 device: "opencl:\($0.index)", name: $0.name, platform: $0.platformName,
                 driver: $0.driverVersion, kind: "\($0.kind)", memoryBytes: $0.globalMemoryByteCount,
-                computeUnits: $0.computeUnits, matrixEngines: engines.map { "\($0.engine)" },
+                computeUnits: $0.computeUnits,
+                matrixEngines: engines.filter(\.isProven).map { "\($0.engine)" },
                 untriedEngines: engines.filter { !$0.isProven }.map { "\($0.engine)" })
         }
-        let host = Row(
-            device: "cpu", name: cpu.name, platform: "host", driver: "", kind: "cpu",
-            memoryBytes: cpu.memoryByteCount, computeUnits: cpu.threadCount, matrixEngines: [],
-            untriedEngines: [])
-        try console.result(Result(devices: [host] + rows))
+        let host = cpu.map {
+            Row(
+                device: "cpu", name: $0.name, platform: "host", driver: "", kind: "cpu",
+                memoryBytes: $0.memoryByteCount, computeUnits: $0.threadCount, matrixEngines: [],
+                untriedEngines: [])
+        }
+        try console.result(Result(devices: (host.map { [$0] } ?? []) + rows))
     }
 }

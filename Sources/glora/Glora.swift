@@ -34,6 +34,7 @@ struct Glora: ParsableCommand {
         // A reader that left and a limit on file sizes are errors of a write, no reason to die in the middle of a run.
         signal(SIGPIPE, SIG_IGN)
         signal(SIGXFSZ, SIG_IGN)
+        CacheFolder.say = { Console(isJSON: true).note($0) }
         Prober.shared = Prober(URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()) {
             Console(isJSON: true).note($0)
         }
@@ -42,8 +43,9 @@ struct Glora: ParsableCommand {
             var command = try parseAsRoot(arguments)
             try command.run()
         } catch {
-            exit(withError: error)
+            Console.exit(error)
         }
+        Console.exit(nil)
     }
 
     /// `--config FILE`: the file's `key: value` pairs as `--key value`, right after the subcommand.

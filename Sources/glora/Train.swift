@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import TensorCore
 import Training
 import VisionModels
 
@@ -139,7 +140,7 @@ struct RunReporter {
         console.say(
             finished
                 ? "done: \(path)/ holds the last and the best checkpoint, the adapter and metrics.jsonl"
-                : "stopped after step \(tuning.trainer.state.step); go on with: glora train --run \(path) --resume"
+                : "stopped after step \(tuning.trainer.state.step); go on with: glora train --run \(path.shellQuoted) --resume"
         )
         let state = tuning.trainer.state
         return Result(

@@ -37,7 +37,7 @@ struct Tune: ParsableCommand {
         }
         let tuning = try tuneProducts(backend, model, batch: flags.batch, budget: budget, console)
         try console.result(
-            Result(file: ProductTuning.file(backend.device, in: ProgramCache()).path, tuning: tuning))
+            Result(file: ProductTuning.path(backend.device, in: ProgramCache()), tuning: tuning))
     }
 }
 
@@ -61,10 +61,10 @@ func tuneProducts(
     backend.use(tuning)
     let cache = ProgramCache()
     if tuning.store(for: backend.device, in: cache) {
-        console.say("kept in \(ProductTuning.file(backend.device, in: cache).path)")
+        console.say("kept in \(ProductTuning.path(backend.device, in: cache))")
     } else {
         console.note(
-            "\(cache.directory.path) can't be written to, so the next start tunes again; set GLORA_CACHE")
+            "\(cache.folder.url.path) can't be written to, so the next start tunes again; set GLORA_CACHE")
     }
     return tuning
 }

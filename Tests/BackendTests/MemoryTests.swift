@@ -85,7 +85,7 @@ import Testing
 
     /// What is freed can be taken again, and many small requests can't pass where one large one doesn't.
     @Test func ledger() throws {
-        let backend = CPUBackend()
+        let backend = try CPUBackend()
         // Floats in a third of the memory; never touched, so never real.
         let third = backend.memoryByteCount / 12
         var held = [try backend.allocate([third], .float32), try backend.allocate([third], .float32)]
@@ -101,7 +101,7 @@ import Testing
     func threads(count: Int) throws {
         let (m, n, k) = (131, 257, 160)
         let (a, b) = (randomValues(m * k, seed: 1), randomValues(k * n, seed: 2))
-        let backend = CPUBackend(threads: count)
+        let backend = try CPUBackend(threads: count)
         #expect(backend.threadCount == count && backend.name.contains("\(count) thread"))
         let guarded = GuardedTensors(backend)
         let c = try guarded.output([m, n], "c")

@@ -116,7 +116,8 @@ import Testing
                     let x = try backend.allocate([3], .float32)
                     backend.fill(x, 7)
                     #expect(backend.values(x) == [7, 7, 7], "\(name)")
-                    return try Data(contentsOf: cache.file(key))
+                    return try Data(
+                        contentsOf: cache.folder.url.appendingPathComponent(ProgramCache.name(key)))
                 }
                 let good = try run("new")
                 #expect(ProgramCache(directory: folder.appendingPathComponent("new")).load(key) != nil)
@@ -142,13 +143,13 @@ import Testing
                 ] {
                     let cache = ProgramCache(directory: folder.appendingPathComponent(name))
                     try FileManager.default.createDirectory(
-                        at: cache.directory, withIntermediateDirectories: true)
-                    try bytes.write(to: cache.file(key))
+                        at: cache.folder.url, withIntermediateDirectories: true)
+                    try bytes.write(to: cache.folder.url.appendingPathComponent(ProgramCache.name(key)))
                     #expect((cache.load(key) == nil) == (name != "same"), "\(name)")
                     _ = try run(name)
                     #expect(cache.load(key) != nil, "\(name) was not replaced")
                     #expect(
-                        try FileManager.default.contentsOfDirectory(atPath: cache.directory.path).count == 1)
+                        try FileManager.default.contentsOfDirectory(atPath: cache.folder.url.path).count == 1)
                 }
                 // A folder that can't be written to is no error.
                 let file = folder.appendingPathComponent("file")
@@ -247,11 +248,12 @@ import Testing
                 #expect(key.contains(part))
             }
             func folder(_ environment: [String: String]) -> String {
-                ProgramCache(environment: environment).directory.path
+                CacheFolder(environment: environment).url.path
             }
             #expect(folder(["GLORA_CACHE": "/a", "XDG_CACHE_HOME": "/b"]) == "/a")
             #expect(folder(["GLORA_CACHE": "", "XDG_CACHE_HOME": "/b"]) == "/b/swift-glora")
             #expect(folder([:]).hasSuffix("/.cache/swift-glora"))
+            #expect(folder(["XDG_CACHE_HOME": "b"]).hasSuffix("/.cache/swift-glora"))
         }
     }
 

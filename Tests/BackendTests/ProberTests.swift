@@ -25,7 +25,7 @@ import Testing
     }
 
     private func verdicts(_ cache: ProgramCache) -> Int {
-        ((try? FileManager.default.contentsOfDirectory(atPath: cache.directory.path)) ?? []).count
+        ((try? FileManager.default.contentsOfDirectory(atPath: cache.folder.url.path)) ?? []).count
     }
 
     @Test("A process that was ended from outside, or never began, says nothing of what it tried")
@@ -94,7 +94,8 @@ import Testing
                 try withProber { prober, cache, _ in
                     let never = try prober(failure)
                     let error = try #require(throws: BackendError.self) { try layout(never, cache) }
-                    #expect("\(error)".contains(cache.directory.path) && "\(error)".contains("\(last.width)"))
+                    #expect(
+                        "\(error)".contains(cache.folder.url.path) && "\(error)".contains("\(last.width)"))
                 }
             }
             try withProber { prober, cache, _ in

@@ -70,7 +70,7 @@ import Testing
             let empty = ProductTuning(device)
             #expect(empty.store(for: device, in: cache))
             #expect(ProductTuning.load(device, in: cache) == empty)
-            let names = try FileManager.default.contentsOfDirectory(atPath: cache.directory.path)
+            let names = try FileManager.default.contentsOfDirectory(atPath: cache.folder.url.path)
             #expect(names.count == 1)
         }
     }
@@ -79,7 +79,7 @@ import Testing
     @Test func otherFilesAreNone() throws {
         try withCache { device, cache in
             #expect(example(device).store(for: device, in: cache))
-            let file = ProductTuning.file(device, in: cache)
+            let file = cache.folder.url.appendingPathComponent(ProductTuning.name(device))
             let good = try Data(contentsOf: file)
             let text = String(decoding: good, as: UTF8.self)
             var bad = [Data(), good.prefix(good.count / 2), Data("[]".utf8), Data("\u{0}".utf8)]
@@ -104,8 +104,8 @@ import Testing
 
     @Test func aFolderThatCannotBeWrittenToIsNoError() throws {
         try withCache { device, cache in
-            try FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)
-            let file = cache.directory.appendingPathComponent("file")
+            try FileManager.default.createDirectory(at: cache.folder.url, withIntermediateDirectories: true)
+            let file = cache.folder.url.appendingPathComponent("file")
             try Data().write(to: file)
             #expect(!example(device).store(for: device, in: ProgramCache(directory: file)))
         }
@@ -122,12 +122,12 @@ import Testing
                 }
             }
             // The compiled program is already in the usual cache; a second folder would compile it once more.
-            try FileManager.default.createDirectory(at: cache.directory, withIntermediateDirectories: true)
-            for name in (try? FileManager.default.contentsOfDirectory(atPath: program.directory.path)) ?? []
+            try FileManager.default.createDirectory(at: cache.folder.url, withIntermediateDirectories: true)
+            for name in (try? FileManager.default.contentsOfDirectory(atPath: program.folder.url.path)) ?? []
             where !name.hasPrefix("tuning-") {
                 try FileManager.default.copyItem(
-                    at: program.directory.appendingPathComponent(name),
-                    to: cache.directory.appendingPathComponent(name))
+                    at: program.folder.url.appendingPathComponent(name),
+                    to: cache.folder.url.appendingPathComponent(name))
             }
             let plain = try OpenCLBackend(device: device, layout: layout, cache: cache)
             #expect(plain.tuning == nil && kernels(plain) == [.panels, .panels, .panels])

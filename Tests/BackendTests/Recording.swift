@@ -109,7 +109,7 @@ final class Recording {
         sourceLocation: SourceLocation = #_sourceLocation,
         _ body: @escaping (Recording) throws -> Void
     ) throws {
-        let expected = Recording(CPUBackend(), precision)
+        let expected = Recording(try CPUBackend(), precision)
         try body(expected)
         let found = try OneThread.run {
             try OpenCLTests.withDevice { device in

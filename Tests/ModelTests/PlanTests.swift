@@ -158,7 +158,7 @@ import Testing
             let bytes = ViTPlan.byteCount(
                 configuration, rank: 2, policy: policy, batch: 3, isForTraining: isForTraining)
             for (less, chunks) in [(0, 1), (4 * viewAlignment, 2)] {
-                let arena = Arena(CPUBackend(), chunkByteCount: bytes - less)
+                let arena = Arena(try CPUBackend(), chunkByteCount: bytes - less)
                 _ = try ViTPlan(
                     configuration, rank: 2, policy: policy, batch: 3, isForTraining: isForTraining,
                     take: arena.take)
@@ -226,7 +226,7 @@ import Testing
             tensors: configuration.tensorShapes.mapValues { HostTensor(shape: $0, repeating: 0) })
         let model = try VisionTransformer(
             zeros, classCount: 10, trained: .adapters(rank: 4, sites: SearchSpace.Site.allCases), seed: 1,
-            on: CPUBackend())
+            on: try CPUBackend())
         let block = 2 * 1_576 * 7_077_888
         let (qkv, behind) = (2 * 1_576 * 1_769_472, 2 * 8 * 5_308_416)
         let ends = 2 * 1_568 * 768 * 768 + 2 * 8 * 768 * 10

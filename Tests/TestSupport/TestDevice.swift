@@ -43,7 +43,7 @@ public struct TestDevice: Sendable, CustomStringConvertible {
         if let backend = TestDevice.backends[description] { return backend }
         let backend: any Backend
         if description == "cpu" {
-            backend = CPUBackend()
+            backend = try CPUBackend()
         } else if description.hasPrefix("opencl:") {
             backend = try OpenCLBackend(
                 device: OpenCLDevice.select(String(description.dropFirst("opencl:".count))))

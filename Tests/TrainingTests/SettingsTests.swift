@@ -72,7 +72,7 @@ import VisionModels
         let space = try SearchSpace(ranks: [4, 2])
         let model = try VisionTransformer(
             TinyTask.checkpoint(), classCount: 3, trained: .adapters(rank: 4, sites: space.sites), seed: 1,
-            on: CPUBackend())
+            on: try CPUBackend())
         let original = try PathChoice("supernet", space: space, model: model)
         let sandwich = try PathChoice("supernet", space: space, recipe: .sandwich, model: model)
         for step in 0..<20 {
@@ -90,7 +90,7 @@ import VisionModels
         let space = try SearchSpace(ranks: [4, 2])
         let model = try VisionTransformer(
             TinyTask.checkpoint(), classCount: 3, trained: .adapters(rank: 4, sites: space.sites), seed: 1,
-            on: CPUBackend())
+            on: try CPUBackend())
         func fixed(_ text: String) throws -> [GLoRAPath] {
             guard case .fixed(let paths) = try PathChoice(text, space: space, model: model) else {
                 throw TrainingError.settings("not fixed")

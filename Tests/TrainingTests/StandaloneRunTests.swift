@@ -27,13 +27,13 @@ import VisionModels
         let directory = RunDirectory(folder.appendingPathComponent("run"))
         let tuning = try FineTuning(
             options, checkpoint: try options.loadCheckpoint(), training: TinyTask.images(16, seed: 1),
-            validation: TinyTask.images(12, seed: 2), in: directory, on: CPUBackend())
+            validation: TinyTask.images(12, seed: 2), in: directory, on: try CPUBackend())
         #expect(try tuning.run(onEvent: { _ in }, shouldStop: { false }))
         return (directory, try score(directory).loss)
     }
 
     private func score(_ directory: RunDirectory) throws -> (loss: Double, notes: [String]) {
-        let ready = try ReadyModel(run: directory, state: .last, on: CPUBackend())
+        let ready = try ReadyModel(run: directory, state: .last, on: try CPUBackend())
         let result = try evaluate(
             ready.model, paths: ready.paths, on: try ready.prepare(TinyTask.images(12, seed: 2)),
             batchSize: 12)
@@ -82,7 +82,7 @@ import VisionModels
             let text = try String(contentsOf: config, encoding: .utf8)
             let start = try #require(text.range(of: "\narchitecture:"))
             try String(text[..<start.lowerBound]).write(to: config, atomically: true, encoding: .utf8)
-            let ready = try ReadyModel(run: directory, state: .last, on: CPUBackend())
+            let ready = try ReadyModel(run: directory, state: .last, on: try CPUBackend())
             #expect(
                 ready.model.configuration.preprocessing
                     == Preprocessing(mean: [0.4, 0.5, 0.6], std: [0.3, 0.2, 0.1]))
@@ -97,7 +97,7 @@ import VisionModels
             func resume(_ training: InMemoryImages, _ validation: InMemoryImages?) throws -> [String] {
                 try FineTuning(
                     options, checkpoint: try options.loadCheckpoint(), training: training,
-                    validation: validation, in: directory, resumes: true, on: CPUBackend()
+                    validation: validation, in: directory, resumes: true, on: try CPUBackend()
                 ).notes
             }
             let (training, validation) = (TinyTask.images(16, seed: 1), TinyTask.images(12, seed: 2))
@@ -122,7 +122,7 @@ import VisionModels
                 try FineTuning(
                     TinyTask.options(), checkpoint: try TinyTask.checkpoint(),
                     training: TinyTask.images(16, seed: 1), validation: TinyTask.images(12, seed: 2),
-                    in: directory, on: CPUBackend()
+                    in: directory, on: try CPUBackend()
                 ) { trainer in
                     counts = trainer.splits.map(\.source.count)
                     throw CancellationError()
@@ -143,7 +143,7 @@ import VisionModels
             configuration.classNames = ["emu", "cat", "dog"]
             let other = RunDirectory(folder.appendingPathComponent("named"))
             try other.create(configuration, try TrainingSnapshot(contentsOf: directory.last))
-            let ready = try ReadyModel(run: other, state: .last, on: CPUBackend())
+            let ready = try ReadyModel(run: other, state: .last, on: try CPUBackend())
             #expect(ready.classNames == ["emu", "cat", "dog"])
             #expect(try ready.merged().classNames == ["emu", "cat", "dog"])
             let adapter = folder.appendingPathComponent("adapter")
@@ -151,7 +151,7 @@ import VisionModels
                 try ready.model.adapter(paths: ready.paths), to: adapter, extra: ready.adapterExtra)
             var options = TrainingOptions()
             options.model = folder.appendingPathComponent("model").path
-            let read = try ReadyModel(options, adapter: adapter, on: CPUBackend())
+            let read = try ReadyModel(options, adapter: adapter, on: try CPUBackend())
             #expect(read.classNames == ["emu", "cat", "dog"])
             #expect(read.model.configuration.preprocessing == ready.model.configuration.preprocessing)
         }

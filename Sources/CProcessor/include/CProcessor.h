@@ -10,4 +10,7 @@ bool processor_has_avx512_bf16(void);
 /// asked for once (arch_prctl, ARCH_REQ_XCOMP_PERM).
 bool processor_grants_amx_bf16(void);
 
+/// How many processors this process may run on: those of its affinity mask.
+int processor_count_allowed(void);
+
 #endif

@@ -52,7 +52,7 @@ struct BenchGEMM: ParsableCommand {
         let watch = Stopwatch(backend: backend)
         let bandwidth = try watch.copyBandwidth()
         // OpenBLAS works on the same cores, so it is a peer where the device is the host's processor.
-        let peer = flags.device.isHostOpenCL(backend) ? CPUBackend() : nil
+        let peer = flags.device.isHostOpenCL(backend) ? try CPUBackend() : nil
         console.sayHeader(ratio: peer == nil ? "" : "/OpenBLAS")
         var measured: [(Shape, ours: Double, peer: Double?)] = []
         for shape in BenchGEMM.shapes(configuration, rows: flags.batch * configuration.tokenCount) {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import TensorCore
 import Training
 
 /// A command that trains cells. Its command line decides every one of them, so the process that trains one is given the same.
@@ -106,7 +107,7 @@ struct CellProcess: ParsableCommand {
     /// when the comparison ends, however it does: that alone holds the other end of standard input, and writes nothing to it.
     private func joinParent() {
         setpgid(0, getpgid(getppid()))
-        Thread.detachNewThread {
+        _ = startThread {
             _ = try? FileHandle.standardInput.readToEnd()
             _exit(1)
         }

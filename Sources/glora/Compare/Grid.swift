@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Datasets
 import Foundation
+import TensorCore
 import Training
 
 /// A task of a comparison: its splits for each seed.
@@ -225,20 +226,26 @@ final class Grid {
 
     /// Runs a cell's process to its end. Throws its exit code when that isn't 0.
     private func start(_ cell: Cell, until stage: CellStage, _ title: String) throws {
-        let process = Process()
-        // The link leads to this very program even when its file has been replaced meanwhile.
-        process.executableURL = URL(fileURLWithPath: "/proc/self/exe")
-        process.arguments =
-            ["cell", "--task", cell.task, "--folder", cell.folder.path, "--until", stage.rawValue]
-            + ["--title", title, "--"] + Glora.arguments
-        // A cell ends when the other end closes; see `CellProcess`.
-        process.standardInput = Pipe()
-        try Interrupt.run(process)
-        switch (process.terminationReason, process.terminationStatus) {
-        case (.exit, 0): break
+        let ending: ChildProcess.Ending
+        do {
+            ending = try Interrupt.run {
+                // The link leads to this very program even when its file has been replaced meanwhile. A cell ends when its
+                // standard input does; see `CellProcess`.
+                try ChildProcess(
+                    "/proc/self/exe",
+                    ["cell", "--task", cell.task, "--folder", cell.folder.path, "--until", stage.rawValue]
+                        + ["--title", title, "--"] + Glora.arguments, holdsInput: true)
+            }
+        } catch let failure as ChildProcess.StartFailure {
+            throw TrainingError.run(
+                "\(cell.label): its process can't be started: \(failure); raise the limit on processes (ulimit -u), or free "
+                    + "memory, and give the same command again")
+        }
+        switch ending {
+        case .exit(0): break
         case _ where Interrupt.wasRequested: throw stopped()
-        case (.exit, let code): throw code == 130 ? stopped() : ExitCode(code)
-        case (_, let signal):
+        case .exit(let code): throw code == 130 ? stopped() : ExitCode(code)
+        case .signal(let signal):
             console.endProgress()
             throw TrainingError.run(
                 "\(cell.label): its process was ended by signal \(signal)"

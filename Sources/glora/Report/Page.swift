@@ -1,10 +1,11 @@
 import Foundation
+import TensorCore
 
 /// Pieces of a page that needs nothing else: no script, no network, light and dark by the reader's setting.
 enum Page {
     /// Text as HTML.
     static func escape(_ text: String) -> String {
-        text.replacingOccurrences(of: "&", with: "&amp;").replacingOccurrences(of: "<", with: "&lt;")
+        text.printableLines.replacingOccurrences(of: "&", with: "&amp;").replacingOccurrences(of: "<", with: "&lt;")
             .replacingOccurrences(of: ">", with: "&gt;").replacingOccurrences(of: "\"", with: "&quot;")
     }
 

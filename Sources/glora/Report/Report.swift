@@ -3,6 +3,7 @@ import ArchitectureSearch
 import ArgumentParser
 import Checkpoints
 import Foundation
+import TensorCore
 import Training
 
 struct Report: ParsableCommand {
@@ -187,7 +188,7 @@ private struct ReportedRun {
 
     /// The commands that made the run and its search.
     func commands() throws -> String {
-        var lines = ["glora train --config \(directory.url.path)/config.yaml --run again"]
+        var lines = ["glora train --config \((directory.url.path + "/config.yaml").shellQuoted) --run again"]
         if let search = try? folder.configuration() {
             let settings = search.settings
             var line =
@@ -195,7 +196,7 @@ private struct ReportedRun {
                 + " --algorithm \(settings.algorithm.rawValue) --fitness \(settings.fitness.rawValue) --population \(settings.population)"
                 + " --generations \(settings.generations) --top \(settings.top) --mutations \(settings.mutations)"
                 + " --crossovers \(settings.crossovers) --seed \(settings.seed)"
-                + " --checkpoint \(search.checkpoint.rawValue) --fitness-split \(search.fitnessSplit)"
+                + " --checkpoint \(search.checkpoint.rawValue) --fitness-split \(search.fitnessSplit.shellQuoted)"
                 + (search.refinement.map {
                     " --refine \($0.count) --refine-epochs \($0.epochs) --refine-lr \($0.learningRate)"
                 } ?? "")
