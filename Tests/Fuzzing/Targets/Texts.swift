@@ -44,10 +44,12 @@ let program = Target(
     seeds: {
         let cache = ProgramCache(directory: scratch.url)
         cache.store("key", ProgramCache.Stored(kernels: ["a", "b"], binary: Data([1, 2, 3])))
-        return [Array(try Data(contentsOf: cache.file("key")))]
+        return [Array(try Data(contentsOf: scratch.url.appendingPathComponent(ProgramCache.name("key"))))]
     }
 ) { input in
-    let cache = ProgramCache(directory: scratch.url)
-    scratch.write(input.bytes, cache.file("key").lastPathComponent)
-    if let stored = cache.load("key") { precondition(stored.binary.count <= input.bytes.count) }
+    scratch.write(input.bytes, ProgramCache.name("key"))
+    guard let stored = ProgramCache(directory: scratch.url).load("key") else {
+        throw CocoaError(.fileReadCorruptFile)
+    }
+    precondition(stored.binary.count <= input.bytes.count)
 }
