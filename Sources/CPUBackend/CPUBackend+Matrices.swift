@@ -2,8 +2,7 @@ import CLoops
 import COpenBLAS
 import TensorCore
 
-// c = op(a) · op(b), by OpenBLAS, one thread per call. A large product is cut into as many tiles of c as
-// there are threads.
+// c = op(a) · op(b), by OpenBLAS, one thread per call. A large product is cut into tiles of c, one for each thread.
 
 /// c ← alpha · op(a) · op(b) + beta · c, row-major with row lengths lda, ldb and ldc; beta 0
 /// overwrites even a NaN.
@@ -58,13 +57,11 @@ extension CPUBackend {
         }
     }
 
-    /// How to cut c [m, n]: at most one tile per thread, and of all such grids the one whose tiles have the shortest edges, since they
-    /// are what is packed.
-    ///
-    /// No tile is so small that OpenBLAS takes its kernels for small matrices (10⁶ multiplications and less), which round otherwise
-    /// than the others: the bits don't depend on the number of threads.
+    /// How to cut c [m, n]: into at most `partCount` tiles, none smaller than 2¹⁸ multiplications (some 10
+    /// µs, what waking a thread costs), and of all such grids the one whose tiles have the shortest edges,
+    /// since they are what is packed.
     private func tileGrid(m: Int, n: Int, k: Int) -> (rows: Int, columns: Int) {
-        let tiles = max(1, min(threadCount, m * n / 2_097_152 * k + m * n % 2_097_152 * k / 2_097_152))
+        let tiles = max(1, min(partCount, m * n / 262_144 * k + m * n % 262_144 * k / 262_144))
         var best = (rows: 1, columns: 1)
         var bestEdge = Double.infinity
         for rows in 1...tiles {
@@ -78,11 +75,11 @@ extension CPUBackend {
         return best
     }
 
-    /// Part `index` of `parts` equal ones of 0..<count, cut at multiples of 16, a vector of the widest kernels; what is left over
-    /// belongs to the last, so that no kernel meets an edge that the whole doesn't have.
+    /// Part `index` of `parts` equal ones of 0..<count, cut at multiples of 16, a vector of the widest
+    /// kernels.
     private func part(_ index: Int, of parts: Int, _ count: Int) -> Range<Int> {
-        let units = count / 16
-        return units * index / parts * 16..<(index == parts - 1 ? count : units * (index + 1) / parts * 16)
+        let units = (count + 15) / 16
+        return min(count, units * index / parts * 16)..<min(count, units * (index + 1) / parts * 16)
     }
 
     /// x [n, d] ← x + row [d] in every row.

@@ -8,23 +8,27 @@ import TensorCore
 /// with.
 ///
 /// - An operation is done when it returns, so `synchronize` has nothing to wait for.
-/// - Loops are cut into blocks that threads take in turn (`parallel`), products into tiles. No sum depends on which thread takes a
-/// block, nor on how many threads there are: two runs on one machine give the same bits. Another generation of processors may round
-/// otherwise.
+/// - Loops are cut into blocks that threads take in turn (`parallel`). No sum depends on which thread takes a block, nor
+/// on how many threads there are. Products are cut into tiles, and OpenBLAS rounds an element by its place in the tile (its kernels for
+/// AVX2 do so at every cut): two runs with one `partCount` give the same bits on one machine. Another generation of processors may
+/// round otherwise.
 /// - OpenBLAS works on one thread per call, and we call it from several: its own pool spins for 27 ms after
 ///   each product, on the processors that our loops need next.
 public final class CPUBackend: Backend {
     /// How many threads an operation uses at most.
     public var threadCount: Int { threads.count }
+    /// Into how many tiles a product is cut at most.
+    public let partCount: Int
     let threads: ThreadPool
     private let ledger: MemoryLedger
 
     /// A backend over the processors that the process may use, or over `GLORA_THREADS` of them when the environment
     /// holds that as a positive number, or over `threads`; over fewer where the system allows fewer threads, or an address space
-    /// without room for more products at a time.
+    /// without room for more products at a time. Products are cut into as many parts, or into `parts`: with those of an earlier run its
+    /// bits come again, however many threads there are now.
     ///
     /// Throws `BackendError.driver` when OpenBLAS can't be loaded.
-    public init(threads: Int? = nil) throws {
+    public init(threads: Int? = nil, parts: Int? = nil) throws {
         if let problem = openblas_load() {
             throw BackendError.driver(
                 "OpenBLAS, which multiplies on the CPU, can't be loaded: \(String(cString: problem)); install libopenblas0, allow "
@@ -42,6 +46,7 @@ public final class CPUBackend: Backend {
             }
         }
         self.threads = ThreadPool(count)
+        partCount = parts ?? self.threads.count
         ledger = MemoryLedger(capacity: ProcessLimits.memoryByteCount)
     }
 

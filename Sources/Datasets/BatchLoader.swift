@@ -38,7 +38,8 @@ public final class BatchLoader {
     private let queue: BatchQueue
 
     /// - Parameters:
-    ///   - threads: how many decode; by default one per processor, at most 8. Where the system allows none, the caller does.
+    ///   - threads: how many decode; by default one per processor, at most 8. With 0, or where the system
+    ///     allows none, the caller does.
     ///   - batchesAhead: how many batches may be ready or in work before they are asked for.
     ///   - cacheByteLimit: bytes of memory that resized images may take; 0 keeps none. By default 1 GiB, or a quarter of what the
     ///     process may take.
@@ -46,7 +47,7 @@ public final class BatchLoader {
         _ source: any ImageSource, _ preprocessing: Preprocessor, threads: Int? = nil,
         batchesAhead: Int = 2, cacheByteLimit: Int = min(1 << 30, BatchLoader.memoryByteCount / 4)
     ) {
-        precondition(batchesAhead > 0 && threads ?? 1 > 0, "a loader needs a thread and a batch ahead")
+        precondition(batchesAhead > 0 && threads ?? 0 >= 0, "a loader needs a batch ahead")
         let queue = BatchQueue(source, preprocessing, batchesAhead, cacheByteLimit)
         self.queue = queue
         let count = threads ?? min(8, ProcessLimits.processorCount)

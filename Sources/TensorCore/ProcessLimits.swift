@@ -15,15 +15,19 @@ package enum ProcessLimits {
         return [physical, ControlGroups().memoryByteCount, addressSpaceLeft].compactMap(\.self).min()!
     }
 
-    /// Bytes of address space that aren't mapped yet; nil without a limit.
+    /// Bytes that may still be mapped under the limits of the address space (`ulimit -v`) and of data (`ulimit -d`); nil without one.
     package static var addressSpaceLeft: Int? {
-        var limit = rlimit()
-        guard getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0, limit.rlim_cur != .max else {
-            return nil
+        // In pages: everything that is mapped first, data and stack sixth.
+        let text = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)) ?? ""
+        let pages = text.split(separator: " ").map { Int($0) ?? 0 }
+        func left(_ resource: __rlimit_resource, _ field: Int) -> Int? {
+            var limit = rlimit()
+            guard getrlimit(__rlimit_resource_t(resource.rawValue), &limit) == 0, limit.rlim_cur != .max,
+                field < pages.count
+            else { return nil }
+            return max(0, Int(clamping: limit.rlim_cur) - pages[field] * sysconf(Int32(_SC_PAGESIZE)))
         }
-        let pages = try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8).split(separator: " ")
-        let mapped = (pages?.first.flatMap { Int($0) } ?? 0) * sysconf(Int32(_SC_PAGESIZE))
-        return max(0, Int(clamping: limit.rlim_cur) - mapped)
+        return [left(RLIMIT_AS, 0), left(RLIMIT_DATA, 5)].compactMap(\.self).min()
     }
 }
 

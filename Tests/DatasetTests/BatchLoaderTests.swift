@@ -55,7 +55,7 @@ private final class GreySource: ImageSource {
         return all
     }
 
-    @Test(arguments: [1, 2, 7], [0, 1 << 20])
+    @Test(arguments: [0, 1, 2, 7], [0, 1 << 20])
     func deliversInOrder(threads: Int, cacheByteLimit: Int) throws {
         let source = GreySource(count: 10)
         let loader = BatchLoader(source, preprocessing, threads: threads, cacheByteLimit: cacheByteLimit)
@@ -97,7 +97,7 @@ private final class GreySource: ImageSource {
         #expect(source.decoded.sorted() == [0, 1, 2])
     }
 
-    @Test(arguments: [1, 4])
+    @Test(arguments: [0, 1, 4])
     func errorsComeInTheirPlace(threads: Int) throws {
         let source = GreySource(count: 10, broken: [7, 9])
         let loader = BatchLoader(source, preprocessing, threads: threads)
@@ -119,7 +119,7 @@ private final class GreySource: ImageSource {
         #expect(first?.images == expected([5, 3, 8]))
     }
 
-    @Test("A check decodes every image once, and an epoch after it nothing that is kept", arguments: [1, 4])
+    @Test("A check decodes every image once, and an epoch after it nothing that is kept", arguments: [0, 1, 4])
     func checks(threads: Int) throws {
         for (limit, decodings) in [(10 * 48, 10), (10 * 48 - 1, 20)] {
             let source = GreySource(count: 10)
