@@ -10,7 +10,7 @@ import TensorCore
 /// - An operation is done when it returns, so `synchronize` has nothing to wait for.
 /// - Loops are cut into blocks that threads take in turn (`parallel`). No sum depends on which thread takes a block, nor
 /// on how many threads there are. Products are cut into tiles, and OpenBLAS rounds an element by its place in the tile (its kernels for
-/// AVX2 do so at every cut): two runs with one `partCount` give the same bits on one machine. Another generation of processors may
+/// AVX2 do so at every cut): two runs with one `productParts` give the same bits on one machine. Another generation of processors may
 /// round otherwise.
 /// - OpenBLAS works on one thread per call, and we call it from several: its own pool spins for 27 ms after
 ///   each product, on the processors that our loops need next.
@@ -18,7 +18,7 @@ public final class CPUBackend: Backend {
     /// How many threads an operation uses at most.
     public var threadCount: Int { threads.count }
     /// Into how many tiles a product is cut at most.
-    public let partCount: Int
+    public let productParts: Int?
     let threads: ThreadPool
     private let ledger: MemoryLedger
 
@@ -46,7 +46,7 @@ public final class CPUBackend: Backend {
             }
         }
         self.threads = ThreadPool(count)
-        partCount = parts ?? self.threads.count
+        productParts = parts ?? self.threads.count
         ledger = MemoryLedger(capacity: ProcessLimits.memoryByteCount)
     }
 

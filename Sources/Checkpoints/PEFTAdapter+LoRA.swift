@@ -30,7 +30,7 @@ extension PEFTAdapter {
         try AtomicFile.createFolder(folder)
         try writeSafetensors(
             tensors, to: folder.appendingPathComponent("adapter_model.safetensors"),
-            metadata: ["format": "pt"])
+            metadata: ["format": "pt"], digest: true)
         try AtomicFile.write(
             JSONValue.object(config.merging(extra) { $1 }).text(indented: true) + "\n",
             to: folder.appendingPathComponent("adapter_config.json"))

@@ -82,7 +82,7 @@ public enum PEFTAdapter {
         try AtomicFile.createFolder(folder)
         try writeSafetensors(
             tensors, to: folder.appendingPathComponent("adapter_model.safetensors"),
-            metadata: ["format": "pt"])
+            metadata: ["format": "pt"], digest: true)
         try AtomicFile.write(
             settings.text(indented: true) + "\n", to: folder.appendingPathComponent("adapter_config.json"))
     }

@@ -30,8 +30,12 @@ public final class SafetensorsFile: Sendable {
     public let metadata: [String: String]
     private let reader: FileReader
 
-    /// Opens the file and checks its header. Throws `CheckpointError` naming the file and the tensor at fault.
-    public init(_ url: URL) throws {
+    /// The key under `__metadata__` of the SHA-256 of all else in the file: see `digest`.
+    static let digestKey = "glora_digest"
+
+    /// Opens the file and checks its header, and by its digest, where it has one, that it is what was written; `remedy` is what
+    /// to do when it isn't. Throws `CheckpointError` naming the file and the tensor at fault.
+    public init(_ url: URL, remedy: String = "put a copy in its place, or write it again") throws {
         reader = try FileReader(url)
         let path = reader.path
         func failure(_ what: String) -> CheckpointError {
@@ -69,6 +73,10 @@ public final class SafetensorsFile: Sendable {
         } catch let error as CheckpointError {
             throw failure(error.description)
         }
+        guard try isAsWritten(members, dataStart) else {
+            throw CheckpointError(
+                "\(path) is damaged: it has another digest than when it was written; \(remedy)")
+        }
     }
 
     /// The names of all tensors, sorted.
@@ -76,6 +84,29 @@ public final class SafetensorsFile: Sendable {
 
     /// The sizes of a tensor, outermost first; nil when the file has none of this name.
     public func shape(of name: String) -> [Int]? { entries[name]?.shape }
+
+    // MARK: Digest
+
+    /// Of the header, its members in order and without the digest, and nothing of the data yet, which follow as they lie in the file.
+    static func digest(_ entries: [String: JSONValue], _ metadata: [String: String]) -> Digest {
+        var members = entries
+        members["__metadata__"] = .object(
+            metadata.filter { $0.key != digestKey }.mapValues { .string($0) })
+        var digest = Digest()
+        Array(JSONValue.object(members).text().utf8).withUnsafeBytes { digest.add($0) }
+        return digest
+    }
+
+    /// Whether the file has the digest that it says; one that says none may be any.
+    private func isAsWritten(_ members: [String: JSONValue], _ dataStart: Int) throws -> Bool {
+        guard let written = metadata[SafetensorsFile.digestKey] else { return true }
+        var digest = SafetensorsFile.digest(members, metadata)
+        for start in stride(from: dataStart, to: reader.size, by: 1 << 20) {
+            let count = min(1 << 20, reader.size - start)
+            try reader.elements(UInt8.self, count: count, at: start).withUnsafeBytes { digest.add($0) }
+        }
+        return digest.hexadecimal == written
+    }
 
     // MARK: Header
 

@@ -3,18 +3,19 @@ import TensorCore
 
 /// Writes a safetensors file, all tensors as F32 or, rounded to nearest even, as F16.
 ///
-/// The same tensors always give the same bytes. Throws `CheckpointError` as `AtomicFile`, and when a value is too
-/// large for F16.
+/// The same tensors always give the same bytes. With `digest` the file tells by `SafetensorsFile.digestKey` whether it is still
+/// what was written. Throws `CheckpointError` as `AtomicFile`, and when a value is too large for F16.
 public func writeSafetensors(
-    _ tensors: [String: HostTensor], to url: URL, metadata: [String: String] = [:], float16: Bool = false
+    _ tensors: [String: HostTensor], to url: URL, metadata: [String: String] = [:], float16: Bool = false,
+    digest: Bool = false
 ) throws {
-    try writeSafetensors(tensors, to: url, metadata: metadata) { _ in float16 }
+    try writeSafetensors(tensors, to: url, metadata: metadata, digest: digest) { _ in float16 }
 }
 
 /// Writes a safetensors file, the tensors that `storesAsFloat16` names as F16 and the others as F32; otherwise as
 /// above.
 public func writeSafetensors(
-    _ tensors: [String: HostTensor], to url: URL, metadata: [String: String] = [:],
+    _ tensors: [String: HostTensor], to url: URL, metadata: [String: String] = [:], digest: Bool = false,
     storesAsFloat16: (String) -> Bool
 ) throws {
     precondition(tensors["__metadata__"] == nil, "a tensor can't have the name __metadata__")
@@ -22,20 +23,40 @@ public func writeSafetensors(
     let types = Dictionary(uniqueKeysWithValues: tensors.keys.map { ($0, storesAsFloat16($0) ? 2 : 4) })
     let names = tensors.keys.sorted { (types[$1]!, $0) < (types[$0]!, $1) }
 
-    var header = "{"
-    if !metadata.isEmpty {
-        header += "\"__metadata__\": " + JSONValue.object(metadata.mapValues { .string($0) }).text()
-    }
+    var entries: [String: JSONValue] = [:]
     var position = 0
     for name in names {
         let end = position + tensors[name]!.values.count * types[name]!
-        let entry: JSONValue = [
+        entries[name] = [
             "dtype": types[name] == 2 ? "F16" : "F32",
             "shape": .array(tensors[name]!.shape.map { .integer($0) }),
             "data_offsets": [.integer(position), .integer(end)],
         ]
-        header += (header == "{" ? "" : ", ") + JSONValue.string(name).text() + ": " + entry.text()
         position = end
+    }
+    func forEachPart(_ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+        for name in names {
+            let values = tensors[name]!.values
+            if types[name] == 4 {
+                try values.withUnsafeBytes(body)
+            } else {
+                try float16(values, name: name, path: url.path).withUnsafeBytes(body)
+            }
+        }
+    }
+    var metadata = metadata
+    if digest {
+        var digest = SafetensorsFile.digest(entries, metadata)
+        try forEachPart { digest.add($0) }
+        metadata[SafetensorsFile.digestKey] = digest.hexadecimal
+    }
+
+    var header = "{"
+    if !metadata.isEmpty {
+        header += "\"__metadata__\": " + JSONValue.object(metadata.mapValues { .string($0) }).text()
+    }
+    for name in names {
+        header += (header == "{" ? "" : ", ") + JSONValue.string(name).text() + ": " + entries[name]!.text()
     }
     header += "}"
     var bytes = Array(header.utf8)
@@ -45,14 +66,7 @@ public func writeSafetensors(
     try AtomicFile.write(to: url) { writer in
         try withUnsafeBytes(of: UInt64(bytes.count).littleEndian) { try writer.write($0) }
         try bytes.withUnsafeBytes { try writer.write($0) }
-        for name in names {
-            let values = tensors[name]!.values
-            if types[name] == 4 {
-                try values.withUnsafeBytes { try writer.write($0) }
-            } else {
-                try float16(values, name: name, path: url.path).withUnsafeBytes { try writer.write($0) }
-            }
-        }
+        try forEachPart { try writer.write($0) }
     }
 }
 

@@ -3,7 +3,7 @@ import Foundation
 import TensorCore
 
 extension ViTCheckpoint {
-    /// Writes timm's form: the file `url` when its name ends in `.safetensors`, else a folder with
+    /// Writes timm's form: the file `url`, or that it is a symbolic link to, when its name ends in `.safetensors`, else a folder with
     /// `model.safetensors` and `config.json` (`timm.create_model("local-dir:FOLDER", pretrained=True)` loads it).
     ///
     /// Returns what the reader will do otherwise, a sentence each. A single file carries the same JSON in its metadata under `config`, so that `load` knows heads, ε, mean and
@@ -18,7 +18,8 @@ extension ViTCheckpoint {
         var metadata = metadata.merging(["format": "pt"]) { $1 }
         guard url.pathExtension != "safetensors" else {
             metadata["config"] = config.text()
-            try writeSafetensors(tensors, to: url, metadata: metadata, float16: float16)
+            try writeSafetensors(
+                tensors, to: url.resolvingSymlinksInPath(), metadata: metadata, float16: float16)
             return timmNotes
         }
         try AtomicFile.createFolder(url)

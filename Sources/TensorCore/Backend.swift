@@ -24,6 +24,8 @@ public protocol Backend: AnyObject {
     /// `poolTokens`, patches and projected patches; x and y of `scaleShift`; and the gradients of all of them. `copy` goes
     /// between the types. Every other tensor is float32.
     var precision: Precision { get }
+    /// Into how many parts products are cut, where that decides their last bits; a run keeps it, so that it goes on with the same.
+    var productParts: Int? { get }
 
     // MARK: Memory
 
@@ -271,6 +273,9 @@ public enum BackendError: Error, CustomStringConvertible, Equatable {
 }
 
 extension Backend {
+    /// A backend whose products have the same bits however they are cut.
+    public var productParts: Int? { nil }
+
     /// A backend whose operations can't fail.
     public func checkForFailure() throws {}
 

@@ -77,6 +77,16 @@ public struct Cell: Sendable {
     /// Its run.
     public var directory: RunDirectory { RunDirectory(folder) }
 
+    /// The run that is searched for `directory`'s paths, where the method is.
+    var supernet: RunDirectory { RunDirectory(folder.appendingPathComponent("supernet")) }
+    /// The run that it was begun with; nil before.
+    public var begun: RunDirectory? { [supernet, directory].first(where: \.holdsRun) }
+
+    /// Keeps the folders of all its runs for this process; see `FolderLock`.
+    public func lock(holder: String) throws -> [FolderLock] {
+        try ([directory] + (method.isSearched ? [supernet] : [])).map { try $0.lock(holder: holder) }
+    }
+
     /// Whether every test that it asks for has been scored.
     public func isTested(_ result: CellResult) -> Bool {
         images.tests.allSatisfy { result.accuracy(on: $0.name) != nil }

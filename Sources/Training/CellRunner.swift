@@ -43,7 +43,7 @@ public struct CellRunner {
         // What the supernet and its search took counts.
         var earlier = (seconds: 0.0, peakBytes: 0)
         if cell.method.isSearched {
-            let supernet = RunDirectory(cell.folder.appendingPathComponent("supernet"))
+            let supernet = cell.supernet
             let (trained, searched) = (supernet.readSummary(), try SearchDirectory(supernet).readSummary())
             earlier.seconds = (trained?.seconds ?? 0) + searched.seconds
             earlier.peakBytes = max(trained?.peakBytes ?? 0, searched.peakBytes)
@@ -68,7 +68,7 @@ public struct CellRunner {
         var options = cell.options
         var inherited: [String: HostTensor]?
         if cell.method.isSearched {
-            let supernet = RunDirectory(cell.folder.appendingPathComponent("supernet"))
+            let supernet = cell.supernet
             let (training, validation) =
                 cell.images.searching ?? (cell.images.training, cell.images.validation)
             guard let validation else {
@@ -93,7 +93,8 @@ public struct CellRunner {
     ) throws -> FineTuning? {
         let tuning = try FineTuning(
             options, checkpoint: checkpoint, training: images.training, validation: images.validation,
-            in: directory, resumes: directory.holdsRun, inheriting: inherited, on: backend)
+            in: directory, resumes: directory.holdsRun, inheriting: inherited, on: backend,
+            continuation: "the same command goes on from it")
         return try tuning.run(onEvent: { onEvent(options, $0) }, shouldStop: shouldStop) ? tuning : nil
     }
 

@@ -15,16 +15,19 @@ public final class FineTuning {
     public let options: TrainingOptions
 
     /// What a resumed run found changed, a sentence each.
-    public let notes: [String]
+    public private(set) var notes: [String]
 
     private let directory: RunDirectory
     private let baseHash: String
     private let classNames: [String]?
     private var savedStep = 0  // of `directory.last`
+    /// How to go on from the last state, as a part of a sentence.
+    private let continuation: String
 
     /// Prepares a run in `directory`: a new one, or with `resumes` the one that is there, from its last state. A new one starts
     /// from `inherited`, the trained tensors of another run of the same space and classes, or from fresh ones. `check` is called
-    /// before anything is written, with a trainer that has its images: what it throws leaves no folder behind.
+    /// before anything is written, with a trainer that has its images: what it throws leaves no folder behind. `continuation` is how
+    /// to go on from the last state, a part of a sentence (default: by `glora train --resume`).
     ///
     /// Throws `TrainingError` for settings that can't be meant, a folder in the way, another frozen base or other data than
     /// the run's, or too little memory (with the batch size that would fit); `CheckpointError`; `BackendError`.
@@ -32,7 +35,7 @@ public final class FineTuning {
         _ options: TrainingOptions, checkpoint: ViTCheckpoint, training: any ImageSource,
         validation: (any ImageSource)?, in directory: RunDirectory, resumes: Bool = false,
         inheriting inherited: [String: HostTensor]? = nil, on backend: any Backend,
-        check: (Trainer) throws -> Void = { _ in }
+        continuation: String? = nil, check: (Trainer) throws -> Void = { _ in }
     ) throws {
         try options.validate()
         guard training.count > 0 else {
@@ -40,6 +43,9 @@ public final class FineTuning {
         }
         self.options = options
         self.directory = directory
+        self.continuation =
+            continuation
+            ?? "go on from it with `glora train --run \(directory.url.path.shellQuoted) --resume`"
         var checkpoint = checkpoint
         let saved = resumes ? try directory.configuration() : nil
         var notes: [String] = []
@@ -59,6 +65,11 @@ public final class FineTuning {
                 notes.append(
                     "the classes' names have changed since \(directory.url.path) was started; the run keeps its own"
                 )
+            }
+            if let parts = saved.productParts, let own = backend.productParts, parts != own {
+                notes.append(
+                    "\(directory.url.path) was started with products cut into \(parts) parts, here they are cut into \(own): "
+                        + "what follows may differ in its last bits")
             }
             if before != hashes {
                 notes.append(
@@ -92,7 +103,9 @@ public final class FineTuning {
         try check(trainer)
         if resumes {
             try trainer.restore(try TrainingSnapshot(contentsOf: directory.last))
-            try directory.truncateMetrics(to: trainer.state)
+            if try !directory.truncateMetrics(to: trainer.state) {
+                self.notes.append("\(directory.metrics.path) was missing; a new one begins here")
+            }
             savedStep = trainer.state.step
         } else {
             if let inherited {
@@ -108,7 +121,7 @@ public final class FineTuning {
                     options: options, paths: PathChoice.isFile(options.pathText) ? readingPaths : nil,
                     baseHash: baseHash, dataHash: hashes.joined(separator: "-"),
                     classCount: training.classCount, classNames: classNames,
-                    architecture: checkpoint.configuration),
+                    architecture: checkpoint.configuration, productParts: backend.productParts),
                 try trainer.snapshot())
         }
     }
@@ -127,20 +140,23 @@ public final class FineTuning {
                     onEvent(event)
                 },
                 save: { try save(isBest: $0) }, shouldStop: shouldStop)
-            let elapsed = start.duration(to: .now).components
-            try directory.addToSummary(
-                seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18,
-                peakBytes: ResidentMemory.peak)
+            try directory.addToSummary(seconds: start.secondsPassed, peakBytes: ResidentMemory.peak)
             return reachedEnd
         } catch TrainingError.notANumber(let step, _) {
             throw TrainingError.notANumber(step: step, run: directory.last.path)
+        } catch let error as CheckpointError {
+            throw CheckpointError("\(error.description); \(kept)")
         } catch BackendError.failed(let message) {
             // A run keeps its batch size.
             throw BackendError.failed(
-                "\(message); the state after step \(savedStep) is kept in \(directory.last.path), go on from it with "
-                    + "`glora train --run \(directory.url.path.shellQuoted) --resume`"
-                    + (message.contains("--batch-size") ? " (a smaller batch needs another --run)" : ""))
+                "\(message); \(kept)"
+                    + (message.contains("--batch-size") ? " (a smaller batch needs another folder)" : ""))
         }
+    }
+
+    /// What is left of a run that an error ends, as a part of a sentence.
+    private var kept: String {
+        "the state after step \(savedStep) is kept in \(directory.last.path), \(continuation)"
     }
 
     /// The best state goes first: a run that dies in between goes on from the last state and writes the best one again, where the

@@ -44,8 +44,7 @@ func inferenceCost(
             let start = ContinuousClock.now
             model.forward(plan, paths: paths)
             _ = backend.values(plan.logits)
-            let elapsed = start.duration(to: .now).components
-            return (Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18) / Double(batch)
+            return start.secondsPassed / Double(batch)
         }
     }
     let (mine, theirs) = (try timer(model, paths), try timer(plain, plain.uniformPath(.none)))

@@ -34,8 +34,8 @@ struct MethodAdapter {
         config["head_kind"] = .string(options.head.rawValue)
         try AtomicFile.createFolder(folder)
         try writeSafetensors(
-            values, to: folder.appendingPathComponent("adapter_model.safetensors"), metadata: ["format": "pt"]
-        )
+            values, to: folder.appendingPathComponent("adapter_model.safetensors"),
+            metadata: ["format": "pt"], digest: true)
         try AtomicFile.write(
             JSONValue.object(config.merging(extra) { $1 }).text(indented: true) + "\n",
             to: folder.appendingPathComponent("adapter_config.json"))

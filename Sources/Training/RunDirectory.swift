@@ -14,6 +14,7 @@ import Yams
 ///     best.safetensors     the state of the best validation
 ///     adapter/             the best state in PEFT's format
 ///     summary.json         the seconds and the memory that the training took
+///     .glora-lock          while a command writes here: which, and since when
 public struct RunDirectory {
     /// The folder.
     public let url: URL
@@ -34,11 +35,13 @@ public struct RunDirectory {
         public var classNames: [String]?
         /// The base's, with how images are prepared: what no tensor tells. nil in runs of early builds.
         public var architecture: ViTConfiguration?
+        /// The backend's: a part of what decides the bits. nil where it has none, and in runs of early builds.
+        public var productParts: Int?
 
         /// A configuration of these parts.
         public init(
             options: TrainingOptions, paths: [GLoRAPath]? = nil, baseHash: String, dataHash: String,
-            classCount: Int, classNames: [String]?, architecture: ViTConfiguration
+            classCount: Int, classNames: [String]?, architecture: ViTConfiguration, productParts: Int?
         ) {
             self.options = options
             self.paths = paths
@@ -47,6 +50,7 @@ public struct RunDirectory {
             self.classCount = classCount
             self.classNames = classNames
             self.architecture = architecture
+            self.productParts = productParts
         }
 
         /// The base of the run in `folder`, read from where it lies and restored as `restoreBase` says. Throws `TrainingError.run`
@@ -178,7 +182,17 @@ public struct RunDirectory {
         try AtomicFile.createFolder(url)
         try AtomicFile.write("", to: metrics)
         try start.write(to: last)
-        try AtomicFile.write(try YAMLEncoder().encode(configuration), to: config)
+        let encoder = YAMLEncoder()
+        // The order of a dictionary differs from process to process.
+        encoder.options.sortKeys = true
+        try AtomicFile.write(try encoder.encode(configuration), to: config)
+    }
+
+    /// Keeps the folder, whether there is a run in it yet or not, for this process; errors as `FolderLock`.
+    public func lock(holder: String, orGive flag: String? = nil) throws -> FolderLock {
+        // `supernet` is the run that a comparison searches.
+        let parts = ["adapter", "search", "search/adapter", "supernet"]
+        return try FolderLock(url, parts: parts, holder: holder, orGive: flag)
     }
 
     /// Throws `TrainingError.run` when a run is there.
@@ -200,6 +214,9 @@ public struct RunDirectory {
         }
         do {
             let configuration = try YAMLDecoder().decode(Configuration.self, from: text)
+            if let parts = configuration.productParts, !(1...1024).contains(parts) {
+                throw TrainingError.run("its productParts is \(parts)")
+            }
             if let names = configuration.classNames, names.count != configuration.classCount {
                 throw TrainingError.run("it names \(names.count) of \(configuration.classCount) classes")
             }
@@ -210,9 +227,14 @@ public struct RunDirectory {
         }
     }
 
-    /// Cuts `metrics.jsonl` back to what had happened when `state` was saved, so that a resumed run repeats no line.
-    public func truncateMetrics(to state: TrainingState) throws {
-        guard let text = try? String(contentsOf: metrics, encoding: .utf8) else { return }
+    /// Cuts `metrics.jsonl` back to what had happened when `state` was saved, so that a resumed run repeats no line; where it is
+    /// missing, makes an empty one. Returns whether it was there. Throws `TrainingError.run` when it can't be read, and `CheckpointError`.
+    public func truncateMetrics(to state: TrainingState) throws -> Bool {
+        let isThere = FileManager.default.fileExists(atPath: metrics.path)
+        guard let data = isThere ? FileManager.default.contents(atPath: metrics.path) : Data() else {
+            throw TrainingError.run("\(metrics.path) can't be read; check its permissions")
+        }
+        let text = String(decoding: data, as: UTF8.self)
         struct Line: Decodable {
             let step: Int?
             let epoch: Int
@@ -222,28 +244,14 @@ public struct RunDirectory {
             return line.step.map { $0 <= state.step } ?? (line.epoch < state.epoch)
         }
         try AtomicFile.write(kept.map { $0 + "\n" }.joined(), to: metrics)
+        return isThere
     }
 
-    /// Appends one object as a line to `metrics.jsonl`. Throws `TrainingError.run` when it can't be written.
+    /// Appends one object as a line to `metrics.jsonl`. Throws `CheckpointError` when it can't be written.
     public func appendMetric(_ metric: some Encodable) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
-        try appendLine(String(decoding: try encoder.encode(metric), as: UTF8.self) + "\n", to: metrics)
-    }
-}
-
-/// Appends a line to a file that is there. Throws `TrainingError.run` when it can't be written.
-func appendLine(_ line: String, to url: URL) throws {
-    do {
-        let handle = try FileHandle(forWritingTo: url)
-        defer { try? handle.close() }
-        try handle.seekToEnd()
-        try handle.write(contentsOf: Data(line.utf8))
-    } catch {
-        let reason = ((error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError) ?? error as NSError
-        throw TrainingError.run(
-            "cannot write \(url.path): \(String(cString: strerror(Int32(truncatingIfNeeded: reason.code)))); "
-                + "free some space or check the permissions, then go on with --resume")
+        try AtomicFile.append(String(decoding: try encoder.encode(metric), as: UTF8.self) + "\n", to: metrics)
     }
 }
 

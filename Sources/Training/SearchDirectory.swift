@@ -145,9 +145,8 @@ public struct SearchDirectory {
                 "\(url.path) holds a search with other settings (its first line says which); repeat those with "
                     + "--resume, or remove the folder")
         }
-        if !content.hasSuffix("\n") {
-            try AtomicFile.write(content.wholeLines, to: journal)
-        }
+        // Also where no line is torn: what is appended to is then no link.
+        try AtomicFile.write(content.wholeLines, to: journal)
         let generations = lines.compactMap(\.generation)
         return (
             lines.compactMap(\.judged), lines.compactMap(\.refined), generations.count,
@@ -169,7 +168,7 @@ public struct SearchDirectory {
         )
     }
 
-    func append(_ line: Line) throws { try appendLine(try text(line), to: journal) }
+    func append(_ line: Line) throws { try AtomicFile.append(try text(line), to: journal) }
 
     private func text(_ line: Line) throws -> String {
         let encoder = JSONEncoder()

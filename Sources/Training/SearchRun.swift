@@ -55,10 +55,7 @@ public final class SearchRun {
         onRefined: (Judged, Int) -> Void = { _, _ in }, shouldStop: @escaping () -> Bool
     ) throws -> (best: Architecture, summary: SearchDirectory.Summary) {
         let start = ContinuousClock.now
-        func seconds() -> Double {
-            let elapsed = start.duration(to: .now).components
-            return secondsKnown + Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
-        }
+        func seconds() -> Double { secondsKnown + start.secondsPassed }
         let evaluator = try PathEvaluator(
             ready.model, space, on: fitness, reference: ready.paths, batchSize: batchSize,
             memoryLimit: memoryLimit, fitness: configuration.settings.fitness)

@@ -267,10 +267,8 @@ private struct StepClock {
     mutating func start() { last = .now }
 
     mutating func add(images count: Int) {
-        let now = ContinuousClock.now
-        let elapsed = last.duration(to: now).components
-        seconds += Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
-        last = now
+        seconds += last.secondsPassed
+        last = .now
         images += count
     }
 

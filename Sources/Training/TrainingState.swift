@@ -66,12 +66,17 @@ public struct TrainingSnapshot: Equatable, Sendable {
         encoder.outputFormatting = .sortedKeys
         try writeSafetensors(
             tensors, to: url,
-            metadata: ["glora_state": String(decoding: try encoder.encode(state), as: UTF8.self)])
+            metadata: ["glora_state": String(decoding: try encoder.encode(state), as: UTF8.self)],
+            digest: true)
     }
 
     /// Reads what `write` wrote. Throws `CheckpointError`, and `TrainingError.run` when it is no such file.
     public init(contentsOf url: URL) throws {
-        let file = try SafetensorsFile(url)
+        let file = try SafetensorsFile(
+            url,
+            remedy:
+                "put a copy in its place, which may be one of the other state (last.safetensors, best.safetensors)"
+        )
         guard let json = file.metadata["glora_state"],
             let state = try? JSONDecoder().decode(TrainingState.self, from: Data(json.utf8))
         else { throw TrainingError.run("\(url.path) holds no training state of this program") }

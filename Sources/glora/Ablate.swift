@@ -1,5 +1,6 @@
 import ArgumentParser
 import Datasets
+import Checkpoints
 import Foundation
 import Training
 
@@ -34,6 +35,8 @@ struct Ablate: ParsableCommand {
     func run() throws {
         let console = common.console
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
+        let lock = try directory.lock(console)
+        defer { lock.release() }
         let folder = SearchDirectory(directory)
         let found = try folder.found()
         let backend = try device.backend(console)

@@ -105,7 +105,7 @@ struct CommonFlags: ParsableArguments {
     var console: Console { Console(isJSON: json) }
 }
 
-/// Ctrl-C asks for a stop after the step; a second one ends the program at once.
+/// Ctrl-C asks for a stop after the step, as do SIGTERM and a terminal that is closed; a second Ctrl-C ends the program at once.
 enum Interrupt {
     nonisolated(unsafe) private static var isRequested: sig_atomic_t = 0
     nonisolated(unsafe) private static var child: pid_t = 0
@@ -116,6 +116,11 @@ enum Interrupt {
             signal(SIGINT, SIG_DFL)
         }
         signal(SIGTERM) { _ in Interrupt.request() }
+        let before = signal(SIGHUP) { _ in Interrupt.request() }
+        // nohup has it ignored, and so it stays.
+        if unsafeBitCast(before, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self) {
+            signal(SIGHUP, SIG_IGN)
+        }
     }
 
     static var wasRequested: Bool { isRequested != 0 }

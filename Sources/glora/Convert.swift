@@ -42,6 +42,9 @@ struct Convert: ParsableCommand {
 
     func run() throws {
         let console = common.console
+        let folder = URL(fileURLWithPath: output)
+        let lock = try FolderLock.output(folder, console)
+        defer { lock.release() }
         try device.requireFloat32()
         let ready = try source.open(device, console)
         let converted = try gloraAdapter(of: ready, on: try comparedImages(ready, data, console))
@@ -50,7 +53,7 @@ struct Convert: ParsableCommand {
                 + "\(String(format: "%.2e", converted.difference.largest)) over "
                 + "\(converted.difference.imageCount) images")
         try converted.difference.check()
-        try PEFTAdapter.save(converted.adapter, to: URL(fileURLWithPath: output), extra: ready.adapterExtra)
+        try PEFTAdapter.save(converted.adapter, to: folder, extra: ready.adapterExtra)
         let count = converted.model.parameterCount(converted.paths)
         console.say("wrote \(output): \(count.grouped) parameters on its paths")
         try console.result(

@@ -51,12 +51,13 @@ struct Demo: ParsableCommand {
         if FileManager.default.fileExists(atPath: folder.path) {
             throw TrainingError.run("\(output) exists already; give another --output, or remove it")
         }
+        let lock = try FolderLock.output(folder, console)
+        defer { lock.release() }
         try device.requireFloat32()
         let backend = try device.backend(console)
         Interrupt.install()
-        let began = Date()
+        let began = ContinuousClock.now
         let modelURL = folder.appendingPathComponent("model.safetensors")
-        try AtomicFile.createFolder(folder)
         try AtomicFile.write(try Demo.builtInModel(), to: modelURL)
         console.say("wrote \(output)/model.safetensors: the built-in ViT, pretrained on generated shapes")
         var rows: [Row] = []
@@ -74,15 +75,15 @@ struct Demo: ParsableCommand {
         console.say("")
         console.say(
             "\(output)/ holds the model, the tasks as images and lists, each run's checkpoints and adapter, and "
-                + "each task's merged model; \((-began.timeIntervalSinceNow).duration) in all")
-        try console.result(Result(output: output, rows: rows, seconds: -began.timeIntervalSinceNow))
+                + "each task's merged model; \(began.secondsPassed.duration) in all")
+        try console.result(Result(output: output, rows: rows, seconds: began.secondsPassed))
     }
 
     /// Probe, GLoRA, test, merge: one task.
     private func run(
         _ task: GeneratedTask, _ modelURL: URL, _ folder: URL, _ backend: any Backend, _ console: Console
     ) throws -> Row {
-        let began = Date()
+        let began = ContinuousClock.now
         let taskURL = folder.appendingPathComponent(task.name)
         try task.writeVTABFolder(to: taskURL)
         let data = try TaskFolder.open(taskURL)
@@ -150,7 +151,7 @@ struct Demo: ParsableCommand {
             task: task.name, probe: probeScore.accuracy, glora: gloraScore.accuracy,
             probeLearningRate: probe.0,
             adapterParameters: glora.model.parameterCount(glora.readingPaths),
-            maxLogitDifference: difference.largest, seconds: -began.timeIntervalSinceNow)
+            maxLogitDifference: difference.largest, seconds: began.secondsPassed)
     }
 
     /// The bytes of the built-in model, float16 safetensors made by `glora pretrain`.

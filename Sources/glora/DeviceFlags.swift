@@ -33,11 +33,14 @@ struct DeviceFlags: ParsableArguments {
         return flags
     }
 
-    /// The backend that the flags name, with a run's precision or the flags'; said on the console, if there is one. Throws `BackendError` when there is no such device,
-    /// `ValidationError` for another word.
-    func backend(_ console: Console?, _ given: Precision? = nil) throws -> any Backend {
+    /// The backend that the flags name, with a run's precision or the flags'; said on the console, if there is one. With the
+    /// `productParts` of a run it goes on with that run's bits. Throws `BackendError` when there is no such device, `ValidationError`
+    /// for another word.
+    func backend(
+        _ console: Console?, _ given: Precision? = nil, productParts: Int? = nil
+    ) throws -> any Backend {
         let precision = given ?? precision ?? .float32
-        let backend = try make(precision)
+        let backend = try make(precision, productParts)
         if precision != backend.precision {
             throw ValidationError(
                 "--precision \(precision.rawValue) needs an OpenCL device (glora devices lists them); \(backend.name) "
@@ -58,12 +61,12 @@ struct DeviceFlags: ParsableArguments {
             "--precision \(precision.rawValue): this command computes in float32; leave it out")
     }
 
-    private func make(_ precision: Precision) throws -> any Backend {
-        if device == "cpu" { return try CPUBackend() }
+    private func make(_ precision: Precision, _ productParts: Int?) throws -> any Backend {
+        if device == "cpu" { return try CPUBackend(parts: productParts) }
         if device == "auto" {
             // A machine without any OpenCL platform has no GPU for us; that is no error here.
             guard let gpu = (try? OpenCLDevice.all())?.first(where: { $0.kind == .gpu }) else {
-                return try CPUBackend()
+                return try CPUBackend(parts: productParts)
             }
             return try OpenCLBackend(device: gpu, precision: precision)
         }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Checkpoints
 import Foundation
 import Training
 
@@ -46,6 +47,9 @@ struct Finetune: ParsableCommand {
 
     func run() throws {
         let console = common.console
+        let target = RunDirectory(URL(fileURLWithPath: output))
+        let lock = try target.lock(orGive: "--output", console)
+        defer { lock.release() }
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
         let file = architecture.map { URL(fileURLWithPath: $0) } ?? SearchDirectory(directory).architecture
         let found = try SearchDirectory.architecture(at: file)
@@ -62,8 +66,7 @@ struct Finetune: ParsableCommand {
             ? try TrainingSnapshot(contentsOf: found.checkpoint == .best ? directory.best : directory.last)
                 .values
             : nil
-        let target = RunDirectory(URL(fileURLWithPath: output))
-        let tuning = try TrainingStart(options, resumes: false, of: directory, device, checks, console)
+        let tuning = try TrainingStart(options, of: directory, device, checks, console)
             .fineTuning(in: target, inheriting: inherited)
         console.say(
             "\(found.parameters.grouped) parameters, \((100 * found.accuracy).fixed(2)) % on \(found.fitnessSplit) "

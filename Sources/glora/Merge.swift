@@ -44,9 +44,13 @@ struct Merge: ParsableCommand {
 
     func run() throws {
         let console = common.console
+        let url = URL(fileURLWithPath: output)
+        // A single file is one merge's or the other's, whole.
+        let isFile = format == .timm && url.pathExtension == "safetensors"
+        let lock = isFile ? nil : try FolderLock.output(url, console)
+        defer { lock?.release() }
         try device.requireFloat32()
         let ready = try source.open(device, console)
-        let url = URL(fileURLWithPath: output)
         try refuseBase(url, ready.options.model)
         let merged = try ready.merged()
         let difference = try mergeDifference(ready, merged, on: try comparedImages(ready, data, console))

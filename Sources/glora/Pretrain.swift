@@ -100,7 +100,7 @@ struct Pretrain: ParsableCommand {
             training: PreparedImages(training, preprocessing),
             validation: PreparedImages(validation, preprocessing))
         console.say("parameters: \(model.store.segments.reduce(0) { $0 + $1.count }.grouped)")
-        let began = Date()
+        let began = ContinuousClock.now
         var accuracy = 0.0
         Interrupt.install()
         let finished = try trainer.run(
@@ -124,9 +124,9 @@ struct Pretrain: ParsableCommand {
         }
         try model.merged(paths: model.uniformPath(.none)).saveTimm(to: url, float16: true)
         let bytes = (try? FileManager.default.attributesOfItem(atPath: url.path)[.size] as? Int) ?? 0
-        console.say("wrote \(output), \(bytes.grouped) bytes, in \((-began.timeIntervalSinceNow).duration)")
+        console.say("wrote \(output), \(bytes.grouped) bytes, in \(began.secondsPassed.duration)")
         try console.result(
             Result(
-                output: output, bytes: bytes, valAccuracy: accuracy, seconds: -began.timeIntervalSinceNow))
+                output: output, bytes: bytes, valAccuracy: accuracy, seconds: began.secondsPassed))
     }
 }

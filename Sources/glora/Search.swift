@@ -2,6 +2,7 @@ import Adapters
 import ArchitectureSearch
 import ArgumentParser
 import Datasets
+import Checkpoints
 import Foundation
 import Training
 
@@ -127,6 +128,8 @@ struct Search: ParsableCommand {
     func run() throws {
         let console = common.console
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
+        let lock = try directory.lock(console)
+        defer { lock.release() }
         let backend = try device.backend(console)
         let ready = try ReadyModel(run: directory, state: checkpoint, on: backend)
         let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data))

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Checkpoints
 import Foundation
 import TensorCore
 import Training
@@ -31,14 +32,18 @@ struct Train: ParsableCommand {
     func run() throws {
         let console = common.console
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
+        let lock = try directory.lock(orGive: "--run", console)
+        defer { lock.release() }
         var options = try resume ? savedOptions(directory) : training.options
         if !resume { options.precision = device.precision ?? .float32 }
         if options.model.isEmpty {
             throw ValidationError("--model is missing: the pretrained ViT to start from")
         }
         if options.data.isEmpty { throw ValidationError("--data is missing: the folder of labelled images") }
-        let tuning = try TrainingStart(options, resumes: resume, device, checks, console)
-            .fineTuning(in: directory, resumes: resume)
+        let tuning = try TrainingStart(
+            options, resuming: resume ? directory : nil, device, checks, console
+        )
+        .fineTuning(in: directory, resumes: resume)
         let result = try RunReporter(tuning, directory, console).train()
         try console.result(result)
         if !result.finished { throw ExitCode(130) }
@@ -107,9 +112,9 @@ struct RunReporter {
                 + "(--memory \(tuning.options.memory.rawValue))")
         if tuning.trainer.state.step > 0 { console.say("resuming after step \(tuning.trainer.state.step)") }
         Interrupt.install()
-        let start = Date()
+        let start = ContinuousClock.now
         var lastStep: Trainer.Progress?
-        var lastMilestone = Date()
+        var lastMilestone = ContinuousClock.now
         let finished = try tuning.run(
             onEvent: { event in
                 switch event {
@@ -118,9 +123,9 @@ struct RunReporter {
                     console.progress(line(progress))
                 case .epoch(let epoch, let loss, let rate):
                     // Every epoch on short runs; at most a line every ten seconds on long ones.
-                    let isDue = -lastMilestone.timeIntervalSinceNow > 10 || tuning.options.epochs <= 20
+                    let isDue = lastMilestone.secondsPassed > 10 || tuning.options.epochs <= 20
                     guard isDue, let lastStep else { return }
-                    lastMilestone = Date()
+                    lastMilestone = ContinuousClock.now
                     console.endProgress()
                     console.say(
                         "epoch \(epoch + 1)/\(tuning.options.epochs)  loss \(loss.fixed(4))  "
@@ -147,7 +152,7 @@ struct RunReporter {
             run: path, finished: finished, epochs: state.epoch, steps: state.step, lastLoss: lastStep?.loss,
             valAccuracy: state.lastAccuracy, bestValAccuracy: state.bestAccuracy,
             adapterParameters: trainedCount, headParameters: model.headParameterCount,
-            seconds: -start.timeIntervalSinceNow, imagesPerSecond: lastStep?.imagesPerSecond)
+            seconds: start.secondsPassed, imagesPerSecond: lastStep?.imagesPerSecond)
     }
 
     private func line(_ progress: Trainer.Progress) -> String {

@@ -10,15 +10,15 @@ struct TrainingBase {
     let checkpoint: ViTCheckpoint
     let backend: any Backend
 
-    /// `supernet`: the run whose base this is, as that run keeps it.
+    /// `supernet`: the run whose base this is, as that run keeps it; `productParts`: those of the run that goes on.
     init(
-        _ options: TrainingOptions, of supernet: RunDirectory? = nil, _ device: DeviceFlags,
-        _ console: Console
+        _ options: TrainingOptions, of supernet: RunDirectory? = nil, productParts: Int? = nil,
+        _ device: DeviceFlags, _ console: Console
     ) throws {
         checkpoint =
             try supernet.map { try $0.configuration().loadBase(of: $0.url) } ?? options.loadCheckpoint()
         for note in checkpoint.notes { console.note(note) }
-        backend = try device.backend(console, options.precision)
+        backend = try device.backend(console, options.precision, productParts: productParts)
         try device.tuneIfNew(backend, checkpoint.configuration, batch: options.batchSize, console)
     }
 }
@@ -62,10 +62,11 @@ struct TrainingStart {
     private let checks: ImageCheckFlags
     private let console: Console
 
-    /// `resumes`: the settings are a run's own, which the data don't change any more. `supernet`: the run that this one goes on
-    /// from, on the same base.
+    /// `resuming`: the run whose own settings these are, which the data don't change any more. `supernet`: the run that this one goes
+    /// on from, on the same base.
     init(
-        _ options: TrainingOptions, resumes: Bool, of supernet: RunDirectory? = nil, _ device: DeviceFlags,
+        _ options: TrainingOptions, resuming: RunDirectory? = nil, of supernet: RunDirectory? = nil,
+        _ device: DeviceFlags,
         _ checks: ImageCheckFlags,
         _ console: Console
     ) throws {
@@ -76,8 +77,9 @@ struct TrainingStart {
         var parts = [DataSummary.Part(.training, training)]
         if let validation { parts.append(DataSummary.Part(.validation, validation)) }
         console.say(try task.summary(parts))
-        base = try TrainingBase(options, of: supernet, device, console)
-        keepsBase = resumes || supernet != nil
+        base = try TrainingBase(
+            options, of: supernet, productParts: try resuming?.configuration().productParts, device, console)
+        keepsBase = resuming != nil || supernet != nil
         var options = options
         if !keepsBase, task.isVTAB { options.keepVTABProtocol() }
         (self.options, self.checks, self.console) = (options, checks, console)

@@ -61,16 +61,18 @@ import Testing
         }
     }
 
-    @Test func aLinkStaysALink() throws {
+    @Test func aLinkIsReplacedAndNeverWrittenThrough() throws {
         try withTemporaryFolder { folder in
             let (target, link) = (
                 folder.appendingPathComponent("target"), folder.appendingPathComponent("link")
             )
             try AtomicFile.write("old", to: target)
             try FileManager.default.createSymbolicLink(at: link, withDestinationURL: target)
+            expectError("it is a symbolic link") { try AtomicFile.append("new", to: link) }
             try AtomicFile.write("new", to: link)
-            #expect(try String(contentsOf: target, encoding: .utf8) == "new")
-            #expect(try FileManager.default.destinationOfSymbolicLink(atPath: link.path) == target.path)
+            try AtomicFile.append("er", to: link)
+            #expect(try String(contentsOf: target, encoding: .utf8) == "old")
+            #expect(try String(contentsOf: link, encoding: .utf8) == "newer")
         }
     }
 }

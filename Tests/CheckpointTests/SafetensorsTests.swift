@@ -44,6 +44,38 @@ import Testing
         }
     }
 
+    @Test func everyFlippedBitIsNoticedOrChangesNothing() throws {
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("x.safetensors")
+            let tensors = ["a": numbers([2, 3]), "bä": numbers([4], seed: 2)]
+            let metadata = ["state": "{\"step\": 3}"]
+            try writeSafetensors(tensors, to: url, metadata: metadata, digest: true)
+            let whole = try Data(contentsOf: url)
+            let written = try SafetensorsFile(url).metadata
+            #expect(written["state"] == metadata["state"] && written["glora_digest"]?.count == 64)
+            var refused = 0
+            for bit in 0..<8 * whole.count {
+                var bytes = whole
+                bytes[bit / 8] ^= 1 << (bit % 8)
+                try bytes.write(to: url)
+                guard let file = try? SafetensorsFile(url) else {
+                    refused += 1
+                    continue
+                }
+                // What is left is the digest's own key: then the file says none.
+                #expect(file.metadata["glora_digest"] == nil && file.metadata["state"] == metadata["state"])
+                for (name, tensor) in tensors { #expect(try file.tensor(name) == tensor) }
+            }
+            #expect(refused > 8 * (whole.count - "glora_digest".count))
+            try Data(whole.dropLast() + [whole.last! ^ 1]).write(to: url)
+            expectError(
+                "x.safetensors is damaged: it has another digest than when it was written; buy a new one"
+            ) {
+                _ = try SafetensorsFile(url, remedy: "buy a new one")
+            }
+        }
+    }
+
     @Test func float16IsRoundedToNearestEven() throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("x.safetensors")

@@ -141,7 +141,6 @@ import Testing
             try eval("wide", "run/adapter", saying: ["run/adapter", "[3, 16]", "32", "use the model"])
             try eval("model", "nowhere", saying: ["nowhere", "adapter_config.json"])
             try eval("model", "task", saying: ["task", "adapter_config.json"])
-            try Fixture.own("run", in: folder)
             let whole = try folder.bytes("run/adapter/adapter_model.safetensors")
             try folder.write("run/adapter/adapter_model.safetensors", whole.prefix(whole.count / 2))
             try eval("model", "run/adapter", saying: ["adapter_model.safetensors", "truncated"])
@@ -156,7 +155,6 @@ import Testing
     @Test("A run whose files are damaged")
     func damagedRun() throws {
         try Fixture.withFolder { folder in
-            try Fixture.own("run", in: folder)
             let eval = ["eval", "--run", "run", "--device", "cpu"]
             let best = try folder.bytes("run/best.safetensors")
             try folder.write("run/best.safetensors", best.prefix(best.count / 2))

@@ -22,7 +22,6 @@ import Testing
     @Test("A finetuning keeps to the base of its supernet, which the model's files contradict by now")
     func finetuning() throws {
         try withModel { folder, change in
-            try Fixture.own("run", in: folder)
             try Glora.succeed(
                 [
                     "search", "--run", "run", "--max-params", "2k", "--population", "4", "--generations", "1",

@@ -190,7 +190,7 @@ import Testing
 
     @Test(
         "Ctrl-C ends with 130; the same command goes on and makes the same bytes",
-        arguments: [SIGINT, SIGTERM])
+        arguments: [SIGINT, SIGTERM, SIGHUP])
     func interrupted(_ signal: Int32) throws {
         try Fixture.withFolder { folder in
             func arguments(_ output: String) -> [String] {

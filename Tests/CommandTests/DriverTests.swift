@@ -44,7 +44,7 @@ import Testing
                 train, in: folder,
                 saying: [
                     "opencl:0", "ran out of memory", "CL_MEM_OBJECT_ALLOCATION_FAILURE (-4)", "--batch-size",
-                    "the state after step 4 is kept in", "new/last.safetensors", "new --resume'",
+                    "the state after step 4 is kept in", "new/last.safetensors", "new --resume`",
                 ], environment: environment(1600, -4))
             #expect(outcome.signal == nil)
             try Glora.succeed(["train", "--run", "new", "--resume", "--device", "opencl:0"], in: folder)

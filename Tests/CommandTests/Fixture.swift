@@ -31,18 +31,21 @@ enum Fixture {
         ] + more
     }
 
-    /// Runs `body` in a folder of its own that has links to the fixture's parts, and is gone afterwards.
+    /// Runs `body` in a folder of its own that has links to the fixture's parts and a copy of its run, which one command at a time
+    /// may have; it is gone afterwards.
     static func withFolder<Outcome>(_ body: (URL) throws -> Outcome) throws -> Outcome {
         let fixture = try shared.get()
         let folder = FileManager.default.temporaryDirectory
             .appendingPathComponent("glora-command-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
-        for name in ["model", "task", "folders", "run"] {
+        for name in ["model", "task", "folders"] {
             try FileManager.default.createSymbolicLink(
                 at: folder.appendingPathComponent(name),
                 withDestinationURL: fixture.appendingPathComponent(name))
         }
+        try FileManager.default.copyItem(
+            at: fixture.appendingPathComponent("run"), to: folder.appendingPathComponent("run"))
         return try body(folder)
     }
 

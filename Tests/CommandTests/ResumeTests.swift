@@ -59,7 +59,7 @@ import Testing
 
     @Test(
         "Ctrl-C finishes the step, saves, says how to go on; going on gives the same bytes",
-        arguments: [SIGINT, SIGTERM])
+        arguments: [SIGINT, SIGTERM, SIGHUP])
     func stopped(by signal: Int32) throws {
         try Fixture.withFolder { folder in
             let outcome = try interrupt(after: 50, by: signal, in: folder)
@@ -78,7 +78,6 @@ import Testing
     @Test("A run that is done stays as it is when it is resumed")
     func done() throws {
         try Fixture.withFolder { folder in
-            try Fixture.own("run", in: folder)
             let before = try folder.bytes("run/last.safetensors")
             try Glora.succeed(["train", "--run", "run", "--resume", "--device", "cpu"], in: folder)
             #expect(try folder.bytes("run/last.safetensors") == before)
@@ -107,7 +106,6 @@ import Testing
     @Test("--resume takes a flag that says the same, and the same model and data from another place")
     func agreement() throws {
         try Fixture.withFolder { folder in
-            try Fixture.own("run", in: folder)
             try FileManager.default.copyItem(
                 at: try Fixture.shared.get().appendingPathComponent("task"),
                 to: folder.appendingPathComponent("moved"))

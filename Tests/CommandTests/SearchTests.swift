@@ -23,7 +23,6 @@ import Testing
         arguments: ["original", "evolution", "nsga2", "random"])
     func searches(_ algorithm: String) throws {
         try Fixture.withFolder { folder in
-            try Fixture.own("run", in: folder)
             let json = try Glora.succeed(search("--algorithm", algorithm, "--json"), in: folder).json()
             let parameters = try #require(json["parameters"]?.integerValue)
             #expect(parameters <= 2000 && json["judged"]?.integerValue == 32)
@@ -76,7 +75,6 @@ import Testing
     @Test("Short trainings of the best and of uniform paths choose what they train best")
     func refines() throws {
         try Fixture.withFolder { folder in
-            try Fixture.own("run", in: folder)
             let flags = search("--refine", "3", "--refine-epochs", "2", "--refine-lr", "3e-2")
             try Glora.succeed(flags, in: folder)
             let refined = try lines(folder).compactMap { $0["refined"] }
@@ -121,7 +119,6 @@ import Testing
         arguments: [[], ["--refine", "2", "--refine-epochs", "1"]])
     func resumes(_ refining: [String]) throws {
         try Fixture.withFolder { folder in
-            try Fixture.own("run", in: folder)
             let flags = search("--algorithm", "original") + refining
             try Glora.succeed(flags, in: folder)
             let search = folder.appendingPathComponent("run/search")
@@ -151,7 +148,6 @@ import Testing
     @Test("What can't be searched is an error of a sentence, and leaves no search behind")
     func refusals() throws {
         try Fixture.withFolder { folder in
-            try Fixture.own("run", in: folder)
             let flags = ["search", "--run", "run", "--device", "cpu", "--max-params"]
             try Glora.refuse(
                 flags + ["9M", "--min-params", "8M"], in: folder,
@@ -168,7 +164,6 @@ import Testing
     @Test("What was found is trained on from the supernet's tensors or from fresh ones, as an ordinary run")
     func finetunes() throws {
         try Fixture.withFolder { folder in
-            try Fixture.own("run", in: folder)
             try Glora.succeed(search(), in: folder)
             let found = try JSONValue(
                 contentsOf: folder.appendingPathComponent("run/search/architecture.json"))
@@ -213,7 +208,6 @@ import Testing
     @Test("An ablation scores what was found without each of the five, and the search without them")
     func ablates() throws {
         try Fixture.withFolder { folder in
-            try Fixture.own("run", in: folder)
             try Glora.refuse(
                 ["ablate", "--run", "run", "--device", "cpu"], in: folder, saying: ["glora search"])
             try Glora.succeed(search(), in: folder)
@@ -254,7 +248,6 @@ import Testing
     )
     func reports() throws {
         try Fixture.withFolder { folder in
-            try Fixture.own("run", in: folder)
             func page(_ arguments: String...) throws -> String {
                 try Glora.succeed(["report", "--run", "run"] + arguments, in: folder)
                 return String(decoding: try folder.bytes("run/report.html"), as: UTF8.self)
@@ -312,7 +305,6 @@ import Testing
     @Test("A search on the test split says so wherever its result is")
     func testSplit() throws {
         try Fixture.withFolder { folder in
-            try Fixture.own("run", in: folder)
             let outcome = try Glora.succeed(search("--fitness-split", "test", "--json"), in: folder)
             #expect(outcome.errors.contains("no result"))
             #expect(try outcome.json()["fitnessSplit"]?.stringValue == "test")

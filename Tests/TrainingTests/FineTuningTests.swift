@@ -115,8 +115,8 @@ import VisionModels
                 let sentence = """
                     \(backend.name) ran out of memory (add_product failed with CL_MEM_OBJECT_ALLOCATION_FAILURE \
                     (-4)): use a smaller --batch-size or another --device; the state after step 2 is kept in \
-                    \(file), go on from it with 'glora train --run \(folder) --resume' (a smaller batch needs \
-                    another --run)
+                    \(file), go on from it with `glora train --run \(folder) --resume` (a smaller batch needs \
+                    another folder)
                     """
                 #expect("\(error)" == sentence)
                 #expect(try files() == saved)

@@ -80,8 +80,9 @@ import VisionModels
             let (directory, _) = try run(in: folder) { $0.crop = .squash }
             let config = folder.appendingPathComponent("run/config.yaml")
             let text = try String(contentsOf: config, encoding: .utf8)
-            let start = try #require(text.range(of: "\narchitecture:"))
-            try String(text[..<start.lowerBound]).write(to: config, atomically: true, encoding: .utf8)
+            let lines = try #require(text.firstRange(of: /architecture:\n( .*\n)+/))
+            try text.replacingCharacters(in: lines, with: "")
+                .write(to: config, atomically: true, encoding: .utf8)
             let ready = try ReadyModel(run: directory, state: .last, on: try CPUBackend())
             #expect(
                 ready.model.configuration.preprocessing

@@ -139,8 +139,7 @@ struct Stopwatch {
         let start = ContinuousClock.now
         body()
         backend.synchronize()
-        let elapsed = start.duration(to: .now).components
-        return Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
+        return start.secondsPassed
     }
 
     /// Bytes a second of a copy of 64 MiB, read and write counted.

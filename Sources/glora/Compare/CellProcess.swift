@@ -50,8 +50,11 @@ struct CellProcess: ParsableCommand {
         guard let cell = cells.first(where: { $0.folder.path == folder }) else {
             throw ValidationError("the comparison has no cell \(folder)")
         }
+        let locks = try cell.lock(as: self.command.first ?? "", console)
+        defer { locks.forEach { $0.release() } }
         // The comparison has said what there is to say about the model and the device.
-        let backend = try flags.device.backend(nil, cell.options.precision)
+        let backend = try flags.device.backend(
+            nil, cell.options.precision, productParts: try cell.begun?.configuration().productParts)
         let runner = CellRunner(
             try cell.options.loadCheckpoint(), scoring: flags.checkpoint, on: backend,
             deviceBytes: flags.device.isOnHost(backend) ? nil : { backend.heldByteCount })

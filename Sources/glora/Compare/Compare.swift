@@ -48,6 +48,8 @@ struct Compare: CellsCommand {
 
     func run() throws {
         let console = flags.common.console
+        let lock = try FolderLock.output(URL(fileURLWithPath: output), console)
+        defer { lock.release() }
         let task = try tasks(named: nil)[0]
         let grid = try Grid(self)
         let outcomes = try grid.run([task], measuring: true)

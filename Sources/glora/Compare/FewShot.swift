@@ -62,6 +62,8 @@ struct FewShot: CellsCommand {
 
     func run() throws {
         let console = flags.common.console
+        let lock = try FolderLock.output(URL(fileURLWithPath: output), console)
+        defer { lock.release() }
         let folders = try folders()
         let shots = shots.elements.sorted()
         let tasks = try folders.map { try self.tasks($0, named: nil) }

@@ -53,6 +53,8 @@ struct Shift: CellsCommand {
 
     func run() throws {
         let console = flags.common.console
+        let lock = try FolderLock.output(URL(fileURLWithPath: output), console)
+        defer { lock.release() }
         let task = try tasks(named: nil)[0]
         let grid = try Grid(self)
         let outcomes = try grid.run([task])

@@ -56,6 +56,8 @@ struct VTAB: CellsCommand {
 
     func run() throws {
         let console = flags.common.console
+        let lock = try FolderLock.output(URL(fileURLWithPath: output), console)
+        defer { lock.release() }
         let chosen = try chosen()
         // Every list is read before anything is trained.
         let tasks = try self.tasks(named: nil)

@@ -41,7 +41,7 @@ struct Report: ParsableCommand {
         sections.append(Page.section("To make it again", "<pre>\(Page.escape(try runs[0].commands()))</pre>"))
         let page = Page.html(title: "\(runs[0].name): \(runs[0].method) on \(runs[0].data)", sections)
         let file =
-            output.map { URL(fileURLWithPath: $0) }
+            output.map { URL(fileURLWithPath: $0).resolvingSymlinksInPath() }
             ?? runs[0].directory.url.appendingPathComponent("report.html")
         try AtomicFile.write(page, to: file)
         console.say("wrote \(file.path)")

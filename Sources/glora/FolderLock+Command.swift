@@ -1,0 +1,32 @@
+import Checkpoints
+import Foundation
+import Training
+
+/// Who holds a lock that this command takes: `glora train`.
+private var holder: String { "glora " + (Glora.arguments.first ?? "") }
+
+extension RunDirectory {
+    /// Keeps the run for this command, before anything of it is read; see `FolderLock`.
+    func lock(orGive flag: String? = nil, _ console: Console) throws -> FolderLock {
+        try lock(holder: holder, orGive: flag).noted(console)
+    }
+}
+
+extension Cell {
+    /// Keeps the cell for this process, which belongs to the comparison `command`; see `FolderLock`.
+    func lock(as command: String, _ console: Console) throws -> [FolderLock] {
+        try lock(holder: "glora " + command).map { $0.noted(console) }
+    }
+}
+
+extension FolderLock {
+    /// Keeps the folder that a command writes, `--output`.
+    static func output(_ folder: URL, _ console: Console) throws -> FolderLock {
+        try FolderLock(folder, holder: holder, orGive: "--output").noted(console)
+    }
+
+    fileprivate func noted(_ console: Console) -> FolderLock {
+        if let note { console.note(note) }
+        return self
+    }
+}

@@ -1,0 +1,162 @@
+import Foundation
+import Testing
+
+@testable import Checkpoints
+
+@Suite struct FolderLockTests {
+    private func contents(_ folder: URL) throws -> [String] {
+        try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted()
+    }
+
+    private func lock(_ folder: URL, parts: [String] = []) throws -> FolderLock {
+        try FolderLock(folder, parts: parts, holder: "glora test", orGive: "--run")
+    }
+
+    @Test func aSecondOneSaysWhoHoldsIt() throws {
+        try withTemporaryFolder { folder in
+            let held = try lock(folder)
+            let text = try #require(message { _ = try lock(folder) })
+            #expect(
+                text.wholeMatch(
+                    of:
+                        /.+ is in use by process (\d+) \(glora test\) on \S+ since \d{4}-\d\d-\d\d \d\d:\d\d; wait for it or stop it, or give another --run/
+                )?.1 == "\(getpid())", "\(text)")
+            held.release()
+            #expect(try contents(folder) == [])
+            try lock(folder).release()
+        }
+    }
+
+    @Test func whatAKilledProcessLeftIsNoObstacle() throws {
+        try withTemporaryFolder { folder in
+            let file = folder.appendingPathComponent(FolderLock.fileName)
+            let old =
+                "process 1 (glora train) on another since 1999-12-31 23:59, a longer line than the next one's\n"
+            try AtomicFile.write(old, to: file)
+            let held = try lock(folder)
+            let text = try String(contentsOf: file, encoding: .utf8)
+            #expect(text.hasPrefix("process \(getpid()) (glora test) on ") && text.count { $0 == "\n" } == 1)
+            held.release()
+        }
+    }
+
+    @Test func aFolderThatWasMadeForItGoesUnlessSomethingIsInIt() throws {
+        try withTemporaryFolder { folder in
+            let run = folder.appendingPathComponent("runs/b")
+            try lock(run).release()
+            #expect(try contents(folder) == [])
+            let held = try lock(run)
+            try AtomicFile.write("x", to: run.appendingPathComponent("config.yaml"))
+            held.release()
+            #expect(try contents(folder.appendingPathComponent("runs/b")) == ["config.yaml"])
+            let empty = folder.appendingPathComponent("empty")
+            try AtomicFile.createFolder(empty)
+            try lock(empty).release()
+            #expect(try contents(folder) == ["empty", "runs"])
+        }
+    }
+
+    /// A holder removes the file, and the folder, at its end: one that opened the file before must not think that it holds it.
+    @Test func ofManyOneAtATimeHoldsIt() throws {
+        try withTemporaryFolder { folder in
+            let run = folder.appendingPathComponent("run")
+            let claim = folder.appendingPathComponent("claim").path
+            nonisolated(unsafe) var (wins, doubles) = (0, 0)
+            let count = NSLock()
+            DispatchQueue.concurrentPerform(iterations: 8) { _ in
+                for _ in 0..<300 {
+                    guard let held = try? lock(run) else { continue }
+                    // Of two holders the second finds the first one's claim.
+                    let isAlone = mkdir(claim, 0o700) == 0
+                    usleep(200)
+                    rmdir(claim)
+                    held.release()
+                    count.withLock { (wins, doubles) = (wins + 1, doubles + (isAlone ? 0 : 1)) }
+                }
+            }
+            #expect(wins > 8 && doubles == 0, "\(doubles) of \(wins)")
+        }
+    }
+
+    /// The folder was removed during the lock, and made again by another process, which holds it now.
+    @Test func onesOwnFileAloneIsRemoved() throws {
+        try withTemporaryFolder { folder in
+            let first = try lock(folder)
+            try FileManager.default.removeItem(at: folder.appendingPathComponent(FolderLock.fileName))
+            let second = try lock(folder)
+            first.release()
+            expectError("is in use") { _ = try lock(folder) }
+            second.release()
+        }
+    }
+
+    @Test func linksThatCameWithTheFolderAreNotFollowed() throws {
+        try withTemporaryFolder { folder in
+            let (run, other) = (folder.appendingPathComponent("run"), folder.appendingPathComponent("other"))
+            try AtomicFile.createFolder(run)
+            try AtomicFile.createFolder(other)
+            let part = run.appendingPathComponent("adapter")
+            try FileManager.default.createSymbolicLink(at: part, withDestinationURL: other)
+            expectError("adapter is a symbolic link") { _ = try lock(run, parts: ["adapter"]) }
+            #expect(try contents(run) == ["adapter"])
+            let file = run.appendingPathComponent(FolderLock.fileName)
+            let target = other.appendingPathComponent("file")
+            try FileManager.default.createSymbolicLink(at: file, withDestinationURL: target)
+            expectError("it is a symbolic link, remove it") { _ = try lock(run) }
+            #expect(try contents(other) == [])
+            // The folder itself is what the user says.
+            try lock(part).release()
+        }
+    }
+
+    @Test func whatKilledProcessesLeftIsSweptButNotWhatIsBeingWritten() throws {
+        try withTemporaryFolder { folder in
+            let part = folder.appendingPathComponent("adapter")
+            try AtomicFile.createFolder(part)
+            let left = ".last.safetensors.123.1f.tmp"
+            for url in [folder, part] {
+                for name in [left, ".last.tmp", "a.1.1f.tmp"] {
+                    #expect(
+                        FileManager.default.createFile(
+                            atPath: url.appendingPathComponent(name).path, contents: nil))
+                }
+            }
+            try AtomicFile.write(to: folder.appendingPathComponent("report.html")) { _ in
+                try lock(folder, parts: ["adapter"]).release()
+            }
+            #expect(try contents(folder) == [".last.tmp", "a.1.1f.tmp", "adapter", "report.html"])
+            #expect(try contents(part) == [".last.tmp", "a.1.1f.tmp"])
+        }
+    }
+
+    @Test func whatIsBeingWrittenIsNeverSwept() throws {
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("a.txt")
+            nonisolated(unsafe) var failures: [any Error] = []
+            DispatchQueue.concurrentPerform(iterations: 4) { index in
+                for number in 0..<200 {
+                    guard index == 0 else {
+                        AtomicFile.sweep(folder)
+                        continue
+                    }
+                    do { try AtomicFile.write("\(number)", to: url) } catch { failures.append(error) }
+                }
+            }
+            #expect(failures.isEmpty, "\(failures)")
+            let left = try contents(folder)
+            #expect(left == ["a.txt"])
+        }
+    }
+
+    @Test func writingAFileSweepsItsOwnTemporaries() throws {
+        try withTemporaryFolder { folder in
+            for name in [".m.safetensors.123.1f.tmp", ".n.safetensors.123.1f.tmp"] {
+                #expect(
+                    FileManager.default.createFile(
+                        atPath: folder.appendingPathComponent(name).path, contents: nil))
+            }
+            try AtomicFile.write("x", to: folder.appendingPathComponent("m.safetensors"))
+            #expect(try contents(folder) == [".n.safetensors.123.1f.tmp", "m.safetensors"])
+        }
+    }
+}
