@@ -74,7 +74,7 @@ let runTargets = [
         try? run.addToSummary(seconds: 1, peakBytes: 1)
         var state = TrainingState()
         (state.step, state.epoch) = (1, 1)
-        try run.truncateMetrics(to: state)
+        _ = try run.truncateMetrics(to: state)
     },
     // What the metadata of last.safetensors say, and which tensors it holds.
     Target(
