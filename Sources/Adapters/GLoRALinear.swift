@@ -108,17 +108,18 @@ public struct GLoRALinear {
     public static func declarations(
         _ name: String, inputs: Int, outputs: Int, rank: Int, random: inout Random
     ) -> [ParameterStore.Declaration] {
-        func xavier(_ rows: Int, _ columns: Int) -> HostTensor {
-            let bound = (6 / Double(rows + columns)).squareRoot()
-            let values = (0..<rows * columns).map { _ in Float(random.uniform(in: -bound...bound)) }
-            return HostTensor(shape: [rows, columns], values: values)
+        var values = Initialization(random)
+        defer { random = values.random }
+        func xavier(_ letter: String, _ columns: Int) -> ParameterStore.Declaration {
+            values.xavier("\(name).\(letter)", [rank, columns], inputs: columns, outputs: rank)
         }
-        func zeros(_ shape: [Int]) -> HostTensor { HostTensor(shape: shape, repeating: 0) }
+        func zeros(_ letter: String, _ shape: [Int]) -> ParameterStore.Declaration {
+            Adapters.zeros("\(name).\(letter)", shape)
+        }
         return [
-            .init("\(name).Ad", zeros([outputs, rank])), .init("\(name).Au", xavier(rank, inputs)),
-            .init("\(name).Bd", zeros([outputs, rank])), .init("\(name).Bu", xavier(rank, inputs)),
-            .init("\(name).Cd", zeros([inputs, rank])), .init("\(name).Cu", xavier(rank, 1)),
-            .init("\(name).D", zeros([outputs])), .init("\(name).E", zeros([outputs])),
+            zeros("Ad", [outputs, rank]), xavier("Au", inputs), zeros("Bd", [outputs, rank]),
+            xavier("Bu", inputs), zeros("Cd", [inputs, rank]), xavier("Cu", 1), zeros("D", [outputs]),
+            zeros("E", [outputs]),
         ]
     }
 

@@ -30,6 +30,10 @@ public struct GLoRAPath: Hashable, Sendable {
         self.e = e
     }
 
+    /// The largest rank that a path or an adapter may name: four times what a training takes (`--ranks`), as the adapters of query,
+    /// key and value become one of the sum of their ranks.
+    public static let largestRank = 16384
+
     /// The frozen layer itself.
     public static let none = GLoRAPath()
 
@@ -123,7 +127,9 @@ protocol TextForm {
 
 private func rank(of text: String) -> Int? {
     for prefix in ["LoRA_", "lowRank_"] where text.hasPrefix(prefix) {
-        if let rank = Int(text.dropFirst(prefix.count)), rank > 0 { return rank }
+        if let rank = Int(text.dropFirst(prefix.count)), (1...GLoRAPath.largestRank).contains(rank) {
+            return rank
+        }
     }
     return nil
 }

@@ -104,6 +104,15 @@ public struct CandidateSpace: Sendable {
         zip(costs, candidate.genes).reduce(0) { $0 + $1.0[Int($1.1)] }
     }
 
+    /// The parameters of what was judged; nil when it is no candidate of this space or has others.
+    public func parameterCount(of judged: Judged) -> Int? {
+        let genes = judged.candidate.genes
+        guard genes.count == costs.count, zip(costs, genes).allSatisfy({ $0.indices.contains(Int($1)) }),
+            parameterCount(judged.candidate) == judged.parameters
+        else { return nil }
+        return judged.parameters
+    }
+
     /// The counts of the smallest and the largest candidate.
     public var parameterCounts: ClosedRange<Int> {
         costs.reduce(0) { $0 + $1.min()! }...costs.reduce(0) { $0 + $1.max()! }

@@ -39,6 +39,24 @@ public struct SearchSettings: Codable, Equatable, Sendable {
         fitness = algorithm == .original ? .accuracy : .loss
     }
 
+    /// Throws `BudgetError` for a number that can't be meant, called by its flag.
+    public func validate() throws {
+        for (flag, number, least) in [
+            ("--population", population, 1), ("--generations", generations, 0), ("--top", top, 1),
+            ("--mutations", mutations, 0), ("--crossovers", crossovers, 0),
+        ] where !(least...SearchSettings.largestCount).contains(number) {
+            throw BudgetError(
+                description: "\(flag) must be from \(least) to \(SearchSettings.largestCount), not \(number)")
+        }
+        if let mutationProbability, !(0...1).contains(mutationProbability) {
+            throw BudgetError(
+                description: "--mutation-probability must be from 0 to 1, not \(mutationProbability)")
+        }
+    }
+
+    /// Of candidates and generations; a search judges them one by one.
+    private static let largestCount = 100_000
+
     /// How many candidates are judged: of the original the last generation, too, although it selects none of those.
     public var evaluationCount: Int { population * (generations + 1) }
     /// How many of the best a candidate must be among to matter; nil where every score counts.

@@ -61,15 +61,17 @@ final class FileReader: Sendable {
         }
     }
 
-    /// The bytes of a whole small file. Throws above `limit` bytes.
-    static func contents(of url: URL, limit: Int = 64 << 20) throws -> [UInt8] {
-        let reader = try FileReader(url)
-        guard reader.size <= limit else {
-            throw CheckpointError(
-                "\(reader.path) has \(reader.size) bytes, more than the \(limit) expected; check the path")
-        }
-        return try reader.elements(UInt8.self, count: reader.size, at: 0)
+}
+
+/// The bytes of a small file: settings, or with a larger `limit` a journal. Throws `CheckpointError` for what is no file, which a
+/// FIFO isn't, and above `limit` bytes.
+public func fileContents(of url: URL, limit: Int = JSONValue.largestText) throws -> [UInt8] {
+    let reader = try FileReader(url)
+    guard reader.size <= limit else {
+        throw CheckpointError(
+            "\(reader.path) has \(reader.size) bytes, more than the \(limit) expected; check the path")
     }
+    return try reader.elements(UInt8.self, count: reader.size, at: 0)
 }
 
 extension JSONValue {
@@ -78,7 +80,7 @@ extension JSONValue {
 
     /// Reads a JSON file; `keys` are those of the objects that its own object holds, in the file's order.
     static func withMemberKeys(contentsOf url: URL) throws -> (value: JSONValue, keys: [String: [String]]) {
-        var parser = JSONParser(bytes: try FileReader.contents(of: url))
+        var parser = try JSONParser(bytes: fileContents(of: url))
         do {
             return (try parser.document(), parser.memberKeys)
         } catch let error as CheckpointError {

@@ -17,13 +17,13 @@ struct PEFTLayerReader {
             throw CheckpointError(
                 "\(tensors.file.path) lacks the tensor '\(key)' of '\(module)'; save the adapter again")
         }
-        let tensor = try tensors.tensor(name)
-        guard tensor.shape == shape else {
+        let found = tensors.file.shape(of: name) ?? []
+        guard found == shape else {
             throw CheckpointError(
-                "\(tensors.file.path): tensor '\(name)' has shape \(tensor.shape), but the model and r = \(rank) "
+                "\(tensors.file.path): tensor '\(name)' has shape \(found), but the model and r = \(rank) "
                     + "need \(shape); use the model that it was trained on")
         }
-        return tensor
+        return try tensors.tensor(name)
     }
 
     private func refuseOthers(than used: Set<String>) throws {
@@ -82,16 +82,21 @@ struct PEFTLayerReader {
             }
             return "none"
         }
-        let R = settings.rank
+        // Where no form is lora, r is a number that no tensor of the file has.
+        let isLowRank = try ["A", "B", "C"].contains { try form($0) == "lora" }
+        let R = isLowRank ? settings.rank : 1
         var values: [String: HostTensor] = [:]
         func matrix(_ letter: String, rows: Int, columns: Int) throws -> String {
-            var down = [Float](repeating: 0, count: rows * R)
-            var up = [Float](repeating: 0, count: R * columns)
             let form = try form(letter)
+            if form == "lora" {
+                values[letter + "d"] = HostTensor(
+                    shape: [rows, R], values: try part("glora_\(letter).Xd", [rows, R]))
+                values[letter + "u"] = HostTensor(
+                    shape: [R, columns], values: try part("glora_\(letter).Xu", [R, columns]))
+                return "LoRA_\(R)"
+            }
+            var down = [Float](repeating: 0, count: rows * R)
             switch form {
-            case "lora":
-                down = try part("glora_\(letter).Xd", [rows, R])
-                up = try part("glora_\(letter).Xu", [R, columns])
             case "vector":
                 for (row, value) in try part("glora_\(letter).X", [rows, 1]).enumerated() {
                     down[row * R] = value
@@ -100,8 +105,8 @@ struct PEFTLayerReader {
             default: break
             }
             values[letter + "d"] = HostTensor(shape: [rows, R], values: down)
-            values[letter + "u"] = HostTensor(shape: [R, columns], values: up)
-            return form == "lora" ? "LoRA_\(R)" : form
+            values[letter + "u"] = HostTensor(shape: [R, columns], repeating: 0)
+            return form
         }
         func scale(_ letter: String) throws -> String {
             var numbers = [Float](repeating: 0, count: outputs)

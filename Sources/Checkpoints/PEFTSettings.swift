@@ -1,3 +1,4 @@
+import Adapters
 import Foundation
 
 /// What an adapter's `adapter_config.json` says, every key of it known, off, or refused by name.
@@ -51,7 +52,7 @@ struct PEFTSettings {
             throw failure("bias \(config["bias"]!.text()) is not supported; train with bias=\"none\"")
         }
         rank = config["r"].map { $0.integerValue ?? 0 } ?? 8
-        guard (1...65536).contains(rank) else {
+        guard (1...GLoRAPath.largestRank).contains(rank) else {
             throw failure("r = \(config["r"]!.text()) is no rank; correct it")
         }
 
@@ -80,7 +81,7 @@ struct PEFTSettings {
         ranks = try patterns("rank_pattern")
         alphas = try patterns("alpha_pattern")
         if let wrong = ranks.first(where: {
-            $0.value != $0.value.rounded() || !(1...65536).contains($0.value)
+            $0.value != $0.value.rounded() || !(1...Double(GLoRAPath.largestRank)).contains($0.value)
         }) {
             throw failure(
                 "rank_pattern gives '\(wrong.text)' the rank \(wrong.value), which is none; correct it")

@@ -200,7 +200,8 @@ private struct ProcessorReader {
         guard let side = square(value) else {
             throw failure(
                 "size", value,
-                "which is neither a square nor a shortest_edge alone; nothing else is supported")
+                "which is neither a square nor a shortest_edge alone, of 1 to \(Preprocessor.largestResize) pixels; nothing "
+                    + "else is supported")
         }
         return .square(side)
     }
@@ -214,7 +215,9 @@ private struct ProcessorReader {
             return crop
         }
         guard let side = positive(value) ?? square(value) else {
-            throw failure("crop_size", value, "which is no square; nothing else is supported")
+            throw failure(
+                "crop_size", value,
+                "which is no square of 1 to \(Preprocessor.largestResize) pixels; nothing else is supported")
         }
         return side
     }
@@ -226,7 +229,10 @@ private struct ProcessorReader {
         return positive(value["height"])
     }
 
-    private func positive(_ value: JSONValue?) -> Int? { value?.integerValue.flatMap { $0 > 0 ? $0 : nil } }
+    /// A side that an image can be resized to.
+    private func positive(_ value: JSONValue?) -> Int? {
+        value?.integerValue.flatMap { (1...Preprocessor.largestResize).contains($0) ? $0 : nil }
+    }
 
     /// The keys of an object that aren't null.
     private func members(of value: JSONValue) -> Set<String> {

@@ -58,22 +58,13 @@ public final class SafetensorsFile: Sendable {
             throw failure("is truncated within its header (\(reader.size) of at least \(dataStart) bytes)")
         }
         let bytes = try reader.elements(UInt8.self, count: Int(length), at: 8)
-        let header: JSONValue
         do {
-            header = try JSONValue(parsing: bytes)
-        } catch let error as CheckpointError {
-            throw failure("its header is damaged (\(error.description))")
-        }
-        guard bytes.first == UInt8(ascii: "{"), let members = header.objectValue else {
-            throw failure("its header is no JSON object")
-        }
-        do {
-            metadata = try SafetensorsFile.metadata(members["__metadata__"])
-            entries = try SafetensorsFile.entries(members, start: dataStart, end: reader.size)
+            let header = try SafetensorsHeader(bytes, dataStart: dataStart, dataSize: reader.size - dataStart)
+            (entries, metadata) = (header.entries, header.metadata)
         } catch let error as CheckpointError {
             throw failure(error.description)
         }
-        guard try isAsWritten(members, dataStart) else {
+        guard try isAsWritten(dataStart) else {
             throw CheckpointError(
                 "\(path) is damaged: it has another digest than when it was written; \(remedy)")
         }
@@ -87,102 +78,27 @@ public final class SafetensorsFile: Sendable {
 
     // MARK: Digest
 
-    /// Of the header, its members in order and without the digest, and nothing of the data yet, which follow as they lie in the file.
-    static func digest(_ entries: [String: JSONValue], _ metadata: [String: String]) -> Digest {
-        var members = entries
-        members["__metadata__"] = .object(
-            metadata.filter { $0.key != digestKey }.mapValues { .string($0) })
+    /// Of the header without the digest, its tensors by name, and nothing of the data yet, which follow as they lie in the file, from
+    /// `dataStart` on.
+    static func digest(_ entries: [String: Entry], dataStart: Int, _ metadata: [String: String]) -> Digest {
         var digest = Digest()
-        Array(JSONValue.object(members).text().utf8).withUnsafeBytes { digest.add($0) }
+        func add(_ text: String) { Array(text.utf8).withUnsafeBytes { digest.add($0) } }
+        add(JSONValue.object(metadata.filter { $0.key != digestKey }.mapValues { .string($0) }).text())
+        for (name, entry) in entries.sorted(by: { $0.key < $1.key }) {
+            add("\(JSONValue.string(name).text()) \(entry.type) \(entry.shape) \(entry.offset - dataStart)\n")
+        }
         return digest
     }
 
     /// Whether the file has the digest that it says; one that says none may be any.
-    private func isAsWritten(_ members: [String: JSONValue], _ dataStart: Int) throws -> Bool {
+    private func isAsWritten(_ dataStart: Int) throws -> Bool {
         guard let written = metadata[SafetensorsFile.digestKey] else { return true }
-        var digest = SafetensorsFile.digest(members, metadata)
+        var digest = SafetensorsFile.digest(entries, dataStart: dataStart, metadata)
         for start in stride(from: dataStart, to: reader.size, by: 1 << 20) {
             let count = min(1 << 20, reader.size - start)
             try reader.elements(UInt8.self, count: count, at: start).withUnsafeBytes { digest.add($0) }
         }
         return digest.hexadecimal == written
-    }
-
-    // MARK: Header
-
-    private static func metadata(_ value: JSONValue?) throws -> [String: String] {
-        guard let value else { return [:] }
-        guard let members = value.objectValue else { throw CheckpointError("__metadata__ is no object") }
-        return try members.mapValues {
-            guard let string = $0.stringValue else {
-                throw CheckpointError("__metadata__ holds something else than strings")
-            }
-            return string
-        }
-    }
-
-    private static let typeSizes: [String: Int] = [
-        "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2,
-        "BF16": 2, "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
-    ]
-
-    private static func entries(_ members: [String: JSONValue], start: Int, end: Int) throws -> [String:
-        Entry]
-    {
-        var entries: [String: Entry] = [:]
-        var ranges: [(name: String, begin: Int, end: Int)] = []
-        for (name, value) in members where name != "__metadata__" {
-            let (entry, size) = try entry(name, value, start: start)
-            let begin = entry.offset - start
-            guard size <= end - start - begin else {
-                throw CheckpointError(
-                    "tensor '\(name)' ends at byte \(begin + size) of the data, which have \(end - start): "
-                        + "the file is truncated or its header wrong")
-            }
-            entries[name] = entry
-            ranges.append((name, begin, begin + size))
-        }
-        var position = 0
-        for range in ranges.sorted(by: { ($0.begin, $0.end) < ($1.begin, $1.end) }) {
-            guard range.begin == position else {
-                let what =
-                    range.begin < position ? "overlaps the tensor before it" : "leaves a hole before it"
-                throw CheckpointError(
-                    "tensor '\(range.name)' \(what) (it begins at \(range.begin), not \(position))")
-            }
-            position = range.end
-        }
-        guard position == end - start else {
-            throw CheckpointError("has \(end - start) bytes of data, but its tensors cover \(position)")
-        }
-        return entries
-    }
-
-    private static func entry(_ name: String, _ value: JSONValue, start: Int) throws -> (Entry, size: Int) {
-        guard let type = value["dtype"]?.stringValue, let dimensions = value["shape"]?.arrayValue,
-            let offsets = value["data_offsets"]?.arrayValue
-        else { throw CheckpointError("tensor '\(name)' lacks its dtype, shape or data_offsets") }
-        guard let typeSize = typeSizes[type] else {
-            throw CheckpointError("tensor '\(name)' has the unknown dtype \(type)")
-        }
-        let shape = try dimensions.map {
-            guard let size = $0.integerValue, size >= 0 else {
-                throw CheckpointError("tensor '\(name)' has the impossible dimension \($0.text())")
-            }
-            return size
-        }
-        guard let size = product(shape + [typeSize]) else {
-            throw CheckpointError("tensor '\(name)' of shape \(shape) is larger than memory can be")
-        }
-        guard offsets.count == 2, let begin = offsets[0].integerValue, let end = offsets[1].integerValue,
-            begin >= 0, end >= begin, end <= Int.max - start
-        else { throw CheckpointError("tensor '\(name)' has impossible data_offsets") }
-        guard end - begin == size else {
-            throw CheckpointError(
-                "tensor '\(name)' of shape \(shape) and dtype \(type) takes \(size) bytes, "
-                    + "but its data_offsets hold \(end - begin)")
-        }
-        return (Entry(type: type, shape: shape, offset: start + begin, count: size / typeSize), size)
     }
 
     // MARK: Data
@@ -245,15 +161,4 @@ func halfLookup() -> (UInt16) -> Float {
     // A local copy, so that a look-up doesn't ask each time whether the global one has been made.
     let halves = halves
     return { halves[Int($0)] }
-}
-
-/// The product of sizes that a file gave; nil when it overflows.
-func product(_ sizes: [Int]) -> Int? {
-    var total = 1
-    for size in sizes {
-        let (value, overflow) = total.multipliedReportingOverflow(by: size)
-        if overflow { return nil }
-        total = value
-    }
-    return total
 }

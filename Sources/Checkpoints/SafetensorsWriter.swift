@@ -23,16 +23,14 @@ public func writeSafetensors(
     let types = Dictionary(uniqueKeysWithValues: tensors.keys.map { ($0, storesAsFloat16($0) ? 2 : 4) })
     let names = tensors.keys.sorted { (types[$1]!, $0) < (types[$0]!, $1) }
 
-    var entries: [String: JSONValue] = [:]
+    var entries: [String: SafetensorsFile.Entry] = [:]
     var position = 0
     for name in names {
-        let end = position + tensors[name]!.values.count * types[name]!
-        entries[name] = [
-            "dtype": types[name] == 2 ? "F16" : "F32",
-            "shape": .array(tensors[name]!.shape.map { .integer($0) }),
-            "data_offsets": [.integer(position), .integer(end)],
-        ]
-        position = end
+        let tensor = tensors[name]!
+        entries[name] = SafetensorsFile.Entry(
+            type: types[name] == 2 ? "F16" : "F32", shape: tensor.shape, offset: position,
+            count: tensor.values.count)
+        position += tensor.values.count * types[name]!
     }
     func forEachPart(_ body: (UnsafeRawBufferPointer) throws -> Void) throws {
         for name in names {
@@ -46,7 +44,7 @@ public func writeSafetensors(
     }
     var metadata = metadata
     if digest {
-        var digest = SafetensorsFile.digest(entries, metadata)
+        var digest = SafetensorsFile.digest(entries, dataStart: 0, metadata)
         try forEachPart { digest.add($0) }
         metadata[SafetensorsFile.digestKey] = digest.hexadecimal
     }
@@ -56,7 +54,14 @@ public func writeSafetensors(
         header += "\"__metadata__\": " + JSONValue.object(metadata.mapValues { .string($0) }).text()
     }
     for name in names {
-        header += (header == "{" ? "" : ", ") + JSONValue.string(name).text() + ": " + entries[name]!.text()
+        let entry = entries[name]!
+        let value: JSONValue = [
+            "dtype": .string(entry.type), "shape": .array(entry.shape.map { .integer($0) }),
+            "data_offsets": [
+                .integer(entry.offset), .integer(entry.offset + entry.count * types[name]!),
+            ],
+        ]
+        header += (header == "{" ? "" : ", ") + JSONValue.string(name).text() + ": " + value.text()
     }
     header += "}"
     var bytes = Array(header.utf8)

@@ -1,3 +1,5 @@
+import Datasets
+
 extension ViTConfiguration {
     /// Every tensor of the model by timm's name, with its shape; a Linear's weight is [out, in].
     public var tensorShapes: [String: [Int]] {
@@ -41,8 +43,22 @@ extension ViTConfiguration {
         }
     }
 
-    /// Throws `CheckpointError` beginning with `source` when the sizes contradict each other.
-    func check(source: String) throws {
+    /// The most that sizes may be, so that no product of them overflows and no loop over them takes long: four times and more of
+    /// what the largest published ViT has (22 billion parameters: width 6,144, hidden 24,576, 48 blocks) and of the 21,841 classes
+    /// of ImageNet; 256 × 256 patches, beyond which attention to all of them takes minutes an image.
+    private static var limits: [(name: String, size: KeyPath<ViTConfiguration, Int>, most: Int)] {
+        [
+            ("image size", \.imageSize, Preprocessor.largestSide),
+            ("patch size", \.patchSize, Preprocessor.largestSide),
+            ("width", \.width, 1 << 16), ("depth", \.depth, 4096), ("heads", \.heads, 1 << 16),
+            ("hidden width", \.hiddenWidth, 1 << 18),
+            ("number of classes", \.classCount, ImageList.largestClassCount),
+            ("number of patches", \.patchCount, 1 << 16),
+        ]
+    }
+
+    /// Throws `CheckpointError` beginning with `source` when the sizes contradict each other or are larger than any model's.
+    public func check(source: String) throws {
         func require(_ condition: Bool, _ what: String) throws {
             if !condition { throw CheckpointError("\(source): \(what)") }
         }
@@ -51,6 +67,12 @@ extension ViTConfiguration {
             "a size is not positive (image \(imageSize), patch \(patchSize), width \(width), depth \(depth), "
                 + "heads \(heads), hidden width \(hiddenWidth), classes \(classCount)); correct the configuration"
         )
+        for (name, size, most) in ViTConfiguration.limits {
+            try require(
+                self[keyPath: size] <= most,
+                "the \(name) \(self[keyPath: size]) is more than the \(most) that any model has; correct the configuration"
+            )
+        }
         try require(
             width % heads == 0,
             "the width \(width) can't be divided among \(heads) heads; give the right number of heads")
@@ -67,6 +89,10 @@ extension ViTConfiguration {
                 && preprocessing.rescale > 0,
             "mean \(preprocessing.mean) and std \(preprocessing.std) are not \(channels) numbers with a positive std; correct them"
         )
+        try require(
+            (preprocessing.side ?? 1) >= 1 && (preprocessing.side ?? 1) <= Double(Preprocessor.largestResize),
+            "images resized to \(preprocessing.side ?? 0) pixels can't be meant (1 to \(Preprocessor.largestResize)); correct the "
+                + "configuration")
         try require(
             layerNormEpsilon > 0 && layerNormEpsilon < 1,
             "LayerNorm's eps \(layerNormEpsilon) is not between 0 and 1; correct the configuration")

@@ -124,11 +124,15 @@ public struct ImageList: ImageSource {
     }
 }
 
-/// A list file's lines, read but not yet looked up on disk.
-struct ListFile {
+extension ImageList {
     /// ImageNet-21k, the largest common set, has 21,843 classes; a label beyond this bound is a mistake that would
     /// otherwise ask for a head of that size.
-    static let largestLabel = 99_999
+    public static let largestClassCount = 100_000
+}
+
+/// A list file's lines, read but not yet looked up on disk.
+struct ListFile {
+    static let largestLabel = ImageList.largestClassCount - 1
 
     /// The lines that aren't blank.
     let lines: [ImageList.Entry]

@@ -116,6 +116,12 @@ extension Preprocessing {
 
 /// `Preprocessing` for one input size, ready to be applied.
 public struct Preprocessor: Sendable {
+    /// The most that a model's input may have a side in pixels: more would be decoded from no image (`RGBImage.largestPixelCount`).
+    public static let largestSide = 16384
+
+    /// The most that an image may be resized to before the input is cut out of it.
+    public static let largestResize = 65536
+
     /// S, the side of the model's input in pixels.
     public let imageSize: Int
     /// What is done.
@@ -128,9 +134,10 @@ public struct Preprocessor: Sendable {
     /// Throws `DatasetError` when the size is not positive, when there are not three means and three positive
     /// deviations, or when a crop is larger than what it is cut from.
     public init(_ preprocessing: Preprocessing, imageSize: Int) throws {
-        guard (1...16384).contains(imageSize) else {
+        guard (1...Preprocessor.largestSide).contains(imageSize) else {
             throw DatasetError(
-                "the image size \(imageSize) is not in 1...16384; give the model's input size.")
+                "the image size \(imageSize) is not in 1...\(Preprocessor.largestSide); give the model's input size."
+            )
         }
         let (mean, std) = (preprocessing.mean, preprocessing.std)
         guard mean.count == 3, std.count == 3, mean.allSatisfy(\.isFinite),
@@ -141,10 +148,14 @@ public struct Preprocessor: Sendable {
                     + "each, with std above 0.")
         }
         let side = preprocessing.side ?? Double(imageSize)
-        guard preprocessing.resize == .none || side >= Double(imageSize) && side <= 65536 else {
+        guard
+            preprocessing.resize == .none
+                || side >= Double(imageSize)
+                    && side <= Double(Preprocessor.largestResize)
+        else {
             throw DatasetError(
                 "an image resized to \(side) can't be cropped to \(imageSize); resize to at least \(imageSize) "
-                    + "and at most 65536.")
+                    + "and at most \(Preprocessor.largestResize).")
         }
         self.imageSize = imageSize
         self.preprocessing = preprocessing
@@ -182,6 +193,12 @@ public struct Preprocessor: Sendable {
                     height <= width ? side : Int(Double(side * height) / Double(width))
                 )
             }
+        // Pillow would have to make it, and refuses none of these; a line of pixels would be billions wide.
+        guard max(size.0, size.1) <= 16 * Preprocessor.largestResize else {
+            throw DatasetError(
+                "\(name) of \(width)x\(height) pixels would be \(size.0)x\(size.1) when its shorter side is \(side); "
+                    + "cut it or remove it.")
+        }
         guard preprocessing.crop != .none || size == (imageSize, imageSize) else {
             throw DatasetError(
                 "\(name) is \(size.0)x\(size.1) pixels where the model takes \(imageSize)x\(imageSize) and its "

@@ -94,7 +94,7 @@ func replayMethod(
     model.store.pack(model.store.values, values)
     var comparison = try replayStep(
         file, golden, base, model, paths: model.uniformPath(.none), dead: dead)
-    let count = method.declarations(shape, seed: 0).reduce(0) { $0 + $1.initial.values.count }
+    let count = method.declarations(shape, seed: 0).reduce(0) { $0 + $1.shape.reduce(1, *) }
     let deadCount = dead.reduce(0) { $0 + (given[$1]?.values.count ?? 0) }
     let stored = try golden.integer("trainable_numel_without_head")
     comparison.expect(

@@ -4,17 +4,36 @@
 /// Each tensor is a *segment* of whole blocks of `viewAlignment` elements. The padding between segments has zero gradients
 /// and zero values, and stays so.
 public final class ParameterStore {
-    /// A tensor to be: its name and first value.
+    /// A tensor to be: its name, shape and first values, which are made when they are asked for: what a file or a flag
+    /// wants can be larger than any memory.
     public struct Declaration {
         /// The name in the model.
-        public var name: String
-        /// The value before the first step.
-        public var initial: HostTensor
+        public let name: String
+        /// Sizes, outermost first.
+        public let shape: [Int]
+        /// The values before the first step, as many as `shape` holds; the same ones whenever it is called.
+        private let values: (_ count: Int) -> [Float]
 
-        /// A declaration of a tensor.
-        public init(_ name: String, _ initial: HostTensor) {
+        /// A declaration of a tensor whose first values `values` makes, as many as it is told, the same ones at every call.
+        public init(_ name: String, _ shape: [Int], values: @escaping (_ count: Int) -> [Float]) {
             self.name = name
-            self.initial = initial
+            self.shape = shape
+            self.values = values
+        }
+
+        /// A declaration of a tensor that begins as `initial`.
+        public init(_ name: String, _ initial: HostTensor) {
+            self.init(name, initial.shape) { _ in initial.values }
+        }
+
+        /// A declaration of a tensor that begins as `initial` everywhere.
+        public init(_ name: String, _ shape: [Int], repeating initial: Float) {
+            self.init(name, shape) { Array(repeating: initial, count: $0) }
+        }
+
+        /// The first values.
+        public var initial: HostTensor {
+            HostTensor(shape: shape, values: values(shape.reduce(1, *)))
         }
     }
 
@@ -48,16 +67,18 @@ public final class ParameterStore {
     private let backend: any Backend
     private let parameters: [String: Parameter]
 
-    /// Takes the memory and writes the first values. Throws `BackendError.outOfMemory`. Traps when two tensors have one name.
+    /// Takes the memory and writes the first values. Throws `BackendError.outOfMemory`, before anything is made where the
+    /// tensors alone exceed the memory. Traps when two tensors have one name.
     public init(_ backend: any Backend, _ declarations: [Declaration]) throws {
+        try ParameterStore.checkMemory(of: backend, for: declarations)
         var segments: [Segment] = []
         var blocks: [Int32] = []
         for (index, declaration) in declarations.enumerated() {
             segments.append(
                 Segment(
-                    name: declaration.name, shape: declaration.initial.shape,
+                    name: declaration.name, shape: declaration.shape,
                     offset: blocks.count * viewAlignment))
-            let blockCount = Arena.footprint(declaration.initial.shape) / viewAlignment
+            let blockCount = Arena.footprint(declaration.shape) / viewAlignment
             blocks += Array(repeating: Int32(index), count: blockCount)
         }
         let count = max(blocks.count, 1) * viewAlignment
@@ -81,6 +102,18 @@ public final class ParameterStore {
             precondition(parameters.updateValue(parameter, forKey: segment.name) == nil, segment.name)
         }
         self.parameters = parameters
+    }
+
+    /// Throws when the values, gradients and both moments can't fit.
+    private static func checkMemory(of backend: any Backend, for declarations: [Declaration]) throws {
+        let needed = declarations.reduce(0) { sum, declaration in
+            let (total, overflow) = sum.addingReportingOverflow(product(declaration.shape + [4, 4]) ?? .max)
+            return overflow ? .max : total
+        }
+        guard needed <= backend.memoryByteCount else {
+            throw BackendError.outOfMemory(
+                device: backend.name, requested: needed, available: backend.memoryByteCount)
+        }
     }
 
     /// The trained tensor of that name, or nil.

@@ -35,6 +35,11 @@ public struct Random: RandomNumberGenerator, Sendable {
         return z ^ (z >> 31)
     }
 
+    /// Leaves out the next `count` numbers of `next`, at once.
+    public mutating func skip(_ count: Int) {
+        state = state &+ UInt64(bitPattern: Int64(count)) &* 0x9e37_79b9_7f4a_7c15
+    }
+
     /// Uniform in [0, 1), 53 bits.
     public mutating func uniform() -> Double { Double(next() >> 11) * 0x1p-53 }
 

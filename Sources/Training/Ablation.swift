@@ -39,6 +39,9 @@ public func ablate(
         }
         return path
     }
+    try PathChoice.check(
+        paths, model: model, rank: ready.options.searchSpace().largestRank,
+        source: directory.architecture.path)
     var ablation = Ablation(found: [], searched: [])
     let tensors = ["A", "B", "C", "D", "E"]
     for tensor in [""] + tensors {

@@ -154,7 +154,7 @@ extension Cell {
     public func result(
         checkpoint: ReadyModel.State, baseHash: String, configuration: ViTConfiguration
     ) throws -> CellResult? {
-        guard let data = FileManager.default.contents(atPath: file.path) else {
+        guard FileManager.default.fileExists(atPath: file.path) else {
             if directory.holdsRun {
                 var saved = try directory.configuration().options
                 // The path of a searched run is what the search has found.
@@ -165,7 +165,9 @@ extension Cell {
             return nil
         }
         let result: CellResult
-        do { result = try JSONDecoder().decode(CellResult.self, from: data) } catch {
+        do {
+            result = try JSONDecoder().decode(CellResult.self, from: Data(fileContents(of: file)))
+        } catch {
             throw TrainingError.run("\(file.path) is no result of this program; remove \(folder.path)")
         }
         guard result.formatVersion == 1 else {

@@ -251,6 +251,7 @@ extension TrainingOptions {
     public func trained(_ model: ViTConfiguration) throws -> VisionTransformer.Trained {
         if let other = try method.method(methodSettings, for: model.shape) { return .method(other) }
         let space = try searchSpace()
+        try MethodSettings.checkRank(space.largestRank, flag: "--ranks", modelWidth: model.width)
         return .adapters(rank: space.largestRank, sites: space.sites)
     }
 }

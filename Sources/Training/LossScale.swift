@@ -11,6 +11,9 @@ public struct LossScale: Codable, Equatable, Sendable {
     /// At a run's beginning.
     public init() {}
 
+    /// Whether updates can have led to it.
+    var isPossible: Bool { factor > 0 && factor.isFinite && (0..<2000).contains(goodSteps) }
+
     /// Takes note of a step's gradients.
     public mutating func update(gradientsAreFinite: Bool) {
         goodSteps = gradientsAreFinite ? goodSteps + 1 : 0

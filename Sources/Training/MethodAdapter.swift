@@ -54,7 +54,7 @@ struct MethodAdapter {
         let file = try SafetensorsFile(folder.appendingPathComponent("adapter_model.safetensors"))
         let settings: MethodSettings
         do {
-            settings = try JSONDecoder().decode(MethodSettings.self, from: Data(contentsOf: url))
+            settings = try JSONDecoder().decode(MethodSettings.self, from: Data(try fileContents(of: url)))
         } catch {
             throw CheckpointError("\(url.path) holds settings that can't be read; save the adapter again")
         }
@@ -69,9 +69,21 @@ struct MethodAdapter {
     /// The model of a checkpoint with this adapter's tensors. Throws `CheckpointError` where they don't fit, `MethodError`,
     /// `BackendError`.
     func model(_ checkpoint: ViTCheckpoint, on backend: any Backend) throws -> VisionTransformer {
-        guard let classCount = tensors["head.weight"]?.shape.first,
-            let other = try method.method(settings, for: checkpoint.configuration.shape)
-        else { throw CheckpointError("the adapter has no head, or is GLoRA's; save it again") }
+        let shape = checkpoint.configuration.shape
+        let added: (any TuningMethod)?
+        do { added = try method.method(settings, for: shape) } catch let error as MethodError {
+            throw CheckpointError("the adapter's adapter_config.json can't be meant: \(error)")
+        }
+        guard let classCount = tensors["head.weight"]?.shape.first, let other = added else {
+            throw CheckpointError("the adapter has no head, or is GLoRA's; save it again")
+        }
+        // The settings' sizes are only a claim until the tensors have them.
+        for needed in other.declarations(shape, seed: 0) + head.declarations(classCount, shape.width, seed: 0)
+        where tensors[needed.name]?.shape != needed.shape {
+            throw CheckpointError(
+                "the adapter has no \(needed.name) of shape \(needed.shape); use the model that it was trained on"
+            )
+        }
         let model = try VisionTransformer(
             checkpoint, classCount: classCount, trained: .method(other), seed: 0, headKind: head, on: backend)
         for segment in model.store.segments where tensors[segment.name]?.shape != segment.shape {

@@ -1,4 +1,5 @@
 import Adapters
+import Checkpoints
 import Foundation
 import TensorCore
 import VisionModels
@@ -71,7 +72,7 @@ public enum PathChoice: Sendable {
     }
 
     private static func read(_ file: String, model: VisionTransformer, rank: Int) throws -> [GLoRAPath] {
-        guard let data = FileManager.default.contents(atPath: file) else {
+        guard let data = (try? fileContents(of: URL(fileURLWithPath: file))).map({ Data($0) }) else {
             throw TrainingError.settings(
                 "--path \(file) can't be read; use supernet, full, none, or a JSON file of paths")
         }
@@ -114,7 +115,7 @@ public enum PathChoice: Sendable {
     }
 
     /// Throws when a layer can't take the path that `source` gives it.
-    private static func check(_ paths: [GLoRAPath], model: VisionTransformer, rank: Int, source: String)
+    static func check(_ paths: [GLoRAPath], model: VisionTransformer, rank: Int, source: String)
         throws
     {
         for (linear, path) in zip(model.linears, paths) {

@@ -98,6 +98,12 @@ public struct RunDirectory {
                     "\(model) has changed since \(folder.path) was started: \(changes.joined(separator: "; ")). "
                         + "The run keeps its own")
             }
+            let shapes = checkpoint.tensors.mapValues(\.shape)
+            guard architecture.tensorShapes == shapes else {
+                throw TrainingError.run(
+                    "\(folder.path)/config.yaml says other sizes (architecture) than \(model) has; put the original back"
+                )
+            }
             checkpoint.configuration = architecture
         }
     }
@@ -112,8 +118,8 @@ public struct RunDirectory {
 
     /// What the training took so far; nil before its first end or stop.
     public func readSummary() -> Summary? {
-        FileManager.default.contents(atPath: summary.path)
-            .flatMap { try? JSONDecoder().decode(Summary.self, from: $0) }
+        guard let bytes = try? fileContents(of: summary) else { return nil }
+        return try? JSONDecoder().decode(Summary.self, from: Data(bytes))
     }
 
     /// Adds what a process took. Throws `CheckpointError`.
@@ -149,14 +155,25 @@ public struct RunDirectory {
         return all.first { $0.valAccuracy == best }
     }
 
-    /// The run's epochs and validations. Throws `TrainingError.run` when the file is missing.
+    /// The run's epochs and validations. Throws `TrainingError.run` when the file is missing or has numbers that no run has.
     public func epochMetrics() throws -> [EpochMetric] {
-        guard let text = try? String(contentsOf: metrics, encoding: .utf8) else {
+        guard FileManager.default.fileExists(atPath: metrics.path) else {
             throw TrainingError.run("\(metrics.path) is missing; give the --run of a glora train")
         }
-        return text.split(separator: "\n").compactMap {
-            try? JSONDecoder().decode(EpochMetric.self, from: Data($0.utf8))
+        let lines = try journalLines(of: metrics).compactMap {
+            try? JSONDecoder().decode(EpochMetric.self, from: Data($0))
         }.filter { $0.trainLoss != nil || $0.valAccuracy != nil }
+        for line in lines {
+            let isPossible =
+                (0..<TrainingOptions.largestEpochCount).contains(line.epoch)
+                && (0...1).contains(line.valAccuracy ?? 0)
+            guard isPossible else {
+                throw TrainingError.run(
+                    "\(metrics.path) has a validation accuracy of \(line.valAccuracy ?? 0) in epoch \(line.epoch), which no run "
+                        + "has; remove that line")
+            }
+        }
+        return lines
     }
 
     /// A folder that is there or is to be made.
@@ -209,11 +226,16 @@ public struct RunDirectory {
             throw TrainingError.run(
                 "\(url.path) holds no run: config.yaml is missing; give the --run of a glora train")
         }
-        guard let text = try? String(contentsOf: config, encoding: .utf8) else {
-            throw TrainingError.run("\(config.path) can't be read as text; check its permissions")
+        guard let text = String(validating: try fileContents(of: config), as: UTF8.self) else {
+            throw TrainingError.run("\(config.path) can't be read as text; put the original back")
         }
         do {
             let configuration = try YAMLDecoder().decode(Configuration.self, from: text)
+            try configuration.options.validate()
+            try configuration.architecture?.check(source: "architecture")
+            guard (1...ImageList.largestClassCount).contains(configuration.classCount) else {
+                throw TrainingError.run("it has \(configuration.classCount) classes")
+            }
             if let parts = configuration.productParts, !(1...1024).contains(parts) {
                 throw TrainingError.run("its productParts is \(parts)")
             }
@@ -228,23 +250,22 @@ public struct RunDirectory {
     }
 
     /// Cuts `metrics.jsonl` back to what had happened when `state` was saved, so that a resumed run repeats no line; where it is
-    /// missing, makes an empty one. Returns whether it was there. Throws `TrainingError.run` when it can't be read, and `CheckpointError`.
+    /// missing, makes an empty one. Returns whether it was there. Throws `CheckpointError`.
     public func truncateMetrics(to state: TrainingState) throws -> Bool {
-        let isThere = FileManager.default.fileExists(atPath: metrics.path)
-        guard let data = isThere ? FileManager.default.contents(atPath: metrics.path) : Data() else {
-            throw TrainingError.run("\(metrics.path) can't be read; check its permissions")
+        guard FileManager.default.fileExists(atPath: metrics.path) else {
+            try AtomicFile.write("", to: metrics)
+            return false
         }
-        let text = String(decoding: data, as: UTF8.self)
         struct Line: Decodable {
             let step: Int?
             let epoch: Int
         }
-        let kept = text.split(separator: "\n").filter { text in
-            guard let line = try? JSONDecoder().decode(Line.self, from: Data(text.utf8)) else { return false }
+        let kept = try journalLines(of: metrics).filter { text in
+            guard let line = try? JSONDecoder().decode(Line.self, from: Data(text)) else { return false }
             return line.step.map { $0 <= state.step } ?? (line.epoch < state.epoch)
         }
-        try AtomicFile.write(kept.map { $0 + "\n" }.joined(), to: metrics)
-        return isThere
+        try AtomicFile.write(Array(kept.map { $0 + [UInt8(ascii: "\n")] }.joined()), to: metrics)
+        return true
     }
 
     /// Appends one object as a line to `metrics.jsonl`. Throws `CheckpointError` when it can't be written.
@@ -253,6 +274,14 @@ public struct RunDirectory {
         encoder.outputFormatting = .sortedKeys
         try AtomicFile.append(String(decoding: try encoder.encode(metric), as: UTF8.self) + "\n", to: metrics)
     }
+}
+
+/// The longest journal that is read, in bytes: more than a million steps or candidates.
+let largestJournal = 128 << 20
+
+/// The lines of a journal, without empty ones. Throws `CheckpointError`.
+func journalLines(of url: URL) throws -> [ArraySlice<UInt8>] {
+    try fileContents(of: url, limit: largestJournal).split(separator: UInt8(ascii: "\n"))
 }
 
 /// The hash of a checkpoint's tensors, by which a resumed run recognises its frozen base: 64-bit FNV-1a over names, shapes and

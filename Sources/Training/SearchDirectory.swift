@@ -146,7 +146,7 @@ public struct SearchDirectory {
                     + "--resume, or remove the folder")
         }
         // Also where no line is torn: what is appended to is then no link.
-        try AtomicFile.write(content.wholeLines, to: journal)
+        try AtomicFile.write(Array(content.wholeLines), to: journal)
         let generations = lines.compactMap(\.generation)
         return (
             lines.compactMap(\.judged), lines.compactMap(\.refined), generations.count,
@@ -155,17 +155,47 @@ public struct SearchDirectory {
     }
 
     /// The journal's text, and its whole lines: what follows the last newline was being written.
-    private func readJournal() throws -> (content: String, lines: [Line]) {
-        guard let content = try? String(contentsOf: journal, encoding: .utf8) else {
+    private func readJournal() throws -> (content: [UInt8], lines: [Line]) {
+        guard FileManager.default.fileExists(atPath: journal.path) else {
             throw TrainingError.run(
                 "\(url.path) holds no search to go on with; run glora search without --resume")
         }
-        return (
-            content,
-            content.wholeLines.split(separator: "\n").compactMap {
-                try? JSONDecoder().decode(Line.self, from: Data($0.utf8))
+        let content = try fileContents(of: journal, limit: largestJournal)
+        let lines = content.wholeLines.split(separator: newline).compactMap {
+            try? JSONDecoder().decode(Line.self, from: Data($0))
+        }
+        for line in lines { try check(line) }
+        return (content, lines)
+    }
+
+    /// Throws for numbers that no search has written.
+    private func check(_ line: Line) throws {
+        func require(_ holds: Bool, _ what: String) throws {
+            if !holds {
+                throw TrainingError.run(
+                    "\(journal.path) says \(what), which no search has written; remove the folder \(url.path) and search "
+                        + "again")
             }
-        )
+        }
+        func require(_ judged: Judged?) throws {
+            guard let judged else { return }
+            try require(judged.parameters >= 0, "\(judged.parameters) parameters")
+            guard let score = judged.score else { return }
+            try require((0...1).contains(score.accuracy), "an accuracy of \(score.accuracy)")
+            try require(score.loss >= 0, "a loss of \(score.loss)")
+        }
+        try require(line.judged)
+        try require(line.refined)
+        if let generation = line.generation {
+            // A hundred years.
+            try require((0...3.2e9).contains(generation.seconds), "that it took \(generation.seconds) s")
+            try require(generation.number >= 0, "generation \(generation.number)")
+        }
+        guard let search = line.search else { return }
+        do { try search.settings.validate() } catch { try require(false, "\(error)") }
+        try require(
+            search.minParameters >= 0 && search.minParameters <= search.maxParameters,
+            "\(search.minParameters) to \(search.maxParameters) parameters")
     }
 
     func append(_ line: Line) throws { try AtomicFile.append(try text(line), to: journal) }
@@ -199,8 +229,7 @@ public struct SearchDirectory {
 
     /// What A to E are worth; nil when it wasn't asked.
     public func readAblation() -> Ablation? {
-        FileManager.default.contents(atPath: ablation.path)
-            .flatMap { try? JSONDecoder().decode(Ablation.self, from: $0) }
+        try? read(ablation)
     }
 
     /// What the search took. Throws `TrainingError.run` when it hasn't ended.
@@ -211,8 +240,8 @@ public struct SearchDirectory {
 
     /// The architecture in a file. Throws `TrainingError.run`.
     public static func architecture(at url: URL) throws -> Architecture {
-        guard let data = FileManager.default.contents(atPath: url.path),
-            let architecture = try? JSONDecoder().decode(Architecture.self, from: data)
+        guard
+            let architecture = try? JSONDecoder().decode(Architecture.self, from: Data(fileContents(of: url)))
         else {
             throw TrainingError.run(
                 "\(url.path) is no architecture; give the architecture.json of a glora search")
@@ -221,8 +250,9 @@ public struct SearchDirectory {
     }
 
     private func read<Value: Decodable>(_ url: URL) throws -> Value {
-        guard let data = FileManager.default.contents(atPath: url.path),
-            let value = try? JSONDecoder().decode(Value.self, from: data)
+        guard
+            let value = try? JSONDecoder().decode(
+                Value.self, from: Data(fileContents(of: url, limit: largestJournal)))
         else {
             throw TrainingError.run("\(url.path) is missing or broken; run glora search to its end")
         }
@@ -230,7 +260,9 @@ public struct SearchDirectory {
     }
 }
 
-extension String {
+private let newline = UInt8(ascii: "\n")
+
+extension [UInt8] {
     /// Up to the last newline.
-    fileprivate var wholeLines: String { lastIndex(of: "\n").map { String(self[...$0]) } ?? "" }
+    fileprivate var wholeLines: ArraySlice<UInt8> { lastIndex(of: newline).map { self[...$0] } ?? [] }
 }

@@ -37,6 +37,12 @@ public final class SearchRun {
         _ = try BudgetKeeper(space, budget)
         if resumes {
             (known, refinedBefore, generationsKnown, secondsKnown) = try directory.recall(configuration)
+            for judged in known + refinedBefore where space.parameterCount(of: judged) == nil {
+                throw TrainingError.run(
+                    "\(directory.journal.path) says that \(judged.candidate.text.prefix(200)) has \(judged.parameters) parameters, "
+                        + "which is no candidate of this space; remove the folder \(directory.url.path) and search again"
+                )
+            }
         } else {
             try directory.create(configuration)
         }

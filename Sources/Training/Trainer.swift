@@ -239,8 +239,9 @@ public final class Trainer {
         return snapshot
     }
 
-    /// Goes on from a snapshot. Throws `TrainingError.run` when its tensors aren't this model's.
+    /// Goes on from a snapshot. Throws `TrainingError.run` when its tensors aren't this model's or its state isn't this run's.
     public func restore(_ snapshot: TrainingSnapshot) throws {
+        try snapshot.state.check(options, stepsPerEpoch: stepsPerEpoch)
         let store = model.store
         for segment in store.segments {
             for tensors in [snapshot.values, snapshot.firstMoments, snapshot.secondMoments]

@@ -224,13 +224,24 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
         return schedule
     }
 
+    /// The most images in a step: the largest batches that anybody has trained on, on many machines. What fits into a device's
+    /// memory is less, and asked where the model is known.
+    public static let largestBatch = 65536
+
+    /// The most epochs of a run.
+    public static let largestEpochCount = 1_000_000
+
     /// Throws `TrainingError.settings` for a number that can't be meant, with the flag's name and what it may be.
     public func validate() throws {
         func check(_ holds: Bool, _ sentence: String) throws {
             if !holds { throw TrainingError.settings(sentence) }
         }
-        try check((1...1_000_000).contains(epochs), "--epochs must be from 1 to 1000000, not \(epochs)")
-        try check(batchSize > 0, "--batch-size must be at least 1, not \(batchSize)")
+        try check(
+            (1...TrainingOptions.largestEpochCount).contains(epochs),
+            "--epochs must be from 1 to \(TrainingOptions.largestEpochCount), not \(epochs)")
+        try check(
+            (1...TrainingOptions.largestBatch).contains(batchSize),
+            "--batch-size must be from 1 to \(TrainingOptions.largestBatch), not \(batchSize)")
         for (flag, number) in [
             ("--lr", learningRate), ("--weight-decay", weightDecay), ("--warmup-lr", warmupLearningRate),
             ("--min-lr", minimumLearningRate),
@@ -242,8 +253,8 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
         try check((0..<1).contains(dropPath), "--drop-path must be at least 0 and below 1, not \(dropPath)")
         try check(validateEvery > 0, "--validate-every must be at least 1, not \(validateEvery)")
         try check(
-            imageSize.map { (1...16384).contains($0) } ?? true,
-            "--image-size must be from 1 to 16384")
+            imageSize.map { (1...Preprocessor.largestSide).contains($0) } ?? true,
+            "--image-size must be from 1 to \(Preprocessor.largestSide)")
         try check(
             resizeTo == nil || crop == .center,
             "--resize-to is the shorter side before --crop center; give both")

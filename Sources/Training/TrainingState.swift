@@ -29,6 +29,38 @@ public struct TrainingState: Codable, Equatable, Sendable {
     public init() {}
 }
 
+extension TrainingState {
+    /// Throws `TrainingError.run` for a state that a run of these settings, of so many steps an epoch, can't have reached: its
+    /// numbers are counted on from.
+    func check(_ options: TrainingOptions, stepsPerEpoch: Int) throws {
+        func require(_ holds: Bool, _ what: String) throws {
+            if !holds {
+                throw TrainingError.run(
+                    "the saved state says \(what), which this run can't have reached; put the original last.safetensors back"
+                )
+            }
+        }
+        try require((0...options.epochs).contains(epoch), "epoch \(epoch) of \(options.epochs)")
+        try require(
+            (0..<max(stepsPerEpoch, 1)).contains(stepInEpoch),
+            "step \(stepInEpoch) of \(stepsPerEpoch) in an epoch")
+        try require(step == epoch * stepsPerEpoch + stepInEpoch, "step \(step) in epoch \(epoch)")
+        try require(epochLoss.isFinite, "a loss of \(epochLoss)")
+        for accuracy in [bestAccuracy, lastAccuracy].compactMap(\.self) {
+            try require((0...1).contains(accuracy), "an accuracy of \(accuracy)")
+        }
+        if let bestEpoch {
+            try require((0..<max(epoch, 1)).contains(bestEpoch), "the best epoch \(bestEpoch)")
+        }
+        for (name, count) in stepCounts {
+            try require((0...step).contains(count), "\(count) steps of \(name)")
+        }
+        try require(
+            (lossScale != nil) == (options.precision == .float16), "a loss scale for another precision")
+        if let lossScale { try require(lossScale.isPossible, "the loss scale \(lossScale.factor)") }
+    }
+}
+
 /// A run's state with its tensors, as `last.safetensors` and `best.safetensors` hold them: the values under their names, the
 /// moments under `moment1.` and `moment2.`, the state as JSON in the metadata.
 public struct TrainingSnapshot: Equatable, Sendable {
@@ -77,7 +109,7 @@ public struct TrainingSnapshot: Equatable, Sendable {
             remedy:
                 "put a copy in its place, which may be one of the other state (last.safetensors, best.safetensors)"
         )
-        guard let json = file.metadata["glora_state"],
+        guard let json = file.metadata["glora_state"], json.utf8.count <= JSONValue.largestText,
             let state = try? JSONDecoder().decode(TrainingState.self, from: Data(json.utf8))
         else { throw TrainingError.run("\(url.path) holds no training state of this program") }
         guard state.formatVersion == TrainingState().formatVersion else {

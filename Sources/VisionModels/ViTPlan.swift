@@ -197,20 +197,25 @@ public struct ViTPlan {
     /// [B, T, D]: the residual stream as it enters a block.
     public func stream(into block: Int) -> Tensor { block < blocks.count ? blocks[block].input : output }
 
-    /// The bytes that a plan takes, without taking them.
+    /// The bytes that a plan takes, without taking them; the largest number where they are more than any memory has.
     public static func byteCount(
         _ model: ViTConfiguration, rank: Int, policy: MemoryPolicy, batch: Int, isForTraining: Bool,
         attachments: Attachments? = nil, head: HeadKind = .linear, stored: ElementType = .float32
     ) -> Int {
-        var count = 0
-        _ = ViTPlan(
-            model, rank: rank, policy: policy, batch: batch, isForTraining: isForTraining,
-            attachments: attachments, head: head, stored: stored
-        ) { shape, type in
-            count += Arena.footprint(shape, type)
-            return Tensor(buffer: NoMemory(), shape: shape, elementType: type)
+        func words(batch: Int) -> Int {
+            var count = 0
+            _ = ViTPlan(
+                model, rank: rank, policy: policy, batch: batch, isForTraining: isForTraining,
+                attachments: attachments, head: head, stored: stored
+            ) { shape, type in
+                count += Arena.footprint(shape, type)
+                return Tensor(buffer: NoMemory(), shape: shape, elementType: type)
+            }
+            return count
         }
-        return 4 * count
+        // Sizes within `ViTConfiguration.check`'s bounds make numbers for one image, and may not for many.
+        guard product([4, words(batch: 1), batch]) != nil else { return .max }
+        return 4 * words(batch: batch)
     }
 }
 

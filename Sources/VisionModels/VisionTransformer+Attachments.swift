@@ -301,34 +301,27 @@ extension ViTCheckpoint {
 
 extension HeadKind {
     /// A head of `classes` over `width` features, with its first values.
-    func declarations(_ classes: Int, _ width: Int, seed: Int) -> [ParameterStore.Declaration] {
-        var random = Random(seed, "head")
-        func values(_ count: Int, _ draw: () -> Double) -> [Float] { (0..<count).map { _ in Float(draw()) } }
+    public func declarations(_ classes: Int, _ width: Int, seed: Int) -> [ParameterStore.Declaration] {
+        var values = Initialization(Random(seed, "head"))
+        let (weight, bias) = ("head.weight", "head.bias")
         let bound = 1 / Double(width).squareRoot()
-        let weight: [Float]
-        let bias: [Float]
         switch self {
         case .linear:
-            weight = values(classes * width) { random.uniform(in: -bound...bound) }
-            bias = values(classes) { random.uniform(in: -bound...bound) }
+            return [
+                values.uniform(weight, [classes, width], bound), values.uniform(bias, [classes], bound),
+            ]
         case .batchNorm:
-            weight = values(classes * width) { 0.01 * random.normal() }
-            bias = values(classes) { random.uniform(in: -bound...bound) }
+            return [
+                values.normal(weight, [classes, width], 0.01), values.uniform(bias, [classes], bound),
+                .init("head.running_mean", [width], repeating: 0),
+                .init("head.running_var", [width], repeating: 1),
+            ]
         case .vpt:
             let deviation = (2 / Double(classes)).squareRoot()
-            weight = values(classes * width) { deviation * random.normal() }
-            bias = values(classes) { -4.59511985013459 }  // −log 99
-        }
-        let statistics: [ParameterStore.Declaration] =
-            self != .batchNorm
-            ? []
-            : [
-                .init("head.running_mean", HostTensor(shape: [width], repeating: 0)),
-                .init("head.running_var", HostTensor(shape: [width], repeating: 1)),
+            return [
+                values.normal(weight, [classes, width], deviation),
+                .init(bias, [classes], repeating: -4.59511985013459),  // −log 99
             ]
-        return [
-            .init("head.weight", HostTensor(shape: [classes, width], values: weight)),
-            .init("head.bias", HostTensor(shape: [classes], values: bias)),
-        ] + statistics
+        }
     }
 }

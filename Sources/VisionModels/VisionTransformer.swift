@@ -107,7 +107,7 @@ public final class VisionTransformer {
             declarations += method.declarations(configuration.shape, seed: seed)
         }
         for declaration in headKind.declarations(classCount, configuration.width, seed: seed) {
-            declarations.append(.init(declaration.name, head?[declaration.name] ?? declaration.initial))
+            declarations.append(head?[declaration.name].map { .init(declaration.name, $0) } ?? declaration)
         }
         let store = try ParameterStore(backend, declarations)
         self.store = store
@@ -252,10 +252,10 @@ public final class VisionTransformer {
     /// The bytes that training with this batch takes on the device: the tensors and the plan of a step, without the backend's
     /// own working memory.
     public func plannedByteCount(batch: Int) -> Int {
-        parameterByteCount
-            + ViTPlan.byteCount(
-                configuration, rank: supportRank, policy: memoryPolicy, batch: batch, isForTraining: true,
-                attachments: attachments, head: headKind, stored: backend.precision.stored)
+        let plan = ViTPlan.byteCount(
+            configuration, rank: supportRank, policy: memoryPolicy, batch: batch, isForTraining: true,
+            attachments: attachments, head: headKind, stored: backend.precision.stored)
+        return plan > .max - parameterByteCount ? .max : parameterByteCount + plan
     }
 
     /// Rounds the weights that are trained in float32 to what products read: before every forward, since a step changes them.

@@ -29,7 +29,7 @@ struct Ablate: ParsableCommand {
     @OptionGroup var common: CommonFlags
 
     mutating func validate() throws {
-        if batchSize < 1 { throw ValidationError("--batch-size must be at least 1, not \(batchSize)") }
+        try checkBatchSize(batchSize)
     }
 
     func run() throws {

@@ -147,7 +147,8 @@ extension Double {
 
     /// Seconds as `1 h 02 min`, `3 min 20 s` or `45 s`.
     var duration: String {
-        guard isFinite else { return "?" }
+        // What no clock has measured, a file may say.
+        guard abs(self) < 1e15 else { return "?" }
         let seconds = Int(self.rounded())
         if seconds >= 3600 { return String(format: "%d h %02d min", seconds / 3600, seconds / 60 % 60) }
         if seconds >= 60 { return String(format: "%d min %02d s", seconds / 60, seconds % 60) }

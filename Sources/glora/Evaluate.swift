@@ -127,7 +127,7 @@ struct Evaluate: ParsableCommand {
     }
 
     mutating func validate() throws {
-        if batchSize < 1 { throw ValidationError("--batch-size must be at least 1, not \(batchSize)") }
+        try checkBatchSize(batchSize)
         if data == nil, source.run == nil {
             throw ValidationError("--data is missing: the folder of labelled images")
         }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Checkpoints
 import Foundation
 import OpenCLBackend
 import Yams
@@ -66,7 +67,9 @@ struct Glora: ParsableCommand {
     }
 
     private static func configFlags(_ file: String) throws -> [String] {
-        guard let text = try? String(contentsOfFile: file, encoding: .utf8) else {
+        guard let bytes = try? fileContents(of: URL(fileURLWithPath: file)),
+            let text = String(validating: bytes, as: UTF8.self)
+        else {
             throw ValidationError("--config \(file) can't be read; give a YAML file of flags")
         }
         let node: Node?

@@ -46,6 +46,9 @@ struct Pretrain: ParsableCommand {
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
 
+    /// Of everything that is counted, more than anybody would wait for.
+    private static let largestSize = 1_000_000
+
     struct Result: Encodable {
         let output: String
         let bytes: Int
@@ -58,9 +61,10 @@ struct Pretrain: ParsableCommand {
         for (flag, number) in [
             ("--heads", heads), ("--patch-size", patchSize), ("--images", images), ("--width", width),
             ("--depth", depth), ("--hidden-width", hiddenWidth),
-        ] where number < 1 {
-            throw ValidationError("\(flag) must be at least 1, not \(number)")
+        ] where !(1...Pretrain.largestSize).contains(number) {
+            throw ValidationError("\(flag) must be from 1 to \(Pretrain.largestSize), not \(number)")
         }
+        try checkBatchSize(batchSize)
         guard width % heads == 0, 32 % patchSize == 0 else {
             throw ValidationError("--heads must divide --width, and --patch-size 32")
         }
@@ -76,6 +80,7 @@ struct Pretrain: ParsableCommand {
             imageSize: 32, patchSize: patchSize, width: width, depth: depth, heads: heads,
             hiddenWidth: hiddenWidth, classCount: 0)
         (architecture.preprocessing.mean, architecture.preprocessing.std) = Preprocessing.inception
+        try architecture.check(source: "--width, --depth and the like")
         let training = GeneratedTask.source.source(split: .train, count: images)
         let validation = GeneratedTask.source.source(split: .validation, count: 2_000)
         let start = try ViTCheckpoint.random(architecture, seed: seed)

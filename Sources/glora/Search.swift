@@ -110,19 +110,31 @@ struct Search: ParsableCommand {
             if !holds { throw ValidationError(message) }
         }
         try check(minParams.value <= maxParams.value, "--min-params is above --max-params")
-        try check(population > 0, "--population must be at least 1")
-        try check(generations >= 0, "--generations can't be negative")
-        try check(top > 0, "--top must be at least 1")
-        try check(mutations >= 0 && crossovers >= 0, "--mutations and --crossovers can't be negative")
+        do { try settings.validate() } catch { throw ValidationError("\(error)") }
+        try checkBatchSize(batchSize)
+        try check((0...1000).contains(refine), "--refine must be from 0 to 1000, not \(refine)")
         try check(
-            mutationProbability.map { (0...1).contains($0) } ?? true, "--mutation-probability is from 0 to 1")
-        try check(batchSize > 0, "--batch-size must be at least 1, not \(batchSize)")
-        try check(refine >= 0, "--refine can't be negative")
-        try check(refineEpochs ?? 1 > 0, "--refine-epochs must be at least 1")
+            (1...TrainingOptions.largestEpochCount).contains(refineEpochs ?? 1),
+            "--refine-epochs must be from 1 to \(TrainingOptions.largestEpochCount)")
         try check(
             (refineLearningRate ?? 1).isFinite && refineLearningRate ?? 1 >= 0,
             "--refine-lr must be a number from 0 on")
-        try check(sharedMemory >= 0, "--shared-memory can't be negative")
+        try check(
+            (0...1 << 30).contains(sharedMemory),
+            "--shared-memory must be from 0 to \(1 << 30) MiB, not \(sharedMemory)")
+    }
+
+    private var settings: SearchSettings {
+        var settings = SearchSettings(algorithm)
+        settings.fitness = fitness ?? settings.fitness
+        settings.population = population
+        settings.generations = generations
+        settings.top = top
+        settings.mutations = mutations
+        settings.crossovers = crossovers
+        settings.mutationProbability = mutationProbability
+        settings.seed = seed
+        return settings
     }
 
     func run() throws {
@@ -143,15 +155,6 @@ struct Search: ParsableCommand {
                 "candidates are scored on the test split: what it finds has seen the answers and is no result"
             )
         }
-        var settings = SearchSettings(algorithm)
-        settings.fitness = fitness ?? settings.fitness
-        settings.population = population
-        settings.generations = generations
-        settings.top = top
-        settings.mutations = mutations
-        settings.crossovers = crossovers
-        settings.mutationProbability = mutationProbability
-        settings.seed = seed
         let refinement =
             refine == 0
             ? nil

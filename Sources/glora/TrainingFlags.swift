@@ -114,6 +114,13 @@ struct MethodFlags: ParsableArguments {
     }
 }
 
+/// Throws `ValidationError` for a number of images at a time that can't be meant.
+func checkBatchSize(_ size: Int, flag: String = "--batch-size") throws {
+    guard (1...TrainingOptions.largestBatch).contains(size) else {
+        throw ValidationError("\(flag) must be from 1 to \(TrainingOptions.largestBatch), not \(size)")
+    }
+}
+
 /// The flags of a training run, one for each field of `TrainingOptions`.
 struct TrainingFlags: ParsableArguments {
     private static let defaults = TrainingOptions()

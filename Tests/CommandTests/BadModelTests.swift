@@ -37,7 +37,7 @@ import Testing
         ),
         ("huge header", safetensors("{}", data: 0, length: 1 << 60), ["header length"]),
         ("half a header", safetensors("{", data: 0, length: 1000), ["truncated"]),
-        ("deep", safetensors(String(repeating: "[", count: 100_000), data: 0), ["nesting"]),
+        ("deep", safetensors(String(repeating: "[", count: 100_000), data: 0), ["no JSON object"]),
         ("endless shape", safetensors(entry("a", Int.max, 0, 16), data: 16), ["'a'", "larger than memory"]),
         ("nothing", Data(), ["no safetensors file"]),
         ("text", Data("This is a letter, not a model.".utf8), ["no safetensors file"]),

@@ -80,9 +80,11 @@ enum Glora {
             .first { manager.isExecutableFile(atPath: $0.path) } ?? folders[0].appendingPathComponent("glora")
     }()
 
-    /// Starts the program in `folder`. `fileBlocks` limits the size of every file it writes, in KiB, as a full disk would.
+    /// Starts the program in `folder`. `fileBlocks` limits the size of every file it writes, in KiB, as a full disk would;
+    /// `dataBlocks` what it can allocate, in KiB.
     static func start(
-        _ arguments: [String], in folder: URL, environment: [String: String] = [:], fileBlocks: Int? = nil
+        _ arguments: [String], in folder: URL, environment: [String: String] = [:], fileBlocks: Int? = nil,
+        dataBlocks: Int? = nil
     ) throws -> Running {
         let files = FileManager.default.temporaryDirectory
             .appendingPathComponent("glora-output-\(UUID().uuidString)")
@@ -95,9 +97,10 @@ enum Glora {
         let process = Process()
         process.executableURL = binary
         process.arguments = arguments
-        if let fileBlocks {
+        if fileBlocks != nil || dataBlocks != nil {
             process.executableURL = URL(fileURLWithPath: "/bin/bash")
-            let script = "ulimit -c 0; ulimit -f \(fileBlocks); exec \"$0\" \"$@\""
+            let limits = [fileBlocks.map { "ulimit -f \($0); " }, dataBlocks.map { "ulimit -d \($0); " }]
+            let script = "ulimit -c 0; \(limits.compactMap(\.self).joined())exec \"$0\" \"$@\""
             process.arguments = ["-c", script, binary.path] + arguments
         }
         process.currentDirectoryURL = folder
@@ -116,9 +119,12 @@ enum Glora {
 
     /// Runs the program to its end.
     static func run(
-        _ arguments: [String], in folder: URL, environment: [String: String] = [:], fileBlocks: Int? = nil
+        _ arguments: [String], in folder: URL, environment: [String: String] = [:], fileBlocks: Int? = nil,
+        dataBlocks: Int? = nil
     ) throws -> Outcome {
-        try start(arguments, in: folder, environment: environment, fileBlocks: fileBlocks).outcome()
+        try start(
+            arguments, in: folder, environment: environment, fileBlocks: fileBlocks, dataBlocks: dataBlocks
+        ).outcome()
     }
 
     /// Runs the program and expects success.
@@ -136,9 +142,10 @@ enum Glora {
     @discardableResult
     static func refuse(
         _ arguments: [String], in folder: URL, code: Int32 = 1, saying words: [String],
-        environment: [String: String] = [:], fileBlocks: Int? = nil
+        environment: [String: String] = [:], fileBlocks: Int? = nil, dataBlocks: Int? = nil
     ) throws -> Outcome {
-        let outcome = try run(arguments, in: folder, environment: environment, fileBlocks: fileBlocks)
+        let outcome = try run(
+            arguments, in: folder, environment: environment, fileBlocks: fileBlocks, dataBlocks: dataBlocks)
         #expect(outcome.exitCode == code, "\(arguments): signal \(outcome.signal ?? 0)\n\(outcome.errors)")
         let lines = outcome.errors.split(separator: "\n").filter { !$0.hasPrefix("note: ") }
         #expect(lines.filter { $0.hasPrefix("Error: ") }.count == 1, "\(outcome.errors)")

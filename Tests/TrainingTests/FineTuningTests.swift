@@ -227,12 +227,12 @@ import VisionModels
     func memory() throws {
         try TinyTask.withRun(on: .cpu) { backend, folder in
             var options = TinyTask.options()
-            options.batchSize = 1 << 40
+            options.batchSize = TrainingOptions.largestBatch
             let many = CountedImages(count: 1 << 40)
             let error = try #require(throws: TrainingError.self) {
                 _ = try FineTuning(
-                    options, checkpoint: try TinyTask.checkpoint(), training: many, validation: nil,
-                    in: RunDirectory(folder), on: backend)
+                    options, checkpoint: try TinyTask.checkpoint().interpolated(toImageSize: 512),
+                    training: many, validation: nil, in: RunDirectory(folder), on: backend)
             }
             let text = "\(error)"
             #expect(text.contains("needs about") && text.contains("--batch-size"))

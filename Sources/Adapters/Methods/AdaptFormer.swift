@@ -43,19 +43,19 @@ struct AdaptFormer: TuningMethod {
         return (0..<shape.depth).flatMap { block -> [ParameterStore.Declaration] in
             let name = "blocks.\(block).adaptmlp"
             var declared: [ParameterStore.Declaration] = [
-                .init("\(name).down_proj.weight", random.linear([width, d], inputs: d)),
-                .init("\(name).down_proj.bias", zeros([width])),
-                .init("\(name).up_proj.weight", zeros([d, width])),
-                .init("\(name).up_proj.bias", zeros([d])),
+                random.linear("\(name).down_proj.weight", [width, d], inputs: d),
+                zeros("\(name).down_proj.bias", [width]),
+                zeros("\(name).up_proj.weight", [d, width]),
+                zeros("\(name).up_proj.bias", [d]),
             ]
             if isScaleTrained {
-                declared.append(.init("\(name).scale", HostTensor(shape: [1], repeating: 1)))
+                declared.append(.init("\(name).scale", [1], repeating: 1))
             }
             // One module whether it is used before or behind, and named so.
             if norm != "none" {
                 declared += [
-                    .init("\(name).adapter_layer_norm_before.weight", HostTensor(shape: [d], repeating: 1)),
-                    .init("\(name).adapter_layer_norm_before.bias", zeros([d])),
+                    .init("\(name).adapter_layer_norm_before.weight", [d], repeating: 1),
+                    zeros("\(name).adapter_layer_norm_before.bias", [d]),
                 ]
             }
             return declared

@@ -22,9 +22,9 @@ struct Adapter: TuningMethod {
         return (0..<shape.depth).flatMap { block -> [ParameterStore.Declaration] in
             let name = "blocks.\(block).adapter"
             return [
-                .init("\(name).down.weight", random.xavier([width, d], inputs: d, outputs: width)),
-                .init("\(name).down.bias", zeros([width])),
-                .init("\(name).up.weight", zeros([d, width])), .init("\(name).up.bias", zeros([d])),
+                random.xavier("\(name).down.weight", [width, d], inputs: d, outputs: width),
+                zeros("\(name).down.bias", [width]),
+                zeros("\(name).up.weight", [d, width]), zeros("\(name).up.bias", [d]),
             ]
         }
     }

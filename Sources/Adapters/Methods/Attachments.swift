@@ -210,39 +210,8 @@ extension TuningMethod {
     /// By default all that are declared and used.
     public func parameterCount(_ shape: TransformerShape) -> Int {
         declarations(shape, seed: 0).filter { isUsed($0.name) }
-            .reduce(0) { $0 + $1.initial.values.count }
+            .reduce(0) { $0 + $1.shape.reduce(1, *) }
     }
     /// Mergeable by default.
     public var unmergeable: String? { nil }
 }
-
-/// First values, named as PyTorch's.
-struct Initialization {
-    private var random: Random
-
-    init(_ seed: Int, _ name: String) { random = Random(seed, "init-\(name)") }
-
-    mutating func uniform(_ shape: [Int], _ bound: Double) -> HostTensor {
-        HostTensor(
-            shape: shape,
-            values: (0..<shape.reduce(1, *)).map { _ in Float(random.uniform(in: -bound...bound)) })
-    }
-
-    mutating func normal(_ shape: [Int], mean: Double = 0, _ deviation: Double) -> HostTensor {
-        HostTensor(
-            shape: shape,
-            values: (0..<shape.reduce(1, *)).map { _ in Float(mean + deviation * random.normal()) })
-    }
-
-    /// U(±√(6 / (in + out))).
-    mutating func xavier(_ shape: [Int], inputs: Int, outputs: Int) -> HostTensor {
-        uniform(shape, (6 / Double(inputs + outputs)).squareRoot())
-    }
-
-    /// `kaiming_uniform_(a=√5)`, a Linear's own: U(±1/√in).
-    mutating func linear(_ shape: [Int], inputs: Int) -> HostTensor {
-        uniform(shape, 1 / Double(inputs).squareRoot())
-    }
-}
-
-func zeros(_ shape: [Int]) -> HostTensor { HostTensor(shape: shape, repeating: 0) }

@@ -35,23 +35,23 @@ struct FacT: TuningMethod {
         var random = Initialization(seed, "fact")
         let (d, r, m) = (shape.width, rank, shape.hiddenWidth / shape.width)
         var declared: [ParameterStore.Declaration] = [
-            .init("FacTu.weight", random.linear([r, d], inputs: d)), .init("FacTv.weight", zeros([d, r])),
+            random.linear("FacTu.weight", [r, d], inputs: d), zeros("FacTv.weight", [d, r]),
         ]
         if isTucker {
             let slices = (4 + 2 * m) * shape.depth
             // PyTorch's fans of a tensor of three dimensions: the second and the first, times the rest.
-            declared.append(.init("FacTc", random.xavier([r, r, r], inputs: r * r, outputs: r * r)))
-            declared.append(.init("FacTp", random.xavier([r, slices], inputs: slices, outputs: r)))
+            declared.append(random.xavier("FacTc", [r, r, r], inputs: r * r, outputs: r * r))
+            declared.append(random.xavier("FacTp", [r, slices], inputs: slices, outputs: r))
         } else {
             for block in 0..<shape.depth {
                 for name in ["attn.q", "attn.k", "attn.v", "attn.proj"] {
                     declared.append(
-                        .init("blocks.\(block).\(name)_FacTs.weight", random.linear([r, r], inputs: r)))
+                        random.linear("blocks.\(block).\(name)_FacTs.weight", [r, r], inputs: r))
                 }
                 declared.append(
-                    .init("blocks.\(block).mlp.fc1_FacTs.weight", random.linear([m * r, r], inputs: r)))
+                    random.linear("blocks.\(block).mlp.fc1_FacTs.weight", [m * r, r], inputs: r))
                 declared.append(
-                    .init("blocks.\(block).mlp.fc2_FacTs.weight", random.linear([r, m * r], inputs: m * r)))
+                    random.linear("blocks.\(block).mlp.fc2_FacTs.weight", [r, m * r], inputs: m * r))
             }
         }
         return declared

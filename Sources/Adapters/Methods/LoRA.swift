@@ -26,9 +26,8 @@ struct LoRA: TuningMethod {
                 let (rows, outputs) =
                     isEverywhere ? (rank, linear.outputs) : (2 * rank, 2 * shape.width)
                 return [
-                    ParameterStore.Declaration(
-                        "\(name).lora_A", random.linear([rows, linear.inputs], inputs: linear.inputs)),
-                    ParameterStore.Declaration("\(name).lora_B", zeros([outputs, rank])),
+                    random.linear("\(name).lora_A", [rows, linear.inputs], inputs: linear.inputs),
+                    zeros("\(name).lora_B", [outputs, rank]),
                 ]
             }
         }

@@ -57,8 +57,23 @@ public struct MethodSettings: Codable, Equatable, Hashable, Sendable {
     /// NOAH's sizes: for each block prompts, LoRA rank and adapter width, as `5:8:8,0:8:8,…`; one triple for all blocks alike.
     public var dims: String?
 
+    /// The most that a rank, a width or a number of prompts may be: as wide as the widest published ViT's tokens (ViT-G/14's 1,664,
+    /// ViT-e's 1,792), twice over, so that no product of two of them is more than a model's own matrix.
+    static let largestSize = 4096
+
     /// The authors' settings.
     public init() {}
+
+    /// Throws `MethodError` for a rank that the Linears of a model of this width have no use for: a product through more columns
+    /// than its smaller side is every matrix already. 64 are let pass in any model, for small ones under the authors' own ranks.
+    public static func checkRank(_ rank: Int, flag: String, modelWidth width: Int) throws {
+        let most = max(width, 64)
+        guard rank <= most else {
+            throw MethodError(
+                "\(flag) \(rank) is more than the model's width of \(width) has a use for; give at most \(most)"
+            )
+        }
+    }
 
     /// Throws `MethodError` for a setting that method `name` has no use for, or a number that can't be meant.
     func allow(
@@ -82,8 +97,8 @@ public struct MethodSettings: Codable, Equatable, Hashable, Sendable {
             ("--rank", self.rank), ("--width", self.width), ("--groups", self.groups),
             ("--prompts", self.prompts),
         ] {
-            guard let value, !(1...4096).contains(value) else { continue }
-            throw MethodError("\(flag) must be from 1 to 4096, not \(value)")
+            guard let value, !(1...MethodSettings.largestSize).contains(value) else { continue }
+            throw MethodError("\(flag) must be from 1 to \(MethodSettings.largestSize), not \(value)")
         }
         for (flag, value) in [("--alpha", self.alpha), ("--scale", self.scale)] {
             guard let value, !value.isFinite else { continue }
@@ -110,6 +125,9 @@ extension MethodName {
     /// `MethodError`.
     public func method(_ settings: MethodSettings, for shape: TransformerShape) throws -> (any TuningMethod)?
     {
+        if let rank = settings.rank, self != .glora {
+            try MethodSettings.checkRank(rank, flag: "--rank", modelWidth: shape.width)
+        }
         switch self {
         case .glora:
             try settings.allow("glora")

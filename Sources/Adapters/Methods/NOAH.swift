@@ -40,12 +40,15 @@ public struct NOAH: TuningMethod {
         try settings.allow("noah", dims: true)
         let text = settings.dims ?? "5:8:8"
         let parsed = text.split(separator: ",").map { $0.split(separator: ":").map { Int($0) ?? -1 } }
-        guard parsed.allSatisfy({ $0.count == 3 && $0.allSatisfy { $0 >= 0 } }),
+        guard
+            parsed.allSatisfy({
+                $0.count == 3 && $0.allSatisfy { (0...MethodSettings.largestSize).contains($0) }
+            }),
             parsed.count == 1 || parsed.count == depth
         else {
             throw MethodError(
-                "--dims \(text) must be prompts:rank:width, such as 5:8:8, once or once for each of the \(depth) blocks"
-            )
+                "--dims \(text.prefix(80)) must be prompts:rank:width, such as 5:8:8, each at most "
+                    + "\(MethodSettings.largestSize), once or once for each of the \(depth) blocks")
         }
         self.init(parsed.map { Dimensions(prompts: $0[0], rank: $0[1], width: $0[2]) })
     }
@@ -66,22 +69,21 @@ public struct NOAH: TuningMethod {
             var declared: [ParameterStore.Declaration] = []
             if s.prompts > 0 {
                 declared.append(
-                    .init(
-                        "\(name).visual_prompt_token",
-                        random.xavier([1, s.prompts, d], inputs: s.prompts * d, outputs: d)))
+                    random.xavier(
+                        "\(name).visual_prompt_token", [1, s.prompts, d], inputs: s.prompts * d, outputs: d))
             }
             if s.rank > 0 {
                 declared += [
-                    .init("\(name).attn.LoRA_a.weight", random.normal([s.rank, d], 0.02)),
-                    .init("\(name).attn.LoRA_b.weight", random.normal([3 * d, s.rank], 0.02)),
+                    random.normal("\(name).attn.LoRA_a.weight", [s.rank, d], 0.02),
+                    random.normal("\(name).attn.LoRA_b.weight", [3 * d, s.rank], 0.02),
                 ]
             }
             if s.width > 0 {
                 declared += [
-                    .init("\(name).adapter.ln1.weight", random.normal([s.width, d], 0.02)),
-                    .init("\(name).adapter.ln1.bias", zeros([s.width])),
-                    .init("\(name).adapter.ln2.weight", random.normal([d, s.width], 0.02)),
-                    .init("\(name).adapter.ln2.bias", zeros([d])),
+                    random.normal("\(name).adapter.ln1.weight", [s.width, d], 0.02),
+                    zeros("\(name).adapter.ln1.bias", [s.width]),
+                    random.normal("\(name).adapter.ln2.weight", [d, s.width], 0.02),
+                    zeros("\(name).adapter.ln2.bias", [d]),
                 ]
             }
             return declared

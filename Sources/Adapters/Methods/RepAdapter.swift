@@ -43,10 +43,10 @@ struct RepAdapter: TuningMethod {
             places.flatMap { place -> [ParameterStore.Declaration] in
                 let name = "blocks.\(block).\(place.name)"
                 return [
-                    .init("\(name).conv_A.weight", random.xavier([width, d, 1], inputs: d, outputs: width)),
-                    .init("\(name).conv_A.bias", zeros([width])),
-                    .init("\(name).conv_B.weight", zeros([d, width / groups, 1])),
-                    .init("\(name).conv_B.bias", zeros([d])),
+                    random.xavier("\(name).conv_A.weight", [width, d, 1], inputs: d, outputs: width),
+                    zeros("\(name).conv_A.bias", [width]),
+                    zeros("\(name).conv_B.weight", [d, width / groups, 1]),
+                    zeros("\(name).conv_B.bias", [d]),
                 ]
             }
         }

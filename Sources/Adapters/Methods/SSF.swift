@@ -34,10 +34,8 @@ struct SSF: TuningMethod {
         var random = Initialization(seed, "ssf")
         return places(shape).flatMap { place in
             [
-                ParameterStore.Declaration(
-                    name(place.name, "scale", place.number), random.normal([place.width], mean: 1, 0.02)),
-                ParameterStore.Declaration(
-                    name(place.name, "shift", place.number), random.normal([place.width], 0.02)),
+                random.normal(name(place.name, "scale", place.number), [place.width], mean: 1, 0.02),
+                random.normal(name(place.name, "shift", place.number), [place.width], 0.02),
             ]
         }
     }

@@ -26,11 +26,11 @@ struct VPT: TuningMethod {
         let d = shape.width
         let bound = (6 / Double(3 * shape.patchSize * shape.patchSize + d)).squareRoot()
         var declared = [
-            ParameterStore.Declaration("prompt_embeddings", random.uniform([1, count, d], bound))
+            random.uniform("prompt_embeddings", [1, count, d], bound)
         ]
         if isDeep, shape.depth > 1 {
             declared.append(
-                .init("deep_prompt_embeddings", random.uniform([shape.depth - 1, count, d], bound)))
+                random.uniform("deep_prompt_embeddings", [shape.depth - 1, count, d], bound))
         }
         return declared
     }

@@ -33,7 +33,7 @@ struct BenchFlags: ParsableArguments {
     @OptionGroup var common: CommonFlags
 
     func validate() throws {
-        guard batch > 0 else { throw ValidationError("--batch must be at least 1, not \(batch)") }
+        try checkBatchSize(batch, flag: "--batch")
     }
 
     /// The device's backend.
@@ -52,6 +52,7 @@ struct BenchFlags: ParsableArguments {
                 "--model \(model) is not known; give vit_tiny, small, base or large as in vit_base_patch16_224"
             )
         }
+        try configuration.check(source: "--model \(model)")
         return configuration
     }
 

@@ -33,7 +33,9 @@ struct BenchStep: ParsableCommand {
     var steps = 5
 
     func validate() throws {
-        guard steps > 0, rank > 0 else { throw ValidationError("--steps and --rank must be at least 1") }
+        guard steps > 0, (1...4096).contains(rank) else {
+            throw ValidationError("--steps must be at least 1, --rank from 1 to 4096")
+        }
     }
 
     func run() throws {

@@ -19,6 +19,12 @@ struct BenchGLoRA: ParsableCommand {
     @Option(help: "The rank of the lowRank forms.")
     var rank = 4
 
+    func validate() throws {
+        guard (1...4096).contains(rank) else {
+            throw ValidationError("--rank must be from 1 to 4096, not \(rank)")
+        }
+    }
+
     func run() throws {
         let console = flags.common.console
         let model = try flags.configuration()
