@@ -16,7 +16,7 @@ private func config() throws -> String {
         RunDirectory.Configuration(
             options: TrainingOptions(), paths: [.full(rank: 4)], baseHash: "0123", dataHash: "4567",
             classCount: 2,
-            classNames: ["a", "b"], architecture: architecture))
+            classNames: ["a", "b"], architecture: architecture, productParts: 2))
 }
 private let metrics = """
     {"epoch":0,"loss":1.5,"lr":0.001,"step":1}

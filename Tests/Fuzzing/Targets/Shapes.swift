@@ -1,6 +1,7 @@
 import CZlib
 @testable import Checkpoints
 import Foundation
+import TensorCore
 
 /// Names and shapes of tensors as a fuzzer changes them easily: `{"cls_token": [1, 1, 8], …}`. The files made of them are
 /// consistent, so that an input gets behind the first checks.
