@@ -74,3 +74,19 @@ let package = Package(
         .testTarget(name: "CommandTests", dependencies: ["Checkpoints", "Datasets"]),
     ]
 )
+
+// Scripts/fuzz alone builds it: it needs libFuzzer's runtime and instrumented code.
+if Context.environment["GLORA_FUZZ"] != nil {
+    package.targets += [
+        .systemLibrary(name: "CFuzzer", path: "Tests/Fuzzing/CFuzzer"),
+        .executableTarget(
+            name: "Fuzzing",
+            dependencies: [
+                "CFuzzer", "CZlib", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters",
+                "ArchitectureSearch",
+                "Checkpoints", "Datasets", "VisionModels", "Training", "Yams",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Tests/Fuzzing/Targets"),
+    ]
+}

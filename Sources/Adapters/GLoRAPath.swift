@@ -213,9 +213,21 @@ extension GLoRAPath: Codable {
             a: try form("A"), b: try form("B"), c: try form("C"), d: try form("D"), e: try form("E"))
     }
 
-    /// Writes `{"A": "LoRA_4", …}`.
+    /// Writes `{"A": "LoRA_4", …}`, always in this order: two equal runs have equal files.
     public func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        try container.encode(["A": a.text, "B": b.text, "C": c.text, "D": d.text, "E": e.text])
+        var container = encoder.container(keyedBy: Key.self)
+        try container.encode(a.text, forKey: .a)
+        try container.encode(b.text, forKey: .b)
+        try container.encode(c.text, forKey: .c)
+        try container.encode(d.text, forKey: .d)
+        try container.encode(e.text, forKey: .e)
+    }
+
+    private enum Key: String, CodingKey {
+        case a = "A"
+        case b = "B"
+        case c = "C"
+        case d = "D"
+        case e = "E"
     }
 }
