@@ -66,11 +66,17 @@ extension Preprocessing {
         }
         // timm multiplies by 1/255: (v · r − m) / s = (v / 255 − m / 255r) / (s / 255r).
         let factor = abs(rescale * 255 - 1) < 1e-9 ? 1 : Float(rescale * 255)
+        let (mean, std) = (mean.map { $0 / factor }, std.map { $0 / factor })
+        guard mean.allSatisfy(\.isFinite), std.allSatisfy({ $0 > 0 && $0.isFinite }) else {
+            throw CheckpointError(
+                "the model's pixels are multiplied by \(rescale), which timm's configuration can't say; write Hugging "
+                    + "Face's form")
+        }
         return [
             "interpolation": .string(filter.rawValue),
             "crop_mode": resize == .squash ? "squash" : "center",
             "crop_pct": .number(cropPart(imageSize)),
-            "mean": .numbers(mean.map { $0 / factor }), "std": .numbers(std.map { $0 / factor }),
+            "mean": .numbers(mean), "std": .numbers(std),
         ]
     }
 

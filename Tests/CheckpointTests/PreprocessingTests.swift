@@ -212,6 +212,11 @@ import Testing
         let read = try timm(JSONValue.object(scaled.timm(imageSize: 224)).text())
         #expect(read == Preprocessing(mean: [0.5, 0.5, 0.5], std: [0.5, 0.25, 1]))
         expectError("aren't resized") { _ = try Preprocessing(resize: .none).timm(imageSize: 8) }
+        for rescale in [1e-300, 1e300] {
+            expectError("are multiplied by \(rescale)") {
+                _ = try Preprocessing(rescale: rescale).timm(imageSize: 8)
+            }
+        }
     }
 
     @Test func transformersReadsWhatWasWritten() throws {

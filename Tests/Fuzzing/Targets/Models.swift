@@ -85,7 +85,13 @@ let modelTargets = [
     ) { input in
         let parts = input.parts
         func apply(_ preprocessing: Preprocessing) throws {
+            // As a model is read, before its form is written.
+            var configuration = ViTConfiguration(
+                imageSize: 16, patchSize: 8, width: 16, depth: 2, heads: 2, hiddenWidth: 32, classCount: 2)
+            configuration.preprocessing = preprocessing
+            try configuration.check(source: "")
             _ = preprocessing.huggingFace(imageSize: 16).text()
+            _ = try? JSONValue.object(preprocessing.timm(imageSize: 16)).text()
             let image = RGBImage(width: 7, height: 5, pixels: Array(0..<7 * 5 * 3))
             _ = try Preprocessor(preprocessing, imageSize: 16)(image)
         }
