@@ -24,7 +24,7 @@ let package = Package(
             dependencies: ["CProcessor", .product(name: "Crypto", package: "swift-crypto")]),
         .target(name: "COpenBLAS"),
         .target(name: "CLoops"),
-        .target(name: "CPUBackend", dependencies: ["TensorCore", "COpenBLAS", "CLoops"]),
+        .target(name: "CPUBackend", dependencies: ["TensorCore", "COpenBLAS", "CLoops", "CProcessor"]),
         .target(
             name: "OpenCLBackend",
             dependencies: ["TensorCore", "COpenCL", "CCLBlast", "CKernels", "CProcessor"]),

@@ -23,12 +23,14 @@ static int has_room(size_t size) {
     return room != MAP_FAILED;
 }
 
+bool openblas_has_room(void) { return has_room((64ul << 20) + product_size); } // for it and its first memory
+
 // Loads the library while the environment asks for one thread. Not by setenv, which may free what another thread reads: the
 // environment is another array for that moment, which is never freed.
 static void load(void) {
     static char one[] = "OPENBLAS_NUM_THREADS=1";
-    if (!has_room((64ul << 20) + product_size)) {  // it and its first memory
-        problem = "the process may not take 200 MiB more of address space (ulimit -v)";
+    if (!openblas_has_room()) {
+        problem = "the process may not take 200 MiB more of address space";
         return;
     }
     char **before = environ;

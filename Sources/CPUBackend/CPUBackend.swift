@@ -1,4 +1,5 @@
 import COpenBLAS
+import CProcessor
 import Foundation
 import Synchronization
 import TensorCore
@@ -31,17 +32,19 @@ public final class CPUBackend: Backend {
     public init(threads: Int? = nil, parts: Int? = nil) throws {
         if let problem = openblas_load() {
             throw BackendError.driver(
-                "OpenBLAS, which multiplies on the CPU, can't be loaded: \(String(cString: problem)); install libopenblas0, allow "
-                    + "what it says, or use another --device.")
+                "OpenBLAS, which multiplies on the CPU, can't be loaded: \(String(cString: problem)); "
+                    + (openblas_has_room() ? "install libopenblas0" : "raise the limit (ulimit -v, -d)")
+                    + ", or use another --device.")
         }
         let asked = threads ?? ProcessInfo.processInfo.environment["GLORA_THREADS"].flatMap { Int($0) } ?? 0
         var count = asked > 0 ? min(asked, 1024) : ProcessLimits.processorCount
         if let space = ProcessLimits.addressSpaceLeft {
+            share_heap()
             // Half of it for products and stacks, the rest for what is multiplied; of what is left then, the ledger knows.
             count = Int(openblas_reserve(Int32(max(1, min(count, space / 2 / (140 << 20))))))
             guard count > 0 else {
                 throw BackendError.driver(
-                    "the CPU needs 132 MiB of address space for a product, and the limit (ulimit -v) leaves \(space >> 20) MiB; "
+                    "the CPU needs 132 MiB of address space for a product, and the limit (ulimit -v, -d) leaves \(space >> 20) MiB; "
                         + "raise it, or use another --device.")
             }
         }

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "CProcessor.h"
 
+#include <malloc.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -51,6 +52,12 @@ bool processor_has_avx512_bf16(void) { return false; }
 bool processor_grants_amx_bf16(void) { return false; }
 
 #endif
+
+void share_heap(void) {
+#ifdef M_ARENA_MAX
+    mallopt(M_ARENA_MAX, 1);
+#endif
+}
 
 int processor_count_allowed(void) {
     cpu_set_t mask;

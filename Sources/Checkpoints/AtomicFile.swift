@@ -69,7 +69,9 @@ public enum AtomicFile {
     static func sweep(_ folder: URL, of name: String? = nil) {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
         for temporary in names {
-            guard let match = temporary.wholeMatch(of: /\.(.+)\.\d+\.[0-9a-f]+\.tmp/),
+            // A folder may hold hundreds of thousands of others.
+            guard temporary.utf8.first == UInt8(ascii: "."), temporary.hasSuffix(".tmp"),
+                let match = temporary.wholeMatch(of: /\.(.+)\.\d+\.[0-9a-f]+\.tmp/),
                 name == nil || match.1 == name!
             else { continue }
             let path = folder.appendingPathComponent(temporary).path

@@ -37,6 +37,8 @@ public final class FolderLock {
             if descriptor >= 0 { close(descriptor) }
             try AtomicFile.createFolder(folder)
             descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o666)
+            // What another user has left can be locked, if not written.
+            if descriptor < 0, errno == EACCES { descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) }
             // Between the two the folder's holder has removed it.
             if descriptor < 0, errno == ENOENT { continue }
             guard descriptor >= 0 else { throw AtomicFile.failure(path, errno) }
@@ -57,6 +59,12 @@ public final class FolderLock {
             : "\(folder.path) can't be locked (\(String(cString: strerror(reason)))); see that no other command writes into it"
         let text = Array(
             "process \(getpid()) (\(holder)) on \(FolderLock.host) since \(FolderLock.wallClock)\n".utf8)
+        var status = stat()
+        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_nlink < 2 else {
+            close(descriptor)
+            descriptor = -1
+            throw CheckpointError("\(path) is not a lock's file, but another one by a second name; remove it")
+        }
         // On a full disk the next file says so.
         if ftruncate(descriptor, 0) == 0 { _ = pwrite(descriptor, text, text.count, 0) }
         for part in parts {

@@ -87,7 +87,13 @@ package struct CacheFolder: Equatable, Sendable {
     private func isTrusted() -> Bool {
         var status = stat()
         guard stat(url.path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else { return false }
-        guard let problem = CacheFolder.problem(of: url.path, status) else { return true }
+        var link = stat()
+        // A link is the user's own too, or the system's; what else stands at its end, a stranger may have chosen.
+        let isOwn =
+            lstat(url.path, &link) == 0
+            && (link.st_mode & S_IFMT != S_IFLNK || [geteuid(), 0].contains(link.st_uid))
+        let strange = isOwn ? nil : "\(url.path) is another user's symbolic link and isn't used"
+        guard let problem = strange ?? CacheFolder.problem(of: url.path, status) else { return true }
         CacheFolder.sayOnce(
             "\(problem), so kernels are compiled anew at every start; take it back (chown, chmod go-w), or set GLORA_CACHE to a folder "
                 + "of your own")

@@ -11,8 +11,8 @@ public final class OpenCLBackend: Backend {
     public let name: String
     /// What it runs on.
     public let device: OpenCLDevice
-    /// The device's memory in bytes; where that is the host's, at most what the process may take of it.
-    public let memoryByteCount: Int
+    /// The device's memory in bytes.
+    public var memoryByteCount: Int { device.globalMemoryByteCount }
     /// The largest single buffer in bytes.
     public var largestBufferByteCount: Int { device.maxAllocationByteCount }
 
@@ -77,8 +77,6 @@ public final class OpenCLBackend: Backend {
         cache: ProgramCache = ProgramCache(), groupLimit: ((String) -> Int)? = nil
     ) throws {
         self.device = device
-        memoryByteCount = min(
-            device.globalMemoryByteCount, device.kind == .cpu ? ProcessLimits.memoryByteCount : .max)
         self.layout = layout
         self.precision = precision
         self.cache = cache

@@ -164,7 +164,9 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
         kind =
             type & cl_ulong(CL_DEVICE_TYPE_GPU) != 0
             ? .gpu : type & cl_ulong(CL_DEVICE_TYPE_CPU) != 0 ? .cpu : .accelerator
-        globalMemoryByteCount = Int(clamping: number(id, CL_DEVICE_GLOBAL_MEM_SIZE, cl_ulong.self))
+        globalMemoryByteCount = min(
+            Int(clamping: number(id, CL_DEVICE_GLOBAL_MEM_SIZE, cl_ulong.self)),
+            kind == .cpu ? ProcessLimits.memoryByteCount : .max)
         maxAllocationByteCount = Int(clamping: number(id, CL_DEVICE_MAX_MEM_ALLOC_SIZE, cl_ulong.self))
         computeUnits = Int(number(id, CL_DEVICE_MAX_COMPUTE_UNITS, cl_uint.self))
         baseAddressAlignmentBits = Int(number(id, CL_DEVICE_MEM_BASE_ADDR_ALIGN, cl_uint.self))

@@ -149,7 +149,9 @@ public struct Prober: Sendable {
         switch ending {
         case .exit(let status): return .exit(status)
         case .signal(let signal):
-            return [SIGINT, SIGTERM, SIGHUP, SIGKILL].contains(signal) ? .cutShort : .crash(signal)
+            // A driver without memory may abort: that says nothing about its kernels.
+            let isShort = ProcessLimits.addressSpaceLeft != nil
+            return isShort || [SIGINT, SIGTERM, SIGHUP, SIGKILL].contains(signal) ? .cutShort : .crash(signal)
         case nil:
             kill(process.id, SIGKILL)
             _ = process.wait()

@@ -14,7 +14,9 @@ package enum ProcessLimits {
     package static var memoryByteCount: Int {
         let physical = sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))
         let group = ControlGroups().memoryByteCount.map { max(0, $0 - ResidentMemory.current) }
-        return [physical, group, addressSpaceLeft].compactMap(\.self).min()!
+        // What no plan counts: images on their way, threads' stacks, weights while they are read and written.
+        let space = addressSpaceLeft.map { max(0, $0 - 96 << 20) }
+        return [physical, group, space].compactMap(\.self).min()!
     }
 
     /// Bytes that may still be mapped under the limits of the address space (`ulimit -v`) and of data (`ulimit -d`); nil without one.

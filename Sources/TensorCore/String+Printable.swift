@@ -29,9 +29,12 @@ extension String {
                     || "@%+=:,./_-".unicodeScalars.contains($0))
         }
         if !isEmpty, unicodeScalars.allSatisfy(plain) { return self }
+        // By scalars: an apostrophe with an accent behind it is another Character, and the same byte to a shell.
         guard unicodeScalars.contains(where: \.isObeyed) else {
-            return "'" + split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''")
-                + "'"
+            return unicodeScalars.reduce(into: "'") { text, scalar in
+                if scalar == "'" { text += "'\\'" }
+                text.unicodeScalars.append(scalar)
+            } + "'"
         }
         return unicodeScalars.reduce(into: "$'") { text, scalar in
             if scalar.isObeyed {

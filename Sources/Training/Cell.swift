@@ -59,6 +59,7 @@ public struct Cell: Sendable {
     public let images: CellImages
     /// OUTPUT/task/method/lr-1e-3/seed-0.
     public let folder: URL
+    private let output: URL
 
     /// A cell below `output`. `suffix` tells apart cells whose splits alone differ.
     public init(
@@ -69,6 +70,7 @@ public struct Cell: Sendable {
         self.method = method
         self.options = options
         self.images = images
+        self.output = output
         folder = [
             task, method.folderName, "lr-" + options.learningRate.short, "seed-\(options.seed)" + suffix,
         ].reduce(output) { $0.appendingPathComponent($1) }
@@ -83,8 +85,19 @@ public struct Cell: Sendable {
     public var begun: RunDirectory? { [supernet, directory].first(where: \.holdsRun) }
 
     /// Keeps the folders of all its runs for this process; see `FolderLock`.
+    ///
+    /// Throws `CheckpointError` too where a folder between the comparison's and the cell's is a symbolic link.
     public func lock(holder: String) throws -> [FolderLock] {
-        try ([directory] + (method.isSearched ? [supernet] : [])).map { try $0.lock(holder: holder) }
+        var place = folder
+        while place.path.count > output.path.count {
+            if (try? FileManager.default.destinationOfSymbolicLink(atPath: place.path)) != nil {
+                throw CheckpointError(
+                    "\(place.path) is a symbolic link, which would lead what is written out of \(output.path); put a folder in "
+                        + "its place")
+            }
+            place.deleteLastPathComponent()
+        }
+        return try ([directory] + (method.isSearched ? [supernet] : [])).map { try $0.lock(holder: holder) }
     }
 
     /// Whether every test that it asks for has been scored.

@@ -39,7 +39,8 @@ struct Ablate: ParsableCommand {
         defer { lock.release() }
         let folder = SearchDirectory(directory)
         let found = try folder.found()
-        let backend = try device.backend(console)
+        let backend = try device.backend(
+            console, productParts: try directory.configuration().productParts)
         let ready = try ReadyModel(run: directory, state: found.checkpoint, on: backend)
         for note in ready.notes { console.note(note) }
         let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data))

@@ -51,10 +51,25 @@ struct Console {
     /// Why standard output couldn't be written to, if it couldn't. A closed pipe (`| head`) is the reader's choice, no error of ours.
     nonisolated(unsafe) private static var outputFailure: Int32?
 
+    /// Whether there was no standard output at the start.
+    nonisolated(unsafe) private static var outputWasClosed = false
+
+    /// Whether a failure to write is the program's; a comparison's cells leave it to the comparison.
+    nonisolated(unsafe) static var outputCounts = true
+
+    /// Opens what is closed of the three streams to nowhere: else the next file that is opened would receive what is printed.
+    static func openClosedStreams() {
+        for stream: Int32 in 0...2 where fcntl(stream, F_GETFD) < 0 {
+            if stream == 1 { outputWasClosed = true }
+            _ = open("/dev/null", stream == 0 ? O_RDONLY : O_WRONLY)
+        }
+    }
+
     /// Writes text to standard output (1) or standard error (2) as it is.
     private func write(_ text: String, to stream: Int32) { Console.write(text, to: stream) }
 
     private static func write(_ text: String, to stream: Int32) {
+        if stream == 1, outputWasClosed { outputFailure = EBADF }
         var rest = Array(text.utf8)[...]
         while !rest.isEmpty {
             let count = rest.withUnsafeBytes { Foundation.write(stream, $0.baseAddress, $0.count) }
@@ -76,7 +91,7 @@ struct Console {
             let message = Glora.fullMessage(for: printable(error))
             if !message.isEmpty { write(message.printableLines + "\n", to: code == 0 ? 1 : 2) }
         }
-        if let failure = outputFailure, code == 0 {
+        if let failure = outputFailure, outputCounts, code == 0 {
             write(
                 "Error: standard output can't be written to: \(String(cString: strerror(failure)))\n", to: 2)
             code = 1

@@ -35,6 +35,7 @@ struct Glora: ParsableCommand {
         // A reader that left and a limit on file sizes are errors of a write, no reason to die in the middle of a run.
         signal(SIGPIPE, SIG_IGN)
         signal(SIGXFSZ, SIG_IGN)
+        Console.openClosedStreams()
         CacheFolder.say = { Console(isJSON: true).note($0) }
         Prober.shared = Prober(URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()) {
             Console(isJSON: true).note($0)

@@ -73,6 +73,14 @@ struct Merge: ParsableCommand {
 
     /// Throws when `output` is the checkpoint that the run was trained on: without it the run couldn't be read again.
     private func refuseBase(_ output: URL, _ model: String) throws {
+        let place = RunDirectory(output.resolvingSymlinksInPath().deletingLastPathComponent())
+        if place.holdsRun,
+            [place.last, place.best].map(\.lastPathComponent).contains(output.lastPathComponent)
+        {
+            throw ValidationError(
+                "--output \(output.path) is a state of the run in \(place.url.path), which couldn't go on without it; choose "
+                    + "another name")
+        }
         func file(_ url: URL) -> String {
             let isFile = ["safetensors", "npz"].contains(url.pathExtension)
             return (isFile ? url : url.appendingPathComponent("model.safetensors")).resolvingSymlinksInPath()

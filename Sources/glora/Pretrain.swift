@@ -81,6 +81,14 @@ struct Pretrain: ParsableCommand {
             hiddenWidth: hiddenWidth, classCount: 0)
         (architecture.preprocessing.mean, architecture.preprocessing.std) = Preprocessing.inception
         try architecture.check(source: "--width, --depth and the like")
+        // Of a weight its gradient and both moments on the device, and its first value here.
+        let needed = architecture.tensorShapes.values.reduce(0) { $0 + 5 * 4 * $1.reduce(1, *) }
+        guard needed <= backend.memoryByteCount else {
+            throw TrainingError.settings(
+                "training a model of these sizes takes at least \(needed >> 20) MiB, \(backend.name) has "
+                    + "\(backend.memoryByteCount >> 20) MiB; give a smaller --width, --hidden-width or --depth"
+            )
+        }
         let training = GeneratedTask.source.source(split: .train, count: images)
         let validation = GeneratedTask.source.source(split: .validation, count: 2_000)
         let start = try ViTCheckpoint.random(architecture, seed: seed)

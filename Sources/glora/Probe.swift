@@ -23,6 +23,8 @@ struct Probe: ParsableCommand {
             throw ValidationError(
                 "--engine is a number up to \(MatrixEngine.allCases.count), --device an OpenCL device")
         }
+        // Nor may a driver that can't start its threads.
+        guard canStartThreads(ProcessLimits.processorCount + 8) else { throw ExitCode.failure }
         let device = try OpenCLDevice.select(String(device.dropFirst(7)))
         let verdict: Prober.Verdict
         do {

@@ -142,7 +142,8 @@ struct Search: ParsableCommand {
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
         let lock = try directory.lock(console)
         defer { lock.release() }
-        let backend = try device.backend(console)
+        let backend = try device.backend(
+            console, productParts: try directory.configuration().productParts)
         let ready = try ReadyModel(run: directory, state: checkpoint, on: backend)
         let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data))
         let tests = task.splitNames.filter { Split($0) == .test }

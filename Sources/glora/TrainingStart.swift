@@ -78,7 +78,8 @@ struct TrainingStart {
         if let validation { parts.append(DataSummary.Part(.validation, validation)) }
         console.say(try task.summary(parts))
         base = try TrainingBase(
-            options, of: supernet, productParts: try resuming?.configuration().productParts, device, console)
+            options, of: supernet,
+            productParts: try (resuming ?? supernet)?.configuration().productParts, device, console)
         keepsBase = resuming != nil || supernet != nil
         var options = options
         if !keepsBase, task.isVTAB { options.keepVTABProtocol() }

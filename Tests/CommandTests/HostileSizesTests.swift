@@ -40,6 +40,17 @@ import Testing
         }
     }
 
+    @Test func modelsToBePretrained() throws {
+        try Fixture.withFolder { folder in
+            try Glora.refuse(
+                [
+                    "pretrain", "--width", "65536", "--heads", "2", "--output", "p.safetensors", "--device",
+                    "cpu",
+                ],
+                in: folder, saying: ["MiB", "--hidden-width"], setup: HostileSizesTests.memory)
+        }
+    }
+
     /// 26 MB of header, of half a million tensors.
     @Test func headersOfManyTensors() throws {
         try Fixture.withFolder { folder in

@@ -16,7 +16,7 @@ import Testing
             #expect(outcome.exitCode == 1, "signal \(outcome.signal ?? 0)\n\(outcome.errors)")
             let sentence = try #require(outcome.sentence, "\(outcome.errors)")
             #expect(
-                sentence.contains("ulimit -v") || sentence.contains("has not enough memory"), "\(sentence)")
+                sentence.contains("ulimit -v") || sentence.contains("memory"), "\(sentence)")
         }
     }
 
@@ -79,6 +79,11 @@ import Testing
         var made: [String] = []
         defer { for folder in made { rmdir(folder) } }
         for folder in folders where mkdir(folder, 0o755) == 0 {
+            // Beside version 1's mounts there is a plain folder.
+            guard FileManager.default.fileExists(atPath: folder + "/cgroup.procs") else {
+                rmdir(folder)
+                continue
+            }
             made.append(folder)
             for (file, value) in settings {
                 guard let handle = FileHandle(forWritingAtPath: "\(folder)/\(file)"),

@@ -16,7 +16,7 @@ import Testing
     /// As a shell reads them again.
     @Test(arguments: [
         "runs/a-1.2", "", "two words", "it's", "$(touch x)`;&|<>*?~!#\"\\", "a\nb", "\u{1b}[31m'\\",
-        "ä\u{202e}",
+        "ä\u{202e}", "r'\u{301};touch PWNED;#", "\n'\u{301}",
     ])
     func shellQuoted(_ word: String) throws {
         let process = Process()
@@ -94,6 +94,9 @@ import Testing
         for arguments in [["devices"], ["--version"], ["train", "--help"], ["devices", "--json"]] {
             let full = try Glora.run(arguments, in: folder, setup: "exec > /dev/full;")
             #expect(full.exitCode == 1 && full.sentence?.contains("No space left") == true, "\(full.errors)")
+            let none = try Glora.run(arguments, in: folder, setup: "exec >&-;")
+            #expect(
+                none.exitCode == 1 && none.sentence?.contains("standard output") == true, "\(none.errors)")
             let closed = try Glora.run(arguments, in: folder, setup: "exec > >(exec <&-; sleep 0.2);")
             #expect(closed.exitCode == 0 && closed.sentence == nil, "\(arguments) \(closed.errors)")
         }

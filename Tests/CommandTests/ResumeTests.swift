@@ -48,7 +48,8 @@ import Testing
         try Fixture.withFolder { folder in
             for lines in [0, 3, 50, 110] {
                 let outcome = try interrupt(after: lines, by: SIGKILL, in: folder)
-                #expect(outcome.signal == SIGKILL)
+                // On a busy machine the whole run may be over before the signal comes.
+                #expect(outcome.signal == SIGKILL || lines >= 50 && outcome.exitCode == 0)
                 let resumed = try Glora.succeed(resume, in: folder)
                 #expect(lines < 50 || resumed.output.contains("resuming after step"))
                 try expectSameFiles(in: folder)

@@ -212,4 +212,50 @@ import Testing
             }
         }
     }
+
+    /// A file by another name is not emptied, a stale lock that can't be written doesn't keep its folder, and what is printed without a
+    /// standard output doesn't go into the lock's file.
+    @Test("A lock's file is only that")
+    func lockFile() throws {
+        try Fixture.withFolder { folder in
+            let (mine, lock) = (
+                folder.appendingPathComponent("mine"), folder.appendingPathComponent("run/.glora-lock")
+            )
+            try "precious".write(to: mine, atomically: true, encoding: .utf8)
+            try FileManager.default.linkItem(at: mine, to: lock)
+            let resume = ["train", "--run", "run", "--resume", "--device", "cpu"]
+            try Glora.refuse(resume, in: folder, saying: [".glora-lock", "remove it"])
+            #expect(try String(contentsOf: mine, encoding: .utf8) == "precious")
+            try FileManager.default.removeItem(at: lock)
+            let outcome = try Glora.run(Fixture.train("new"), in: folder, setup: "exec >&-;")
+            #expect(outcome.exitCode == 1 && outcome.sentence?.contains("standard output") == true)
+            #expect(folder.exists("new/best.safetensors"))
+        }
+    }
+
+    @Test("A cell's folder may not lead out of the comparison's, a merged file not take a state's place")
+    func places() throws {
+        try Fixture.withFolder { folder in
+            for name in ["out", "compared"] {
+                try FileManager.default.createDirectory(
+                    at: folder.appendingPathComponent(name), withIntermediateDirectories: true)
+            }
+            try FileManager.default.createSymbolicLink(
+                at: folder.appendingPathComponent("compared/task"),
+                withDestinationURL: folder.appendingPathComponent("out"))
+            let outcome = try Glora.run(
+                [
+                    "compare", "--model", "model", "--data", "task", "--methods", "linear", "--seeds", "1",
+                    "--epochs", "1", "--device", "cpu", "--output", "compared",
+                ], in: folder)
+            #expect(
+                outcome.exitCode == 1 && outcome.sentence?.contains("symbolic link") == true,
+                "\(outcome.errors)")
+            #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path + "/out") == [])
+            let before = try folder.bytes("run/last.safetensors")
+            let merge = ["merge", "--run", "run", "--device", "cpu", "--output", "run/last.safetensors"]
+            try Glora.refuse(merge, in: folder, code: 64, saying: ["state of the run"])
+            #expect(try folder.bytes("run/last.safetensors") == before)
+        }
+    }
 }

@@ -6,9 +6,13 @@
 #define COPENBLAS_H
 
 #include <cblas.h>
+#include <stdbool.h>
 
 /// Loads the library once. NULL, or why it can't be.
 const char *openblas_load(void);
+
+/// Whether there is the address space that loading takes.
+bool openblas_has_room(void);
 
 /// Takes now the 128 MiB of address space that each of `count` products needs at a time, of which it writes little. Returns for how
 /// many there is room.

@@ -10,6 +10,9 @@ bool processor_has_avx512_bf16(void);
 /// asked for once (arch_prctl, ARCH_REQ_XCOMP_PERM).
 bool processor_grants_amx_bf16(void);
 
+/// Has threads share one heap of malloc's; each would reserve 64 MiB of address space for its own.
+void share_heap(void);
+
 /// How many processors this process may run on: those of its affinity mask.
 int processor_count_allowed(void);
 

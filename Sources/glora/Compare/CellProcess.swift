@@ -39,6 +39,7 @@ struct CellProcess: ParsableCommand {
     var command: [String]
 
     func run() throws {
+        Console.outputCounts = false
         joinParent()
         Interrupt.install()
         guard let command = try Glora.parseAsRoot(command) as? any CellsCommand else {

@@ -48,10 +48,7 @@ struct ComparisonPage {
         add(
             "How this was done",
             "<ul>" + lines.map { "<li>\(Page.escape($0))</li>" }.joined() + "</ul>")
-        let words = CommandLine.arguments.dropFirst().map { word in
-            word.contains(/[^A-Za-z0-9_\/.,:=+-]/) || word.isEmpty
-                ? "'" + word.replacing("'", with: "'\\''") + "'" : word
-        }
+        let words = CommandLine.arguments.dropFirst().map(\.shellQuoted)
         add("To make it again", "<pre>\(Page.escape("glora " + words.joined(separator: " ")))</pre>")
     }
 
