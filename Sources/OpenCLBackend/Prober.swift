@@ -107,9 +107,15 @@ public struct Prober: Sendable {
         case .exit(Verdict.wrong.status), .crash: verdict = .wrong
         default: return nil
         }
-        cache.folder.write(Prober.name(trial, device, source), Data("\(verdict)\n".utf8))
+        // A driver that gets no memory may fail at kernels that it can compile: that is no verdict for ever.
+        if verdict == .right || !Prober.isLimited {
+            cache.folder.write(Prober.name(trial, device, source), Data("\(verdict)\n".utf8))
+        }
         return verdict
     }
+
+    /// Whether the address space is limited.
+    private static var isLimited: Bool { ProcessLimits.addressSpaceLeft != nil }
 
     /// The widest layout that the device's driver can compile the kernels for and is right with: what it states, or narrower.
     /// When nothing could be tried, what it states. Throws `BackendError.driver` when every width was tried and failed. A driver
@@ -131,7 +137,9 @@ public struct Prober: Sendable {
         throw BackendError.driver(
             "the kernels can't be compiled on \(device), driver \(device.driverVersion), or give wrong results (tried at the "
                 + "widths \(stated.andNarrower.map { "\($0.width)" }.joined(separator: ", ")); the verdicts are in "
-                + "\(cache.folder.url.path)): update the driver, or use another --device.")
+                + "\(cache.folder.url.path)): "
+                + (Prober.isLimited ? "raise the limit of the address space (ulimit -v, -d), " : "")
+                + "update the driver, or use another --device.")
     }
 
     /// Runs a process for so many seconds at most; `onLong` is called when it takes longer than three.
@@ -149,9 +157,7 @@ public struct Prober: Sendable {
         switch ending {
         case .exit(let status): return .exit(status)
         case .signal(let signal):
-            // A driver without memory may abort: that says nothing about its kernels.
-            let isShort = ProcessLimits.addressSpaceLeft != nil
-            return isShort || [SIGINT, SIGTERM, SIGHUP, SIGKILL].contains(signal) ? .cutShort : .crash(signal)
+            return [SIGINT, SIGTERM, SIGHUP, SIGKILL].contains(signal) ? .cutShort : .crash(signal)
         case nil:
             kill(process.id, SIGKILL)
             _ = process.wait()
