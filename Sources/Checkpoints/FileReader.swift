@@ -74,6 +74,40 @@ public func fileContents(of url: URL, limit: Int = JSONValue.largestText) throws
     return try reader.elements(UInt8.self, count: reader.size, at: 0)
 }
 
+/// Calls `body` with every line of a file that isn't empty, without its end. However long the file is, little of it is held at a time.
+/// Throws `CheckpointError`, also for a line of more than a megabyte, and what `body` throws.
+public func forEachLine(of url: URL, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+    let reader = try FileReader(url)
+    let newline = UInt8(ascii: "\n")
+    var rest: [UInt8] = []  // the beginning of a line that goes on
+    func checkLength() throws {
+        guard rest.count <= 1 << 20 else {
+            throw CheckpointError(
+                "\(reader.path) has a line of more than a megabyte, which is none of a journal's; remove it")
+        }
+    }
+    for start in stride(from: 0, to: reader.size, by: 1 << 20) {
+        let part = try reader.elements(UInt8.self, count: min(1 << 20, reader.size - start), at: start)
+        try part.withUnsafeBytes { part in
+            var line = part[...]
+            while let end = line.firstIndex(of: newline) {
+                if rest.isEmpty {
+                    if end > line.startIndex { try body(UnsafeRawBufferPointer(rebasing: line[..<end])) }
+                } else {
+                    rest += line[..<end]
+                    try checkLength()
+                    try rest.withUnsafeBytes(body)
+                    rest.removeAll(keepingCapacity: true)
+                }
+                line = line[(end + 1)...]
+            }
+            rest += line
+        }
+        try checkLength()
+    }
+    if !rest.isEmpty { try rest.withUnsafeBytes(body) }
+}
+
 extension JSONValue {
     /// Reads a JSON file. Throws `CheckpointError` with the path.
     public init(contentsOf url: URL) throws { self = try JSONValue.withMemberKeys(contentsOf: url).value }

@@ -20,6 +20,8 @@ struct SafetensorsHeader {
     private static let largestRank = 64
     /// A transformer of 4,096 blocks has so many tensors; of `__metadata__`, some hundred strings are usual.
     private static let largestCount = 65536
+    /// Bytes of a name: paths of modules have some hundred at most.
+    private static let longestName = 4096
 
     /// Reads a header; `dataSize` bytes of data follow it from byte `dataStart` of the file on. Throws `CheckpointError` without
     /// the file's name.
@@ -75,6 +77,9 @@ struct SafetensorsHeader {
     }
 
     private mutating func readEntry(_ nameRange: Range<Int>) throws {
+        guard nameRange.count <= SafetensorsHeader.longestName else {
+            throw CheckpointError("has a tensor's name of \(nameRange.count) bytes, which no model has")
+        }
         let name = scanner.text(nameRange)
         let shown = name.prefix(200)
         let lacking = CheckpointError("tensor '\(shown)' lacks its dtype, shape or data_offsets")

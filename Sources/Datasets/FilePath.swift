@@ -150,7 +150,17 @@ extension FilePath {
     }
 
     /// The file's bytes.
-    func read() throws(FileProblem) -> [UInt8] { try withFile { FilePath.read($0, from: 0, count: $1) } }
+    ///
+    /// At most 256 MiB: lists of four million images, and no photograph.
+    func read() throws(FileProblem) -> [UInt8] {
+        try withFile { descriptor, size in
+            if size > 256 << 20 {
+                errno = EFBIG
+                return nil
+            }
+            return FilePath.read(descriptor, from: 0, count: size)
+        }
+    }
 
     /// At most `count` of the file's bytes: the first, or those in its middle.
     func read(atMost count: Int, fromMiddle: Bool = false) throws(FileProblem) -> [UInt8] {

@@ -23,16 +23,25 @@ extension TrainingOptions {
     /// Throws `CheckpointError`, also when the model computes something else than the one that the adapter was trained on.
     mutating func apply(_ notes: [String: JSONValue], to checkpoint: inout ViTCheckpoint) throws -> [String]?
     {
+        func refuse(_ key: String) throws -> Never {
+            throw CheckpointError("adapter_config.json: \(key) can't be read; save the adapter again")
+        }
+        if let noted = notes["glora_image_size"], noted.integerValue == nil { try refuse("glora_image_size") }
+        if let names = notes["glora_class_names"],
+            names.arrayValue?.allSatisfy({ $0.stringValue != nil }) != true
+        {
+            try refuse("glora_class_names")
+        }
+        for key in ["glora_mean", "glora_std"] {
+            if let noted = notes[key], noted.numbers?.count != 3 { try refuse(key) }
+        }
         if imageSize == nil, let noted = notes["glora_image_size"]?.integerValue {
             imageSize = noted
             checkpoint = try loadCheckpoint()
         }
         if let noted = notes["glora_architecture"] {
             guard let own = try? JSONDecoder().decode(ViTConfiguration.self, from: Data(noted.text().utf8))
-            else {
-                throw CheckpointError(
-                    "adapter_config.json: glora_architecture can't be read; save the adapter again")
-            }
+            else { try refuse("glora_architecture") }
             // The rest is the adapter's own, or may be asked for.
             var same = checkpoint.configuration
             (same.imageSize, same.classCount, same.preprocessing) =
@@ -59,7 +68,7 @@ extension TrainingOptions {
             checkpoint.preprocessingOrigin = .file("the adapter")
         }
         checkpoint.configuration.preprocessing = preprocessing(of: checkpoint.configuration)
-        return notes["glora_class_names"]?.arrayValue?.map { $0.stringValue ?? $0.text() }
+        return notes["glora_class_names"]?.arrayValue?.compactMap(\.stringValue)
     }
 }
 

@@ -160,20 +160,44 @@ public struct RunDirectory {
         guard FileManager.default.fileExists(atPath: metrics.path) else {
             throw TrainingError.run("\(metrics.path) is missing; give the --run of a glora train")
         }
-        let lines = try journalLines(of: metrics).compactMap {
-            try? JSONDecoder().decode(EpochMetric.self, from: Data($0))
-        }.filter { $0.trainLoss != nil || $0.valAccuracy != nil }
-        for line in lines {
+        var all: [EpochMetric] = []
+        var unread: Int?
+        var number = 0
+        try forEachLine(of: metrics) { text in
+            number += 1
+            // The last line may be torn, none before it.
+            if let unread {
+                throw TrainingError.run("\(metrics.path), line \(unread), is none of a run's; remove it")
+            }
+            if RunDirectory.step(in: text) != nil { return }
+            guard let line = try? JSONDecoder().decode(EpochMetric.self, from: Data(text)) else {
+                unread = number
+                return
+            }
+            guard line.trainLoss != nil || line.valAccuracy != nil else { return }
             let isPossible =
                 (0..<TrainingOptions.largestEpochCount).contains(line.epoch)
                 && (0...1).contains(line.valAccuracy ?? 0)
-            guard isPossible else {
+            guard isPossible, all.count < 2 * TrainingOptions.largestEpochCount else {
                 throw TrainingError.run(
                     "\(metrics.path) has a validation accuracy of \(line.valAccuracy ?? 0) in epoch \(line.epoch), which no run "
                         + "has; remove that line")
             }
+            all.append(line)
         }
-        return lines
+        return all
+    }
+
+    /// The step that a line of `metrics.jsonl` is of, as this program writes it, without reading the rest: runs have millions of them.
+    private static func step(in line: UnsafeRawBufferPointer) -> Int? {
+        let key = #""step":"#
+        guard line.first == UInt8(ascii: "{"), line.last == UInt8(ascii: "}"), line.count > key.utf8.count,
+            let place = (0..<line.count - key.utf8.count).first(where: {
+                line[$0] == UInt8(ascii: "\"") && memcmp(line.baseAddress! + $0, key, key.utf8.count) == 0
+            })
+        else { return nil }
+        let digits = line[(place + key.utf8.count)...].prefix { (0x30...0x39).contains($0) }
+        return Int(String(decoding: digits, as: UTF8.self))
     }
 
     /// A folder that is there or is to be made.
@@ -226,8 +250,16 @@ public struct RunDirectory {
             throw TrainingError.run(
                 "\(url.path) holds no run: config.yaml is missing; give the --run of a glora train")
         }
-        guard let text = String(validating: try fileContents(of: config), as: UTF8.self) else {
+        // The names of 21,000 classes take half a megabyte; the parser takes hundreds of bytes for one.
+        guard let text = String(validating: try fileContents(of: config, limit: 2 << 20), as: UTF8.self)
+        else {
             throw TrainingError.run("\(config.path) can't be read as text; put the original back")
+        }
+        // Nine references to nine references, seven times over, are never read to the end.
+        let isMerged = text.contains("<<") || text.contains("merge")
+        guard !(isMerged && text.contains("&") && text.contains("*")) else {
+            throw TrainingError.run(
+                "\(config.path) has YAML's merge keys, which no run writes; put the original back")
         }
         do {
             let configuration = try YAMLDecoder().decode(Configuration.self, from: text)
@@ -260,11 +292,21 @@ public struct RunDirectory {
             let step: Int?
             let epoch: Int
         }
-        let kept = try journalLines(of: metrics).filter { text in
-            guard let line = try? JSONDecoder().decode(Line.self, from: Data(text)) else { return false }
-            return line.step.map { $0 <= state.step } ?? (line.epoch < state.epoch)
+        try AtomicFile.write(to: metrics) { writer in
+            var kept: [UInt8] = []
+            try forEachLine(of: metrics) { text in
+                let line = RunDirectory.step(in: text).map { Line(step: $0, epoch: 0) }
+                guard let line = line ?? (try? JSONDecoder().decode(Line.self, from: Data(text))),
+                    line.step.map({ $0 <= state.step }) ?? (line.epoch < state.epoch)
+                else { return }
+                kept += text
+                kept.append(UInt8(ascii: "\n"))
+                guard kept.count >= 1 << 20 else { return }
+                try kept.withUnsafeBytes { try writer.write($0) }
+                kept.removeAll(keepingCapacity: true)
+            }
+            try kept.withUnsafeBytes { try writer.write($0) }
         }
-        try AtomicFile.write(Array(kept.map { $0 + [UInt8(ascii: "\n")] }.joined()), to: metrics)
         return true
     }
 
@@ -276,13 +318,8 @@ public struct RunDirectory {
     }
 }
 
-/// The longest journal that is read, in bytes: more than a million steps or candidates.
+/// The longest journal of a search that is read, in bytes: some ten thousand candidates of the deepest models.
 let largestJournal = 128 << 20
-
-/// The lines of a journal, without empty ones. Throws `CheckpointError`.
-func journalLines(of url: URL) throws -> [ArraySlice<UInt8>] {
-    try fileContents(of: url, limit: largestJournal).split(separator: UInt8(ascii: "\n"))
-}
 
 /// The hash of a checkpoint's tensors, by which a resumed run recognises its frozen base: 64-bit FNV-1a over names, shapes and
 /// the values' bits, a value at a time. It notices mistakes, not forgery.

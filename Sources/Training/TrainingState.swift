@@ -45,7 +45,9 @@ extension TrainingState {
             (0..<max(stepsPerEpoch, 1)).contains(stepInEpoch),
             "step \(stepInEpoch) of \(stepsPerEpoch) in an epoch")
         try require(step == epoch * stepsPerEpoch + stepInEpoch, "step \(step) in epoch \(epoch)")
-        try require(epochLoss.isFinite, "a loss of \(epochLoss)")
+        try require(
+            epochLoss.isFinite && (stepInEpoch > 0 ? epochLoss >= 0 : epochLoss == 0),
+            "a loss of \(epochLoss)")
         for accuracy in [bestAccuracy, lastAccuracy].compactMap(\.self) {
             try require((0...1).contains(accuracy), "an accuracy of \(accuracy)")
         }

@@ -88,7 +88,10 @@ struct Console {
     static func exit(_ error: (any Error)?) -> Never {
         var code = error.map { Glora.exitCode(for: $0).rawValue } ?? 0
         if let error, !(error is ExitCode) {
-            let message = Glora.fullMessage(for: printable(error))
+            // A name may be a whole file of a stranger's.
+            let whole = Glora.fullMessage(for: printable(error))
+            let isShort = whole.utf8.count <= 10_000
+            let message = isShort ? whole : "\(whole.prefix(2000)) […] \(whole.suffix(500))"
             if !message.isEmpty { write(message.printableLines + "\n", to: code == 0 ? 1 : 2) }
         }
         if let failure = outputFailure, outputCounts, code == 0 {

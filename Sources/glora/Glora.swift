@@ -68,7 +68,7 @@ struct Glora: ParsableCommand {
     }
 
     private static func configFlags(_ file: String) throws -> [String] {
-        guard let bytes = try? fileContents(of: URL(fileURLWithPath: file)),
+        guard let bytes = try? fileContents(of: URL(fileURLWithPath: file), limit: 2 << 20),
             let text = String(validating: bytes, as: UTF8.self)
         else {
             throw ValidationError("--config \(file) can't be read; give a YAML file of flags")

@@ -157,4 +157,44 @@ import Testing
         skipped.skip(1000)
         #expect(drawn.next() == skipped.next())
     }
+
+    /// The last line may be torn, and lines of steps are not read whole: a run has millions.
+    @Test func linesOfMetrics() throws {
+        try TinyTask.withFolder { folder in
+            let directory = RunDirectory(folder)
+            let epoch = #"{"epoch":0,"trainLoss":2.5}"#
+            let step = #"{"epoch":0,"loss":2.5,"step":7}"#
+            func read(_ lines: [String]) throws -> Int {
+                try AtomicFile.write(lines.joined(separator: "\n"), to: directory.metrics)
+                return try directory.epochMetrics().count
+            }
+            #expect(try read([step, epoch, "", step, epoch, #"{"epoch":1,"trainL"#]) == 2)
+            for bad in [#"{"epoch":0,"trainLoss":"x"}"#, "-1", "null", #"{"epoch":0,"trainLoss":NaN}"#] {
+                let said = sentence { _ = try read([epoch, bad, epoch]) }
+                #expect(said.contains("line 2"), "\(said)")
+            }
+            let long = sentence { _ = try read([String(repeating: "[],", count: 500_000), epoch]) }
+            #expect(long.contains("more than a megabyte"), "\(long)")
+            // Cut back to a state: what came later goes, whatever its form.
+            _ = try read([step, #"{"epoch":0,"step":8,"loss":1}"#, #"{"step":9,"epoch":1}"#, epoch, "torn"])
+            var state = TrainingState()
+            (state.step, state.epoch) = (8, 1)
+            #expect(try directory.truncateMetrics(to: state))
+            let left = try String(contentsOf: directory.metrics, encoding: .utf8)
+            #expect(left == [step, #"{"epoch":0,"step":8,"loss":1}"#, epoch, ""].joined(separator: "\n"))
+        }
+    }
+
+    @Test func mergeKeysOfYAML() throws {
+        try TinyTask.withFolder { folder in
+            var text = "a: &a {x: 1}\n"
+            for (name, before) in zip("bcdefgh", "abcdefg") {
+                let references = Array(repeating: "*\(before)", count: 9).joined(separator: ",")
+                text += "\(name): &\(name) {<<: [\(references)]}\n"
+            }
+            try AtomicFile.write(text + "<<: *h\n", to: folder.appendingPathComponent("config.yaml"))
+            let said = sentence { _ = try RunDirectory(folder).configuration() }
+            #expect(said.contains("merge keys"), "\(said)")
+        }
+    }
 }
