@@ -36,7 +36,6 @@ final class ThreadPool: Sendable {
         /// Threads that may still take up the job, and threads at it.
         private var (wanted, working) = (0, 0)
         private var isStopped = false
-
         init() {
             pthread_mutex_init(lock, nil)
             pthread_cond_init(wake, nil)
@@ -60,8 +59,8 @@ final class ThreadPool: Sendable {
             }
             self.job = job
             wanted = helpers
-            for _ in 0..<helpers { pthread_cond_signal(wake) }
             pthread_mutex_unlock(lock)
+            for _ in 0..<helpers { pthread_cond_signal(wake) }
             State.call(job)
             pthread_mutex_lock(lock)
             wanted = 0
