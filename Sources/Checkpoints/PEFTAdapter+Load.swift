@@ -17,7 +17,7 @@ extension PEFTAdapter {
         let reader = try Reader(
             settings: settings, tensors: PEFTTensors(weights(folder), settings.kind), checkpoint: checkpoint)
         let (adapter, adapted) = try reader.adapter()
-        return (adapter, settings.extra, settings.unusedPatterns(adapted))
+        return (adapter, settings.extra, try settings.unusedPatterns(adapted))
     }
 
     private static func weights(_ folder: URL) throws -> SafetensorsFile {

@@ -36,7 +36,7 @@ struct PEFTLayerReader {
     /// LoRA: B = lowRank with Bd = scale · lora_B and Bu = lora_A, and with lora_bias E = scale · lora_B's bias.
     /// Source: peft/tuners/lora/layer.py.
     func lora() throws -> GLoRAAdapter.Layer {
-        let rank = settings.rank(of: module)
+        let rank = try settings.rank(of: module)
         let scale = Float(try settings.scale(of: module))
         guard scale.isFinite else {
             throw CheckpointError("\(settings.path): lora_alpha of '\(module)' is too large; correct it")

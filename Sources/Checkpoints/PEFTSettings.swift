@@ -246,15 +246,15 @@ struct PEFTSettings {
         }
         func ends(with names: [String]) -> Bool { names.contains { module.hasSuffix("." + $0) } }
         switch excluded {
-        case .pattern(let expression) where expression.matches(module): return false
+        case .pattern(let expression) where try expression.matches(module): return false
         case .names(let names) where names.contains(module) || ends(with: names): return false
         default: break
         }
         // A module that is saved whole, and what lies in it, is never adapted.
-        if savedWholePatterns.contains(where: { $0.matches(module) }) { return false }
+        if try savedWholePatterns.contains(where: { try $0.matches(module) }) { return false }
         switch targets {
         case .linears: return isLinear
-        case .pattern(let expression): return expression.matches(module)
+        case .pattern(let expression): return try expression.matches(module)
         case .names(let names):
             if names.contains(module) { return true }
             return ends(with: names) && layers?.contains(module) != false
@@ -274,24 +274,25 @@ struct PEFTSettings {
     }
 
     /// LoRA's rank at a module.
-    func rank(of module: String) -> Int {
-        ranks.first { $0.expression.matches(module) }.map { Int($0.value) } ?? rank
+    func rank(of module: String) throws -> Int {
+        try ranks.first { try $0.expression.matches(module) }.map { Int($0.value) } ?? rank
     }
 
     /// LoRA's factor at a module: alpha / r, or alpha / √r of a rank-stabilised one.
     func scale(of module: String) throws -> Double {
         let standard = self["lora_alpha"] ?? 8
         guard
-            let alpha = alphas.first(where: { $0.expression.matches(module) })?.value ?? standard.numberValue
+            let alpha = try alphas.first(where: { try $0.expression.matches(module) })?.value
+                ?? standard.numberValue
         else { throw CheckpointError("\(path): lora_alpha = \(standard.text()) is no number; correct it") }
-        let rank = Double(rank(of: module))
+        let rank = Double(try rank(of: module))
         return try alpha / (flag("use_rslora") ? rank.squareRoot() : rank)
     }
 
     /// A sentence for each pattern that matches none of the adapted modules, which PEFT passes over without a word.
-    func unusedPatterns(_ modules: some Collection<String>) -> [String] {
-        [("rank_pattern", ranks), ("alpha_pattern", alphas)].flatMap { key, patterns in
-            patterns.filter { pattern in !modules.contains(where: pattern.expression.matches) }.map {
+    func unusedPatterns(_ modules: some Collection<String>) throws -> [String] {
+        try [("rank_pattern", ranks), ("alpha_pattern", alphas)].flatMap { key, patterns in
+            try patterns.filter { pattern in try !modules.contains(where: pattern.expression.matches) }.map {
                 "\(path): '\($0.text)' of \(key) matches none of the adapted layers"
             }
         }
@@ -312,8 +313,22 @@ private func expression(_ text: String, of pattern: String, key: String, path: S
 }
 
 extension NSRegularExpression {
-    /// Whether the expression matches from the beginning of the text on.
-    fileprivate func matches(_ text: String) -> Bool {
-        firstMatch(in: text, options: .anchored, range: NSRange(text.startIndex..., in: text)) != nil
+    /// Whether the expression matches from the beginning of the text on. Throws `CheckpointError` for one that takes longer than 0.1 s,
+    /// a hundred thousand times what a name takes: Foundation gives those up, and says that they don't match.
+    fileprivate func matches(_ text: String) throws -> Bool {
+        /// Of this thread on a processor: what else runs doesn't lengthen it.
+        func seconds() -> Double {
+            var time = timespec()
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+            return Double(time.tv_sec) + 1e-9 * Double(time.tv_nsec)
+        }
+        let start = seconds()
+        let match = firstMatch(in: text, options: .anchored, range: NSRange(text.startIndex..., in: text))
+        guard seconds() - start < 0.1 else {
+            throw CheckpointError(
+                "adapter_config.json: the pattern '\(pattern.prefix(200))' can't be matched with '\(text)' in reasonable time; write "
+                    + "it more plainly")
+        }
+        return match != nil
     }
 }

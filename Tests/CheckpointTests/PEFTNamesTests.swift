@@ -177,6 +177,8 @@ import Testing
         ("r", "0", "r = 0 is no rank"),
         ("rank_pattern", #"{"fc1": 1}"#, "has shape [36, 2], but the model and r = 1 need [36, 1]"),
         ("rank_pattern", #"{"fc1": 1.5}"#, "the rank 1.5"),
+        ("alpha_pattern", #"{"(([a-z0-9.]+)+)+!|qkv": 1}"#, "in reasonable time"),
+        ("exclude_modules", #""(.*.*.*.*.*.*.*.*.*.*)*x""#, "in reasonable time"),
         ("alpha_pattern", #"{"(": 1}"#, "'(' of alpha_pattern can't be read as a regular expression"),
         ("target_modules", #""(""#, "'(' of target_modules can't be read as a regular expression"),
         ("target_modules", "null", "has no target_modules"),
