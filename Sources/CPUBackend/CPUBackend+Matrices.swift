@@ -57,11 +57,11 @@ extension CPUBackend {
         }
     }
 
-    /// How to cut c [m, n]: into at most `productParts` tiles, none smaller than 2¹⁸ multiplications (some 10
+    /// How to cut c [m, n]: into at most `parts` tiles, none smaller than 2¹⁸ multiplications (some 10
     /// µs, what waking a thread costs), and of all such grids the one whose tiles have the shortest edges,
     /// since they are what is packed.
     private func tileGrid(m: Int, n: Int, k: Int) -> (rows: Int, columns: Int) {
-        let tiles = max(1, min(productParts ?? 1, m * n / 262_144 * k + m * n % 262_144 * k / 262_144))
+        let tiles = max(1, min(parts, m * n / 262_144 * k + m * n % 262_144 * k / 262_144))
         var best = (rows: 1, columns: 1)
         var bestEdge = Double.infinity
         for rows in 1...tiles {

@@ -19,7 +19,8 @@ public final class CPUBackend: Backend {
     /// How many threads an operation uses at most.
     public var threadCount: Int { threads.count }
     /// Into how many tiles a product is cut at most.
-    public let productParts: Int?
+    public var productParts: Int? { parts }
+    let parts: Int
     let threads: ThreadPool
     private let ledger: MemoryLedger
 
@@ -49,7 +50,7 @@ public final class CPUBackend: Backend {
             }
         }
         self.threads = ThreadPool(count)
-        productParts = parts ?? self.threads.count
+        self.parts = parts ?? self.threads.count
         ledger = MemoryLedger(capacity: ProcessLimits.memoryByteCount)
     }
 

@@ -36,6 +36,7 @@ final class ThreadPool: Sendable {
         /// Threads that may still take up the job, and threads at it.
         private var (wanted, working) = (0, 0)
         private var isStopped = false
+
         init() {
             pthread_mutex_init(lock, nil)
             pthread_cond_init(wake, nil)

@@ -60,7 +60,6 @@ final class FileReader: Sendable {
             initialized = count
         }
     }
-
 }
 
 /// The bytes of a small file: settings, or with a larger `limit` a journal. Throws `CheckpointError` for what is no file, which a

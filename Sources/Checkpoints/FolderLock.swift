@@ -69,12 +69,7 @@ public final class FolderLock {
         if ftruncate(descriptor, 0) == 0 { _ = pwrite(descriptor, text, text.count, 0) }
         for part in parts {
             let url = folder.appendingPathComponent(part)
-            var status = stat()
-            if lstat(url.path, &status) == 0, status.st_mode & S_IFMT == S_IFLNK {
-                throw CheckpointError(
-                    "\(url.path) is a symbolic link, which would lead what is written out of \(folder.path); put a folder in its place"
-                )
-            }
+            try FolderLock.refuseLink(url, out: folder)
             AtomicFile.sweep(url)
         }
         AtomicFile.sweep(folder)
@@ -90,6 +85,16 @@ public final class FolderLock {
         close(descriptor)
         descriptor = -1
         for folder in made where rmdir(folder) != 0 { break }
+    }
+
+    /// Throws `CheckpointError` where `url`, which is to be written into, is a symbolic link out of `folder`.
+    public static func refuseLink(_ url: URL, out folder: URL) throws {
+        var status = stat()
+        if lstat(url.path, &status) == 0, status.st_mode & S_IFMT == S_IFLNK {
+            throw CheckpointError(
+                "\(url.path) is a symbolic link, which would lead what is written out of \(folder.path); put a folder in its place"
+            )
+        }
     }
 
     /// flock, through signals. Returns the reason why not, or 0.

@@ -313,8 +313,8 @@ private func expression(_ text: String, of pattern: String, key: String, path: S
 }
 
 extension NSRegularExpression {
-    /// Whether the expression matches from the beginning of the text on. Throws `CheckpointError` for one that takes longer than 0.1 s,
-    /// a hundred thousand times what a name takes: Foundation gives those up, and says that they don't match.
+    /// Whether the expression matches from the beginning of the text on. Throws `CheckpointError` for one that takes longer than 0.1 s:
+    /// Foundation gives patterns up after 0.6 s, and says that they don't match.
     fileprivate func matches(_ text: String) throws -> Bool {
         /// Of this thread on a processor: what else runs doesn't lengthen it.
         func seconds() -> Double {

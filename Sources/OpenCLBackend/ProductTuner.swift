@@ -174,8 +174,7 @@ package struct ProductTuner {
             let start = ContinuousClock.now
             run(kernel, shape, operands)
             backend.synchronize()
-            let elapsed = start.duration(to: .now).components
-            return Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
+            return start.secondsPassed
         }
         try backend.checkForFailure()
         return shape.flops / times.sorted()[1] * 1e-9

@@ -16,7 +16,7 @@ package func startThread(_ body: @escaping @Sendable () -> Void) -> Bool {
     }
     let box = Unmanaged.passRetained(Box(body))
     var thread = pthread_t()
-    // 2 MiB of stack, where 8 are usual: decoders and products take some ten KiB, and under a limit of the address space all counts.
+    // 2 MiB of stack, where 8 are usual: under a limit of the address space all counts.
     var attributes = pthread_attr_t()
     pthread_attr_init(&attributes)
     defer { pthread_attr_destroy(&attributes) }

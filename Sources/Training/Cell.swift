@@ -90,11 +90,7 @@ public struct Cell: Sendable {
     public func lock(holder: String) throws -> [FolderLock] {
         var place = folder
         while place.path.count > output.path.count {
-            if (try? FileManager.default.destinationOfSymbolicLink(atPath: place.path)) != nil {
-                throw CheckpointError(
-                    "\(place.path) is a symbolic link, which would lead what is written out of \(output.path); put a folder in "
-                        + "its place")
-            }
+            try FolderLock.refuseLink(place, out: output)
             place.deleteLastPathComponent()
         }
         return try ([directory] + (method.isSearched ? [supernet] : [])).map { try $0.lock(holder: holder) }

@@ -77,20 +77,21 @@ struct MethodAdapter {
         guard let classCount = tensors["head.weight"]?.shape.first, let other = added else {
             throw CheckpointError("the adapter has no head, or is GLoRA's; save it again")
         }
+        func require(_ name: String, _ shape: [Int]) throws {
+            guard tensors[name]?.shape == shape else {
+                throw CheckpointError(
+                    "the adapter has no \(name) of shape \(shape); use the model that it was trained on")
+            }
+        }
         // The settings' sizes are only a claim until the tensors have them.
         for needed in other.declarations(shape, seed: 0) + head.declarations(classCount, shape.width, seed: 0)
-        where tensors[needed.name]?.shape != needed.shape {
-            throw CheckpointError(
-                "the adapter has no \(needed.name) of shape \(needed.shape); use the model that it was trained on"
-            )
+        {
+            try require(needed.name, needed.shape)
         }
         let model = try VisionTransformer(
             checkpoint, classCount: classCount, trained: .method(other), seed: 0, headKind: head, on: backend)
-        for segment in model.store.segments where tensors[segment.name]?.shape != segment.shape {
-            throw CheckpointError(
-                "the adapter has no \(segment.name) of shape \(segment.shape); use the model that it was trained on"
-            )
-        }
+        // Of the base, too, where the method trains that.
+        for segment in model.store.segments { try require(segment.name, segment.shape) }
         model.store.pack(model.store.values, tensors)
         return model
     }

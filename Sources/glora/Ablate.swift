@@ -1,6 +1,6 @@
 import ArgumentParser
-import Datasets
 import Checkpoints
+import Datasets
 import Foundation
 import Training
 

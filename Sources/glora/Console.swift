@@ -9,19 +9,19 @@ struct Console {
     private let isTerminal = isatty(2) == 1
 
     /// A line for the person who runs the command.
-    func say(_ line: String) { write(line.printable + "\n", to: isJSON ? 2 : 1) }
+    func say(_ line: String) { Console.write(line.printable + "\n", to: isJSON ? 2 : 1) }
 
     /// A warning or an assumption, always on standard error.
-    func note(_ line: String) { write("note: \(line.printable)\n", to: 2) }
+    func note(_ line: String) { Console.write("note: \(line.printable)\n", to: 2) }
 
     /// A line that the next one replaces on a terminal; elsewhere it is left out, `say` marks the milestones.
     func progress(_ line: String) {
-        if isTerminal { write("\r\u{1b}[2K\(line.printable)", to: 2) }
+        if isTerminal { Console.write("\r\u{1b}[2K\(line.printable)", to: 2) }
     }
 
     /// Clears the progress line.
     func endProgress() {
-        if isTerminal { write("\r\u{1b}[2K", to: 2) }
+        if isTerminal { Console.write("\r\u{1b}[2K", to: 2) }
     }
 
     /// The result for machines: one object on one line.
@@ -43,7 +43,7 @@ struct Console {
             let digits = String(scalar.value, radix: 16)
             text += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
         }
-        write(text + "\n", to: 1)
+        Console.write(text + "\n", to: 1)
     }
 
     // MARK: Streams
@@ -66,8 +66,6 @@ struct Console {
     }
 
     /// Writes text to standard output (1) or standard error (2) as it is.
-    private func write(_ text: String, to stream: Int32) { Console.write(text, to: stream) }
-
     private static func write(_ text: String, to stream: Int32) {
         if stream == 1, outputWasClosed { outputFailure = EBADF }
         var rest = Array(text.utf8)[...]

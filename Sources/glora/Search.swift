@@ -1,8 +1,8 @@
 import Adapters
 import ArchitectureSearch
 import ArgumentParser
-import Datasets
 import Checkpoints
+import Datasets
 import Foundation
 import Training
 

@@ -1,7 +1,7 @@
 // OpenBLAS, loaded when the first product needs it and without threads of its own.
 //
 // Linked, it would start its threads before main, and under a limit of the address space ask for their memory again and again for
-// ever. Commands on other devices don't load its 32 MB at all.
+// ever. Commands on other devices don't load its 37 MB at all.
 #ifndef COPENBLAS_H
 #define COPENBLAS_H
 
