@@ -1,6 +1,7 @@
 import Adapters
 import Checkpoints
 import TensorCore
+import Training
 import VisionModels
 
 /// What an image costs a fine-tuned model, beside the plain one that it was made of.

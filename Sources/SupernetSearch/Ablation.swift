@@ -2,6 +2,7 @@ import Adapters
 import ArchitectureSearch
 import Datasets
 import TensorCore
+import Training
 import VisionModels
 
 /// What each of A to E is worth to what a search has found: the score without it.

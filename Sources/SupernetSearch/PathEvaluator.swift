@@ -2,6 +2,7 @@ import Adapters
 import ArchitectureSearch
 import Datasets
 import TensorCore
+import Training
 import VisionModels
 
 /// Scores many candidates on the same images.

@@ -2,6 +2,7 @@ import Adapters
 import ArchitectureSearch
 import Datasets
 import TensorCore
+import Training
 import VisionModels
 
 /// Short trainings that choose among what a search has found.

@@ -4,6 +4,7 @@ import Checkpoints
 import Datasets
 import Foundation
 import TensorCore
+import Training
 import VisionModels
 
 /// A search for the best paths of a trained supernet, from its settings to its folder.

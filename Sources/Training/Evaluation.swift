@@ -19,7 +19,7 @@ public struct EvaluationResult: Codable, Equatable, Sendable {
 public struct PreparedImages {
     /// The images and their classes.
     public let source: any ImageSource
-    let loader: BatchLoader
+    package let loader: BatchLoader
 
     /// Reads every image once, so that a damaged one is found now; see `BatchLoader.checkAll`.
     public func checkImages(
@@ -88,7 +88,7 @@ public func evaluate(
 
 extension VisionTransformer {
     /// The error for `what`, which a forward pass of `plan` on `paths` gave and which isn't finite: it says where that began.
-    func overflow(_ plan: ViTPlan, _ paths: [GLoRAPath], _ what: String) -> TrainingError {
+    package func overflow(_ plan: ViTPlan, _ paths: [GLoRAPath], _ what: String) -> TrainingError {
         let place = firstOverflow(plan, paths: paths).map { " in \($0)" } ?? ""
         let precision = backend.precision
         return .overflow(
@@ -102,7 +102,7 @@ extension VisionTransformer {
 
 extension ArraySlice<Float> {
     /// Where the largest element is, the first of equals as in `torch.argmax`; nowhere (the end) when none is a number.
-    var indexOfLargest: Int {
+    package var indexOfLargest: Int {
         var best = endIndex
         for index in indices where best == endIndex ? !self[index].isNaN : self[index] > self[best] {
             best = index
@@ -113,7 +113,7 @@ extension ArraySlice<Float> {
 
 extension Batch {
     /// The batch's pixels and classes into a plan's memory.
-    func upload(to plan: ViTPlan, on backend: any Backend) {
+    package func upload(to plan: ViTPlan, on backend: any Backend) {
         withUnsafeBytes { backend.upload(plan.images, $0) }
         backend.upload(plan.labels, labels)
     }

@@ -21,7 +21,7 @@ public enum PathChoice: Sendable {
     }
 
     /// Reads what `--path` says for a model: `supernet`, `full` (the richest path of the space), `none`, or a file: one path
-    /// as JSON, which every layer takes, an object of a path for each layer's name, or an `Architecture`. Throws `TrainingError.settings`.
+    /// as JSON, which every layer takes, an object of a path for each layer's name, or the `architecture.json` of a search. Throws `TrainingError.settings`.
     public init(
         _ text: String, space: SearchSpace, recipe: Recipe = .original, model: VisionTransformer
     ) throws {
@@ -50,7 +50,7 @@ public enum PathChoice: Sendable {
     }
 
     /// Whether `--path` names a file rather than a kind of path.
-    static func isFile(_ text: String) -> Bool { !["supernet", "full", "none"].contains(text) }
+    package static func isFile(_ text: String) -> Bool { !["supernet", "full", "none"].contains(text) }
 
     /// The paths of step `step`, a function of the run's seed and the step alone.
     public func paths(atStep step: Int, seed: Int, model: VisionTransformer) -> [GLoRAPath] {
@@ -71,6 +71,9 @@ public enum PathChoice: Sendable {
         }
     }
 
+    /// What is read of an architecture that a search has found.
+    private struct Found: Decodable { let layers: [String: GLoRAPath] }
+
     private static func read(_ file: String, model: VisionTransformer, rank: Int) throws -> [GLoRAPath] {
         guard let data = (try? fileContents(of: URL(fileURLWithPath: file))).map({ Data($0) }) else {
             throw TrainingError.settings(
@@ -83,7 +86,7 @@ public enum PathChoice: Sendable {
             if object?.values.contains(where: { $0 is [String: Any] }) == true {
                 let byName =
                     object?["layers"] != nil
-                    ? try JSONDecoder().decode(Architecture.self, from: data).layers
+                    ? try JSONDecoder().decode(Found.self, from: data).layers
                     : try JSONDecoder().decode([String: GLoRAPath].self, from: data)
                 if let stranger = byName.keys.sorted().first(where: { !names.contains($0) }) {
                     throw TrainingError.settings(
@@ -115,9 +118,9 @@ public enum PathChoice: Sendable {
     }
 
     /// Throws when a layer can't take the path that `source` gives it.
-    static func check(_ paths: [GLoRAPath], model: VisionTransformer, rank: Int, source: String)
-        throws
-    {
+    package static func check(
+        _ paths: [GLoRAPath], model: VisionTransformer, rank: Int, source: String
+    ) throws {
         for (linear, path) in zip(model.linears, paths) {
             if path.rank > rank {
                 throw TrainingError.settings(

@@ -1,5 +1,6 @@
 import Adapters
 import Checkpoints
+import ModelConfiguration
 import TensorCore
 
 /// The memory that a method's attachments need in a plan, beside what every model needs. Letters as in `ViTPlan`.

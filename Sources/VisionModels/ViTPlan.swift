@@ -1,5 +1,6 @@
 import Adapters
 import Checkpoints
+import ModelConfiguration
 import TensorCore
 
 /// What a step keeps for its backward and what it computes once more. Figures are for ViT-B/16, batch 8.

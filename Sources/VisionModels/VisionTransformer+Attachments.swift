@@ -1,5 +1,6 @@
 import Adapters
 import Checkpoints
+import ModelConfiguration
 import TensorCore
 
 // What the passes do at the places that a method fills: see `Attachments`.

@@ -1,5 +1,6 @@
 import Adapters
 import Checkpoints
+import ModelConfiguration
 import TensorCore
 
 /// A pre-norm vision transformer whose every Linear is a site for GLoRA, with its backward written by hand.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Checkpoints
+import ModelConfiguration
 import OpenCLBackend
 import TensorCore
 import VisionModels

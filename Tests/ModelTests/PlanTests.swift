@@ -1,6 +1,7 @@
 import Adapters
 import CPUBackend
 import Checkpoints
+import ModelConfiguration
 import OpenCLBackend
 import TensorCore
 import TestSupport

@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import ModelConfiguration
 import TensorCore
 
 /// A vision transformer in double precision, forward only, from the definition; gradients of it are central differences.

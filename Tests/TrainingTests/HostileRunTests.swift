@@ -2,6 +2,7 @@ import Adapters
 import CPUBackend
 import Checkpoints
 import Foundation
+import SupernetSearch
 import TensorCore
 import TestSupport
 import Testing

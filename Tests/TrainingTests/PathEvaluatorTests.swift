@@ -3,6 +3,7 @@ import ArchitectureSearch
 import Checkpoints
 import Datasets
 import Foundation
+import SupernetSearch
 import TensorCore
 import TestSupport
 import Testing

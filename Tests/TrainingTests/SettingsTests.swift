@@ -3,6 +3,7 @@ import CPUBackend
 import Checkpoints
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 import Testing
 import Training
