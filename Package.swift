@@ -42,7 +42,8 @@ let package = Package(
         .target(
             name: "Training",
             dependencies: [
-                "TensorCore", "Adapters", "Datasets", "ModelConfiguration", "Checkpoints", "VisionModels", "Yams",
+                "TensorCore", "Adapters", "Datasets", "ModelConfiguration", "Checkpoints", "VisionModels",
+                "Yams",
             ]),
         .target(
             name: "SupernetSearch",
@@ -53,7 +54,8 @@ let package = Package(
         .target(
             name: "Experiments",
             dependencies: [
-                "TensorCore", "Adapters", "ArchitectureSearch", "Datasets", "ModelConfiguration", "Checkpoints",
+                "TensorCore", "Adapters", "ArchitectureSearch", "Datasets", "ModelConfiguration",
+                "Checkpoints",
                 "VisionModels", "Training", "SupernetSearch",
             ]),
         .target(

@@ -1,0 +1,40 @@
+import Checkpoints
+import Experiments
+import Foundation
+
+extension Spread {
+    /// In per cent: `71.3 ± 0.4`, or `71.3` of one seed.
+    var percent: String {
+        (100 * mean).fixed(1) + (deviation.map { " ± " + (100 * $0).fixed(1) } ?? "")
+    }
+}
+
+/// The page of a comparison, and its place.
+struct ComparisonPage {
+    let title: String
+    var sections: [String] = []
+    private let output: URL
+
+    init(_ title: String, in output: URL) {
+        self.title = title
+        self.output = output
+    }
+
+    mutating func add(_ title: String, _ body: String) { sections.append(Page.section(title, body)) }
+
+    /// How it was done, and the command that does it again.
+    mutating func addProtocol(_ lines: [String]) {
+        add(
+            "How this was done",
+            "<ul>" + lines.map { "<li>\(Page.escape($0))</li>" }.joined() + "</ul>")
+        let words = CommandLine.arguments.dropFirst().map(\.shellQuoted)
+        add("To make it again", "<pre>\(Page.escape("glora " + words.joined(separator: " ")))</pre>")
+    }
+
+    /// Writes OUTPUT/report.html and says so.
+    func write(_ console: Console) throws {
+        let file = output.appendingPathComponent("report.html")
+        try AtomicFile.write(Page.html(title: title, sections), to: file)
+        console.say("wrote \(file.path)")
+    }
+}
