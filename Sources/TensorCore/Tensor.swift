@@ -81,6 +81,14 @@ public struct HostTensor: Equatable, Sendable {
     public init(shape: [Int], repeating value: Float) {
         self.init(shape: shape, values: Array(repeating: value, count: shape.reduce(1, *)))
     }
+
+    /// The transpose of a matrix.
+    public var transposed: HostTensor {
+        let (rows, columns) = (shape[0], shape[1])
+        var result = values
+        for i in 0..<rows { for j in 0..<columns { result[j * rows + i] = values[i * columns + j] } }
+        return HostTensor(shape: [columns, rows], values: result)
+    }
 }
 
 /// A named tensor of a model with, if it is being trained, the tensor that its gradient accumulates in.

@@ -280,13 +280,3 @@ final class FacTUpdate: Update {
     /// [n, parts · length] as [n · parts, length].
     private func parts(_ x: Tensor, _ length: Int) -> Tensor { x.reshaped([x.count / length, length]) }
 }
-
-extension HostTensor {
-    /// The transpose of a matrix.
-    public var transposed: HostTensor {
-        let (rows, columns) = (shape[0], shape[1])
-        var result = values
-        for i in 0..<rows { for j in 0..<columns { result[j * rows + i] = values[i * columns + j] } }
-        return HostTensor(shape: [columns, rows], values: result)
-    }
-}
