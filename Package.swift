@@ -73,7 +73,8 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .target(
-            name: "TestSupport", dependencies: ["TensorCore", "CPUBackend", "OpenCLBackend"],
+            name: "TestSupport",
+            dependencies: ["TensorCore", "CPUBackend", "OpenCLBackend", "ModelConfiguration"],
             path: "Tests/TestSupport"),
         .testTarget(
             name: "BackendTests",
