@@ -47,7 +47,8 @@ struct Inspect: ParsableCommand {
                 "ABCDE".map { "\($0) \(form[String($0)] ?? "")" }.joined(separator: "  ")
             }
             console.say(
-                "\(layer.padded(to: 28)) \(layers[layer]!.grouped.padded(to: 12, right: true))  \(words ?? "")")
+                "\(layer.padded(to: 28)) \(layers[layer]!.grouped.padded(to: 12, right: true))  \(words ?? "")"
+            )
         }
         console.say("by tensor:")
         for (name, count) in tensors.sorted(by: { $0.key < $1.key }) {
