@@ -9,7 +9,8 @@ import Testing
 import Training
 import VisionModels
 
-@Suite(.serialized) struct SettingsTests {
+@Suite("Settings", .serialized)
+struct SettingsTests {
     @Test("The defaults are the original's")
     func defaults() {
         let options = TrainingOptions()
