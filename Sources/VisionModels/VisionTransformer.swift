@@ -177,7 +177,7 @@ public final class VisionTransformer: TrainableModel {
         }
     }
 
-    private func layOut(batch: Int, _ workspace: Workspace) throws -> Plan {
+    func layOut(batch: Int, _ workspace: Workspace) throws -> Plan {
         let classTokenAlone = configuration.pooling == .classToken
         var (memory, tokens): ([TransformerBlock.Memory], Int) = ([], configuration.tokenCount)
         for (block, places) in zip(blocks, attachments.blocks) {
@@ -214,9 +214,11 @@ public final class VisionTransformer: TrainableModel {
     }
 
     /// The bytes of a plan, without taking them; the largest number where they are more than any memory has.
-    func planByteCount(batch: Int, isForTraining: Bool) -> Int {
+    func planByteCount(batch: Int, isForTraining: Bool, stored: ElementType? = nil) -> Int {
         func bytes(_ batch: Int) -> Int {
-            (try? Workspace.byteCount(isForTraining: isForTraining, stored: backend.precision.stored) {
+            (try? Workspace.byteCount(
+                isForTraining: isForTraining, stored: stored ?? backend.precision.stored
+            ) {
                 _ = try layOut(batch: batch, $0)
             }) ?? .max
         }

@@ -90,7 +90,7 @@ struct MethodTrainingTests {
                 try ReadyModel(opened, adapter: run.adapter, on: backend),
             ] {
                 let score = try evaluate(
-                    ready.model, paths: ready.paths, on: try ready.prepare(images), batchSize: 8)
+                    ready.model, on: try ready.prepare(images), batchSize: 8)
                 #expect(score.correct == expected.correct)
                 #expect(abs(score.loss - expected.loss) < 1e-5)
             }
