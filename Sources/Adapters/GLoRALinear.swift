@@ -159,7 +159,7 @@ public struct GLoRALinear {
             if path.b != .none { backend.gloraProject(projection(path, kept, x.rows), x, support!.b(path)) }
             var epilogue = epilogue(path, bias, kept, rows: x.rows)
             epilogue.activated = activated
-            if path.a != .none { epilogue.product = kept.product }
+            if path.a != .none { epilogue.preActivation = kept.product }
             backend.linear(y, x, LinearWeight(weight.value), epilogue)
         } else {
             var epilogue = Epilogue(bias: bias)
@@ -288,7 +288,7 @@ public struct GLoRALinear {
 
     /// t [n, r] of the path's form of B.
     private func projection(_ path: GLoRAPath, _ kept: Kept, _ rows: Int) -> Tensor {
-        Tensor(buffer: kept.t.buffer, shape: [rows, path.b.projectionRank])
+        Tensor(buffer: kept.t.buffer, shape: [rows, path.b.columnCount])
     }
 
     /// (1 + a) ⊙ z + t · Bdᵀ + b of a path in activation space.

@@ -9,26 +9,20 @@ extension CPUBackend {
     /// One step over flat tensors [n]; a block of `viewAlignment` elements belongs to one segment.
     public func adamW(
         _ values: Tensor, _ firstMoments: Tensor, _ secondMoments: Tensor,
-        _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings
+        _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings,
+        blocks: Int
     ) {
-        let n = values.count
-        require(
-            n % viewAlignment == 0 && firstMoments.count == n && secondMoments.count == n
-                && gradients.count == n
-                && segmentOfBlock.count == n / viewAlignment && segments.columns == 3, "adamW",
-            "θ \(values.shape), m \(firstMoments.shape), v \(secondMoments.shape), g \(gradients.shape), "
-                + "blocks \(segmentOfBlock.shape) and segments \(segments.shape) don't fit")
         let segmentCount = segments.rows
-        let (theta, g) = (floats(values, "adamW"), floats(gradients, "adamW"))  // [n]
-        let (m, v) = (floats(firstMoments, "adamW"), floats(secondMoments, "adamW"))  // [n]
-        let segmentOfBlock = integers(segmentOfBlock, "adamW")  // [n / viewAlignment]
-        let segments = floats(segments, "adamW")  // [count, 3]
+        let (theta, g) = (floats(values), floats(gradients))  // [n]
+        let (m, v) = (floats(firstMoments), floats(secondMoments))  // [n]
+        let segmentOfBlock = integers(segmentOfBlock)  // [n / viewAlignment]
+        let segments = floats(segments)  // [count, 3]
         // In double: 1 − 0.999 in float32 is off by 5e-5, which v would inherit.
         let (beta1, beta2) = (Float(settings.beta1), Float(settings.beta2))
         let (rest1, rest2) = (Float(1 - settings.beta1), Float(1 - settings.beta2))
         let decay = Float(1 - settings.weightDecay * settings.learningRate)
         let epsilon = Float(settings.epsilon)
-        parallel(n / viewAlignment, grain: elementGrain / viewAlignment) { range in
+        parallel(blocks, grain: elementGrain / viewAlignment) { range in
             for block in range {
                 let segment = Int(segmentOfBlock[block])
                 require(

@@ -66,8 +66,8 @@ package struct ProductTuner {
     package func tune(
         _ shapes: [Shape], into tuning: inout ProductTuning, onTrial: (Trial) -> Void = { _ in }
     ) throws {
-        let before = backend.product
-        defer { backend.product = before }
+        let before = backend.choice.forced
+        defer { backend.choice.forced = before }
         try choose(shapes, into: &tuning, onTrial)
         // After the choice with CLBlast's own parameters: they can't be given back to it within a process.
         if backend.layout.local > 1, backend.precision == .float32,
@@ -88,7 +88,7 @@ package struct ProductTuner {
             let product = shape.product(backend.precision)
             guard seen.insert(product).inserted else { continue }
             var best: ProductTuning.Choice?
-            for kernel in backend.candidates where !hopeless.contains(kernel) {
+            for kernel in backend.choice.candidates where !hopeless.contains(kernel) {
                 guard ContinuousClock.now < deadline else { return }
                 guard backend.admit(kernel) else {
                     hopeless.insert(kernel)
@@ -141,7 +141,7 @@ package struct ProductTuner {
         let operands = try Operands(shape, on: backend)
         backend.upload(operands.c, Array(repeating: .nan, count: operands.c.count))
         guard try backend.attempt({ run(kernel, shape, operands) }) != nil,
-            !(kernel == .clblast && backend.clblastFails)
+            !(kernel == .clblast && backend.choice.clblastFails)
         else { return false }
         let c = backend.values(operands.c)
         func a(_ i: Int, _ p: Int) -> Double {
@@ -181,7 +181,7 @@ package struct ProductTuner {
     }
 
     private func run(_ kernel: ProductKernel, _ shape: Shape, _ operands: Operands) {
-        backend.product = kernel
+        backend.choice.forced = kernel
         backend.matmul(
             operands.c, operands.a, operands.b, transposeA: shape.transposeA, transposeB: shape.transposeB,
             accumulate: false)
@@ -222,7 +222,7 @@ extension OpenCLBackend {
             }
         }
         guard status == CLBlastSuccess else { return false }
-        clblastFails = false  // with these it may start
+        choice.clblastFails = false  // with these it may start
         return true
     }
 }

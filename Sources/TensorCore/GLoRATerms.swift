@@ -15,6 +15,18 @@ public enum MatrixForm: Hashable, Sendable {
     case vector
     /// Xd[:, :rank] · Xu[:rank, :].
     case lowRank(Int)
+
+    /// r: how many columns of Xd the form reads, which is how many t and u have in activation space.
+    public var columnCount: Int {
+        switch self {
+        case .none: 0
+        case .constant, .vector: 1
+        case .lowRank(let rank): rank
+        }
+    }
+
+    /// Whether Xu counts.
+    package var isLowRank: Bool { if case .lowRank(let rank) = self { rank > 0 } else { false } }
 }
 
 /// C, a column of length `in` that goes through W₀ into the bias.
@@ -25,6 +37,15 @@ public enum PromptForm: Hashable, Sendable {
     case vector
     /// Cd[:, :rank] · Cu[:rank, 0].
     case lowRank(Int)
+
+    /// How many columns of Cd the form reads.
+    public var columnCount: Int {
+        switch self {
+        case .none: 0
+        case .vector: 1
+        case .lowRank(let rank): rank
+        }
+    }
 }
 
 /// D or E, a vector of length `out`.

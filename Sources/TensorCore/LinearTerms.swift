@@ -50,21 +50,10 @@ public struct Epilogue {
     /// t [n, r] from `Backend.gloraProject`.
     public var t: Tensor?
     /// [n, out], receives z.
-    public var product: Tensor?
+    public var preActivation: Tensor?
     /// [n, out], receives GELU(y).
     public var activated: Tensor?
 
-    /// Nothing but a bias, or not even that.
-    public init(bias: Tensor? = nil) { self.bias = bias }
-}
-
-extension MatrixForm {
-    /// r: the columns of t and u in activation space; 1 for constant and vector, whose Bu is a row of ones, 0 for none.
-    public var projectionRank: Int {
-        switch self {
-        case .none: 0
-        case .constant, .vector: 1
-        case .lowRank(let rank): rank
-        }
-    }
+    /// Nothing but a bias, or the term b whose t comes later, or not even that.
+    public init(bias: Tensor? = nil, b: MatrixTerm? = nil) { (self.bias, self.b) = (bias, b) }
 }

@@ -14,7 +14,7 @@ extension VisionTransformer {
             return (0..<4).reduce(
                 cost
                     + .attention(
-                        batch: batch, tokens: configuration.tokenCount, asking: asking,
+                        batch: batch, tokens: configuration.tokenCount, queries: asking,
                         width: configuration.width, heads: configuration.heads)
             ) { $0 + product(4 * block + $1, batch: batch) }
         }
@@ -35,7 +35,7 @@ extension VisionTransformer {
                 cost =
                     cost
                     + .attentionBackward(
-                        batch: batch, tokens: configuration.tokenCount, asking: askingTokens(index / 4),
+                        batch: batch, tokens: configuration.tokenCount, queries: askingTokens(index / 4),
                         width: configuration.width, heads: configuration.heads)
             }
         }

@@ -54,12 +54,12 @@ struct LinearSize: Sendable, CustomStringConvertible {
                             kind, frozenTensor, try a.term(form, guarded), try b.term(form, guarded),
                             try guarded.output([o, i], "scratch"), backend)
                         var epilogue = Epilogue(bias: hasBias ? try guarded.input(bias, [o], "bias") : nil)
-                        epilogue.product = wanted.product ? try guarded.output([n, o], "z") : nil
+                        epilogue.preActivation = wanted.product ? try guarded.output([n, o], "z") : nil
                         epilogue.activated = wanted.activated ? try guarded.output([n, o], "activated") : nil
                         let result = wanted.y ? try guarded.output([1, n, o], "y") : nil
                         backend.linear(result, try guarded.input(x, [1, n, i], "x"), weight, epilogue)
                         if let result { expectClose(backend.values(result), y.values, "\(what) y") }
-                        if let z = epilogue.product {
+                        if let z = epilogue.preActivation {
                             expectClose(backend.values(z), product.values, "\(what) z")
                         }
                         if let activated = epilogue.activated {

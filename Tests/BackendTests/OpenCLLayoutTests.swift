@@ -50,16 +50,16 @@ import Testing
 
         let qkv = try recording.random([batch, tokens, 3 * d])
         let dqkv = try recording.empty([batch, tokens, 3 * d])
-        for asking in [1, tokens / 2, tokens] {
+        for queries in [1, tokens / 2, tokens] {
             let (out, logSumExp) = (
-                try recording.empty([batch, asking, d]), try recording.empty([batch, heads, asking])
+                try recording.empty([batch, queries, d]), try recording.empty([batch, heads, queries])
             )
             backend.attention(out, logSumExp, qkv, heads: heads)
-            recording.take("attention of \(asking)", out, logSumExp)
+            recording.take("attention of \(queries)", out, logSumExp)
             backend.fill(dqkv, .nan)
             backend.attentionBackward(
-                dqkv, try recording.random([batch, asking, d]), out, logSumExp, qkv, heads: heads)
-            recording.take("attentionBackward of \(asking)", dqkv)
+                dqkv, try recording.random([batch, queries, d]), out, logSumExp, qkv, heads: heads)
+            recording.take("attentionBackward of \(queries)", dqkv)
         }
 
         backend.gelu(y, x)

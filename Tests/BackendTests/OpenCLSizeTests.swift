@@ -86,13 +86,13 @@ import Testing
             func run(_ name: String, _ weight: LinearWeight, _ epilogue: Epilogue, hasY: Bool = true) throws {
                 let y = hasY ? try recording.empty([n, o]) : nil
                 backend.linear(y, x, weight, epilogue)
-                for (tensor, what) in [(y, "y"), (epilogue.product, "z"), (epilogue.activated, "GELU")] {
+                for (tensor, what) in [(y, "y"), (epilogue.preActivation, "z"), (epilogue.activated, "GELU")] {
                     if let tensor { recording.take("linear \(size) \(name) \(what)", tensor) }
                 }
             }
             func outputs(_ epilogue: Epilogue, product: Bool, activated: Bool) throws -> Epilogue {
                 var epilogue = epilogue
-                if product { epilogue.product = try recording.empty([n, o]) }
+                if product { epilogue.preActivation = try recording.empty([n, o]) }
                 if activated { epilogue.activated = try recording.empty([n, o]) }
                 return epilogue
             }
@@ -117,7 +117,7 @@ import Testing
                 var epilogue = Epilogue(bias: bias)
                 if a != .none { epilogue.a = try recording.term(a, o, i) }
                 let term = try recording.term(b, o, i)
-                let t = try recording.empty([n, b.projectionRank])
+                let t = try recording.empty([n, b.columnCount])
                 backend.gloraProject(t, x, term)
                 recording.take("gloraProject \(size) \(b)", t)
                 (epilogue.b, epilogue.t) = (term, t)
@@ -200,7 +200,7 @@ import Testing
                 (MatrixForm.vector, MatrixForm.lowRank(rank)), (isLong ? .vector : .constant, .vector),
             ] {
                 let (a, b) = (try recording.term(formA, o, i), try recording.term(formB, o, i))
-                let t = try recording.random([n, formB.projectionRank])
+                let t = try recording.random([n, formB.columnCount])
                 let dBias = try recording.empty([o])
                 recording.backend.gloraOutputBackward(dBias, a, b, dy, z, t)
                 recording.backend.gloraProjectBackward(t, b, dy, x)
@@ -225,16 +225,16 @@ import Testing
         try Recording.expectSame(layout) { recording in
             let (b, t, d) = (size.images, size.tokens, size.width)
             let qkv = try recording.random([b, t, 3 * d])
-            for asking in size.queryCounts {
-                let out = try recording.empty([b, asking, d])
-                let logSumExp = try recording.empty([b, size.heads, asking])
+            for queries in size.queryCounts {
+                let out = try recording.empty([b, queries, d])
+                let logSumExp = try recording.empty([b, size.heads, queries])
                 recording.backend.attention(out, logSumExp, qkv, heads: size.heads)
-                recording.take("attention \(size) \(asking)", out, logSumExp)
+                recording.take("attention \(size) \(queries)", out, logSumExp)
                 let (dOut, dqkv) = (
-                    try recording.random([b, asking, d]), try recording.empty([b, t, 3 * d])
+                    try recording.random([b, queries, d]), try recording.empty([b, t, 3 * d])
                 )
                 recording.backend.attentionBackward(dqkv, dOut, out, logSumExp, qkv, heads: size.heads)
-                recording.take("attentionBackward \(size) \(asking)", dqkv)
+                recording.take("attentionBackward \(size) \(queries)", dqkv)
             }
         }
     }

@@ -196,7 +196,7 @@ import Testing
             let backend = try open()
             #expect(backend.layout == KernelLayout(width: 4, local: local))
             // CLBlast's groups are of 64 work-items and more.
-            #expect(backend.usualKernel(.float32) == (local == 64 ? .clblast : .tiled))
+            #expect(backend.choice.usual(.float32) == (local == 64 ? .clblast : .tiled))
             try expectGroups(of: local, backend)
         }
     }
@@ -313,7 +313,7 @@ import Testing
         let initial = randomValues(m * n, seed: 3)
         try OpenCLTests.withDevice { device in
             let backend = try OpenCLBackend(device: device, layout: choice.layout)
-            backend.product = choice.kernel
+            backend.choice.forced = choice.kernel
             for (transposeA, transposeB) in [(false, false), (false, true), (true, false), (true, true)] {
                 let left = transposeA ? Matrix(k, m, a).transposed : Matrix(m, k, a)
                 let right = transposeB ? Matrix(n, k, b).transposed : Matrix(k, n, b)

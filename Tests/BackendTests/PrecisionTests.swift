@@ -81,18 +81,18 @@ import Testing
         recording.take("layerNormBackward", stream, dWeight, dBias)
 
         let qkv = try recording.stored([batch, tokenCount, 3 * d])
-        for asking in [1, tokenCount] {
+        for queries in [1, tokenCount] {
             let (out, logs) = (
-                try recording.emptyStored([batch, asking, d]), try recording.empty([batch, heads, asking])
+                try recording.emptyStored([batch, queries, d]), try recording.empty([batch, heads, queries])
             )
             backend.attention(out, logs, qkv, heads: heads)
-            recording.takeStored("attention of \(asking)", roundings: 2, out)  // P, and out
+            recording.takeStored("attention of \(queries)", roundings: 2, out)  // P, and out
             recording.take("attention's logarithms", logs)
             let dqkv = try recording.emptyStored(qkv.shape)
             backend.attentionBackward(
                 dqkv, try recording.stored(out.shape), try recording.stored(out.shape), logs, qkv,
                 heads: heads)
-            recording.takeStored("attentionBackward of \(asking)", roundings: 2, dqkv)  // P or dS, and dqkv
+            recording.takeStored("attentionBackward of \(queries)", roundings: 2, dqkv)  // P or dS, and dqkv
         }
 
         let (hidden, dHidden) = (try recording.stored(shape), try recording.stored(shape))
@@ -280,7 +280,7 @@ import Testing
             epilogue.a = try recording.term(.vector, outputs, inputs)
             epilogue.b = try recording.term(.lowRank(3), outputs, inputs)
             epilogue.t = t
-            (epilogue.product, epilogue.activated) = (plain[1], plain[2])
+            (epilogue.preActivation, epilogue.activated) = (plain[1], plain[2])
             backend.linear(plain[0], x, LinearWeight(frozen), epilogue)
             // Elsewhere than in registers, y is made of a product that was rounded.
             recording.takeStored("linear's product \(what)", plain[1])
@@ -289,7 +289,7 @@ import Testing
                 plain[0], try recording.stored([rows, outputs]),
                 {
                     var rest = epilogue
-                    rest.product = nil
+                    rest.preActivation = nil
                     return rest
                 }())
             recording.takeStored("finish \(what)", roundings: 2, plain[0], plain[2])
@@ -337,7 +337,7 @@ import Testing
             for gradient in [a.down.gradient!, a.up.gradient!, b.down.gradient!, b.up.gradient!] {
                 recording.take("gloraWeightBackward \(what)", roundings: roundings, [gradient])
             }
-            let t = try recording.empty([rows, formB.projectionRank])
+            let t = try recording.empty([rows, formB.columnCount])
             backend.gloraProject(t, x, b)
             recording.take("gloraProject \(what)", t)
             let dBias = try recording.empty([outputs])

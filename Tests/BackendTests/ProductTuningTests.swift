@@ -118,7 +118,7 @@ import Testing
             let program = ProgramCache()
             func kernels(_ backend: OpenCLBackend) -> [ProductKernel] {
                 [8, 64, 256].map {
-                    backend.kernel(m: $0, n: 8, k: 8, transposeA: false, transposeB: true, stored: .float32)
+                    backend.choice.kernel(m: $0, n: 8, k: 8, transposeA: false, transposeB: true, stored: .float32)
                 }
             }
             // The compiled program is already in the usual cache; a second folder would compile it once more.
@@ -146,7 +146,7 @@ import Testing
                 accumulate: false)
             expectClose(
                 tuned.values(c), (Matrix(7, 9, a) * Matrix(8, 9, b).transposed).values, "a tuned product")
-            tuned.product = .panels
+            tuned.choice.forced = .panels
             #expect(kernels(tuned) == [.panels, .panels, .panels])
         }
     }
@@ -163,11 +163,11 @@ import Testing
     ) throws -> (tuning: ProductTuning, trials: [ProductTuner.Trial]) {
         var tuning = ProductTuning(backend.device)
         var trials: [ProductTuner.Trial] = []
-        backend.product = .panels
+        backend.choice.forced = .panels
         try ProductTuner(backend, budget: budget).tune(ProductTuningTests.shapes, into: &tuning) {
             trials.append($0)
         }
-        #expect(backend.product == .panels, "tuning left another kernel in force")
+        #expect(backend.choice.forced == .panels, "tuning left another kernel in force")
         return (tuning, trials)
     }
 
@@ -198,7 +198,7 @@ import Testing
             let backend = try OpenCLBackend(device: device, layout: layout, precision: .bfloat16)
             let engines = MatrixEngine.of(device).filter { $0.takes(.bfloat16, layout) }
                 .map { ProductKernel.engine($0) }
-            #expect(backend.candidates == engines + [.panels])
+            #expect(backend.choice.candidates == engines + [.panels])
             var tuning = ProductTuning(device)
             var trials: [ProductTuner.Trial] = []
             try ProductTuner(backend, budget: 60).tune(ProductTuningTests.shapes, into: &tuning) {
@@ -215,7 +215,7 @@ import Testing
             ]
             backend.use(tuning)
             func kernel(_ shape: ProductTuner.Shape) -> ProductKernel {
-                backend.kernel(
+                backend.choice.kernel(
                     m: shape.m, n: shape.n, k: shape.k, transposeA: shape.transposeA,
                     transposeB: shape.transposeB, stored: .bfloat16)
             }
