@@ -6,7 +6,8 @@ import TensorCore
 extension CPUBackend {
     /// patches [B, (H/p)·(W/p), C·p·p] ← images [B, C, H, W].
     public func extractPatches(
-        _ patches: Tensor, _ images: Tensor, patchSize p: Int, batch: Int, channels: Int, height: Int, width: Int
+        _ patches: Tensor, _ images: Tensor, patchSize p: Int, batch: Int, channels: Int, height: Int,
+        width: Int
     ) {
         let (down, across) = (height / p, width / p)
         let source = floats(images)  // [B, C, H, W]

@@ -12,8 +12,10 @@ extension OpenCLBackend {
         launch(
             "adam_w", (rowGroups(blocks), 1, 1), to: values, firstMoments, secondMoments,
             from: gradients, segmentOfBlock, segments,
-            with: blocks, Float(settings.learningRate), Float(1 - settings.weightDecay * settings.learningRate),
-            Float(settings.beta1), Float(1 - settings.beta1), Float(settings.beta2), Float(1 - settings.beta2),
+            with: blocks, Float(settings.learningRate),
+            Float(1 - settings.weightDecay * settings.learningRate),
+            Float(settings.beta1), Float(1 - settings.beta1), Float(settings.beta2),
+            Float(1 - settings.beta2),
             Float(settings.epsilon))
     }
 }

@@ -16,7 +16,8 @@ extension OpenCLBackend {
     /// y ← f(x). y may be x.
     public func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation, count: Int) {
         launch(
-            "\(activation.kernel)_forward", stored: x.elementType, (elementGroups(count), 1, 1), to: y, from: x,
+            "\(activation.kernel)_forward", stored: x.elementType, (elementGroups(count), 1, 1), to: y,
+            from: x,
             with: count)
     }
 
@@ -34,7 +35,8 @@ extension OpenCLBackend {
         _ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor, rows: Int, columns: Int
     ) {
         launch(
-            "scale_shift_forward", stored: x.elementType, (rowGroups(rows), 1, 1), to: y, from: x, scale, shift,
+            "scale_shift_forward", stored: x.elementType, (rowGroups(rows), 1, 1), to: y, from: x, scale,
+            shift,
             with: rows, columns)
     }
 

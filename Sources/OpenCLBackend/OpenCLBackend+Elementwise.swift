@@ -14,7 +14,8 @@ extension OpenCLBackend {
         let (name, stored) =
             out.elementType == x.elementType
             ? ("copy", x.elementType)
-            : out.elementType == .float32 ? ("copy_widened", x.elementType) : ("copy_rounded", out.elementType)
+            : out.elementType == .float32
+                ? ("copy_widened", x.elementType) : ("copy_rounded", out.elementType)
         launch(name, stored: stored, (elementGroups(count), 1, 1), to: out, from: x, with: count)
     }
 

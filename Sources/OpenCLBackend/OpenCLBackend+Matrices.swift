@@ -24,7 +24,8 @@ extension OpenCLBackend {
             let tile = MatrixEngine.groupTile
             launch(
                 "multiply_engine", stored: stored, by: kernel,
-                ((n + tile.columns - 1) / tile.columns, (m + tile.rows - 1) / tile.rows, 1), to: c, from: a, b,
+                ((n + tile.columns - 1) / tile.columns, (m + tile.rows - 1) / tile.rows, 1), to: c, from: a,
+                b,
                 with: m, n, k, strides, accumulate)
         case .panels, .engine:
             multiplyPanels(

@@ -189,7 +189,8 @@ extension OpenCLBackend {
         accumulate: Bool
     ) {
         launch(
-            "multiply_panels", stored: c.elementType, by: kernel, groups(block), to: c, from: leftPanels, right,
+            "multiply_panels", stored: c.elementType, by: kernel, groups(block), to: c, from: leftPanels,
+            right,
             with: offset, block.constants(c.columns), accumulate)
     }
 
@@ -245,14 +246,16 @@ extension OpenCLBackend {
                         sumPartsColumns(
                             gradient, size: rows, rank: rankOfTerm,
                             to: ElementPlaces(offset: block.rows.lowerBound * width, row: width, column: 1),
-                            from: ElementPlaces(offset: down, row: rankOfTerm, column: 1), stride: rank * rows, parts: columnStretches)
+                            from: ElementPlaces(offset: down, row: rankOfTerm, column: 1),
+                            stride: rank * rows, parts: columnStretches)
                     }
                 }
                 if term.form.isLowRank, let gradient = term.up.gradient {
                     sumPartsColumns(
                         gradient, size: columns, rank: rankOfTerm,
                         to: ElementPlaces(offset: block.columns.lowerBound, row: 1, column: n),
-                        from: ElementPlaces(offset: up, row: 1, column: columns), stride: rank * columns, parts: rowStretches)
+                        from: ElementPlaces(offset: up, row: 1, column: columns), stride: rank * columns,
+                        parts: rowStretches)
                 }
                 down += rankOfTerm * rows
                 up += rankOfTerm * columns

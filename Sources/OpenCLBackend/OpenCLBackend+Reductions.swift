@@ -32,7 +32,8 @@ extension OpenCLBackend {
             let parts = parts(rows: rows, size: size)
             launch(
                 "column_sums", stored: x.elementType, (strips(columns), parts, 1), to: scratch,
-                from: x, factor, weights, with: rows, columns, xStride ?? columns, outputs, first, weightStride)
+                from: x, factor, weights, with: rows, columns, xStride ?? columns, outputs, first,
+                weightStride)
             sumParts(
                 out, size: size, firstOutput: first * columns, parts: parts, accumulate: accumulate)
         }
@@ -59,7 +60,8 @@ extension OpenCLBackend {
 
     /// out[i, k] += Σₚ scratch[p, i, k] for i < size and k < rank, each in its place; scratch is [parts, stride].
     func sumPartsColumns(
-        _ out: Tensor, size: Int, rank: Int, to target: ElementPlaces, from source: ElementPlaces, stride: Int,
+        _ out: Tensor, size: Int, rank: Int, to target: ElementPlaces, from source: ElementPlaces,
+        stride: Int,
         parts: Int
     ) {
         launch(

@@ -5,11 +5,13 @@ import TensorCore
 extension OpenCLBackend {
     /// patches [B, (H/p)·(W/p), C·p·p] ← images [B, C, H, W].
     public func extractPatches(
-        _ patches: Tensor, _ images: Tensor, patchSize: Int, batch: Int, channels: Int, height: Int, width: Int
+        _ patches: Tensor, _ images: Tensor, patchSize: Int, batch: Int, channels: Int, height: Int,
+        width: Int
     ) {
         let rows = batch * (height / patchSize) * (width / patchSize)
         launch(
-            "extract_patches", stored: patches.elementType, (rowGroups(rows), 1, 1), to: patches, from: images,
+            "extract_patches", stored: patches.elementType, (rowGroups(rows), 1, 1), to: patches,
+            from: images,
             with: batch, channels, height, width, patchSize)
     }
 
@@ -25,7 +27,8 @@ extension OpenCLBackend {
 
     /// dProjected [B, N, D] is overwritten; dClassToken [D] and dPositions [T, D] accumulate.
     public func embedTokensBackward(
-        _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor, _ sizes: TokenSizes
+        _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor,
+        _ sizes: TokenSizes
     ) {
         launch(
             "embed_tokens_backward", stored: dProjected.elementType, (rowGroups(sizes.tokens), 1, 1),
@@ -38,7 +41,8 @@ extension OpenCLBackend {
         _ out: Tensor, _ tokens: Tensor, range: Range<Int>, batch: Int, tokenCount: Int, width: Int
     ) {
         launch(
-            "pool_tokens_forward", stored: tokens.elementType, (rowGroups(batch), 1, 1), to: out, from: tokens,
+            "pool_tokens_forward", stored: tokens.elementType, (rowGroups(batch), 1, 1), to: out,
+            from: tokens,
             with: batch, tokenCount, width, range.lowerBound, range.upperBound)
     }
 

@@ -51,7 +51,9 @@ public final class OpenCLBackend: Backend {
     /// A backend on the device. Builds the kernels, or reads them from the cache on disk; `prober` tries first what a driver may crash at.
     ///
     /// Throws `BackendError.build` with the driver's log, `.driver` when the driver refuses, `.outOfMemory`.
-    public convenience init(device: OpenCLDevice, precision: Precision = .float32, prober: Prober? = nil) throws {
+    public convenience init(device: OpenCLDevice, precision: Precision = .float32, prober: Prober? = nil)
+        throws
+    {
         let layout =
             try prober?.layout(for: device, KernelSource.whole, ProgramCache()) ?? KernelLayout(for: device)
         try self.init(device: device, layout: layout, precision: precision, prober: prober)

@@ -78,7 +78,8 @@ extension OpenCLBackend {
     public func download(_ destination: UnsafeMutableRawPointer, from tensor: Tensor) {
         let memory = tensor.onDevice.memory
         perform("download") {
-            clEnqueueReadBuffer(queue, memory, cl_bool(CL_TRUE), 0, tensor.byteCount, destination, 0, nil, nil)
+            clEnqueueReadBuffer(
+                queue, memory, cl_bool(CL_TRUE), 0, tensor.byteCount, destination, 0, nil, nil)
         }
         // NaN in every type of floats.
         if failure != nil { memset(destination, 0xff, tensor.byteCount) }

@@ -103,7 +103,8 @@ final class Programs {
     /// A kernel object holds its arguments, so each backend has its own.
     private func makeKernels(_ program: cl_program) throws -> [String: Kernel] {
         let (device, advice) = (
-            shared.device, "update the driver, or use another --device (what it compiled is in \(cache.folder.url.path))."
+            shared.device,
+            "update the driver, or use another --device (what it compiled is in \(cache.folder.url.path))."
         )
         var kernels: [String: Kernel] = [:]
         var count: cl_uint = 0
@@ -112,7 +113,8 @@ final class Programs {
             advice: advice)
         var found = [cl_kernel?](repeating: nil, count: Int(count))
         try check(
-            clCreateKernelsInProgram(program, count, &found, nil), "clCreateKernelsInProgram", on: "\(device)",
+            clCreateKernelsInProgram(program, count, &found, nil), "clCreateKernelsInProgram",
+            on: "\(device)",
             advice: advice)
         for case let kernel? in found {
             let name = kernelName(kernel)

@@ -124,7 +124,8 @@ extension Backend {
         require(
             (transposeA ? a.columns : a.rows) == m && (transposeB ? b.rows : b.columns) == n
                 && (transposeB ? b.columns : b.rows) == k, "matmul",
-            stored: ["c": c, transposeA ? "aᵀ of a" : "a": a, transposeB ? "bᵀ of b" : "b": b])
+            stored: ["c": c, "a": a, "b": b],
+            "\(transposeA ? ", a transposed" : "")\(transposeB ? ", b transposed" : "")")
         matmul(
             c, a, b, transposeA: transposeA, transposeB: transposeB, accumulate: accumulate, m: m, n: n, k: k)
     }
@@ -133,7 +134,8 @@ extension Backend {
     public func linear(_ y: Tensor?, _ x: Tensor, _ weight: LinearWeight, _ epilogue: Epilogue) {
         let (rows, outputs, inputs) = (x.rows, weight.frozen.rows, weight.frozen.columns)
         let output = y ?? epilogue.preActivation ?? epilogue.activated
-        require(output != nil && x.columns == inputs, "linear", stored: ["y": output, "x": x, "W": weight.frozen])
+        require(
+            output != nil && x.columns == inputs, "linear", stored: ["y": output, "x": x, "W": weight.frozen])
         requireFit(weight.terms?.a, outputs: outputs, inputs: inputs, "linear")
         requireFit(weight.terms?.b, outputs: outputs, inputs: inputs, "linear")
         requireFit(y, epilogue, rows: rows, outputs: outputs, "linear")
@@ -161,7 +163,8 @@ extension Backend {
             operation,
             stored: ["y": y, "z": epilogue.preActivation, "GELU(y)": epilogue.activated],
             floats: ["bias": epilogue.bias, "t": t],
-            ", a \(epilogue.a?.form ?? .none) and b \(epilogue.b?.form ?? .none) for a product of [\(rows), \(outputs)]")
+            ", a \(epilogue.a?.form ?? .none) and b \(epilogue.b?.form ?? .none) for a product of [\(rows), \(outputs)]"
+        )
         requireFit(epilogue.a, outputs: outputs, operation)
         requireFit(epilogue.b, outputs: outputs, operation)
     }
@@ -172,7 +175,8 @@ extension Backend {
         require(
             dx.rows == rows && dx.columns == inputs && dy.columns == outputs, "linearBackward",
             stored: ["dx": dx, "dy": dy, "W": weight.frozen])
-        TensorCore.require(weight.ready == nil, "linearBackward", "a prepared weight is for the forward alone")
+        TensorCore.require(
+            weight.ready == nil, "linearBackward", "a prepared weight is for the forward alone")
         requireFit(weight.terms?.a, outputs: outputs, inputs: inputs, "linearBackward")
         requireFit(weight.terms?.b, outputs: outputs, inputs: inputs, "linearBackward")
         linearBackward(dx, dy, weight, rows: rows, outputs: outputs, inputs: inputs)
@@ -183,7 +187,8 @@ extension Backend {
         let d = x.columns
         require(row.count == d, "addRow", floats: ["x": x, "row": row])
         copyBlock(
-            MatrixBlock(x, stride: d), MatrixBlock(row, stride: 0), rows: x.rows, columns: d, accumulate: true)
+            MatrixBlock(x, stride: d), MatrixBlock(row, stride: 0), rows: x.rows, columns: d, accumulate: true
+        )
     }
 
     /// out [d], x [n, d].
@@ -256,7 +261,9 @@ extension Backend {
         _ bias: Tensor, _ prompt: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?,
         _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm
     ) {
-        requireFit(["b": bias, "C": prompt, "b₀": frozenBias], bias, prompt, frozen, frozenBias, c, d, e, "gloraBias")
+        requireFit(
+            ["b": bias, "C": prompt, "b₀": frozenBias], bias, prompt, frozen, frozenBias, c, d, e, "gloraBias"
+        )
         gloraBias(bias, prompt, frozen, frozenBias, c, d, e, outputs: frozen.rows, inputs: frozen.columns)
     }
 
@@ -303,7 +310,8 @@ extension Backend {
         _ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor
     ) {
         require(
-            tokens.fit(projected, classToken, positions) && (classToken != nil) == (tokens.shape[1] > projected.shape[1]),
+            tokens.fit(projected, classToken, positions)
+                && (classToken != nil) == (tokens.shape[1] > projected.shape[1]),
             "embedTokens", stored: ["projected": projected],
             floats: ["tokens": tokens, "class token": classToken, "positions": positions])
         embedTokens(tokens, projected, classToken, positions, TokenSizes(tokens, projected))
@@ -344,7 +352,8 @@ extension Backend {
                 && weight.count == d && dWeight?.count ?? d == d && dBias?.count ?? d == d,
             "layerNormBackward", stored: ["dy": dy],
             floats: [
-                "dx": dx, "dWeight": dWeight, "dBias": dBias, "x": x, "mean": mean, "rstd": rstd, "weight": weight,
+                "dx": dx, "dWeight": dWeight, "dBias": dBias, "x": x, "mean": mean, "rstd": rstd,
+                "weight": weight,
             ])
         layerNormBackward(
             dx, dWeight, dBias, dy, x, mean, rstd, weight, accumulate: accumulate, rows: n, columns: d)
@@ -403,7 +412,8 @@ extension Backend {
             tokens.pools(to: out, range), "poolTokens", stored: ["tokens": tokens], floats: ["out": out],
             " with \(range)")
         poolTokens(
-            out, tokens, range: range, batch: tokens.shape[0], tokenCount: tokens.shape[1], width: tokens.columns)
+            out, tokens, range: range, batch: tokens.shape[0], tokenCount: tokens.shape[1],
+            width: tokens.columns)
     }
 
     /// dTokens [B, T, D], dOut [B, D], a range of 0..<T that isn't empty.
@@ -424,8 +434,10 @@ extension Backend {
     ) {
         require(
             out.holds(rows: rows, columns: columns) && x.holds(rows: rows, columns: columns)
-                && (rows <= 1 || out.stride >= columns), "copyBlock", floats: ["out": out.tensor, "x": x.tensor],
-            ": \(rows) × \(columns) from \(x.offset) on every \(x.stride) to \(out.offset) on every \(out.stride)")
+                && (rows <= 1 || out.stride >= columns), "copyBlock",
+            floats: ["out": out.tensor, "x": x.tensor],
+            ": \(rows) × \(columns) from \(x.offset) on every \(x.stride) to \(out.offset) on every \(out.stride)"
+        )
         if rows > 0, columns > 0 { copyBlock(out, x, (rows, columns), accumulate: accumulate) }
     }
 
@@ -495,7 +507,8 @@ extension Backend {
     // MARK: Loss and optimizer
 
     /// losses, labels [B]; logits, dLogits [B, K].
-    public func softmaxCrossEntropy(_ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ labels: Tensor) {
+    public func softmaxCrossEntropy(_ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ labels: Tensor)
+    {
         let batch = logits.rows
         require(
             losses.count == batch && labels.count == batch && dLogits?.count ?? logits.count == logits.count,
@@ -514,7 +527,9 @@ extension Backend {
             n % viewAlignment == 0 && firstMoments.count == n && secondMoments.count == n
                 && gradients.count == n && segmentOfBlock.count == n / viewAlignment && segments.columns == 3,
             "adamW",
-            floats: ["θ": values, "m": firstMoments, "v": secondMoments, "g": gradients, "segments": segments],
+            floats: [
+                "θ": values, "m": firstMoments, "v": secondMoments, "g": gradients, "segments": segments,
+            ],
             integers: ["blocks": segmentOfBlock])
         adamW(
             values, firstMoments, secondMoments, gradients, segmentOfBlock, segments, settings,
@@ -568,7 +583,9 @@ extension Backend {
 
     /// W in memory, row by row: W₀ itself, a prepared one, or built in the scratch that comes with it.
     package func matrix(_ weight: LinearWeight) -> Tensor {
-        guard let terms = weight.terms, let scratch = weight.scratch else { return weight.ready ?? weight.frozen }
+        guard let terms = weight.terms, let scratch = weight.scratch else {
+            return weight.ready ?? weight.frozen
+        }
         let w = scratch.leading(weight.frozen.shape, weight.frozen.elementType)
         gloraWeight(w, weight.frozen, terms.a, terms.b)
         return w
@@ -582,7 +599,8 @@ extension AttentionSizes {
     fileprivate init?(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, _ heads: Int) {
         guard out.shape.count == 3, qkv.shape.count == 3, qkv.shape[0] == out.shape[0], heads > 0,
             qkv.columns == 3 * out.columns, out.columns % heads == 0,
-            (1...max(1, qkv.shape[1])).contains(out.shape[1]), logSumExp.count == out.shape[0] * heads * out.shape[1]
+            (1...max(1, qkv.shape[1])).contains(out.shape[1]),
+            logSumExp.count == out.shape[0] * heads * out.shape[1]
         else { return nil }
         (batch, tokens, queries) = (out.shape[0], qkv.shape[1], out.shape[1])
         (self.heads, head) = (heads, out.columns / heads)
@@ -613,5 +631,7 @@ extension Tensor {
     }
 
     /// Whether there is a factor for each sample of this [B, …], where there are any.
-    fileprivate func hasSamples(of scale: Tensor?) -> Bool { scale == nil || scale!.count == shape.first ?? 1 }
+    fileprivate func hasSamples(of scale: Tensor?) -> Bool {
+        scale == nil || scale!.count == shape.first ?? 1
+    }
 }

@@ -114,19 +114,22 @@ public protocol Backend: AnyObject {
     ///     ∂D = db ⊙ b₀, ∂E = db;  constant: the sum goes into element 0.
     func gloraBiasBackward(
         _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm,
-        _ dPrompt: Tensor, _ dBias: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?, outputs: Int, inputs: Int)
+        _ dPrompt: Tensor, _ dBias: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?, outputs: Int, inputs: Int
+    )
 
     // MARK: Transformer
 
     /// patches [B, (H/p)·(W/p), C·p·p] ← images [B, C, H, W], each patch flattened channel, row, column (the order of a
     /// convolution's weight [D, C, p, p]); patches in raster order.
     func extractPatches(
-        _ patches: Tensor, _ images: Tensor, patchSize: Int, batch: Int, channels: Int, height: Int, width: Int
+        _ patches: Tensor, _ images: Tensor, patchSize: Int, batch: Int, channels: Int, height: Int,
+        width: Int
     )
     /// tokens [B, T, D] ← positions [T, D] + [class token; projected patches [B, N, D]], with T = N + 1, or T = N
     /// without a class token.
     func embedTokens(
-        _ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor, _ sizes: TokenSizes)
+        _ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor, _ sizes: TokenSizes
+    )
     /// dProjected [B, N, D] is overwritten; dClassToken [D] and dPositions [T, D] accumulate the sums over the batch.
     func embedTokensBackward(
         _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor,

@@ -69,7 +69,9 @@ package struct ContentHash {
 
     /// Goes on with a number's eight bytes, lowest first, so that what lies next to it can't run into it.
     package mutating func add(_ number: Int) {
-        for shift in stride(from: 0, to: 64, by: 8) { add(word: UInt64(UInt8(truncatingIfNeeded: number >> shift))) }
+        for shift in stride(from: 0, to: 64, by: 8) {
+            add(word: UInt64(UInt8(truncatingIfNeeded: number >> shift)))
+        }
     }
 
     /// Goes on with 64 bits in one step, as if they were a byte.

@@ -7,8 +7,7 @@ import Testing
 
 @testable import OpenCLBackend
 
-/// What a device does that fails in the middle of the work.
-@Suite struct FailureTests {
+@Suite("A device that fails in the middle of the work") struct FailureTests {
     /// Kernels of one work-item, of which `fill` wants a group of two: the driver refuses every launch of it.
     private static let source = """
         __kernel __attribute__((reqd_work_group_size(2, 1, 1)))

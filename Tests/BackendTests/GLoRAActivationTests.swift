@@ -3,23 +3,27 @@ import TestSupport
 import Testing
 
 /// A GLoRA layer in activation space: its operations one by one, and its output and gradients against weight space.
-@Suite struct GLoRAActivationTests {
-    @Test(arguments: TestDevice.all, LinearSize.all)
+@Suite("A GLoRA layer in activation space") struct GLoRAActivationTests {
+    @Test(
+        "Every pair of forms of A and B gives the output and the gradients of weight space",
+        arguments: TestDevice.all, LinearSize.all)
     func everyPair(device: TestDevice, size: LinearSize) throws {
         for a in [MatrixForm.none, .constant, .vector] {
             for b in size.layer.matrixForms { try check(device, size, a, b) }
         }
     }
 
-    /// Ranks off the loops' groups of four, in storage of a larger rank.
-    @Test(arguments: TestDevice.all, [1, 3, 4, 8])
+    @Test(
+        "Ranks inside and between the loops' groups of four, in storage of a larger rank, give weight space's output and gradients",
+        arguments: TestDevice.all, [1, 3, 4, 8])
     func everyRank(device: TestDevice, rank: Int) throws {
         let size = TestDevice.onlySmall ? LinearSize(5, 17, 9, 10) : LinearSize(197, 33, 77, 10)
         for a in [MatrixForm.none, .vector] { try check(device, size, a, .lowRank(rank)) }
     }
 
-    /// Rows and columns that end inside the blocks and strips of the sums.
-    @Test(arguments: TestDevice.all, testSizes([LinearSize(130, 770, 515, 4)], small: []))
+    @Test(
+        "Rows and columns that end inside the blocks and strips of the sums give the same",
+        arguments: TestDevice.all, testSizes([LinearSize(130, 770, 515, 4)], small: []))
     func wide(device: TestDevice, size: LinearSize) throws {
         try check(device, size, .vector, .lowRank(4))
         try check(device, size, .constant, .constant)

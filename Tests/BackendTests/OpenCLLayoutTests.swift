@@ -7,20 +7,22 @@ import Testing
 /// Every operation in every layout of the kernels: a machine with only a CPU device runs what GPUs will run,
 /// and the other way round. The CPU backend, which the other suites compare with doubles, gives the expected
 /// values.
-@Suite struct OpenCLLayoutTests {
+@Suite("Every operation in every layout of the kernels") struct OpenCLLayoutTests {
     // Oclgrind runs the three tests in processes of their own: with two programs in one context its
     // --uninitialized gives false alarms. It does so for 16 lanes too, since it takes a shuffle's twelfth
     // lane for an undefined one.
 
-    /// One work-item a group, as on CPU devices.
-    @Test(arguments: TestDevice.onlySmall ? [8] : [16, 8, 4])
+    @Test(
+        "With one work-item a group, as on CPU devices, every operation gives what the CPU backend gives",
+        arguments: TestDevice.onlySmall ? [8] : [16, 8, 4])
     func cpuLayout(width: Int) throws { try everyOperation(KernelLayout(width: width, local: 1)) }
 
-    /// Many work-items a group, as on GPUs.
-    @Test func gpuLayout() throws { try everyOperation(KernelLayout(width: 4, local: 64)) }
+    @Test("With 64 work-items a group, as on GPUs, every operation gives what the CPU backend gives")
+    func gpuLayout() throws { try everyOperation(KernelLayout(width: 4, local: 64)) }
 
-    /// Fewer, as on GPUs whose drivers can't run all kernels with 64.
-    @Test(arguments: TestDevice.onlySmall ? [8] : [32, 8])
+    @Test(
+        "With fewer, as on GPUs whose drivers can't run all kernels with 64, every operation gives what the CPU backend gives",
+        arguments: TestDevice.onlySmall ? [8] : [32, 8])
     func smallGroups(local: Int) throws { try everyOperation(KernelLayout(width: 4, local: local)) }
 
     private func everyOperation(_ layout: KernelLayout) throws {

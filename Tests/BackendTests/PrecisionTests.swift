@@ -7,27 +7,29 @@ import Testing
 
 /// The operations on stored tensors of 16 bits, in both layouts of the kernels: from rounded inputs they give what the CPU
 /// backend gives in float32 from the same numbers, rounded once. Sums in 16 bits would be off by far more.
-@Suite struct PrecisionTests {
+@Suite("Operations on stored tensors of 16 bits") struct PrecisionTests {
     // A driver takes up to half a minute to compile the kernels of a layout and a type, so not all pairs are here.
     @Test(
+        "With one work-item a group, tensors of 16 bits give what float32 gives, rounded once",
         arguments: TestDevice.onlySmall
             ? [(Precision.float16, 8)] : [(.bfloat16, 16), (.float16, 8)])
     func cpuLayout(precision: Precision, width: Int) throws {
         try everyOperation(KernelLayout(width: width, local: 1), precision)
     }
 
-    @Test func gpuLayout() throws {
+    @Test("With many work-items a group, tensors of 16 bits give what float32 gives, rounded once")
+    func gpuLayout() throws {
         try everyOperation(KernelLayout(width: 4, local: 64), .bfloat16)
     }
 
     /// bfloat16 as a CPU without anything for it computes.
-    @Test func withoutEngine() throws {
+    @Test("A CPU without anything for bfloat16 computes it right") func withoutEngine() throws {
         try everyOperation(
             KernelLayout(width: TestDevice.onlySmall ? 8 : 16, local: 1), .bfloat16, engines: [])
     }
 
-    /// The fastest engine of the host is taken, and one whose products are wrong isn't.
-    @Test func onlyRightEngines() throws {
+    @Test("The fastest engine of the host is taken, and one whose products are wrong isn't")
+    func onlyRightEngines() throws {
         let layout = KernelLayout(width: 16, local: 1)
         #expect(PrecisionTests.withBrokenEngines != KernelSource.whole)
         let engines = try OneThread.run {
@@ -143,7 +145,9 @@ import Testing
 
     /// What a copy between the types and a scale come to, against the same in double, element by element: one rounding is off by
     /// half a unit in the last place, u of the number where that isn't denormal, and by no more.
-    @Test(arguments: [Precision.bfloat16, .float16])
+    @Test(
+        "A copy between the types and a scale are off by one rounding and no more",
+        arguments: [Precision.bfloat16, .float16])
     func copiesAndScales(precision: Precision) throws {
         let u = precision.roundoff
         for (n, d) in testSizes([(1, 1), (3, 31), (5, 64), (2, 257), (70, 768)], small: [(3, 31)]) {
@@ -215,8 +219,9 @@ import Testing
         }
     }
 
-    /// Ties go to the even one, what is too large becomes infinite, a NaN stays one.
-    @Test(arguments: [Precision.bfloat16, .float16])
+    @Test(
+        "Rounded copies take the even one of a tie, become infinite when too large, and keep a NaN",
+        arguments: [Precision.bfloat16, .float16])
     func copyAtTheEdges(precision: Precision) throws {
         let u = Float(precision.roundoff)
         let edges: [Float] = [

@@ -17,7 +17,7 @@ private struct Script: TrialRunner {
 }
 
 /// What is tried in a process of its own, and which verdicts are kept.
-@Suite struct ProberTests {
+@Suite("What is tried in a process of its own") struct ProberTests {
     /// A prober that starts a script of the shell, and a cache in the same folder.
     private func withProber(_ body: (_ script: (String) throws -> Prober, ProgramCache, URL) throws -> Void)
         throws
