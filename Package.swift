@@ -33,17 +33,20 @@ let package = Package(
         .target(name: "Datasets", dependencies: ["TensorCore", "CTurboJPEG", "CImageShim"]),
         .target(name: "Checkpoints", dependencies: ["TensorCore", "Adapters", "Datasets", "CZlib"]),
         .target(name: "GeneratedTasks", dependencies: ["TensorCore", "Datasets"]),
-        .target(name: "VisionModels", dependencies: ["TensorCore", "Adapters", "Checkpoints"]),
+        .target(name: "Transformers", dependencies: ["TensorCore", "Adapters"]),
+        .target(
+            name: "VisionModels",
+            dependencies: ["TensorCore", "Adapters", "Transformers", "Checkpoints", "Datasets"]),
         .target(
             name: "Training",
             dependencies: [
-                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "Datasets", "VisionModels",
+                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "Datasets", "Transformers", "VisionModels",
                 "Yams",
             ]),
         .target(
             name: "GoldenVectors",
             dependencies: [
-                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "VisionModels", "Training",
+                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "Transformers", "VisionModels", "Training",
                 "CEmbedded",
             ]),
         .executableTarget(
@@ -51,7 +54,7 @@ let package = Package(
             dependencies: [
                 "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch", "Checkpoints",
                 "Datasets",
-                "GeneratedTasks", "VisionModels", "Training", "GoldenVectors", "CEmbedded", "Yams",
+                "GeneratedTasks", "Transformers", "VisionModels", "Training", "GoldenVectors", "CEmbedded", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .target(
@@ -67,7 +70,7 @@ let package = Package(
         .testTarget(name: "SearchTests", dependencies: ["ArchitectureSearch"]),
         .testTarget(
             name: "ModelTests",
-            dependencies: ["TestSupport", "OpenCLBackend", "VisionModels", "Training", "GoldenVectors"]),
+            dependencies: ["TestSupport", "OpenCLBackend", "Transformers", "VisionModels", "Training", "GoldenVectors"]),
         .testTarget(
             name: "TrainingTests",
             dependencies: ["TestSupport", "Training", "ArchitectureSearch", "CPUBackend", "OpenCLBackend"]),

@@ -126,22 +126,11 @@ extension CPUBackend {
         _ values: Tensor, _ velocity: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
         _ segments: Tensor, _ settings: SGDSettings, blocks: Int
     ) {
-        let segmentCount = segments.rows
-        let (theta, v) = (floats(values), floats(velocity))  // [n]
-        let g = floats(gradients)  // [n]
-        let segmentOfBlock = integers(segmentOfBlock)  // [n / viewAlignment]
-        let segments = floats(segments)  // [count, 3]
-        parallel(blocks, grain: elementGrain / viewAlignment) { range in
-            for block in range {
-                let segment = Int(segmentOfBlock[block])
-                require(
-                    (0..<segmentCount).contains(segment), "sgd", "block \(block) names segment \(segment)")
-                guard segments[3 * segment] != 0 else { continue }
-                let offset = block * viewAlignment
-                sgd_step(
-                    theta + offset, v + offset, g + offset, Float(settings.learningRate),
-                    Float(settings.weightDecay), Float(settings.momentum), viewAlignment)
-            }
+        let (theta, v, g) = (floats(values), floats(velocity), floats(gradients))  // [n]
+        forEachBlock(blocks, segmentOfBlock, segments, "sgd") { at, _ in
+            sgd_step(
+                theta + at, v + at, g + at, Float(settings.learningRate), Float(settings.weightDecay),
+                Float(settings.momentum), viewAlignment)
         }
     }
 }

@@ -35,22 +35,13 @@ package struct ProductTuner {
     /// What CLBlast's Xgemm may be given on a device that it has no entry for: large tiles with vectors of 4 and 2, as its own
     /// entries for recent NVIDIA, AMD and Intel GPUs have, and small ones. CLBlast refuses what a device can't run.
     static let clblastCandidates: [[String: Int]] = [
-        [
-            "GEMMK": 0, "KREG": 1, "KWG": 16, "KWI": 2, "MDIMA": 16, "MDIMC": 16, "MWG": 128, "NDIMB": 16,
-            "NDIMC": 16,
-            "NWG": 128, "SA": 1, "SB": 1, "STRM": 0, "STRN": 0, "VWM": 4, "VWN": 4,
-        ],
-        [
-            "GEMMK": 0, "KREG": 1, "KWG": 16, "KWI": 2, "MDIMA": 16, "MDIMC": 16, "MWG": 64, "NDIMB": 16,
-            "NDIMC": 16,
-            "NWG": 128, "SA": 1, "SB": 1, "STRM": 0, "STRN": 0, "VWM": 4, "VWN": 2,
-        ],
-        [
-            "GEMMK": 0, "KREG": 1, "KWG": 32, "KWI": 2, "MDIMA": 8, "MDIMC": 8, "MWG": 64, "NDIMB": 8,
-            "NDIMC": 8,
-            "NWG": 64, "SA": 1, "SB": 1, "STRM": 0, "STRN": 0, "VWM": 4, "VWN": 4,
-        ],
-    ]
+        [1, 16, 16, 16, 128, 16, 16, 128, 4, 4], [1, 16, 16, 16, 64, 16, 16, 128, 4, 2],
+        [1, 32, 8, 8, 64, 8, 8, 64, 4, 4],
+    ].map { values in
+        let names = ["KREG", "KWG", "MDIMA", "MDIMC", "MWG", "NDIMB", "NDIMC", "NWG", "VWM", "VWN"]
+        let common = ["GEMMK": 0, "KWI": 2, "SA": 1, "SB": 1, "STRM": 0, "STRN": 0]
+        return common.merging(zip(names, values)) { $1 }
+    }
 
     private let backend: OpenCLBackend
     private let deadline: ContinuousClock.Instant

@@ -25,41 +25,48 @@ public struct TokenSizes {
     public var first: Int { tokens - patches }
 }
 
-/// An operation's tensors with their names, for the sentence that says what doesn't fit.
-private typealias Operands = KeyValuePairs<String, Tensor?>
+/// An operation's tensors, those that it has, with their names and the count of elements that each must have.
+private typealias Operands = KeyValuePairs<String, (Tensor?, count: Int)>
 
 extension Backend {
-    /// Stops the program unless the shapes fit, `stored` are of one type, which is float32 or the precision's, `floats` float32 and
-    /// `integers` int32.
+    /// Stops the program, which names all tensors and shapes, unless the counts are right and `fits`; and unless `stored` are of one
+    /// type, which is float32 or the precision's, `floats` float32 and `integers` int32.
     private func require(
-        _ fits: Bool, _ operation: String, stored: Operands = [:], floats: Operands = [:],
+        _ operation: String, _ fits: Bool = true, stored: Operands = [:], floats: Operands = [:],
         integers: Operands = [:], _ constants: @autoclosure () -> String = ""
     ) {
-        if !fits {
-            let tensors = [stored, floats, integers].joined()
-                .compactMap { name, tensor in tensor.map { "\(name) \($0.shape)" } }.joined(separator: ", ")
-            fatalError("\(operation): \(tensors)\(constants()) don't fit")
-        }
+        var fits = fits
         func check(_ operands: Operands, _ type: ElementType) {
-            for case let (name, tensor?) in operands where tensor.elementType != type {
-                fatalError("\(operation): \(name) \(tensor.shape) is \(tensor.elementType), not \(type)")
+            for case let (name, (tensor?, count)) in operands {
+                fits = fits && tensor.count == count
+                TensorCore.require(
+                    tensor.elementType == type, operation,
+                    "\(name) \(tensor.shape) is \(tensor.elementType), not \(type)")
             }
         }
-        if let first = stored.first(where: { $0.value != nil })?.value!.elementType {
-            check(stored, first == .float32 ? first : precision.stored)
-        }
+        let first = stored.first { $0.value.0 != nil }?.value.0!.elementType
+        check(stored, first == .float32 ? .float32 : precision.stored)
         check(floats, .float32)
         check(integers, .int32)
+        if !fits {
+            let tensors = [stored, floats, integers].joined().compactMap { name, operand in
+                operand.0.map { "\(name) \($0.shape)" }
+            }
+            fatalError("\(operation): \(tensors.joined(separator: ", "))\(constants()) don't fit")
+        }
     }
 
-    /// Stops the program unless a term's factors are float32, of a matrix [outputs, inputs], and hold the form's rank.
-    private func requireFit(_ term: MatrixTerm?, outputs: Int, inputs: Int? = nil, _ operation: String) {
-        guard let term else { return }
-        let (down, up) = (term.down.value, term.up.value)
-        require(
-            down.rows == outputs && up.columns == inputs ?? up.columns && up.rows == down.columns
-                && term.form.columnCount <= down.columns, operation, floats: ["Xd": down, "Xu": up],
-            " in the form \(term.form) of [\(outputs), \(inputs ?? up.columns)]")
+    /// Stops the program unless the terms' factors are float32, of a matrix [outputs, inputs], and hold their forms' ranks.
+    private func requireFit(
+        _ terms: MatrixTerm?..., outputs: Int, inputs: Int? = nil, _ operation: String
+    ) {
+        for case let term? in terms {
+            let (down, up) = (term.down.value, term.up.value)
+            require(
+                operation, up.columns == inputs ?? up.columns && term.form.columnCount <= down.columns,
+                floats: ["Xd": (down, outputs * down.columns), "Xu": (up, down.columns * up.columns)],
+                " in the form \(term.form) of [\(outputs), \(inputs ?? up.columns)]")
+        }
     }
 
     // MARK: Memory
@@ -103,14 +110,14 @@ extension Backend {
 
     /// out ← value, float32.
     public func fill(_ out: Tensor, _ value: Float) {
-        require(true, "fill", floats: ["out": out])
+        require("fill", floats: ["out": (out, out.count)])
         fill(out, value, count: out.count)
     }
 
     /// out ← x, of the same count; each float32 or stored in the precision.
     public func copy(_ out: Tensor, _ x: Tensor) {
-        require(out.count == x.count, "copy", stored: ["out": out], " from \(x.shape)")
-        require(true, "copy", stored: ["x": x])
+        require("copy", stored: ["out": (out, x.count)], " from \(x.shape)")
+        require("copy", stored: ["x": (x, x.count)])
         copy(out, x, count: x.count)
     }
 
@@ -122,9 +129,8 @@ extension Backend {
     ) {
         let (m, n, k) = (c.rows, c.columns, transposeA ? a.rows : a.columns)
         require(
-            (transposeA ? a.columns : a.rows) == m && (transposeB ? b.rows : b.columns) == n
-                && (transposeB ? b.columns : b.rows) == k, "matmul",
-            stored: ["c": c, "a": a, "b": b],
+            "matmul", (transposeA ? a.columns : a.rows) == m && (transposeB ? b.rows : b.columns) == n,
+            stored: ["c": (c, m * n), "a": (a, m * k), "b": (b, k * n)],
             "\(transposeA ? ", a transposed" : "")\(transposeB ? ", b transposed" : "")")
         matmul(
             c, a, b, transposeA: transposeA, transposeB: transposeB, accumulate: accumulate, m: m, n: n, k: k)
@@ -135,16 +141,18 @@ extension Backend {
         let (rows, outputs, inputs) = (x.rows, weight.frozen.rows, weight.frozen.columns)
         let output = y ?? epilogue.preActivation ?? epilogue.activated
         require(
-            output != nil && x.columns == inputs, "linear", stored: ["y": output, "x": x, "W": weight.frozen])
-        requireFit(weight.terms?.a, outputs: outputs, inputs: inputs, "linear")
-        requireFit(weight.terms?.b, outputs: outputs, inputs: inputs, "linear")
+            "linear", output != nil && x.columns == inputs,
+            stored: [
+                "y": (output, rows * outputs), "x": (x, x.count), "W": (weight.frozen, outputs * inputs),
+            ])
+        requireFit(weight.terms?.a, weight.terms?.b, outputs: outputs, inputs: inputs, "linear")
         requireFit(y, epilogue, rows: rows, outputs: outputs, "linear")
         linear(y, x, weight, epilogue, rows: rows, outputs: outputs, inputs: inputs)
     }
 
     /// z [n, out], as are y and the epilogue's outputs.
     public func finish(_ y: Tensor?, _ z: Tensor, _ epilogue: Epilogue) {
-        require(true, "finish", stored: ["y": y ?? z, "z": z])
+        require("finish", stored: ["y": (y, z.count), "z": (z, z.count)])
         requireFit(y, epilogue, rows: z.rows, outputs: z.columns, "finish")
         finish(y, z, epilogue, rows: z.rows, outputs: z.columns)
     }
@@ -152,40 +160,34 @@ extension Backend {
     private func requireFit(
         _ y: Tensor?, _ epilogue: Epilogue, rows: Int, outputs: Int, _ operation: String
     ) {
-        func fits(_ output: Tensor?) -> Bool {
-            output == nil || output!.rows == rows && output!.columns == outputs
-        }
-        let t = epilogue.t
+        let outs = [y, epilogue.preActivation, epilogue.activated]
+        let (a, b, t, count) = (epilogue.a, epilogue.b, epilogue.t, rows * outputs)
         require(
-            fits(y) && fits(epilogue.preActivation) && fits(epilogue.activated)
-                && epilogue.bias?.count ?? outputs == outputs && t?.rows ?? rows == rows
-                && t?.columns ?? 0 == epilogue.b?.form.columnCount ?? 0 && epilogue.a?.form.isLowRank != true,
             operation,
-            stored: ["y": y, "z": epilogue.preActivation, "GELU(y)": epilogue.activated],
-            floats: ["bias": epilogue.bias, "t": t],
-            ", a \(epilogue.a?.form ?? .none) and b \(epilogue.b?.form ?? .none) for a product of [\(rows), \(outputs)]"
-        )
-        requireFit(epilogue.a, outputs: outputs, operation)
-        requireFit(epilogue.b, outputs: outputs, operation)
+            outs.allSatisfy { $0?.columns ?? outputs == outputs } && a?.form.isLowRank != true
+                && t?.columns ?? 0 == b?.form.columnCount ?? 0,
+            stored: ["y": (outs[0], count), "z": (outs[1], count), "GELU(y)": (outs[2], count)],
+            floats: ["bias": (epilogue.bias, outputs), "t": (t, rows * (t?.columns ?? 0))],
+            ", a \(a?.form ?? .none) and b \(b?.form ?? .none) for a product of [\(rows), \(outputs)]")
+        requireFit(a, b, outputs: outputs, operation)
     }
 
     /// dx [n, in], dy [n, out], W [out, in], which isn't a prepared one.
     public func linearBackward(_ dx: Tensor, _ dy: Tensor, _ weight: LinearWeight) {
         let (rows, outputs, inputs) = (dy.rows, weight.frozen.rows, weight.frozen.columns)
         require(
-            dx.rows == rows && dx.columns == inputs && dy.columns == outputs, "linearBackward",
-            stored: ["dx": dx, "dy": dy, "W": weight.frozen])
+            "linearBackward", dx.columns == inputs && dy.columns == outputs,
+            stored: ["dx": (dx, rows * inputs), "dy": (dy, dy.count), "W": (weight.frozen, outputs * inputs)])
         TensorCore.require(
             weight.ready == nil, "linearBackward", "a prepared weight is for the forward alone")
-        requireFit(weight.terms?.a, outputs: outputs, inputs: inputs, "linearBackward")
-        requireFit(weight.terms?.b, outputs: outputs, inputs: inputs, "linearBackward")
+        requireFit(weight.terms?.a, weight.terms?.b, outputs: outputs, inputs: inputs, "linearBackward")
         linearBackward(dx, dy, weight, rows: rows, outputs: outputs, inputs: inputs)
     }
 
     /// x [n, d] ← x + row [d] in every row.
     public func addRow(_ x: Tensor, _ row: Tensor) {
         let d = x.columns
-        require(row.count == d, "addRow", floats: ["x": x, "row": row])
+        require("addRow", floats: ["x": (x, x.count), "row": (row, d)])
         copyBlock(
             MatrixBlock(x, stride: d), MatrixBlock(row, stride: 0), rows: x.rows, columns: d, accumulate: true
         )
@@ -193,7 +195,7 @@ extension Backend {
 
     /// out [d], x [n, d].
     public func sumRows(_ out: Tensor, _ x: Tensor, accumulate: Bool) {
-        require(out.count == x.columns, "sumRows", stored: ["x": x], floats: ["out": out])
+        require("sumRows", stored: ["x": (x, x.count)], floats: ["out": (out, x.columns)])
         sumRows(out, x, accumulate: accumulate, rows: x.rows, columns: x.columns)
     }
 
@@ -202,9 +204,9 @@ extension Backend {
     /// W and W₀ [out, in], as are A and B.
     public func gloraWeight(_ weight: Tensor, _ frozen: Tensor, _ a: MatrixTerm, _ b: MatrixTerm) {
         let (outputs, inputs) = (frozen.rows, frozen.columns)
-        require(weight.count == frozen.count, "gloraWeight", stored: ["W": weight, "W₀": frozen])
-        requireFit(a, outputs: outputs, inputs: inputs, "gloraWeight")
-        requireFit(b, outputs: outputs, inputs: inputs, "gloraWeight")
+        let count = frozen.count
+        require("gloraWeight", stored: ["W": (weight, count), "W₀": (frozen, count)])
+        requireFit(a, b, outputs: outputs, inputs: inputs, "gloraWeight")
         gloraWeight(weight, frozen, a, b, outputs: outputs, inputs: inputs)
     }
 
@@ -214,18 +216,20 @@ extension Backend {
     ) {
         let (rows, outputs, inputs) = (dy.rows, frozen.rows, frozen.columns)
         require(
-            scratch.count == frozen.count && dy.columns == outputs && x.columns == inputs && x.rows == rows,
-            "gloraWeightBackward", stored: ["dy": dy, "x": x, "W₀": frozen], " and scratch \(scratch.shape)")
-        requireFit(a, outputs: outputs, inputs: inputs, "gloraWeightBackward")
-        requireFit(b, outputs: outputs, inputs: inputs, "gloraWeightBackward")
+            "gloraWeightBackward",
+            scratch.count == frozen.count && dy.columns == outputs && x.columns == inputs,
+            stored: ["dy": (dy, dy.count), "x": (x, rows * inputs), "W₀": (frozen, outputs * inputs)],
+            " and scratch \(scratch.shape)")
+        requireFit(a, b, outputs: outputs, inputs: inputs, "gloraWeightBackward")
         gloraWeightBackward(a, b, scratch, dy, x, frozen, rows: rows, outputs: outputs, inputs: inputs)
     }
 
     /// t [n, r], x [n, in], and b of so many inputs.
     public func gloraProject(_ t: Tensor, _ x: Tensor, _ b: MatrixTerm) {
+        let rank = b.form.columnCount
         require(
-            t.rows == x.rows && t.columns == b.form.columnCount, "gloraProject", stored: ["x": x],
-            floats: ["t": t], " in the form \(b.form)")
+            "gloraProject", t.columns == rank, stored: ["x": (x, x.count)], floats: ["t": (t, x.rows * rank)],
+            " in the form \(b.form)")
         requireFit(b, outputs: b.down.value.rows, inputs: x.columns, "gloraProject")
         gloraProject(t, x, b, rows: x.rows, inputs: x.columns)
     }
@@ -236,22 +240,25 @@ extension Backend {
     ) {
         let (rows, outputs) = (dy.rows, dy.columns)
         let needsZ = a.map { $0.form != .none && $0.down.gradient != nil } ?? false
+        let rank = b?.form.columnCount ?? 0
         require(
-            dBias.count == outputs && z?.count ?? (needsZ ? -1 : dy.count) == dy.count
-                && t?.rows ?? rows == rows && t?.columns ?? 0 == b?.form.columnCount ?? 0
-                && a?.form.isLowRank != true, "gloraOutputBackward", stored: ["dy": dy, "z": z],
-            floats: ["dBias": dBias, "t": t], ", a \(a?.form ?? .none) and b \(b?.form ?? .none)")
-        requireFit(a, outputs: outputs, "gloraOutputBackward")
-        requireFit(b, outputs: outputs, "gloraOutputBackward")
+            "gloraOutputBackward",
+            (z != nil || !needsZ) && t?.columns ?? 0 == rank && a?.form.isLowRank != true,
+            stored: ["dy": (dy, dy.count), "z": (z, dy.count)],
+            floats: ["dBias": (dBias, outputs), "t": (t, rows * rank)],
+            ", a \(a?.form ?? .none) and b \(b?.form ?? .none)")
+        requireFit(a, b, outputs: outputs, "gloraOutputBackward")
         gloraOutputBackward(dBias, a, b, dy, z, t, rows: rows, outputs: outputs)
     }
 
     /// u [n, r], dy [n, out], x [n, in].
     public func gloraProjectBackward(_ u: Tensor, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor) {
         let (rows, outputs, inputs) = (dy.rows, dy.columns, x.columns)
+        let rank = b.form.columnCount
         require(
-            u.rows == rows && u.columns == b.form.columnCount && x.rows == rows, "gloraProjectBackward",
-            stored: ["dy": dy, "x": x], floats: ["u": u], " in the form \(b.form)")
+            "gloraProjectBackward", u.columns == rank,
+            stored: ["dy": (dy, dy.count), "x": (x, rows * inputs)], floats: ["u": (u, rows * rank)],
+            " in the form \(b.form)")
         requireFit(b, outputs: outputs, inputs: inputs, "gloraProjectBackward")
         gloraProjectBackward(u, b, dy, x, rows: rows, outputs: outputs, inputs: inputs)
     }
@@ -261,9 +268,7 @@ extension Backend {
         _ bias: Tensor, _ prompt: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?,
         _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm
     ) {
-        requireFit(
-            ["b": bias, "C": prompt, "b₀": frozenBias], bias, prompt, frozen, frozenBias, c, d, e, "gloraBias"
-        )
+        requireFit(bias, prompt, frozen, frozenBias, c, d, e, "gloraBias")
         gloraBias(bias, prompt, frozen, frozenBias, c, d, e, outputs: frozen.rows, inputs: frozen.columns)
     }
 
@@ -272,23 +277,23 @@ extension Backend {
         _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm,
         _ dPrompt: Tensor, _ dBias: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?
     ) {
-        requireFit(
-            ["db": dBias, "dC": dPrompt, "b₀": frozenBias], dBias, dPrompt, frozen, frozenBias, c, d, e,
-            "gloraBiasBackward")
+        requireFit(dBias, dPrompt, frozen, frozenBias, c, d, e, "gloraBiasBackward")
         gloraBiasBackward(
             c, d, e, dPrompt, dBias, frozen, frozenBias, outputs: frozen.rows, inputs: frozen.columns)
     }
 
     private func requireFit(
-        _ floats: Operands, _ bias: Tensor, _ prompt: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?,
+        _ bias: Tensor, _ prompt: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?,
         _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm, _ operation: String
     ) {
-        let (outputs, inputs, down) = (frozen.rows, frozen.columns, c.down.value)
+        let (outputs, inputs, storageRank) = (frozen.rows, frozen.columns, c.down.value.columns)
         require(
-            bias.count == outputs && prompt.count == inputs && frozenBias?.count ?? outputs == outputs
-                && d.values.value.count == outputs && e.values.value.count == outputs && down.rows == inputs
-                && c.up.value.count == down.columns && c.form.columnCount <= down.columns, operation,
-            stored: ["W₀": frozen], floats: floats, " and Cd \(down.shape) in the form \(c.form)")
+            operation, c.form.columnCount <= storageRank, stored: ["W₀": (frozen, outputs * inputs)],
+            floats: [
+                "b": (bias, outputs), "C": (prompt, inputs), "b₀": (frozenBias, outputs),
+                "Cd": (c.down.value, inputs * storageRank), "Cu": (c.up.value, storageRank),
+                "D": (d.values.value, outputs), "E": (e.values.value, outputs),
+            ], " in the form \(c.form)")
     }
 
     // MARK: Transformer
@@ -297,9 +302,10 @@ extension Backend {
     public func extractPatches(_ patches: Tensor, _ images: Tensor, patchSize: Int) {
         let shape = images.shape
         require(
-            shape.count == 4 && patchSize > 0 && shape[2] % patchSize == 0 && shape[3] % patchSize == 0
-                && patches.count == images.count, "extractPatches", stored: ["patches": patches],
-            floats: ["images": images], " in patches of \(patchSize) pixels")
+            "extractPatches",
+            shape.count == 4 && patchSize > 0 && shape[2] % patchSize == 0 && shape[3] % patchSize == 0,
+            stored: ["patches": (patches, images.count)], floats: ["images": (images, images.count)],
+            " in patches of \(patchSize) pixels")
         extractPatches(
             patches, images, patchSize: patchSize, batch: shape[0], channels: shape[1], height: shape[2],
             width: shape[3])
@@ -309,23 +315,40 @@ extension Backend {
     public func embedTokens(
         _ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor
     ) {
-        require(
-            tokens.fit(projected, classToken, positions)
-                && (classToken != nil) == (tokens.shape[1] > projected.shape[1]),
-            "embedTokens", stored: ["projected": projected],
-            floats: ["tokens": tokens, "class token": classToken, "positions": positions])
-        embedTokens(tokens, projected, classToken, positions, TokenSizes(tokens, projected))
+        let sizes = requireFit(projected, classToken, positions, tokens, "embedTokens")
+        TensorCore.require(
+            (classToken != nil) == (sizes.first == 1), "embedTokens",
+            "tokens \(tokens.shape) and projected \(projected.shape) leave \(sizes.first) tokens to a class token"
+        )
+        embedTokens(tokens, projected, classToken, positions, sizes)
     }
 
     /// dTokens [B, T, D], dProjected [B, N, D], dClassToken [D] unless it is frozen or there is none, dPositions [T, D].
     public func embedTokensBackward(
         _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor
     ) {
+        let sizes = requireFit(dProjected, dClassToken, dPositions, dTokens, "embedTokensBackward")
+        embedTokensBackward(dProjected, dClassToken, dPositions, dTokens, sizes)
+    }
+
+    private func requireFit(
+        _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor, _ tokens: Tensor, _ operation: String
+    ) -> TokenSizes {
+        let (all, part) = (tokens.shape, projected.shape)
+        let isThreefold = all.count == 3 && part.count == 3
+        let sizes =
+            isThreefold
+            ? TokenSizes(batch: all[0], tokens: all[1], patches: part[1], width: all[2])
+            : TokenSizes(batch: 0, tokens: 0, patches: 0, width: 0)
         require(
-            dTokens.fit(dProjected, dClassToken, dPositions), "embedTokensBackward",
-            stored: ["dProjected": dProjected],
-            floats: ["dClassToken": dClassToken, "dPositions": dPositions, "dTokens": dTokens])
-        embedTokensBackward(dProjected, dClassToken, dPositions, dTokens, TokenSizes(dTokens, dProjected))
+            operation,
+            isThreefold && part[2] == all[2] && (classToken == nil ? 0...1 : 1...1).contains(sizes.first),
+            stored: ["projected": (projected, sizes.batch * sizes.patches * sizes.width)],
+            floats: [
+                "tokens": (tokens, tokens.count), "class token": (classToken, sizes.width),
+                "positions": (positions, sizes.tokens * sizes.width),
+            ])
+        return sizes
     }
 
     /// x, y [n, d]; mean, rstd [n]; weight, bias [d].
@@ -335,9 +358,11 @@ extension Backend {
     ) {
         let (n, d) = (x.rows, x.columns)
         require(
-            y.count == x.count && mean.count == n && rstd.count == n && weight.count == d && bias.count == d,
-            "layerNorm", stored: ["y": y],
-            floats: ["mean": mean, "rstd": rstd, "x": x, "weight": weight, "bias": bias])
+            "layerNorm", stored: ["y": (y, n * d)],
+            floats: [
+                "mean": (mean, n), "rstd": (rstd, n), "x": (x, n * d), "weight": (weight, d),
+                "bias": (bias, d),
+            ])
         layerNorm(y, mean, rstd, x, weight, bias, epsilon: epsilon, rows: n, columns: d)
     }
 
@@ -348,12 +373,10 @@ extension Backend {
     ) {
         let (n, d) = (x.rows, x.columns)
         require(
-            dx.count == x.count && dy.count == x.count && mean.count == n && rstd.count == n
-                && weight.count == d && dWeight?.count ?? d == d && dBias?.count ?? d == d,
-            "layerNormBackward", stored: ["dy": dy],
+            "layerNormBackward", stored: ["dy": (dy, n * d)],
             floats: [
-                "dx": dx, "dWeight": dWeight, "dBias": dBias, "x": x, "mean": mean, "rstd": rstd,
-                "weight": weight,
+                "dx": (dx, n * d), "dWeight": (dWeight, d), "dBias": (dBias, d), "x": (x, n * d),
+                "mean": (mean, n), "rstd": (rstd, n), "weight": (weight, d),
             ])
         layerNormBackward(
             dx, dWeight, dBias, dy, x, mean, rstd, weight, accumulate: accumulate, rows: n, columns: d)
@@ -367,38 +390,53 @@ extension Backend {
 
     /// qkv [B, T, 3·D] with a D that `heads` divides, out [B, Q, D] with Q in 1...T, logSumExp [B, heads, Q].
     public func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int) {
-        let sizes = AttentionSizes(out, logSumExp, qkv, heads)
-        require(
-            sizes != nil, "attention", stored: ["out": out, "qkv": qkv], floats: ["logSumExp": logSumExp],
-            " and \(heads) heads")
-        attention(out, logSumExp, qkv, sizes!)
+        attention(out, logSumExp, qkv, requireFit(nil, out, logSumExp, nil, qkv, heads, "attention"))
     }
 
     /// As in `attention`, with dqkv as qkv and dOut as out.
     public func attentionBackward(
         _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int
     ) {
-        let sizes = AttentionSizes(out, logSumExp, qkv, heads)
+        let sizes = requireFit(dOut, out, logSumExp, dqkv, qkv, heads, "attentionBackward")
+        attentionBackward(dqkv, dOut, out, logSumExp, qkv, sizes)
+    }
+
+    private func requireFit(
+        _ dOut: Tensor?, _ out: Tensor, _ logSumExp: Tensor, _ dqkv: Tensor?, _ qkv: Tensor, _ heads: Int,
+        _ operation: String
+    ) -> AttentionSizes {
+        let (all, part) = (qkv.shape, out.shape)
+        let fits =
+            all.count == 3 && part.count == 3 && all[0] == part[0] && all[2] == 3 * part[2] && heads > 0
+            && part[2] % heads == 0 && (1...max(1, all[1])).contains(part[1])
+        let sizes =
+            fits
+            ? AttentionSizes(
+                batch: all[0], tokens: all[1], queries: part[1], heads: heads, head: part[2] / heads)
+            : AttentionSizes(batch: 0, tokens: 0, queries: 0, heads: 0, head: 0)
         require(
-            sizes != nil && dqkv.count == qkv.count && dOut.count == out.count, "attentionBackward",
-            stored: ["dqkv": dqkv, "dOut": dOut, "out": out, "qkv": qkv], floats: ["logSumExp": logSumExp],
-            " and \(heads) heads")
-        attentionBackward(dqkv, dOut, out, logSumExp, qkv, sizes!)
+            operation, fits,
+            stored: [
+                "out": (out, out.count), "dOut": (dOut, out.count), "qkv": (qkv, qkv.count),
+                "dqkv": (dqkv, qkv.count),
+            ], floats: ["logSumExp": (logSumExp, sizes.batch * heads * sizes.queries)], " and \(heads) heads")
+        return sizes
     }
 
     /// out, x and branch of one count, sampleScale [B] of x [B, …].
     public func residualAdd(_ out: Tensor, _ x: Tensor, _ branch: Tensor, sampleScale: Tensor?) {
+        let count = x.count
         require(
-            out.count == x.count && branch.count == x.count && x.hasSamples(of: sampleScale), "residualAdd",
-            stored: ["branch": branch], floats: ["out": out, "x": x, "scale": sampleScale])
-        residualAdd(out, x, branch, sampleScale: sampleScale, count: x.count)
+            "residualAdd", stored: ["branch": (branch, count)],
+            floats: ["out": (out, count), "x": (x, count), "scale": (sampleScale, x.shape.first ?? 1)])
+        residualAdd(out, x, branch, sampleScale: sampleScale, count: count)
     }
 
     /// out and x of one count, sampleScale [B] of x [B, …]; without it a copy, which may be stored in the precision.
     public func scaleSamples(_ out: Tensor, _ x: Tensor, sampleScale: Tensor?) {
         require(
-            out.count == x.count && x.hasSamples(of: sampleScale), "scaleSamples", stored: ["out": out],
-            floats: ["x": x, "scale": sampleScale])
+            "scaleSamples", stored: ["out": (out, x.count)],
+            floats: ["x": (x, x.count), "scale": (sampleScale, x.shape.first ?? 1)])
         if let sampleScale {
             scaleSamples(out, x, sampleScale: sampleScale, count: x.count)
         } else if out.buffer !== x.buffer {
@@ -408,9 +446,7 @@ extension Backend {
 
     /// out [B, D], tokens [B, T, D], a range of 0..<T that isn't empty.
     public func poolTokens(_ out: Tensor, _ tokens: Tensor, range: Range<Int>) {
-        require(
-            tokens.pools(to: out, range), "poolTokens", stored: ["tokens": tokens], floats: ["out": out],
-            " with \(range)")
+        requireFit(out, tokens, range, "poolTokens")
         poolTokens(
             out, tokens, range: range, batch: tokens.shape[0], tokenCount: tokens.shape[1],
             width: tokens.columns)
@@ -418,12 +454,19 @@ extension Backend {
 
     /// dTokens [B, T, D], dOut [B, D], a range of 0..<T that isn't empty.
     public func poolTokensBackward(_ dTokens: Tensor, _ dOut: Tensor, range: Range<Int>) {
-        require(
-            dTokens.pools(to: dOut, range), "poolTokensBackward", stored: ["dTokens": dTokens],
-            floats: ["dOut": dOut], " with \(range)")
+        requireFit(dOut, dTokens, range, "poolTokensBackward")
         poolTokensBackward(
             dTokens, dOut, range: range, batch: dTokens.shape[0], tokenCount: dTokens.shape[1],
             width: dTokens.columns)
+    }
+
+    private func requireFit(_ out: Tensor, _ tokens: Tensor, _ range: Range<Int>, _ operation: String) {
+        let shape = tokens.shape
+        require(
+            operation,
+            shape.count == 3 && !range.isEmpty && range.lowerBound >= 0 && range.upperBound <= shape[1],
+            stored: ["tokens": (tokens, tokens.count)],
+            floats: ["out": (out, (shape.first ?? 0) * tokens.columns)], " with \(range)")
     }
 
     // MARK: Other methods' adapters
@@ -433,9 +476,10 @@ extension Backend {
         _ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int, accumulate: Bool
     ) {
         require(
+            "copyBlock",
             out.holds(rows: rows, columns: columns) && x.holds(rows: rows, columns: columns)
-                && (rows <= 1 || out.stride >= columns), "copyBlock",
-            floats: ["out": out.tensor, "x": x.tensor],
+                && (rows <= 1 || out.stride >= columns),
+            floats: ["out": (out.tensor, out.tensor.count), "x": (x.tensor, x.tensor.count)],
             ": \(rows) × \(columns) from \(x.offset) on every \(x.stride) to \(out.offset) on every \(out.stride)"
         )
         if rows > 0, columns > 0 { copyBlock(out, x, (rows, columns), accumulate: accumulate) }
@@ -443,10 +487,10 @@ extension Backend {
 
     /// y and x of one count, float32 but for GELU, where they may be stored. y may be x.
     public func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation) {
-        let tensors: Operands = ["y": y, "x": x]
-        let isGELU = activation == .gelu
+        let tensors: Operands = ["y": (y, x.count), "x": (x, x.count)]
         require(
-            y.count == x.count, "activate", stored: isGELU ? tensors : [:], floats: isGELU ? [:] : tensors)
+            "activate", stored: activation == .gelu ? tensors : [:],
+            floats: activation == .gelu ? [:] : tensors)
         if activation != .identity {
             activate(y, x, activation, count: x.count)
         } else if y.buffer !== x.buffer {
@@ -456,11 +500,10 @@ extension Backend {
 
     /// dx, dy and x of one count, float32 but for GELU, where they may be stored. dx may be dy.
     public func activateBackward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ activation: Activation) {
-        let tensors: Operands = ["dx": dx, "dy": dy, "x": x]
-        let isGELU = activation == .gelu
+        let tensors: Operands = ["dx": (dx, x.count), "dy": (dy, x.count), "x": (x, x.count)]
         require(
-            dx.count == x.count && dy.count == x.count, "activateBackward", stored: isGELU ? tensors : [:],
-            floats: isGELU ? [:] : tensors)
+            "activateBackward", stored: activation == .gelu ? tensors : [:],
+            floats: activation == .gelu ? [:] : tensors)
         if activation != .identity {
             activateBackward(dx, dy, x, activation, count: x.count)
         } else if dx.buffer !== dy.buffer {
@@ -472,8 +515,8 @@ extension Backend {
     public func scaleShift(_ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor) {
         let d = x.columns
         require(
-            y.count == x.count && scale.count == d && shift.count == d, "scaleShift",
-            stored: ["y": y, "x": x], floats: ["scale": scale, "shift": shift])
+            "scaleShift", stored: ["y": (y, x.count), "x": (x, x.count)],
+            floats: ["scale": (scale, d), "shift": (shift, d)])
         scaleShift(y, x, scale, shift, rows: x.rows, columns: d)
     }
 
@@ -483,23 +526,21 @@ extension Backend {
     ) {
         let d = x.columns
         require(
-            dx?.count ?? x.count == x.count && dy.count == x.count && scale.count == d
-                && dScale?.count ?? d == d && dShift?.count ?? d == d, "scaleShiftBackward",
-            stored: ["dx": dx, "dy": dy, "x": x],
-            floats: ["dScale": dScale, "dShift": dShift, "scale": scale])
+            "scaleShiftBackward", stored: ["dx": (dx, x.count), "dy": (dy, x.count), "x": (x, x.count)],
+            floats: ["dScale": (dScale, d), "dShift": (dShift, d), "scale": (scale, d)])
         scaleShiftBackward(dx, dScale, dShift, dy, x, scale, rows: x.rows, columns: d)
     }
 
     /// y and x of one count.
     public func addScaled(_ y: Tensor, _ x: Tensor, _ factor: Float) {
-        require(y.count == x.count, "addScaled", floats: ["y": y, "x": x])
+        require("addScaled", floats: ["y": (y, x.count), "x": (x, x.count)])
         addScaled(y, x, factor, count: x.count)
     }
 
     /// y and x of one count: yᵢ ← xᵢ / (1 − rate) where `DropoutMask` keeps i, else 0; rate is in 0..<1. y may be x.
     public func dropout(_ y: Tensor, _ x: Tensor, rate: Double, seed: UInt64) {
         require(
-            y.count == x.count && (0..<1).contains(rate), "dropout", floats: ["y": y, "x": x],
+            "dropout", (0..<1).contains(rate), floats: ["y": (y, x.count), "x": (x, x.count)],
             " at a rate of \(rate)")
         dropout(y, x, DropoutMask(rate: rate, seed: seed), count: x.count)
     }
@@ -509,11 +550,11 @@ extension Backend {
     /// losses, labels [B]; logits, dLogits [B, K].
     public func softmaxCrossEntropy(_ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ labels: Tensor)
     {
-        let batch = logits.rows
+        let (batch, count) = (logits.rows, logits.count)
         require(
-            losses.count == batch && labels.count == batch && dLogits?.count ?? logits.count == logits.count,
-            "softmaxCrossEntropy", floats: ["losses": losses, "dLogits": dLogits, "logits": logits],
-            integers: ["labels": labels])
+            "softmaxCrossEntropy",
+            floats: ["losses": (losses, batch), "dLogits": (dLogits, count), "logits": (logits, count)],
+            integers: ["labels": (labels, batch)])
         softmaxCrossEntropy(losses, dLogits, logits, labels, batch: batch, classes: logits.columns)
     }
 
@@ -524,13 +565,11 @@ extension Backend {
     ) {
         let n = values.count
         require(
-            n % viewAlignment == 0 && firstMoments.count == n && secondMoments.count == n
-                && gradients.count == n && segmentOfBlock.count == n / viewAlignment && segments.columns == 3,
-            "adamW",
+            "adamW", n % viewAlignment == 0 && segments.columns == 3,
             floats: [
-                "θ": values, "m": firstMoments, "v": secondMoments, "g": gradients, "segments": segments,
-            ],
-            integers: ["blocks": segmentOfBlock])
+                "θ": (values, n), "m": (firstMoments, n), "v": (secondMoments, n), "g": (gradients, n),
+                "segments": (segments, segments.count),
+            ], integers: ["blocks": (segmentOfBlock, n / viewAlignment)])
         adamW(
             values, firstMoments, secondMoments, gradients, segmentOfBlock, segments, settings,
             blocks: n / viewAlignment)
@@ -543,10 +582,11 @@ extension Backend {
     ) {
         let n = values.count
         require(
-            n % viewAlignment == 0 && velocity.count == n && gradients.count == n
-                && segmentOfBlock.count == n / viewAlignment && segments.columns == 3, "sgd",
-            floats: ["θ": values, "v": velocity, "g": gradients, "segments": segments],
-            integers: ["blocks": segmentOfBlock])
+            "sgd", n % viewAlignment == 0 && segments.columns == 3,
+            floats: [
+                "θ": (values, n), "v": (velocity, n), "g": (gradients, n),
+                "segments": (segments, segments.count),
+            ], integers: ["blocks": (segmentOfBlock, n / viewAlignment)])
         sgd(values, velocity, gradients, segmentOfBlock, segments, settings, blocks: n / viewAlignment)
     }
 }
@@ -589,49 +629,5 @@ extension Backend {
         let w = scratch.leading(weight.frozen.shape, weight.frozen.elementType)
         gloraWeight(w, weight.frozen, terms.a, terms.b)
         return w
-    }
-}
-
-// MARK: Sizes
-
-extension AttentionSizes {
-    /// Nil where they don't fit.
-    fileprivate init?(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, _ heads: Int) {
-        guard out.shape.count == 3, qkv.shape.count == 3, qkv.shape[0] == out.shape[0], heads > 0,
-            qkv.columns == 3 * out.columns, out.columns % heads == 0,
-            (1...max(1, qkv.shape[1])).contains(out.shape[1]),
-            logSumExp.count == out.shape[0] * heads * out.shape[1]
-        else { return nil }
-        (batch, tokens, queries) = (out.shape[0], qkv.shape[1], out.shape[1])
-        (self.heads, head) = (heads, out.columns / heads)
-    }
-}
-
-extension TokenSizes {
-    fileprivate init(_ tokens: Tensor, _ projected: Tensor) {
-        (batch, self.tokens, patches) = (tokens.shape[0], tokens.shape[1], projected.shape[1])
-        width = tokens.columns
-    }
-}
-
-extension Tensor {
-    /// Whether patches, a class token where it is given, and positions are those of these tokens [B, T, D].
-    fileprivate func fit(_ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor) -> Bool {
-        guard shape.count == 3, projected.shape.count == 3, projected.shape[0] == shape[0],
-            projected.columns == columns, positions.count == shape[1] * columns
-        else { return false }
-        let first = shape[1] - projected.shape[1]
-        return first == 0 && classToken == nil || first == 1 && classToken?.count ?? columns == columns
-    }
-
-    /// Whether out [B, D] is of these tokens [B, T, D], and the range lies in them.
-    fileprivate func pools(to out: Tensor, _ range: Range<Int>) -> Bool {
-        shape.count == 3 && out.count == shape[0] * columns && !range.isEmpty && range.lowerBound >= 0
-            && range.upperBound <= shape[1]
-    }
-
-    /// Whether there is a factor for each sample of this [B, …], where there are any.
-    fileprivate func hasSamples(of scale: Tensor?) -> Bool {
-        scale == nil || scale!.count == shape.first ?? 1
     }
 }

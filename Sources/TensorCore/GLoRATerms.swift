@@ -58,39 +58,25 @@ public enum ScaleForm: Hashable, Sendable {
     case vector
 }
 
-/// A or B of one layer in the form in use: `down` is Xd [out, R], `up` is Xu [R, in].
-public struct MatrixTerm {
+/// A, B or C of one layer in the form in use, over entangled storage of rank R.
+public struct FactoredTerm<Form> {
     /// Which part of the storage counts.
-    public var form: MatrixForm
-    /// Xd [out, R].
+    public var form: Form
+    /// Xd [out, R]; Cd [in, R].
     public var down: Parameter
-    /// Xu [R, in].
+    /// Xu [R, in]; Cu [R, 1].
     public var up: Parameter
 
     /// A term over entangled storage.
-    public init(form: MatrixForm, down: Parameter, up: Parameter) {
-        self.form = form
-        self.down = down
-        self.up = up
+    public init(form: Form, down: Parameter, up: Parameter) {
+        (self.form, self.down, self.up) = (form, down, up)
     }
 }
 
-/// C of one layer in the form in use: `down` is Cd [in, R], `up` is Cu [R, 1].
-public struct PromptTerm {
-    /// Which part of the storage counts.
-    public var form: PromptForm
-    /// Cd [in, R].
-    public var down: Parameter
-    /// Cu [R, 1].
-    public var up: Parameter
-
-    /// A term over entangled storage.
-    public init(form: PromptForm, down: Parameter, up: Parameter) {
-        self.form = form
-        self.down = down
-        self.up = up
-    }
-}
+/// A or B: `down` is Xd [out, R], `up` is Xu [R, in].
+public typealias MatrixTerm = FactoredTerm<MatrixForm>
+/// C: `down` is Cd [in, R], `up` is Cu [R, 1].
+public typealias PromptTerm = FactoredTerm<PromptForm>
 
 /// D or E of one layer in the form in use: `values` is [out].
 public struct ScaleTerm {
@@ -101,7 +87,6 @@ public struct ScaleTerm {
 
     /// A term over entangled storage.
     public init(form: ScaleForm, values: Parameter) {
-        self.form = form
-        self.values = values
+        (self.form, self.values) = (form, values)
     }
 }

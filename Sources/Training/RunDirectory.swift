@@ -148,7 +148,7 @@ public struct RunDirectory {
     public var holdsRun: Bool { FileManager.default.fileExists(atPath: config.path) }
 
     /// The validation of a state: the last one, or the first of the best ones. nil without validations. Throws as `epochMetrics`.
-    func validation(of state: ReadyModel.State) throws -> EpochMetric? {
+    func validation(of state: RunState) throws -> EpochMetric? {
         let all = try epochMetrics().filter { $0.valAccuracy != nil }
         guard state == .best else { return all.last }
         let best = all.compactMap(\.valAccuracy).max()

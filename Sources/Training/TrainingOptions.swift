@@ -2,7 +2,7 @@ import Adapters
 import Datasets
 import Foundation
 import TensorCore
-import VisionModels
+import Transformers
 
 /// Every setting of a training run, with the defaults of its method's authors. The coding keys are the command line's flags, so a run's
 /// `config.yaml` is its command line written down.
@@ -62,7 +62,7 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     /// The ranks that lowRank may mean.
     public var ranks = [4]
     /// The Linears with support tensors.
-    public var linears = SearchSpace.Site.allCases
+    public var linears = SearchSpace.vitRoles
     /// The forms of A.
     public var formsA: [SearchSpace.FormName] = [.lowRank, .vector, .constant, .none]
     /// The forms of B.

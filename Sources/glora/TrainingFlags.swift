@@ -2,10 +2,11 @@ import Adapters
 import ArgumentParser
 import Datasets
 import Training
+import Transformers
 import VisionModels
 
 extension MemoryPolicy: ExpressibleByArgument {}
-extension SearchSpace.Site: ExpressibleByArgument {}
+extension LinearRole: ExpressibleByArgument {}
 extension SearchSpace.FormName: ExpressibleByArgument {}
 extension AdamW.Mode: ExpressibleByArgument {}
 extension PathChoice.Recipe: ExpressibleByArgument {}

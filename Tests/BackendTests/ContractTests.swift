@@ -9,7 +9,8 @@ import Testing
         case addScaled = "addScaled: y [2, 3], x [2, 2] don't fit"
         case matmul = "matmul: c [2, 3], a [2, 3], b [2, 2], b transposed don't fit"
         case sumRows = "sumRows: x [2, 3] is int32, not float32"
-        case attention = "attention: out [2, 3], qkv [2, 2], logSumExp [2, 2] and 2 heads don't fit"
+        case attention =
+            "attention: out [2, 3], qkv [2, 2], logSumExp [2, 2] and 2 heads don't fit"
         case upload = "upload: 28 bytes for shape [2, 3]"
         case view = "view: [1] at 128 is not inside a tensor of shape [2, 3]"
     }

@@ -42,7 +42,7 @@ struct CellFlags: ParsableArguments {
     @Option(help: "low, balanced or fast: less memory, or fewer things computed twice.")
     var memory = TrainingOptions().memory
     @Option(help: "last or best (by validation): which state is tested.")
-    var checkpoint = ReadyModel.State.last
+    var checkpoint = RunState.last
     @Option(help: "A YAML file of these flags.")
     var config: String?
     @OptionGroup var checks: ImageCheckFlags
