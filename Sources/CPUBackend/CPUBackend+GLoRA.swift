@@ -162,19 +162,9 @@ extension CPUBackend {
         let scale = floats(d.values.value)  // [out]
         let shift = floats(e.values.value)  // [out]
         for o in 0..<outputs {
-            var value: Float = 0
-            if let b0 {
-                switch d.form {
-                case .none: value = b0[o]
-                case .constant: value = b0[o] * (1 + scale[0])
-                case .vector: value = b0[o] * (1 + scale[o])
-                }
-            }
-            switch e.form {
-            case .none: break
-            case .constant: value += shift[0]
-            case .vector: value += shift[o]
-            }
+            var value = b0?[o] ?? 0
+            if b0 != nil, d.form != .none { value *= 1 + scale[d.form == .constant ? 0 : o] }
+            if e.form != .none { value += shift[e.form == .constant ? 0 : o] }
             bias[o] = value
         }
         guard c.form != .none else { return }

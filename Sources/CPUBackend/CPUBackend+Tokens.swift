@@ -81,13 +81,12 @@ extension CPUBackend {
     }
 
     /// out [B, D] ← the mean of tokens [B, T, D] over T in `range`.
-    public func poolTokens(
-        _ out: Tensor, _ tokens: Tensor, range: Range<Int>, batch: Int, tokenCount t: Int, width d: Int
-    ) {
+    public func poolTokens(_ out: Tensor, _ tokens: Tensor, range: Range<Int>, _ s: TokenSizes) {
+        let (t, d) = (s.tokens, s.width)
         let out = floats(out)  // [B, D]
         let tokens = floats(tokens)  // [B, T, D]
         let factor = 1 / Float(range.count)
-        parallel(batch, grain: rowGrain(range.count * d)) { block in
+        parallel(s.batch, grain: rowGrain(range.count * d)) { block in
             for image in block {
                 let y = out + image * d
                 y.update(from: tokens + (image * t + range.lowerBound) * d, count: d)
@@ -101,13 +100,12 @@ extension CPUBackend {
     }
 
     /// dTokens [B, T, D] ← dOut / range.count inside `range`, zero outside.
-    public func poolTokensBackward(
-        _ dTokens: Tensor, _ dOut: Tensor, range: Range<Int>, batch: Int, tokenCount t: Int, width d: Int
-    ) {
+    public func poolTokensBackward(_ dTokens: Tensor, _ dOut: Tensor, range: Range<Int>, _ s: TokenSizes) {
+        let (t, d) = (s.tokens, s.width)
         let dTokens = floats(dTokens)  // [B, T, D]
         let dOut = floats(dOut)  // [B, D]
         let factor = 1 / Float(range.count)
-        parallel(batch * t, grain: rowGrain(d)) { block in
+        parallel(s.batch * t, grain: rowGrain(d)) { block in
             for index in block {
                 let dx = dTokens + index * d
                 let dy = dOut + index / t * d

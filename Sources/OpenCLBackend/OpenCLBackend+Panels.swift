@@ -9,9 +9,11 @@ struct PackedOperand {
     let turned: Bool
 
     init(_ tensor: Tensor, turned: Bool = false) {
-        self.tensor = tensor
-        self.turned = turned
+        (self.tensor, self.turned) = (tensor, turned)
     }
+
+    /// The place in the tensor of the operand's element (i, j).
+    func index(_ i: Int, _ j: Int) -> Int { (turned ? j : i) * tensor.columns + (turned ? i : j) }
 }
 
 /// The right operand: a matrix, or a Linear's weight W [out, in], built while it is packed.
@@ -114,19 +116,12 @@ extension OpenCLBackend {
 
     private func packLeft(_ operand: PackedOperand, _ block: PanelBlock) {
         let (rows, depth, tiles) = (block.rows, block.depth, block.tiles)
-        let stride = operand.tensor.columns
-        if operand.turned {
-            launch(
-                "pack_left_turned", stored: operand.tensor.elementType, by: tiles.kernel,
-                (rowGroups((depth.count + 7) / 8), 1, 1), to: leftPanels, from: operand.tensor,
-                with: rows.count, depth.count, stride, depth.lowerBound * stride + rows.lowerBound)
-        } else {
-            launch(
-                "pack_left", stored: operand.tensor.elementType, by: tiles.kernel,
-                (rowGroups(tiles.paddedRows(rows.count) / tiles.rows), 1, 1), to: leftPanels,
-                from: operand.tensor,
-                with: rows.count, depth.count, stride, rows.lowerBound * stride + depth.lowerBound)
-        }
+        let groups = operand.turned ? (depth.count + 7) / 8 : tiles.paddedRows(rows.count) / tiles.rows
+        launch(
+            operand.turned ? "pack_left_turned" : "pack_left", stored: operand.tensor.elementType,
+            by: tiles.kernel, (rowGroups(groups), 1, 1), to: leftPanels, from: operand.tensor,
+            with: rows.count, depth.count, operand.tensor.columns,
+            operand.index(rows.lowerBound, depth.lowerBound))
     }
 
     /// The block's columns and depth of the right operand into `panels`.
@@ -167,20 +162,13 @@ extension OpenCLBackend {
         _ panels: Tensor, _ panelOffset: Int, _ operand: PackedOperand, _ block: PanelBlock
     ) {
         let (columns, depth, tiles) = (block.columns, block.depth, block.tiles)
-        let stride = operand.tensor.columns
-        if operand.turned {
-            launch(
-                "pack_right_turned", stored: operand.tensor.elementType, by: tiles.kernel,
-                (rowGroups(tiles.paddedColumns(columns.count) / tiles.columns), 1, 1), to: panels,
-                from: operand.tensor, with: panelOffset, columns.count, depth.count, stride,
-                columns.lowerBound * stride + depth.lowerBound)
-        } else {
-            launch(
-                "pack_right", stored: operand.tensor.elementType, by: tiles.kernel,
-                (rowGroups((depth.count + 7) / 8), 1, 1), to: panels, from: operand.tensor,
-                with: panelOffset, columns.count, depth.count, stride,
-                depth.lowerBound * stride + columns.lowerBound)
-        }
+        let groups =
+            operand.turned ? tiles.paddedColumns(columns.count) / tiles.columns : (depth.count + 7) / 8
+        launch(
+            operand.turned ? "pack_right_turned" : "pack_right", stored: operand.tensor.elementType,
+            by: tiles.kernel, (rowGroups(groups), 1, 1), to: panels, from: operand.tensor,
+            with: panelOffset, columns.count, depth.count, operand.tensor.columns,
+            operand.index(depth.lowerBound, columns.lowerBound))
     }
 
     /// c's block ← the product of the left panels and of those in `right` from `offset` on, or c + … when `accumulate`.

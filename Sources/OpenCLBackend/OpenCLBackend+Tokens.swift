@@ -37,21 +37,20 @@ extension OpenCLBackend {
     }
 
     /// out [B, D] ← the mean of tokens [B, T, D] over T in `range`.
-    public func poolTokens(
-        _ out: Tensor, _ tokens: Tensor, range: Range<Int>, batch: Int, tokenCount: Int, width: Int
-    ) {
+    public func poolTokens(_ out: Tensor, _ tokens: Tensor, range: Range<Int>, _ sizes: TokenSizes) {
         launch(
-            "pool_tokens_forward", stored: tokens.elementType, (rowGroups(batch), 1, 1), to: out,
+            "pool_tokens_forward", stored: tokens.elementType, (rowGroups(sizes.batch), 1, 1), to: out,
             from: tokens,
-            with: batch, tokenCount, width, range.lowerBound, range.upperBound)
+            with: sizes.batch, sizes.tokens, sizes.width, range.lowerBound, range.upperBound)
     }
 
     /// dTokens [B, T, D] ← dOut / range.count inside `range`, zero outside.
-    public func poolTokensBackward(
-        _ dTokens: Tensor, _ dOut: Tensor, range: Range<Int>, batch: Int, tokenCount: Int, width: Int
-    ) {
+    public func poolTokensBackward(_ dTokens: Tensor, _ dOut: Tensor, range: Range<Int>, _ sizes: TokenSizes)
+    {
         launch(
-            "pool_tokens_backward", stored: dTokens.elementType, (rowGroups(batch * tokenCount), 1, 1),
-            to: dTokens, from: dOut, with: batch, tokenCount, width, range.lowerBound, range.upperBound)
+            "pool_tokens_backward", stored: dTokens.elementType,
+            (rowGroups(sizes.batch * sizes.tokens), 1, 1),
+            to: dTokens, from: dOut, with: sizes.batch, sizes.tokens, sizes.width, range.lowerBound,
+            range.upperBound)
     }
 }

@@ -114,7 +114,7 @@ extension Backend {
         fill(out, value, count: out.count)
     }
 
-    /// out ← x, of the same count; each float32 or stored in the precision.
+    /// out ← x, of the same count. Each may be stored in the precision: then x is widened, or rounded to the nearest.
     public func copy(_ out: Tensor, _ x: Tensor) {
         require("copy", stored: ["out": (out, x.count)], " from \(x.shape)")
         require("copy", stored: ["x": (x, x.count)])
@@ -123,7 +123,8 @@ extension Backend {
 
     // MARK: Matrices
 
-    /// c [m, n], and a [m, k], b [k, n] or their transposes.
+    /// c [m, n] ← op(a) · op(b), or c + op(a) · op(b) when `accumulate`. op(a) is [m, k], op(b) [k, n];
+    /// `transposeA` means that a is stored [k, m], `transposeB` that b is stored [n, k].
     public func matmul(
         _ c: Tensor, _ a: Tensor, _ b: Tensor, transposeA: Bool, transposeB: Bool, accumulate: Bool
     ) {
@@ -136,7 +137,8 @@ extension Backend {
             c, a, b, transposeA: transposeA, transposeB: transposeB, accumulate: accumulate, m: m, n: n, k: k)
     }
 
-    /// x [n, in], W [out, in]; y and the epilogue's outputs [n, out], of which there is one at least.
+    /// z [n, out] = x [n, in] · Wᵀ, and what `epilogue` makes of it: y [n, out], z itself and GELU(y), each where it is
+    /// wanted: the three are different tensors, and there is at least one.
     public func linear(_ y: Tensor?, _ x: Tensor, _ weight: LinearWeight, _ epilogue: Epilogue) {
         let (rows, outputs, inputs) = (x.rows, weight.frozen.rows, weight.frozen.columns)
         let output = y ?? epilogue.preActivation ?? epilogue.activated
@@ -150,7 +152,7 @@ extension Backend {
         linear(y, x, weight, epilogue, rows: rows, outputs: outputs, inputs: inputs)
     }
 
-    /// z [n, out], as are y and the epilogue's outputs.
+    /// The epilogue alone, of a z [n, out] that is in memory. y may be z.
     public func finish(_ y: Tensor?, _ z: Tensor, _ epilogue: Epilogue) {
         require("finish", stored: ["y": (y, z.count), "z": (z, z.count)])
         requireFit(y, epilogue, rows: z.rows, outputs: z.columns, "finish")
@@ -172,7 +174,7 @@ extension Backend {
         requireFit(a, b, outputs: outputs, operation)
     }
 
-    /// dx [n, in], dy [n, out], W [out, in], which isn't a prepared one.
+    /// dx [n, in] ← dy [n, out] · W, which isn't a prepared one.
     public func linearBackward(_ dx: Tensor, _ dy: Tensor, _ weight: LinearWeight) {
         let (rows, outputs, inputs) = (dy.rows, weight.frozen.rows, weight.frozen.columns)
         require(
@@ -193,7 +195,7 @@ extension Backend {
         )
     }
 
-    /// out [d], x [n, d].
+    /// out [d] ← Σₙ x [n, d], or out + Σₙ x when `accumulate`.
     public func sumRows(_ out: Tensor, _ x: Tensor, accumulate: Bool) {
         require("sumRows", stored: ["x": (x, x.count)], floats: ["out": (out, x.columns)])
         sumRows(out, x, accumulate: accumulate, rows: x.rows, columns: x.columns)
@@ -201,7 +203,7 @@ extension Backend {
 
     // MARK: GLoRA
 
-    /// W and W₀ [out, in], as are A and B.
+    /// W = W₀ ⊙ (1 + A) + B, all [out, in]. `weight` is not `frozen`, which is never written.
     public func gloraWeight(_ weight: Tensor, _ frozen: Tensor, _ a: MatrixTerm, _ b: MatrixTerm) {
         let (outputs, inputs) = (frozen.rows, frozen.columns)
         let count = frozen.count
@@ -210,7 +212,13 @@ extension Backend {
         gloraWeight(weight, frozen, a, b, outputs: outputs, inputs: inputs)
     }
 
-    /// dy [n, out], x [n, in]; W₀ [out, in], as are A, B and `scratch`, of which only the memory counts.
+    /// Given dW = dyᵀ · x, with dy [n, out] and x [n, in], accumulates into the gradients of a and b:
+    ///
+    ///     ∂A = dW ⊙ W₀, ∂B = dW;  lowRank: ∂Xd[:, :r] += ∂X · Xu[:r]ᵀ, ∂Xu[:r] += Xd[:, :r]ᵀ · ∂X;
+    ///     vector: ∂Xd[:, 0] += Σᵢ ∂X[:, i];  constant: ∂Xd[0, 0] += Σ ∂X.
+    ///
+    /// Elements that the form doesn't read are left as they are. `scratch` [out, in] may be written: a backend that
+    /// contracts dW as it is computed leaves it alone.
     public func gloraWeightBackward(
         _ a: MatrixTerm, _ b: MatrixTerm, _ scratch: Tensor, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor
     ) {
@@ -224,7 +232,7 @@ extension Backend {
         gloraWeightBackward(a, b, scratch, dy, x, frozen, rows: rows, outputs: outputs, inputs: inputs)
     }
 
-    /// t [n, r], x [n, in], and b of so many inputs.
+    /// t [n, r] ← x [n, in] · Bu[:r]ᵀ for a lowRank b; for vector and constant r = 1 and t = Σᵢ x.
     public func gloraProject(_ t: Tensor, _ x: Tensor, _ b: MatrixTerm) {
         let rank = b.form.columnCount
         require(
@@ -234,7 +242,12 @@ extension Backend {
         gloraProject(t, x, b, rows: x.rows, inputs: x.columns)
     }
 
-    /// dBias [out], dy [n, out]; z [n, out] where a has a gradient, t [n, r] with b.
+    /// The sums over the rows of dy [n, out] that activation space needs:
+    ///
+    ///     dBias = Σₙ dy;   vector a: ∂Ad[:, 0] += Σₙ dy ⊙ z, constant: the sum of that into [0, 0];
+    ///     lowRank b: ∂Bd[:, :r] += dyᵀ · t, vector: ∂Bd[:, 0] += dyᵀ · t, constant: the sum of that into [0, 0].
+    ///
+    /// dBias [out] is overwritten. z [n, out] belongs to a, t [n, r] to b; nil where the form is none.
     public func gloraOutputBackward(
         _ dBias: Tensor, _ a: MatrixTerm?, _ b: MatrixTerm?, _ dy: Tensor, _ z: Tensor?, _ t: Tensor?
     ) {
@@ -251,7 +264,8 @@ extension Backend {
         gloraOutputBackward(dBias, a, b, dy, z, t, rows: rows, outputs: outputs)
     }
 
-    /// u [n, r], dy [n, out], x [n, in].
+    /// u [n, r] ← dy · Bd[:, :r] (lowRank), dy · Bd[:, 0] (vector), Bd[0, 0] · Σₒ dy (constant); and for lowRank
+    /// ∂Bu[:r] += uᵀ · x.
     public func gloraProjectBackward(_ u: Tensor, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor) {
         let (rows, outputs, inputs) = (dy.rows, dy.columns, x.columns)
         let rank = b.form.columnCount
@@ -263,7 +277,8 @@ extension Backend {
         gloraProjectBackward(u, b, dy, x, rows: rows, outputs: outputs, inputs: inputs)
     }
 
-    /// b, b₀, D and E [out], C [in], W₀ [out, in].
+    /// b = b₀ ⊙ (1 + D) + E + W₀ · C with b [out], and `prompt` [in] receives the column C (it is scratch; zeros when
+    /// C is none). Without b₀: b = E + W₀ · C, and D is not used. C goes through the frozen W₀, never through W.
     public func gloraBias(
         _ bias: Tensor, _ prompt: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?,
         _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm
@@ -272,7 +287,10 @@ extension Backend {
         gloraBias(bias, prompt, frozen, frozenBias, c, d, e, outputs: frozen.rows, inputs: frozen.columns)
     }
 
-    /// dBias, b₀, D and E [out], dPrompt [in], W₀ [out, in].
+    /// Given dBias [out] = Σ dy, accumulates into the gradients of c, d and e, using `dPrompt` [in] as scratch:
+    ///
+    ///     ∂C = W₀ᵀ · db;  lowRank: ∂Cd[:, :r] += ∂C · Cu[:r]ᵀ, ∂Cu[:r] += Cd[:, :r]ᵀ · ∂C;  vector: ∂Cd[:, 0] += ∂C;
+    ///     ∂D = db ⊙ b₀, ∂E = db;  constant: the sum goes into element 0.
     public func gloraBiasBackward(
         _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm,
         _ dPrompt: Tensor, _ dBias: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?
@@ -298,7 +316,8 @@ extension Backend {
 
     // MARK: Transformer
 
-    /// patches [B, (H/p)·(W/p), C·p·p], images [B, C, H, W], where p divides H and W.
+    /// patches [B, (H/p)·(W/p), C·p·p] ← images [B, C, H, W], each patch flattened channel, row, column (the order of a
+    /// convolution's weight [D, C, p, p]); patches in raster order.
     public func extractPatches(_ patches: Tensor, _ images: Tensor, patchSize: Int) {
         let shape = images.shape
         require(
@@ -311,7 +330,8 @@ extension Backend {
             width: shape[3])
     }
 
-    /// tokens [B, T, D], projected [B, N, D], class token [D] where T = N + 1, positions [T, D].
+    /// tokens [B, T, D] ← positions [T, D] + [class token; projected patches [B, N, D]], with T = N + 1, or T = N
+    /// without a class token.
     public func embedTokens(
         _ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor
     ) {
@@ -323,7 +343,7 @@ extension Backend {
         embedTokens(tokens, projected, classToken, positions, sizes)
     }
 
-    /// dTokens [B, T, D], dProjected [B, N, D], dClassToken [D] unless it is frozen or there is none, dPositions [T, D].
+    /// dProjected [B, N, D] is overwritten; dClassToken [D], nil when frozen, and dPositions [T, D] accumulate sums over the batch.
     public func embedTokensBackward(
         _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor
     ) {
@@ -334,15 +354,12 @@ extension Backend {
     private func requireFit(
         _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor, _ tokens: Tensor, _ operation: String
     ) -> TokenSizes {
-        let (all, part) = (tokens.shape, projected.shape)
-        let isThreefold = all.count == 3 && part.count == 3
-        let sizes =
-            isThreefold
-            ? TokenSizes(batch: all[0], tokens: all[1], patches: part[1], width: all[2])
-            : TokenSizes(batch: 0, tokens: 0, patches: 0, width: 0)
+        let all = tokens.shape.count == 3 ? tokens.shape : [0, 0, 0]
+        let part = projected.shape.count == 3 ? projected.shape : [0, 0, 0]
+        let sizes = TokenSizes(batch: all[0], tokens: all[1], patches: part[1], width: all[2])
         require(
             operation,
-            isThreefold && part[2] == all[2] && (classToken == nil ? 0...1 : 1...1).contains(sizes.first),
+            part[2] == all[2] && (classToken == nil ? 0...1 : 1...1).contains(sizes.first),
             stored: ["projected": (projected, sizes.batch * sizes.patches * sizes.width)],
             floats: [
                 "tokens": (tokens, tokens.count), "class token": (classToken, sizes.width),
@@ -351,7 +368,8 @@ extension Backend {
         return sizes
     }
 
-    /// x, y [n, d]; mean, rstd [n]; weight, bias [d].
+    /// y = (x − mean) · rstd ⊙ weight + bias over the last dimension, rstd = 1 / √(var + ε) with the biased variance.
+    /// x, y [n, d]; mean, rstd [n] are kept for the backward.
     public func layerNorm(
         _ y: Tensor, _ mean: Tensor, _ rstd: Tensor,
         _ x: Tensor, _ weight: Tensor, _ bias: Tensor, epsilon: Float
@@ -366,7 +384,8 @@ extension Backend {
         layerNorm(y, mean, rstd, x, weight, bias, epsilon: epsilon, rows: n, columns: d)
     }
 
-    /// dx, dy, x [n, d]; mean, rstd [n]; weight, dWeight, dBias [d].
+    /// dx [n, d], and with `accumulate` dx + …: the residual stream's gradient is added to in place.
+    /// dWeight and dBias [d] accumulate; nil when frozen.
     public func layerNormBackward(
         _ dx: Tensor, _ dWeight: Tensor?, _ dBias: Tensor?,
         _ dy: Tensor, _ x: Tensor, _ mean: Tensor, _ rstd: Tensor, _ weight: Tensor, accumulate: Bool
@@ -388,12 +407,15 @@ extension Backend {
     /// dx = dy ⊙ (Φ(x) + x φ(x)); all of one count, each stored. dx may be dy.
     public func geluBackward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor) { activateBackward(dx, dy, x, .gelu) }
 
-    /// qkv [B, T, 3·D] with a D that `heads` divides, out [B, Q, D] with Q in 1...T, logSumExp [B, heads, Q].
+    /// Multi-head self-attention. qkv [B, T, 3·D] holds q, k, v in thirds, heads first inside each third; per head of
+    /// width h = D/heads: S = q kᵀ / √h, P = softmax(S), out = P v. Only the first Q ≤ T tokens are queries: out is [B, Q, D],
+    /// and `logSumExp` [B, heads, Q] = ln Σⱼ exp(Sⱼ) is what the backward rebuilds P from. No [T, T] matrix is kept.
     public func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int) {
         attention(out, logSumExp, qkv, requireFit(nil, out, logSumExp, nil, qkv, heads, "attention"))
     }
 
-    /// As in `attention`, with dqkv as qkv and dOut as out.
+    /// dqkv [B, T, 3·D] is overwritten (dq of the tokens that are no queries is zero), given what `attention` made: out and dOut
+    /// [B, Q, D], logSumExp [B, heads, Q].
     public func attentionBackward(
         _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int
     ) {
@@ -405,17 +427,14 @@ extension Backend {
         _ dOut: Tensor?, _ out: Tensor, _ logSumExp: Tensor, _ dqkv: Tensor?, _ qkv: Tensor, _ heads: Int,
         _ operation: String
     ) -> AttentionSizes {
-        let (all, part) = (qkv.shape, out.shape)
-        let fits =
-            all.count == 3 && part.count == 3 && all[0] == part[0] && all[2] == 3 * part[2] && heads > 0
-            && part[2] % heads == 0 && (1...max(1, all[1])).contains(part[1])
-        let sizes =
-            fits
-            ? AttentionSizes(
-                batch: all[0], tokens: all[1], queries: part[1], heads: heads, head: part[2] / heads)
-            : AttentionSizes(batch: 0, tokens: 0, queries: 0, heads: 0, head: 0)
+        let all = qkv.shape.count == 3 ? qkv.shape : [0, 0, 0]
+        let part = out.shape.count == 3 ? out.shape : [0, 0, 0]
+        let sizes = AttentionSizes(
+            batch: all[0], tokens: all[1], queries: part[1], heads: heads, head: part[2] / max(1, heads))
         require(
-            operation, fits,
+            operation,
+            heads > 0 && all[0] == part[0] && all[2] == 3 * sizes.width && sizes.width == part[2]
+                && (1...max(1, all[1])).contains(part[1]),
             stored: [
                 "out": (out, out.count), "dOut": (dOut, out.count), "qkv": (qkv, qkv.count),
                 "dqkv": (dqkv, qkv.count),
@@ -423,7 +442,7 @@ extension Backend {
         return sizes
     }
 
-    /// out, x and branch of one count, sampleScale [B] of x [B, …].
+    /// out = x + scale[b] · branch, all [B, …]; without `sampleScale` [B], x + branch. out may be x.
     public func residualAdd(_ out: Tensor, _ x: Tensor, _ branch: Tensor, sampleScale: Tensor?) {
         let count = x.count
         require(
@@ -432,7 +451,7 @@ extension Backend {
         residualAdd(out, x, branch, sampleScale: sampleScale, count: count)
     }
 
-    /// out and x of one count, sampleScale [B] of x [B, …]; without it a copy, which may be stored in the precision.
+    /// out = scale[b] · x, both [B, …], sampleScale [B]; without it a copy, which may be stored in the precision. out may be x.
     public func scaleSamples(_ out: Tensor, _ x: Tensor, sampleScale: Tensor?) {
         require(
             "scaleSamples", stored: ["out": (out, x.count)],
@@ -444,34 +463,33 @@ extension Backend {
         }
     }
 
-    /// out [B, D], tokens [B, T, D], a range of 0..<T that isn't empty.
+    /// out [B, D] ← the mean of tokens [B, T, D] over T in `range`; the class token is 0..<1.
     public func poolTokens(_ out: Tensor, _ tokens: Tensor, range: Range<Int>) {
-        requireFit(out, tokens, range, "poolTokens")
-        poolTokens(
-            out, tokens, range: range, batch: tokens.shape[0], tokenCount: tokens.shape[1],
-            width: tokens.columns)
+        let sizes = requireFit(out, tokens, range, "poolTokens")
+        poolTokens(out, tokens, range: range, sizes)
     }
 
-    /// dTokens [B, T, D], dOut [B, D], a range of 0..<T that isn't empty.
+    /// dTokens [B, T, D] ← dOut / range.count inside `range`, zero outside.
     public func poolTokensBackward(_ dTokens: Tensor, _ dOut: Tensor, range: Range<Int>) {
-        requireFit(dOut, dTokens, range, "poolTokensBackward")
-        poolTokensBackward(
-            dTokens, dOut, range: range, batch: dTokens.shape[0], tokenCount: dTokens.shape[1],
-            width: dTokens.columns)
+        let sizes = requireFit(dOut, dTokens, range, "poolTokensBackward")
+        poolTokensBackward(dTokens, dOut, range: range, sizes)
     }
 
-    private func requireFit(_ out: Tensor, _ tokens: Tensor, _ range: Range<Int>, _ operation: String) {
-        let shape = tokens.shape
+    private func requireFit(
+        _ out: Tensor, _ tokens: Tensor, _ range: Range<Int>, _ operation: String
+    ) -> TokenSizes {
+        let all = tokens.shape.count == 3 ? tokens.shape : [0, 0, 0]
         require(
-            operation,
-            shape.count == 3 && !range.isEmpty && range.lowerBound >= 0 && range.upperBound <= shape[1],
-            stored: ["tokens": (tokens, tokens.count)],
-            floats: ["out": (out, (shape.first ?? 0) * tokens.columns)], " with \(range)")
+            operation, !range.isEmpty && range.lowerBound >= 0 && range.upperBound <= all[1],
+            stored: ["tokens": (tokens, tokens.count)], floats: ["out": (out, all[0] * all[2])],
+            " with \(range)")
+        return TokenSizes(batch: all[0], tokens: all[1], patches: all[1], width: all[2])
     }
 
     // MARK: Other methods' adapters
 
-    /// Blocks that lie inside their tensors; rows of out that don't overlap.
+    /// out ← x, or out + x when `accumulate`, rows × columns of each, float32; the other elements of out's tensor stay as they
+    /// are. The two blocks don't overlap, though they may lie in one tensor; rows of out don't either.
     public func copyBlock(
         _ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int, accumulate: Bool
     ) {
@@ -485,7 +503,7 @@ extension Backend {
         if rows > 0, columns > 0 { copyBlock(out, x, (rows, columns), accumulate: accumulate) }
     }
 
-    /// y and x of one count, float32 but for GELU, where they may be stored. y may be x.
+    /// y ← f(x), of the same count, float32 but for GELU, where both may be stored. y may be x.
     public func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation) {
         let tensors: Operands = ["y": (y, x.count), "x": (x, x.count)]
         require(
@@ -498,7 +516,7 @@ extension Backend {
         }
     }
 
-    /// dx, dy and x of one count, float32 but for GELU, where they may be stored. dx may be dy.
+    /// dx ← dy ⊙ f′(x), with relu′(0) = 0, float32 but for GELU, where all may be stored. dx may be dy.
     public func activateBackward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ activation: Activation) {
         let tensors: Operands = ["dx": (dx, x.count), "dy": (dy, x.count), "x": (x, x.count)]
         require(
@@ -511,7 +529,7 @@ extension Backend {
         }
     }
 
-    /// y, x [n, d]; scale, shift [d].
+    /// y [n, d] ← x [n, d] ⊙ scale [d] + shift [d] in every row. y may be x.
     public func scaleShift(_ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor) {
         let d = x.columns
         require(
@@ -520,7 +538,11 @@ extension Backend {
         scaleShift(y, x, scale, shift, rows: x.rows, columns: d)
     }
 
-    /// dx, dy, x [n, d]; dScale, dShift, scale [d].
+    /// The gradients of `scaleShift`, each where it is wanted:
+    ///
+    ///     dScale += Σₙ dy ⊙ x;  dShift += Σₙ dy;  dx ← dy ⊙ scale
+    ///
+    /// dx, dy, x [n, d]; dScale, dShift, scale [d]. dx may be dy.
     public func scaleShiftBackward(
         _ dx: Tensor?, _ dScale: Tensor?, _ dShift: Tensor?, _ dy: Tensor, _ x: Tensor, _ scale: Tensor
     ) {
@@ -531,13 +553,16 @@ extension Backend {
         scaleShiftBackward(dx, dScale, dShift, dy, x, scale, rows: x.rows, columns: d)
     }
 
-    /// y and x of one count.
+    /// y ← y + factor · x, of the same count.
     public func addScaled(_ y: Tensor, _ x: Tensor, _ factor: Float) {
         require("addScaled", floats: ["y": (y, x.count), "x": (x, x.count)])
         addScaled(y, x, factor, count: x.count)
     }
 
-    /// y and x of one count: yᵢ ← xᵢ / (1 − rate) where `DropoutMask` keeps i, else 0; rate is in 0..<1. y may be x.
+    /// yᵢ ← xᵢ / (1 − rate) where `DropoutMask` keeps i, else 0; rate is in 0..<1. y may be x.
+    ///
+    /// The mask is a function of the seed and i alone, the same on every backend, so that the backward is the same call
+    /// on dy, and no mask is kept in between.
     public func dropout(_ y: Tensor, _ x: Tensor, rate: Double, seed: UInt64) {
         require(
             "dropout", (0..<1).contains(rate), floats: ["y": (y, x.count), "x": (x, x.count)],
@@ -547,7 +572,8 @@ extension Backend {
 
     // MARK: Loss and optimizer
 
-    /// losses, labels [B]; logits, dLogits [B, K].
+    /// losses [B] ← −log softmax(logits [B, K])[label], with labels [B] int32 in 0..<K.
+    /// dLogits [B, K] ← (softmax − onehot) / B unless it is nil.
     public func softmaxCrossEntropy(_ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ labels: Tensor)
     {
         let (batch, count) = (logits.rows, logits.count)
@@ -558,7 +584,14 @@ extension Backend {
         softmaxCrossEntropy(losses, dLogits, logits, labels, batch: batch, classes: logits.columns)
     }
 
-    /// Values, moments and gradients [n], blocks [n / viewAlignment], segments [count, 3].
+    /// One AdamW step over flat tensors [n] that hold many parameters, each a segment of whole blocks of
+    /// `viewAlignment` elements:
+    ///
+    ///     θ ← θ (1 − λη);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − η · c₁ · m / (√v · c₂ + ε)
+    ///
+    /// `segmentOfBlock` [n / viewAlignment] int32 says which segment a block belongs to; `segments` [count, 3] holds for
+    /// each: 1 to update it or 0 to leave it and its moments alone, c₁ = 1/(1−β₁ᵗ), c₂ = 1/√(1−β₂ᵗ).
+    /// Each segment has a step count t of its own.
     public func adamW(
         _ values: Tensor, _ firstMoments: Tensor, _ secondMoments: Tensor,
         _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings
@@ -575,7 +608,12 @@ extension Backend {
             blocks: n / viewAlignment)
     }
 
-    /// Values, velocity and gradients [n], blocks [n / viewAlignment], segments [count, 3].
+    /// One step of SGD with momentum over flat tensors [n], in segments as `adamW` has them:
+    ///
+    ///     v ← μv + (g + λθ);  θ ← θ − ηv
+    ///
+    /// Of `segments` [count, 3] only the first column counts: 1 to update a segment, 0 to leave it and its velocity alone.
+    /// A velocity of zeros is what PyTorch starts from: its first v is g + λθ.
     public func sgd(
         _ values: Tensor, _ velocity: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
         _ segments: Tensor, _ settings: SGDSettings

@@ -12,26 +12,17 @@ public struct LinearWeight {
 
     /// W₀ as it is.
     public init(_ frozen: Tensor) {
-        self.frozen = frozen
-        terms = nil
-        scratch = nil
-        ready = nil
+        (self.frozen, terms, scratch, ready) = (frozen, nil, nil, nil)
     }
 
     /// W₀ ⊙ (1 + A) + B, built at each use, in `scratch` if need be.
     public init(_ frozen: Tensor, a: MatrixTerm, b: MatrixTerm, scratch: Tensor) {
-        self.frozen = frozen
-        terms = (a, b)
-        self.scratch = scratch
-        ready = nil
+        (self.frozen, terms, self.scratch, ready) = (frozen, (a, b), scratch, nil)
     }
 
     /// What a backend has built once.
     public init(_ frozen: Tensor, ready: Tensor) {
-        self.frozen = frozen
-        terms = nil
-        scratch = nil
-        self.ready = ready
+        (self.frozen, terms, scratch, self.ready) = (frozen, nil, nil, ready)
     }
 }
 
