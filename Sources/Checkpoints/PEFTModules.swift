@@ -1,3 +1,4 @@
+import ModelConfiguration
 import TensorCore
 
 /// A vision transformer's modules by the names that PEFT saw them under: timm's, timm's in Hugging Face's wrapper, or Hugging

@@ -1,6 +1,7 @@
 import Adapters
 import Checkpoints
 import Foundation
+import ModelConfiguration
 import TensorCore
 import Transformers
 import VisionModels

@@ -58,7 +58,7 @@ public func evaluate<Model: TrainableModel>(
 
 extension TrainableModel {
     /// The error for `what`, which a forward pass of `plan` gave and which isn't finite: it says where that began.
-    func overflow(_ plan: Plan, _ what: String) -> TrainingError {
+    package func overflow(_ plan: Plan, _ what: String) -> TrainingError {
         let place = firstOverflow(plan).map { " in \($0)" } ?? ""
         let precision = backend.precision
         return .overflow(

@@ -6,7 +6,7 @@ import TensorCore
 // Which path each layer takes, as the command line, files and run folders say it.
 extension PathChoice {
     /// Reads what `--path` says for a model: `supernet`, `full` (the richest path of the space), `none`, or a file: one path
-    /// as JSON, which every layer takes, an object of a path for each layer's name, or an `Architecture`. Throws `TrainingError.settings`.
+    /// as JSON, which every layer takes, an object of a path for each layer's name, or the `architecture.json` of a search. Throws `TrainingError.settings`.
     public init(
         _ text: String, space: SearchSpace, recipe: Recipe = .original, for shape: TransformerShape
     ) throws {
@@ -35,7 +35,10 @@ extension PathChoice {
     }
 
     /// Whether `--path` names a file rather than a kind of path.
-    static func isFile(_ text: String) -> Bool { !["supernet", "full", "none"].contains(text) }
+    package static func isFile(_ text: String) -> Bool { !["supernet", "full", "none"].contains(text) }
+
+    /// What is read of an architecture that a search has found.
+    private struct Found: Decodable { let layers: [String: GLoRAPath] }
 
     private static func read(
         _ file: String, _ space: SearchSpace, _ shape: TransformerShape
@@ -51,7 +54,7 @@ extension PathChoice {
             if object?.values.contains(where: { $0 is [String: Any] }) == true {
                 let byName =
                     object?["layers"] != nil
-                    ? try JSONDecoder().decode(Architecture.self, from: data).layers
+                    ? try JSONDecoder().decode(Found.self, from: data).layers
                     : try JSONDecoder().decode([String: GLoRAPath].self, from: data)
                 if let stranger = byName.keys.sorted().first(where: { !names.contains($0) }) {
                     throw TrainingError.settings(
@@ -84,7 +87,7 @@ extension PathChoice {
     }
 
     /// Throws when a layer can't take the path that `source` gives it.
-    static func check(
+    package static func check(
         _ paths: [GLoRAPath], _ space: SearchSpace, _ shape: TransformerShape, source: String
     ) throws {
         for (linear, path) in zip(shape.linears, paths) {

@@ -2,6 +2,7 @@ import Adapters
 import Checkpoints
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 import Transformers
 import VisionModels

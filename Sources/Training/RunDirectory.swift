@@ -2,6 +2,7 @@ import Adapters
 import Checkpoints
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 import Yams
 
@@ -148,7 +149,7 @@ public struct RunDirectory {
     public var holdsRun: Bool { FileManager.default.fileExists(atPath: config.path) }
 
     /// The validation of a state: the last one, or the first of the best ones. nil without validations. Throws as `epochMetrics`.
-    func validation(of state: RunState) throws -> EpochMetric? {
+    package func validation(of state: RunState) throws -> EpochMetric? {
         let all = try epochMetrics().filter { $0.valAccuracy != nil }
         guard state == .best else { return all.last }
         let best = all.compactMap(\.valAccuracy).max()
@@ -317,9 +318,6 @@ public struct RunDirectory {
         try AtomicFile.append(String(decoding: try encoder.encode(metric), as: UTF8.self) + "\n", to: metrics)
     }
 }
-
-/// The longest journal of a search that is read, in bytes: some ten thousand candidates of the deepest models.
-let largestJournal = 128 << 20
 
 /// The hash of a checkpoint's tensors, by which a resumed run recognises its frozen base: 64-bit FNV-1a over names, shapes and
 /// the values' bits, a value at a time. It notices mistakes, not forgery.

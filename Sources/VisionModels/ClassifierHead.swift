@@ -1,5 +1,5 @@
 import Adapters
-import Checkpoints
+import ModelConfiguration
 import TensorCore
 import Transformers
 

@@ -1,6 +1,7 @@
 import Adapters
 import Checkpoints
 import Datasets
+import ModelConfiguration
 import TensorCore
 import Transformers
 

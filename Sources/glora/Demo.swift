@@ -68,8 +68,7 @@ struct Demo: ParsableCommand {
         console.say("test accuracy    linear probe    GLoRA   (1,000 images each)")
         for row in rows {
             console.say(
-                row.task.padding(toLength: 17, withPad: " ", startingAt: 0)
-                    + "\((100 * row.probe).fixed(1)) %".padding(toLength: 16, withPad: " ", startingAt: 0)
+                row.task.padded(to: 17) + "\((100 * row.probe).fixed(1)) %".padded(to: 16)
                     + "\((100 * row.glora).fixed(1)) %")
         }
         console.say("")

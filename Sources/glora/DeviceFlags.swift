@@ -1,6 +1,7 @@
 import ArgumentParser
 import CPUBackend
 import Checkpoints
+import ModelConfiguration
 import OpenCLBackend
 import TensorCore
 

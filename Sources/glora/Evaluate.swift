@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Datasets
 import Foundation
+import SupernetSearch
 import Training
 import VisionModels
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
+import SupernetSearch
 import Training
 
 struct Finetune: ParsableCommand {

@@ -46,13 +46,12 @@ struct Inspect: ParsableCommand {
                 "ABCDE".map { "\($0) \(form[String($0)] ?? "")" }.joined(separator: "  ")
             }
             console.say(
-                "\(layer.padding(toLength: 28, withPad: " ", startingAt: 0)) "
-                    + "\(pad(layers[layer]!.grouped, 12))  \(words ?? "")")
+                "\(layer.padded(to: 28)) \(layers[layer]!.grouped.padded(to: 12, right: true))  \(words ?? "")"
+            )
         }
         console.say("by tensor:")
         for (name, count) in tensors.sorted(by: { $0.key < $1.key }) {
-            console.say(
-                "\(name.padding(toLength: 28, withPad: " ", startingAt: 0)) \(pad(count.grouped, 12))")
+            console.say("\(name.padded(to: 28)) \(count.grouped.padded(to: 12, right: true))")
         }
         let total = model.parameterCount
         console.say(
@@ -94,10 +93,6 @@ struct Inspect: ParsableCommand {
 
     private func sums(_ entries: [Entry], by key: (Entry) -> String) -> [String: Int] {
         entries.reduce(into: [:]) { $0[key($1), default: 0] += $1.count }
-    }
-
-    private func pad(_ text: String, _ width: Int) -> String {
-        String(repeating: " ", count: max(0, width - text.count)) + text
     }
 
     /// Which methods' functions the space contains: see `gloraAdapter(on:)` for the paths.

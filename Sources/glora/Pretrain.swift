@@ -4,6 +4,7 @@ import Checkpoints
 import Datasets
 import Foundation
 import GeneratedTasks
+import ModelConfiguration
 import TensorCore
 import Training
 import VisionModels

@@ -4,6 +4,7 @@ import ArgumentParser
 import Checkpoints
 import Datasets
 import Foundation
+import SupernetSearch
 import Training
 
 extension SearchSettings.Algorithm: ExpressibleByArgument {}

@@ -6,7 +6,8 @@ import Testing
 
 /// The layer on a backend against the double-precision reference: forward, dx, every gradient, the merged layer, and what a
 /// path leaves alone.
-@Suite struct GLoRALinearTests {
+@Suite("A GLoRA layer against its definition in double precision")
+struct GLoRALinearTests {
     static let inputs = 6
     static let outputs = 5
     static let rank = 3
@@ -15,7 +16,8 @@ import Testing
     /// On the CPU all 432 paths of the original's space at the storage's rank, everywhere every 41st of the 1,620 paths
     /// at ranks 1, 2 and 3: the stride shares no divisor with any number of forms, so it meets every form of every tensor.
     /// Each in every formulation that allows it.
-    @Test(arguments: TestDevice.all) func paths(device: TestDevice) throws {
+    @Test("Every path gives the reference's output, gradients and merged layer", arguments: TestDevice.all)
+    func paths(device: TestDevice) throws {
         let original = try SearchSpace(ranks: [3]).paths
         let all = try SearchSpace(ranks: [1, 2, 3]).paths
         let spread = stride(from: 0, to: all.count, by: TestDevice.onlySmall ? 211 : 41).map { all[$0] }
@@ -29,7 +31,8 @@ import Testing
     }
 
     /// The reference's gradients, against central differences of Σ dy ⊙ y in double.
-    @Test func referenceAgainstCentralDifferences() throws {
+    @Test("The reference's gradients are the slopes of its output")
+    func referenceAgainstCentralDifferences() throws {
         let all = try SearchSpace(ranks: [2, 3]).paths
         for path in stride(from: 0, to: all.count, by: 29).map({ all[$0] }) {
             for hasBias in [true, false] {
@@ -60,7 +63,8 @@ import Testing
     }
 
     /// First values: Xd, D and E zero, so the layer starts as the frozen one; Xu within Xavier's bound.
-    @Test func firstValues() throws {
+    @Test("A fresh layer starts as the frozen one")
+    func firstValues() throws {
         var random = Random(3, "test")
         let declarations = GLoRALinear.declarations("l", inputs: 50, outputs: 7, rank: 4, random: &random)
         let byName = Dictionary(uniqueKeysWithValues: declarations.map { ($0.name, $0.initial) })
@@ -86,7 +90,8 @@ import Testing
     }
 
     /// Every pair of a form of A and one of B in each formulation, with and without what changes the bias.
-    @Test(arguments: TestDevice.all) func formulations(device: TestDevice) throws {
+    @Test("Both formulations give the same wherever both are allowed", arguments: TestDevice.all)
+    func formulations(device: TestDevice) throws {
         let forms: [MatrixForm] = [.none, .constant, .vector, .lowRank(2), .lowRank(3)]
         let paths = forms.flatMap { a in
             forms.flatMap { b in
@@ -103,7 +108,8 @@ import Testing
 
     /// z is kept where A scales it in activation space, which is where that is cheaper: in a ViT-B, whatever the batch, but
     /// not in a narrow layer, whose passes over n rows cost more than W's.
-    @Test func keepsProduct() throws {
+    @Test("A layer's product is kept where scaling it in activation space is cheaper")
+    func keepsProduct() throws {
         try TestDevice.all[0].withBackend { backend in
             func layer(_ inputs: Int, _ outputs: Int, hasSupport: Bool = true) throws -> GLoRALinear {
                 var random = Random(1, "test")
@@ -135,7 +141,8 @@ import Testing
     }
 
     /// The two costs by hand, in bytes, for W₀ [30, 20] and 7 rows: 2 · 7 · 20 · 30 / 8 = 1,050 for a product, 2,400 for W₀.
-    @Test func formulationCosts() {
+    @Test("The costs of both formulations are those counted by hand")
+    func formulationCosts() {
         func expectCost(_ formulation: Formulation, _ path: GLoRAPath, _ bytes: Double) {
             let cost = formulation.cost(path, rows: 7, inputs: 20, outputs: 30)
             #expect(cost == bytes, "\(formulation) \(path)")

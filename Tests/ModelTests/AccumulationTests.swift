@@ -5,7 +5,8 @@ import Testing
 import VisionModels
 
 /// Gradients accumulate until they are cleared, whatever is trained: what a step over several batches relies on.
-@Suite struct AccumulationTests {
+@Suite("Gradients accumulate until they are cleared")
+struct AccumulationTests {
     /// What is trained, and on which paths.
     enum Case: CustomStringConvertible, Sendable {
         case method(MethodTests.Variant)

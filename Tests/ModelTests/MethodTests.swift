@@ -1,5 +1,6 @@
 import Adapters
 import Checkpoints
+import ModelConfiguration
 import TensorCore
 import TestSupport
 import Testing
@@ -7,7 +8,8 @@ import VisionModels
 
 /// The methods that GLoRA is compared with, beyond what the golden vectors hold: every option, dropout and batch norm while
 /// training, other pooling, drop-path, merging, and the GLoRA paths that compute the same.
-@Suite struct MethodTests {
+@Suite("The methods that GLoRA is compared with")
+struct MethodTests {
     /// A method with settings, and a model that it is put on.
     struct Variant: CustomStringConvertible, Sendable {
         let description: String
@@ -98,7 +100,8 @@ import VisionModels
     private static let batch = 4
 
     /// Every tensor's gradient, along itself and along a random direction, against the difference of two losses.
-    @Test(arguments: Variant.all) func gradientsAreTheLossesSlopes(_ variant: Variant) throws {
+    @Test("Every gradient is the slope of the loss", arguments: Variant.all)
+    func gradientsAreTheLossesSlopes(_ variant: Variant) throws {
         let tiny = try variant.tiny()
         let (images, labels) = (TinyModel.images(MethodTests.batch), TinyModel.labels(MethodTests.batch))
         let kept: Float = 4 / 3
@@ -149,7 +152,8 @@ import VisionModels
     }
 
     /// In evaluation all blocks share memory, and no noise is drawn; a smaller batch is a part of a larger one.
-    @Test(arguments: Variant.all) func evaluationIsTrainingWithoutNoise(_ variant: Variant) throws {
+    @Test("Evaluation gives the logits of training without noise", arguments: Variant.all)
+    func evaluationIsTrainingWithoutNoise(_ variant: Variant) throws {
         let tiny = try variant.tiny()
         let (images, labels) = (TinyModel.images(5), TinyModel.labels(5))
         for device in TestDevice.all {
@@ -171,7 +175,10 @@ import VisionModels
         }
     }
 
-    @Test(arguments: Variant.all) func mergedComputesTheSame(_ variant: Variant) throws {
+    @Test(
+        "The merged model computes the same, or the method says why it can't be merged",
+        arguments: Variant.all) func mergedComputesTheSame(_ variant: Variant) throws
+    {
         let tiny = try variant.tiny()
         let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
         for device in TestDevice.all {
@@ -196,7 +203,8 @@ import VisionModels
     }
 
     /// LoRA, FacT, RepAdapter, SSF on Linears and BitFit as paths; what no path can stand for is refused.
-    @Test(arguments: Variant.all) func aGLoRAPathComputesTheSame(_ variant: Variant) throws {
+    @Test("The GLoRA path of a method computes the same, where there is one", arguments: Variant.all)
+    func aGLoRAPathComputesTheSame(_ variant: Variant) throws {
         let tiny = try variant.tiny()
         let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
         let expressible: Set<MethodName> = [
@@ -284,7 +292,8 @@ import VisionModels
     }
 
     /// Mean and variance with momentum 0.1, the variance unbiased; in evaluation they take the batch's place.
-    @Test(arguments: TestDevice.all) func batchNormKeepsRunningStatistics(_ device: TestDevice) throws {
+    @Test("Batch norm keeps running statistics and evaluates with them", arguments: TestDevice.all)
+    func batchNormKeepsRunningStatistics(_ device: TestDevice) throws {
         let tiny = try TinyModel(width: 8, hiddenWidth: 16)
         let (images, labels) = (TinyModel.images(4), TinyModel.labels(4))
         try device.withBackend { backend in

@@ -1,6 +1,7 @@
 import Adapters
 import CPUBackend
 import Checkpoints
+import ModelConfiguration
 import OpenCLBackend
 import TensorCore
 import TestSupport
@@ -9,7 +10,8 @@ import Testing
 @testable import VisionModels
 
 /// What a plan keeps and takes, weights that are built once, and the costs that benchmarks state.
-@Suite struct PlanTests {
+@Suite("What a plan keeps, takes and costs")
+struct PlanTests {
     /// Paths in which A scales a z that is kept, where activation space is the cheaper one, beside others.
     static let keepingPaths: [GLoRAPath] = [
         GLoRAPath(a: .vector, b: .lowRank(2), e: .vector), GLoRAPath(a: .constant, d: .vector),
@@ -25,7 +27,7 @@ import Testing
     // MARK: Memory
 
     /// The memory of a model, of its plans and of its methods' terms goes when it goes.
-    @Test(arguments: [MethodName.glora, .lora, .vptDeep])
+    @Test("A model gives its memory back", arguments: [MethodName.glora, .lora, .vptDeep])
     func aModelGivesItsMemoryBack(method: MethodName) throws {
         let tiny = try TinyModel(width: 8, hiddenWidth: 16)
         try TestDevice(description: "opencl:0").withBackend { backend in
@@ -48,7 +50,7 @@ import Testing
     }
 
     /// Whatever is kept, and whatever is computed again, losses and gradients are the same.
-    @Test(arguments: TestDevice.all, cases)
+    @Test("Every memory policy gives the same step", arguments: TestDevice.all, cases)
     func everyPolicyGivesTheSameStep(
         device: TestDevice, what: (width: Int, pooling: ViTConfiguration.Pooling)
     ) throws {
@@ -79,7 +81,9 @@ import Testing
 
     /// The gradients of the support tensors are those of the merged weights, contracted: a model that trains everything
     /// keeps no z and rebuilds nothing.
-    @Test(arguments: TestDevice.all, cases)
+    @Test(
+        "Gradients of support tensors are the merged weights' gradients, contracted",
+        arguments: TestDevice.all, cases)
     func supportGradientsAreContractedOnes(
         device: TestDevice, what: (width: Int, pooling: ViTConfiguration.Pooling)
     ) throws {
@@ -151,7 +155,8 @@ import Testing
 
     /// A plan takes what `byteCount` says, to the byte: an arena whose chunk is that large needs one, and two when the chunk
     /// is one view smaller.
-    @Test(arguments: MemoryPolicy.allCases, [true, false])
+    @Test(
+        "A plan takes the bytes that it says, to the byte", arguments: MemoryPolicy.allCases, [true, false])
     func byteCount(policy: MemoryPolicy, isForTraining: Bool) throws {
         for pooling in [ViTConfiguration.Pooling.classToken, .meanAfterNorm] {
             let configuration = try TinyModel(pooling: pooling, width: 64).checkpoint.configuration
@@ -169,7 +174,8 @@ import Testing
 
     /// What a policy saves, by hand: fast keeps GELU's output [B, Q, F] of every block beside the shared one, balanced the
     /// LayerNorms' [B, T, D] and [B, Q, D].
-    @Test func policiesDifferByWhatTheyKeep() throws {
+    @Test("Memory policies differ by the tensors that they keep")
+    func policiesDifferByWhatTheyKeep() throws {
         let configuration = try #require(ViTConfiguration(named: "vit_base_patch16_224", classCount: 10))
         func bytes(_ policy: MemoryPolicy, isForTraining: Bool = true) -> Int {
             ViTPlan.byteCount(
@@ -188,7 +194,9 @@ import Testing
     // MARK: Prepared weights
 
     /// The same logits from weights built once as from weights built in every batch, for those paths and for others.
-    @Test(arguments: TestDevice.all) func preparedPathsGiveTheSameLogits(device: TestDevice) throws {
+    @Test(
+        "Weights built once give the same logits as weights built in every batch", arguments: TestDevice.all)
+    func preparedPathsGiveTheSameLogits(device: TestDevice) throws {
         try device.withBackend { backend in
             for width in [6, 64] {
                 let model = try TinyModel(width: width).adapted(on: backend)
@@ -219,7 +227,8 @@ import Testing
 
     /// ViT-B/16, batch 8, 10 classes, by hand. A block's Linears have 12 · 768² = 7,077,888 weights and see 8 · 197 = 1,576
     /// tokens; behind the last attention 8 do. A score costs 4 · 64 + 5 = 261, in the backward 10 · 64 + 6 = 646.
-    @Test func costOfAViTBase() throws {
+    @Test("The cost of a ViT-B/16 is that counted by hand")
+    func costOfAViTBase() throws {
         let configuration = try #require(ViTConfiguration(named: "vit_base_patch16_224", classCount: 0))
         let zeros = try ViTCheckpoint(
             configuration: configuration,
@@ -251,11 +260,13 @@ import Testing
     }
 
     /// timm's names, with its counts of parameters at 1,000 classes.
-    @Test(arguments: [
-        ("vit_tiny_patch16_224", 5_717_416), ("vit_small_patch16_224", 22_050_664),
-        ("vit_base_patch16_224", 86_567_656), ("vit_base_patch32_224", 88_224_232),
-        ("vit_base_patch16_384", 86_859_496), ("vit_large_patch16_224", 304_326_632),
-    ])
+    @Test(
+        "An architecture's name gives timm's number of parameters",
+        arguments: [
+            ("vit_tiny_patch16_224", 5_717_416), ("vit_small_patch16_224", 22_050_664),
+            ("vit_base_patch16_224", 86_567_656), ("vit_base_patch32_224", 88_224_232),
+            ("vit_base_patch16_384", 86_859_496), ("vit_large_patch16_224", 304_326_632),
+        ])
     func namedArchitectures(name: String, parameterCount: Int) throws {
         let configuration = try #require(ViTConfiguration(named: name, classCount: 1000))
         let count = configuration.tensorShapes.values.reduce(0) { $0 + $1.reduce(1, *) }
@@ -265,11 +276,13 @@ import Testing
         #expect(parts[2] == "patch\(configuration.patchSize)" && parts[3] == "\(configuration.imageSize)")
     }
 
-    @Test(arguments: [
-        "", "vit", "resnet50", "vit_huge_patch14_224", "vit_base_patch16", "vit_base_patch0_224",
-        "vit_base_patch16_225", "vit_base_patch16_8", "vit_base_patchx_224", "deit_base_patch16_224",
-        "vit_base_patch16_224_in21k", "vit_base_patch-16_224",
-    ])
+    @Test(
+        "Names of other architectures give none",
+        arguments: [
+            "", "vit", "resnet50", "vit_huge_patch14_224", "vit_base_patch16", "vit_base_patch0_224",
+            "vit_base_patch16_225", "vit_base_patch16_8", "vit_base_patchx_224", "deit_base_patch16_224",
+            "vit_base_patch16_224_in21k", "vit_base_patch-16_224",
+        ])
     func otherNames(name: String) {
         #expect(ViTConfiguration(named: name, classCount: 10) == nil)
     }

@@ -7,7 +7,8 @@ import VisionModels
 
 /// The methods that GLoRA is compared with, in a model whose weights and activations are stored in 16 bits, beside the same in
 /// float32.
-@Suite struct StoredMethodTests {
+@Suite("The other methods in models stored in 16 bits")
+struct StoredMethodTests {
     private static let batch = 4
 
     /// A step's losses and gradients, the latter divided by the loss's factor.
@@ -48,7 +49,9 @@ import VisionModels
     /// The bounds are `StoredModelTests.aStepIsClose`'s, for the losses and for the gradients as one vector. A single tensor,
     /// of those that are a hundredth of it or more, has fewer values to average over, and one value of ReLU's may
     /// change sides: three times as much.
-    @Test(arguments: MethodTests.Variant.all, [(Precision.bfloat16, 0.03), (.float16, 0.004)])
+    @Test(
+        "A step in 16 bits is as close to float32's as rounding allows", arguments: MethodTests.Variant.all,
+        [(Precision.bfloat16, 0.03), (.float16, 0.004)])
     func aStepIsClose(
         of variant: MethodTests.Variant, to: (precision: Precision, error: Double)
     ) throws {
@@ -74,7 +77,8 @@ import VisionModels
     }
 
     /// In evaluation all blocks share memory, that of the widened tensors too.
-    @Test(arguments: MethodTests.Variant.all) func evaluationIsTrainingWithoutNoise(
+    @Test("Evaluation gives the logits of training without noise", arguments: MethodTests.Variant.all)
+    func evaluationIsTrainingWithoutNoise(
         _ variant: MethodTests.Variant
     ) throws {
         let tiny = try StoredMethodTests.tiny(variant)
@@ -92,7 +96,8 @@ import VisionModels
     }
 
     /// Weights that a step has changed are rounded anew, whether they are prepared or not.
-    @Test func aForwardReadsWhatWasTrained() throws {
+    @Test("A forward pass reads the weights that a step has changed")
+    func aForwardReadsWhatWasTrained() throws {
         let variant = try #require(MethodTests.Variant.all.first { $0.method == .full })
         let tiny = try StoredMethodTests.tiny(variant)
         try TestDevice.withOpenCL(.bfloat16) { backend in
@@ -118,7 +123,8 @@ import VisionModels
     }
 
     /// What SSF scales is kept for the backward as it is stored: the bytes that an image adds to a linear probe's are halved.
-    @Test func whatIsScaledIsKeptStored() throws {
+    @Test("What SSF scales is kept in the bytes of its precision")
+    func whatIsScaledIsKeptStored() throws {
         let tiny = try TinyModel(width: 64, hiddenWidth: 128)
         let shape = tiny.checkpoint.configuration.shape
         let bytes = try [Precision.float32, .bfloat16].map { precision in

@@ -1,5 +1,6 @@
 import Adapters
 import Checkpoints
+import ModelConfiguration
 import TensorCore
 import TestSupport
 import VisionModels

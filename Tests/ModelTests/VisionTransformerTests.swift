@@ -7,7 +7,8 @@ import VisionModels
 
 /// The model's forward and hand-written backward against the definition in double precision, and against itself where two
 /// ways must give the same.
-@Suite struct VisionTransformerTests {
+@Suite("The model against its definition in double precision")
+struct VisionTransformerTests {
     /// What the head reads, with and without a class token and a bias of q, k and v.
     enum Variant: CaseIterable, Sendable {
         case classToken, meanAfterNorm, meanBeforeNorm, noClassToken, noQKVBias, dropPath
@@ -30,7 +31,8 @@ import VisionModels
     }
 
     /// Loss and every element of every gradient in pretraining, where everything is trained.
-    @Test(arguments: Variant.allCases) func everyGradient(variant: Variant) throws {
+    @Test("The loss and every gradient are the reference's in pretraining", arguments: Variant.allCases)
+    func everyGradient(variant: Variant) throws {
         let tiny = try variant.make()
         let (images, labels) = (TinyModel.images(2), TinyModel.labels(2))
         let scales = variant.scales?.map { doubles($0) }
@@ -64,7 +66,8 @@ import VisionModels
     }
 
     /// A plan for evaluation shares one block's memory among all blocks and gives the same logits.
-    @Test(arguments: TestDevice.all) func evaluationGivesTheLogitsOfTraining(device: TestDevice) throws {
+    @Test("Evaluation gives the logits of training", arguments: TestDevice.all)
+    func evaluationGivesTheLogitsOfTraining(device: TestDevice) throws {
         try device.withBackend { backend in
             let model = try TinyModel().adapted(on: backend)
             let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
@@ -79,7 +82,8 @@ import VisionModels
     }
 
     /// An image's logits don't depend on the batch around it, though the smaller plan lies over the larger one's memory.
-    @Test(arguments: TestDevice.all) func aSmallerBatchGivesASliceOfTheLarger(device: TestDevice) throws {
+    @Test("A smaller batch gives a slice of the larger one's logits", arguments: TestDevice.all)
+    func aSmallerBatchGivesASliceOfTheLarger(device: TestDevice) throws {
         try device.withBackend { backend in
             let model = try TinyModel().adapted(on: backend)
             let (images, labels) = (TinyModel.images(5), TinyModel.labels(5))
@@ -95,7 +99,8 @@ import VisionModels
     }
 
     /// The merged checkpoint computes the same as the adapted model, in the reference and in a model without support tensors.
-    @Test(arguments: TestDevice.all) func mergedEqualsUnmerged(device: TestDevice) throws {
+    @Test("The merged checkpoint computes the same as the adapted model", arguments: TestDevice.all)
+    func mergedEqualsUnmerged(device: TestDevice) throws {
         try device.withBackend { backend in
             let model = try TinyModel(pooling: .meanBeforeNorm).adapted(on: backend)
             let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
@@ -122,7 +127,8 @@ import VisionModels
 
     /// A layer whose support tensors are zero computes the same off its path and on the full one; so must everything above.
     /// The backward stops at the lowest layer that is on a path: at each of the 8 Linears, and at the head.
-    @Test(arguments: TestDevice.all) func theBackwardStopsWhereNothingIsTrainedBelow(device: TestDevice)
+    @Test("The backward stops where nothing is trained below", arguments: TestDevice.all)
+    func theBackwardStopsWhereNothingIsTrainedBelow(device: TestDevice)
         throws
     {
         let kept: Float = 4 / 3
@@ -166,7 +172,8 @@ import VisionModels
     }
 
     /// Layers that the search space leaves out, or that have no bias, take the part of a path that they can.
-    @Test func pathsAreMadeAdmissible() throws {
+    @Test("A layer takes the part of a path that it can")
+    func pathsAreMadeAdmissible() throws {
         try TestDevice.all[0].withBackend { backend in
             let full = GLoRAPath.full(rank: 2)
             let some = try TinyModel().model(.adapters(rank: 2, sites: [.qkv, .fc1]), on: backend)
@@ -184,7 +191,8 @@ import VisionModels
     }
 
     /// Paths are drawn for each layer by itself, and again the same from the same stream.
-    @Test func pathsAreDrawnPerLayer() throws {
+    @Test("Paths are drawn for each layer by itself")
+    func pathsAreDrawnPerLayer() throws {
         try TestDevice.all[0].withBackend { backend in
             let model = try TinyModel().adapted(on: backend)
             let space = try SearchSpace(ranks: [2])
@@ -198,7 +206,8 @@ import VisionModels
     }
 
     /// A fresh head and fresh support tensors follow the seed, and the fresh model computes what the frozen one computes.
-    @Test func aFreshModelIsTheFrozenOne() throws {
+    @Test("A fresh model follows its seed and computes what the frozen one computes")
+    func aFreshModelIsTheFrozenOne() throws {
         try TestDevice.all[0].withBackend { backend in
             let tiny = try TinyModel()
             func fresh(_ seed: Int) throws -> VisionTransformer {

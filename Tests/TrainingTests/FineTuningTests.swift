@@ -10,7 +10,8 @@ import VisionModels
 
 @testable import OpenCLBackend
 
-@Suite(.serialized) struct FineTuningTests {
+@Suite("Fine-tuning runs", .serialized)
+struct FineTuningTests {
     /// Trains `options` in `folder`, stopping after `stopAfter` steps if given; returns the losses of the steps.
     private func train(
         _ options: TrainingOptions, _ folder: URL, resumes: Bool = false, stopAfter: Int? = nil,

@@ -9,7 +9,8 @@ import Training
 import VisionModels
 
 /// Runs of the methods that GLoRA is compared with: exact resume, what their folders hold, and what their authors set.
-@Suite(.serialized) struct MethodTrainingTests {
+@Suite("Runs of the methods that GLoRA is compared with", .serialized)
+struct MethodTrainingTests {
     private func options(_ method: MethodName) -> TrainingOptions {
         var options = TrainingOptions(method: method, batchSize: 8)
         options.model = "tiny"

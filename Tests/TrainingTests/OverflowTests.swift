@@ -10,7 +10,8 @@ import VisionModels
 @testable import Training
 
 /// Logits that are no numbers are an error that says where the forward pass lost them, never a score.
-@Suite(.serialized) struct OverflowTests {
+@Suite("Logits that aren't numbers are an error, never a score", .serialized)
+struct OverflowTests {
     /// A model of finite weights whose second block's MLP leaves the range of float16 (65504), or that of float32.
     private func checkpoint(scale: Float) throws -> ViTCheckpoint {
         var checkpoint = try TinyTask.checkpoint()

@@ -3,13 +3,15 @@ import ArchitectureSearch
 import Checkpoints
 import Datasets
 import Foundation
+import SupernetSearch
 import TensorCore
 import TestSupport
 import Testing
 import Training
 import VisionModels
 
-@Suite struct PathEvaluatorTests {
+@Suite("The scoring of candidates")
+struct PathEvaluatorTests {
     /// A model whose support tensors aren't zero, its space and images.
     private func model(on backend: any Backend) throws -> (VisionTransformer, CandidateSpace, PreparedImages)
     {

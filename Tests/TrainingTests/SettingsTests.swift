@@ -3,12 +3,14 @@ import CPUBackend
 import Checkpoints
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 import Testing
 import Training
 import VisionModels
 
-@Suite(.serialized) struct SettingsTests {
+@Suite("Settings", .serialized)
+struct SettingsTests {
     @Test("The defaults are the original's")
     func defaults() {
         let options = TrainingOptions()

@@ -10,7 +10,8 @@ import VisionModels
 @testable import Training
 
 /// What decides a run's function lies in its folder, whatever becomes of the files that it was started from.
-@Suite(.serialized) struct StandaloneRunTests {
+@Suite("A run needs nothing but its folder and its model's tensors", .serialized)
+struct StandaloneRunTests {
     /// A finished run on `folder/model`, and what its last state scores on twelve images.
     private func run(
         in folder: URL, _ change: (inout TrainingOptions) -> Void = { _ in }
@@ -178,8 +179,8 @@ import VisionModels
     }
 }
 
-/// Which preprocessing the settings make of what a model's files say.
-@Suite struct PreprocessingChoiceTests {
+@Suite("Which preprocessing the settings choose")
+struct PreprocessingChoiceTests {
     private func checkpoint() throws -> ViTCheckpoint {
         var checkpoint = try TinyTask.checkpoint()
         checkpoint.configuration.preprocessing = Preprocessing(

@@ -69,7 +69,7 @@ struct BenchGLoRA: ParsableCommand {
                     $0.cost(path, rows: rows, inputs: model.width, outputs: model.hiddenWidth)
                 }
                 console.say(
-                    "A \(a), B \(b)".padding(toLength: 36, withPad: " ", startingAt: 0)
+                    "A \(a), B \(b)".padded(to: 36)
                         + "\((seconds[0] * 1e3).fixed(1))  \((seconds[1] * 1e3).fixed(1))  "
                         + "\((seconds[0] / seconds[1]).fixed(2))  \((costs[0] / costs[1]).fixed(2))")
                 for (formulation, time) in zip(Formulation.allCases, seconds) {

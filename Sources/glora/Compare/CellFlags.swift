@@ -1,5 +1,6 @@
 import ArgumentParser
 import Checkpoints
+import Experiments
 import Foundation
 import Training
 import VisionModels

@@ -1,10 +1,13 @@
+import Adapters
 import ArchitectureSearch
+import Foundation
+import ModelConfiguration
+import SupernetSearch
+import Yams
+
 @testable import Checkpoints
 @testable import Datasets
-import Adapters
-import Foundation
 @testable import Training
-import Yams
 
 private let scratch = Scratch("run", folder: "search")
 private let task = Scratch("task")

@@ -1,6 +1,7 @@
 import Adapters
 import ArchitectureSearch
 import TensorCore
+import Training
 import Transformers
 
 /// What each of A to E is worth to what a search has found: the score without it.

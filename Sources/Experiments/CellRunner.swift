@@ -3,7 +3,9 @@ import ArchitectureSearch
 import Checkpoints
 import Datasets
 import Foundation
+import SupernetSearch
 import TensorCore
+import Training
 import VisionModels
 
 /// Trains, tests and measures the cells of a comparison, all on one base and one device.

@@ -1,6 +1,8 @@
 import Checkpoints
 import Datasets
 import Foundation
+import ModelConfiguration
+import Training
 
 /// The images of one training and of what it is tested on.
 public struct CellImages: Sendable {

@@ -1,6 +1,7 @@
 import Adapters
 import ArchitectureSearch
 import TensorCore
+import Training
 import Transformers
 
 /// A search for the best paths of a trained supernet, from its settings to its folder.

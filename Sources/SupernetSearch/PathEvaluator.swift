@@ -1,6 +1,7 @@
 import Adapters
 import ArchitectureSearch
 import TensorCore
+import Training
 import Transformers
 
 /// Scores many candidates on the same images.

@@ -1,6 +1,7 @@
 import Adapters
 import ArchitectureSearch
 import TensorCore
+import Training
 import Transformers
 
 /// Short trainings that choose among what a search has found.

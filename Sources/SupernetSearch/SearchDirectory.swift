@@ -2,6 +2,7 @@ import Adapters
 import ArchitectureSearch
 import Checkpoints
 import Foundation
+import Training
 
 /// A path for every layer by its name, and what it scored: `architecture.json`, which `--path` and `--architecture` read.
 public struct Architecture: Codable, Equatable, Sendable {
@@ -259,6 +260,9 @@ public struct SearchDirectory {
         return value
     }
 }
+
+/// The longest journal of a search that is read, in bytes: some ten thousand candidates of the deepest models.
+private let largestJournal = 128 << 20
 
 private let newline = UInt8(ascii: "\n")
 

@@ -55,10 +55,10 @@ extension ViTConfiguration {
         ]
     }
 
-    /// Throws `CheckpointError` beginning with `source` when the sizes contradict each other or are larger than any model's.
-    public func check(source: String) throws {
+    /// Throws `ConfigurationError` when the sizes contradict each other or are larger than any model's.
+    public func check() throws {
         func require(_ condition: Bool, _ what: String) throws {
-            if !condition { throw CheckpointError("\(source): \(what)") }
+            if !condition { throw ConfigurationError(description: what) }
         }
         try require(
             [imageSize, patchSize, width, depth, heads, hiddenWidth].allSatisfy { $0 > 0 } && classCount >= 0,
@@ -98,4 +98,10 @@ extension ViTConfiguration {
             hasClassToken || pooling != .classToken,
             "the head reads the class token, which the model doesn't have")
     }
+}
+
+/// Numbers that no model has.
+public struct ConfigurationError: Error, CustomStringConvertible {
+    /// What is wrong and what to do, without the file that says so.
+    public let description: String
 }

@@ -1,6 +1,7 @@
 import Adapters
 import Checkpoints
 import TensorCore
+import Training
 import Transformers
 import VisionModels
 
