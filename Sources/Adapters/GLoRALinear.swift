@@ -187,7 +187,7 @@ public final class GLoRALinear: LinearLayer {
             if path.b != .none { backend.gloraProject(t, x, support.b(path)) }
             var epilogue = epilogue(b)
             epilogue.activated = activated
-            if path.a != .none { epilogue.product = product }
+            if path.a != .none { epilogue.preActivation = product }
             backend.linear(y, x, LinearWeight(base.weight.value), epilogue)
         }
 
@@ -224,7 +224,7 @@ public final class GLoRALinear: LinearLayer {
         }
 
         /// t [n, r] of the path's form of B.
-        private var t: Tensor { projections.leading([rows, path.b.projectionRank]) }
+        private var t: Tensor { projections.leading([rows, path.b.columnCount]) }
 
         /// (1 + a) ⊙ z + t · Bdᵀ + b of a path in activation space.
         private func epilogue(_ bias: Tensor?) -> Epilogue {

@@ -322,12 +322,11 @@ public struct RunDirectory {
 /// The hash of a checkpoint's tensors, by which a resumed run recognises its frozen base: 64-bit FNV-1a over names, shapes and
 /// the values' bits, a value at a time. It notices mistakes, not forgery.
 public func contentHash(_ tensors: [String: HostTensor]) -> String {
-    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-    func add(_ value: UInt64) { hash = (hash ^ value) &* 0x100_0000_01b3 }
+    var hash = ContentHash()
     for (name, tensor) in tensors.sorted(by: { $0.key < $1.key }) {
-        for byte in name.utf8 { add(UInt64(byte)) }
-        for size in tensor.shape { add(UInt64(size)) }
-        for value in tensor.values { add(UInt64(value.bitPattern)) }
+        hash.add(name.utf8)
+        for size in tensor.shape { hash.add(word: UInt64(size)) }
+        for value in tensor.values { hash.add(word: UInt64(value.bitPattern)) }
     }
-    return String(hash, radix: 16)
+    return String(hash.value, radix: 16)
 }

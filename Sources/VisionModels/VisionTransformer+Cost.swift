@@ -12,7 +12,7 @@ extension VisionTransformer {
             + .product(m: batch, n: configuration.classCount, k: configuration.width)
         return blocks.reduce(ends) { cost, block in
             let attention = OperationCost.attention(
-                batch: batch, tokens: configuration.tokenCount, asking: goingOn(block),
+                batch: batch, tokens: configuration.tokenCount, queries: goingOn(block),
                 width: configuration.width, heads: configuration.heads)
             return shape.sites.reduce(cost + attention) { $0 + product($1, in: block, batch) }
         }
@@ -37,7 +37,7 @@ extension VisionTransformer {
                 cost =
                     cost
                     + .attentionBackward(
-                        batch: batch, tokens: configuration.tokenCount, asking: goingOn(block),
+                        batch: batch, tokens: configuration.tokenCount, queries: goingOn(block),
                         width: configuration.width, heads: configuration.heads)
             }
         }

@@ -155,12 +155,12 @@ struct BenchAttention: ParsableCommand {
             let logs = try backend.allocate([b, model.heads, t], .float32)
             return [
                 (
-                    "forward", .attention(batch: b, tokens: t, asking: t, width: d, heads: model.heads),
+                    "forward", .attention(batch: b, tokens: t, queries: t, width: d, heads: model.heads),
                     { backend.attention(out, logs, qkv, heads: model.heads) }
                 ),
                 (
                     "backward",
-                    .attentionBackward(batch: b, tokens: t, asking: t, width: d, heads: model.heads),
+                    .attentionBackward(batch: b, tokens: t, queries: t, width: d, heads: model.heads),
                     { backend.attentionBackward(dqkv, dOut, out, logs, qkv, heads: model.heads) }
                 ),
             ]
