@@ -64,7 +64,7 @@ import Testing
                 saying: ["--path"])
             try Glora.refuse(
                 Fixture.train("x", "--method", "ssf", "--rank", "3"), in: folder,
-                saying: ["--rank says nothing to ssf"])
+                saying: ["ssf doesn't use --rank"])
             #expect(!folder.exists("x"))
         }
     }
