@@ -32,8 +32,7 @@ extension OpenCLBackend {
             m: frozen.rows, n: frozen.columns, k: x.rows, transposeA: true, transposeB: false,
             stored: stored(dy, x, frozen, operation: "gloraWeightBackward"))
         if kernel.readsPanels { return contractPanels(a, b, dy, x, frozen, by: kernel) }
-        let dWeight = Tensor(
-            buffer: scratch.buffer, shape: frozen.shape, elementType: frozen.elementType)
+        let dWeight = scratch.leading(frozen.shape, frozen.elementType)
         matmul(dWeight, dy, x, transposeA: true, transposeB: false, accumulate: false)
         termBackward(a, dWeight, factor: frozen, frozen)
         termBackward(b, dWeight, factor: nil, frozen)

@@ -233,8 +233,7 @@ extension OpenCLBackend {
     private func weightMatrix(_ weight: LinearWeight) -> Tensor {
         if let ready = weight.ready { return ready }
         guard let terms = weight.terms, let scratch = weight.scratch else { return weight.frozen }
-        let w = Tensor(
-            buffer: scratch.buffer, shape: weight.frozen.shape, elementType: weight.frozen.elementType)
+        let w = scratch.leading(weight.frozen.shape, weight.frozen.elementType)
         gloraWeight(w, weight.frozen, terms.a, terms.b)
         return w
     }

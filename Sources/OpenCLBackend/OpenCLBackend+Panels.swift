@@ -214,7 +214,7 @@ extension OpenCLBackend {
                 downOffset + columnStretches * rank * rows <= OpenCLBackend.scratchCount,
                 "gloraWeightBackward",
                 "rank \(rank) is too large for a layer of shape \(frozen.shape)")
-            fill(Tensor(buffer: scratch.buffer, shape: [downOffset]), 0)
+            fill(scratch.leading([downOffset]), 0)
             launch(
                 "contract_panels", stored: frozen.elementType, by: kernel, (columnStretches, rowStretches, 1),
                 scratch,

@@ -57,7 +57,13 @@ public struct Tensor {
     public func reshaped(_ shape: [Int]) -> Tensor {
         precondition(
             shape.reduce(1, *) == count, "shape \(self.shape) can't be read as \(shape)")
-        return Tensor(buffer: buffer, shape: shape, elementType: elementType)
+        return leading(shape)
+    }
+
+    /// The first elements of this tensor's memory in another shape, of its type or of the one given: how memory that is sized for the
+    /// largest use serves smaller ones. Traps when the memory holds fewer.
+    public func leading(_ shape: [Int], _ type: ElementType? = nil) -> Tensor {
+        Tensor(buffer: buffer, shape: shape, elementType: type ?? elementType)
     }
 }
 

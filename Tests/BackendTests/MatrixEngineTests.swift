@@ -56,7 +56,7 @@ import Testing
                     // With something behind c that has to stay.
                     let whole = try backend.allocate([m * n + 256], precision.stored)
                     backend.upload(whole, initial + Array(repeating: 1.5, count: 256))
-                    let c = Tensor(buffer: whole.buffer, shape: [m, n], elementType: precision.stored)
+                    let c = whole.leading([m, n])
                     func tensor(_ values: [Float], _ shape: [Int]) throws -> Tensor {
                         let tensor = try backend.allocate(shape, precision.stored)
                         backend.upload(tensor, values)
