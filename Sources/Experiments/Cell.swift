@@ -218,7 +218,7 @@ extension Cell {
     }
 
     private func checkSettings(_ saved: TrainingOptions) throws {
-        let differences = try saved.differences(from: options)
+        let differences = saved.differences(from: options)
         guard differences.isEmpty else {
             throw TrainingError.run(
                 "\(folder.path) was made with \(differences.joined(separator: "; ")); give the same settings, "

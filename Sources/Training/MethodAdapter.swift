@@ -4,6 +4,9 @@ import Foundation
 import TensorCore
 import VisionModels
 
+/// The settings that `adapter_config.json` has had by other names than their flags' since the first build.
+private let oldKeys = ["adapter-norm": "adapterNorm", "learnable-scale": "learnableScale"]
+
 /// The trained tensors of another method than GLoRA as a folder: LoRA in PEFT's format, the others under their authors' names in
 /// `adapter_model.safetensors`, with the method and its settings in `adapter_config.json`:
 ///
@@ -27,8 +30,8 @@ struct MethodAdapter {
             return try PEFTAdapter.saveLoRA(
                 factors, head: values.filter { $0.key.hasPrefix("head.") }, to: folder, extra: extra)
         }
-        let encoder = JSONEncoder()
-        var config = try JSONValue(parsing: encoder.encode(options.methodSettings)).objectValue ?? [:]
+        var config = try JSONValue(parsing: JSONEncoder().encode(options.methodSettings)).objectValue ?? [:]
+        for (name, key) in oldKeys { config[key] = config.removeValue(forKey: name) }
         config["glora_method"] = .string(options.method.rawValue)
         config["glora_method_version"] = 1
         config["head_kind"] = .string(options.head.rawValue)
@@ -54,7 +57,10 @@ struct MethodAdapter {
         let file = try SafetensorsFile(folder.appendingPathComponent("adapter_model.safetensors"))
         let settings: MethodSettings
         do {
-            settings = try JSONDecoder().decode(MethodSettings.self, from: Data(try fileContents(of: url)))
+            var named = config.objectValue ?? [:]
+            for (name, key) in oldKeys { named[name] = named.removeValue(forKey: key) }
+            settings = try JSONDecoder().decode(
+                MethodSettings.self, from: Data(JSONValue.object(named).text().utf8))
         } catch {
             throw CheckpointError("\(url.path) holds settings that can't be read; save the adapter again")
         }

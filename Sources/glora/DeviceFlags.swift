@@ -4,6 +4,7 @@ import Checkpoints
 import ModelConfiguration
 import OpenCLBackend
 import TensorCore
+import Training
 
 extension Precision: ExpressibleByArgument {}
 
@@ -15,9 +16,7 @@ struct DeviceFlags: ParsableArguments {
             valueName: "device"))
     var device = "auto"
     @Option(
-        help: ArgumentHelp(
-            "float32, bfloat16 or float16: what frozen weights and activations are stored in, on OpenCL devices; tf32: float32 whose products NVIDIA's tensor cores compute (default: float32; a run that goes on keeps its own)."
-        ))
+        help: TrainingOptions().$precision.flagHelp(default: "float32; a run that goes on keeps its own"))
     var precision: Precision?
     @Flag(
         inversion: .prefixedNo,

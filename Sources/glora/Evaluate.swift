@@ -69,11 +69,9 @@ struct ModelFlags: ParsableArguments {
                 "--path, --architecture and --checkpoint read a --run, not a --model; leave them out")
         }
         if path != nil, architecture != nil { throw ValidationError("give either --path or --architecture") }
-        if run != nil, input.isGiven {
-            throw ValidationError(
-                "--heads, --image-size, --normalize, --crop, --resize-to and --interpolation are the run's own; "
-                    + "leave them out"
-            )
+        if run != nil, !input.given.isEmpty {
+            let flags = InputFlags.settings.map { "--\($0.name)" }.joined(separator: ", ")
+            throw ValidationError("\(flags) are the run's own; leave them out")
         }
     }
 
@@ -90,7 +88,7 @@ struct ModelFlags: ParsableArguments {
         } else {
             var options = TrainingOptions()
             options.model = model ?? ""
-            input.apply(to: &options)
+            options.take(input.given)
             ready = try ReadyModel(options, adapter: adapter.map { URL(fileURLWithPath: $0) }, on: backend)
         }
         for note in ready.notes { console.note(note) }

@@ -339,7 +339,7 @@ struct MethodTests {
                 return "\(error)"
             }
         }
-        #expect(message(.ssf) { $0.rank = 3 } == "--rank says nothing to ssf; leave it out")
+        #expect(message(.ssf) { $0.rank = 3 } == "ssf doesn't use --rank; leave it out")
         #expect(message(.glora) { $0.width = 3 }.contains("--width"))
         #expect(message(.lora) { $0.rank = 0 }.contains("--rank must be from 1"))
         #expect(message(.lora) { $0.targets = "k" } == "--targets is qv or all, not k")

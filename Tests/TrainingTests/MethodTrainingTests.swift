@@ -19,9 +19,9 @@ struct MethodTrainingTests {
         options.warmupEpochs = 1
         options.learningRate = options.optimizer == .sgd ? 0.05 : 1e-2
         options.validateEvery = 1
-        if [.factTT, .factTK, .lora].contains(method) { options.rank = 3 }
-        if method == .noah { options.dims = "2:2:3,1:0:2" }
-        if method == .vptDeep { options.dropout = 0.2 }
+        if [.factTT, .factTK, .lora].contains(method) { options.methodSettings.rank = 3 }
+        if method == .noah { options.methodSettings.dims = "2:2:3,1:0:2" }
+        if method == .vptDeep { options.methodSettings.dropout = 0.2 }
         return options
     }
 

@@ -18,19 +18,19 @@ struct AdaptFormer: TuningMethod {
 
     init(_ settings: MethodSettings) throws {
         try settings.allow(
-            "adaptformer", scale: true, width: true, dropout: true, placement: true, adapterNorm: true,
-            learnableScale: true)
+            "adaptformer",
+            [
+                settings.$scale, settings.$width, settings.$dropout, settings.$placement,
+                settings.$adapterNorm, settings.$learnableScale,
+            ])
         width = settings.width ?? 64
         isScaleTrained = settings.learnableScale ?? false
         if isScaleTrained, settings.scale != nil {
             throw MethodError("--learnable-scale begins at 1; leave --scale out")
         }
         scale = settings.scale ?? 0.1
-        isSequential =
-            try settings.choice("--placement", settings.placement, ["parallel", "sequential"]) == 1
-        norm =
-            ["none", "in", "out"][
-                try settings.choice("--adapter-norm", settings.adapterNorm, ["none", "in", "out"])]
+        isSequential = settings.placement == "sequential"
+        norm = settings.adapterNorm ?? "none"
         dropout = settings.dropout ?? 0.1
     }
 

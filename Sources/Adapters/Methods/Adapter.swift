@@ -9,7 +9,7 @@ struct Adapter: TuningMethod {
     let dropout: Double
 
     init(_ settings: MethodSettings) throws {
-        try settings.allow("adapter", width: true, dropout: true)
+        try settings.allow("adapter", [settings.$width, settings.$dropout])
         width = settings.width ?? 8
         dropout = settings.dropout ?? 0
     }

@@ -24,7 +24,7 @@ struct FacT: TuningMethod {
                 "FacT cuts the MLP into slices of the width, and \(shape.hiddenWidth) is no multiple of \(shape.width)"
             )
         }
-        try settings.allow("fact", rank: true, scale: true, dropout: true)
+        try settings.allow("fact", [settings.$rank, settings.$scale, settings.$dropout])
         self.isTucker = isTucker
         rank = settings.rank ?? (isTucker ? 32 : 16)
         scale = settings.scale ?? 1

@@ -12,7 +12,7 @@ struct LoRA: TuningMethod {
     let isEverywhere: Bool
 
     init(_ settings: MethodSettings) throws {
-        try settings.allow("lora", rank: true, alpha: true, targets: ["qv", "all"])
+        try settings.allow("lora", [settings.$rank, settings.$alpha], targets: ["qv", "all"])
         rank = settings.rank ?? 8
         alpha = settings.alpha ?? Double(rank)
         isEverywhere = settings.targets == "all"

@@ -37,7 +37,7 @@ public struct NOAH: TuningMethod {
     }
 
     init(_ settings: MethodSettings, depth: Int) throws {
-        try settings.allow("noah", dims: true)
+        try settings.allow("noah", [settings.$dims])
         let text = settings.dims ?? "5:8:8"
         let parsed = text.split(separator: ",").map { $0.split(separator: ":").map { Int($0) ?? -1 } }
         guard

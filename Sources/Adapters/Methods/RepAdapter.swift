@@ -18,7 +18,7 @@ struct RepAdapter: TuningMethod {
 
     init(_ settings: MethodSettings, _ shape: TransformerShape) throws {
         try settings.allow(
-            "repadapter", scale: true, width: true, groups: true, dropout: true,
+            "repadapter", [settings.$scale, settings.$width, settings.$groups, settings.$dropout],
             targets: ["block", "attention"])
         width = settings.width ?? 8
         groups = settings.groups ?? 2

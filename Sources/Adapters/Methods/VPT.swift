@@ -13,7 +13,7 @@ struct VPT: TuningMethod {
     let dropout: Double
 
     init(isDeep: Bool, _ settings: MethodSettings) throws {
-        try settings.allow("vpt", prompts: true, dropout: true)
+        try settings.allow("vpt", [settings.$prompts, settings.$dropout])
         self.isDeep = isDeep
         count = settings.prompts ?? 5
         dropout = settings.dropout ?? 0

@@ -58,7 +58,7 @@ let runTargets = [
         scratch.write(input.bytes, "config.yaml")
         func use(_ options: TrainingOptions) throws {
             try options.validate()
-            _ = try options.flags()
+            _ = options.differences(from: TrainingOptions())
             _ = options.schedule
             _ = try options.preprocessor(for: architecture)
         }
