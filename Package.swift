@@ -48,7 +48,7 @@ let package = Package(
         .target(
             name: "SupernetSearch",
             dependencies: [
-                "TensorCore", "Adapters", "ArchitectureSearch", "Datasets", "Checkpoints", "VisionModels",
+                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "VisionModels",
                 "Training",
             ]),
         .target(

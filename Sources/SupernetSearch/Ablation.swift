@@ -1,9 +1,5 @@
-import Adapters
 import ArchitectureSearch
-import Datasets
-import TensorCore
 import Training
-import VisionModels
 
 /// What each of A to E is worth to what a search has found: the score without it.
 public struct Ablation: Codable, Equatable, Sendable {

@@ -1,6 +1,5 @@
 import Adapters
 import ArchitectureSearch
-import Datasets
 import TensorCore
 import Training
 import VisionModels

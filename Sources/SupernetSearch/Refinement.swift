@@ -1,9 +1,5 @@
-import Adapters
 import ArchitectureSearch
-import Datasets
-import TensorCore
 import Training
-import VisionModels
 
 /// Short trainings that choose among what a search has found.
 ///

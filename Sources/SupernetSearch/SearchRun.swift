@@ -1,7 +1,6 @@
 import Adapters
 import ArchitectureSearch
 import Checkpoints
-import Datasets
 import Foundation
 import TensorCore
 import Training

@@ -1,9 +1,6 @@
 import ArgumentParser
-import Checkpoints
 import Foundation
-import TensorCore
 import Training
-import VisionModels
 
 struct Train: ParsableCommand {
     static let configuration = CommandConfiguration(
