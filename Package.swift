@@ -31,45 +31,47 @@ let package = Package(
         .target(name: "Adapters", dependencies: ["TensorCore"]),
         .target(name: "ArchitectureSearch", dependencies: ["TensorCore", "Adapters"]),
         .target(name: "Datasets", dependencies: ["TensorCore", "CTurboJPEG", "CImageShim"]),
-        .target(name: "ModelConfiguration", dependencies: ["Datasets"]),
+        .target(name: "ModelConfiguration", dependencies: ["Adapters", "Datasets"]),
         .target(
             name: "Checkpoints",
             dependencies: ["TensorCore", "Adapters", "Datasets", "ModelConfiguration", "CZlib"]),
         .target(name: "GeneratedTasks", dependencies: ["TensorCore", "Datasets"]),
+        .target(name: "Transformers", dependencies: ["TensorCore", "Adapters"]),
         .target(
             name: "VisionModels",
-            dependencies: ["TensorCore", "Adapters", "ModelConfiguration", "Checkpoints"]),
+            dependencies: [
+                "TensorCore", "Adapters", "Transformers", "Datasets", "ModelConfiguration", "Checkpoints",
+            ]),
         .target(
             name: "Training",
             dependencies: [
-                "TensorCore", "Adapters", "Datasets", "ModelConfiguration", "Checkpoints", "VisionModels",
-                "Yams",
+                "TensorCore", "Adapters", "Transformers", "Datasets", "ModelConfiguration", "Checkpoints",
+                "VisionModels", "Yams",
             ]),
         .target(
             name: "SupernetSearch",
             dependencies: [
-                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "VisionModels",
+                "TensorCore", "Adapters", "ArchitectureSearch", "Transformers", "Checkpoints", "VisionModels",
                 "Training",
             ]),
         .target(
             name: "Experiments",
             dependencies: [
-                "TensorCore", "Adapters", "ArchitectureSearch", "Datasets", "ModelConfiguration",
-                "Checkpoints",
-                "VisionModels", "Training", "SupernetSearch",
+                "TensorCore", "Adapters", "ArchitectureSearch", "Transformers", "Datasets",
+                "ModelConfiguration", "Checkpoints", "VisionModels", "Training", "SupernetSearch",
             ]),
         .target(
             name: "GoldenVectors",
             dependencies: [
-                "TensorCore", "Adapters", "ArchitectureSearch", "ModelConfiguration", "Checkpoints",
-                "VisionModels", "Training", "CEmbedded",
+                "TensorCore", "Adapters", "ArchitectureSearch", "Transformers", "ModelConfiguration",
+                "Checkpoints", "VisionModels", "Training", "CEmbedded",
             ]),
         .executableTarget(
             name: "glora",
             dependencies: [
                 "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch", "Datasets",
-                "ModelConfiguration", "Checkpoints", "GeneratedTasks", "VisionModels", "Training",
-                "SupernetSearch", "Experiments", "GoldenVectors", "CEmbedded", "Yams",
+                "Transformers", "ModelConfiguration", "Checkpoints", "GeneratedTasks", "VisionModels",
+                "Training", "SupernetSearch", "Experiments", "GoldenVectors", "CEmbedded", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .target(
@@ -96,15 +98,15 @@ let package = Package(
         .testTarget(
             name: "ModelTests",
             dependencies: [
-                "TestSupport", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ModelConfiguration",
-                "Checkpoints", "VisionModels", "Training", "GoldenVectors", "CEmbedded",
+                "TestSupport", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "Transformers",
+                "ModelConfiguration", "Checkpoints", "VisionModels", "Training", "GoldenVectors", "CEmbedded",
             ]),
         .testTarget(
             name: "TrainingTests",
             dependencies: [
                 "TestSupport", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch",
-                "Datasets", "ModelConfiguration", "Checkpoints", "VisionModels", "Training", "SupernetSearch",
-                "Experiments",
+                "Datasets", "ModelConfiguration", "Checkpoints", "VisionModels", "Training",
+                "SupernetSearch", "Experiments",
             ]),
         .testTarget(
             name: "CommandTests",

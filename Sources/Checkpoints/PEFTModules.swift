@@ -58,7 +58,7 @@ struct PEFTModules {
         self.head = head
         self.isTransformers = isTransformers
         let shapes = configuration.tensorShapes
-        for path in configuration.linearPaths {
+        for path in configuration.shape.linears.map(\.name) {
             let parts = names(path)
             let count = shapes[path + ".weight"]![0] / parts.count
             for (index, part) in parts.enumerated() {

@@ -48,9 +48,9 @@ public struct MethodEntry: Hashable, Sendable, CustomStringConvertible {
         return method.rawValue + "-" + name
     }
 
-    /// The settings of the method's authors.
-    public func options(batchSize: Int) -> TrainingOptions {
-        var options = TrainingOptions(method: method, batchSize: batchSize)
+    /// What a command line gives, by name, and else what the method's authors do.
+    public func options(_ given: [String: any SettingValue]) -> TrainingOptions {
+        var options = TrainingOptions(given: given.merging(["method": method]) { $1 })
         if let path { options.path = path }
         if isSearched { options.recipe = .sandwich }
         return options

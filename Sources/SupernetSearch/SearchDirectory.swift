@@ -13,7 +13,7 @@ public struct Architecture: Codable, Equatable, Sendable {
     /// Which search found it.
     public var algorithm: String
     /// Which state of the run it was found in.
-    public var checkpoint: ReadyModel.State
+    public var checkpoint: RunState
     /// The split that it was chosen on; `test` is the original's early protocol, not a result.
     public var fitnessSplit: String
     /// What it is the best in.
@@ -61,7 +61,7 @@ public struct SearchDirectory {
         /// The split that candidates are scored on.
         public var fitnessSplit: String
         /// The state of the run whose weights are used, and its step.
-        public var checkpoint: ReadyModel.State
+        public var checkpoint: RunState
         /// See `checkpoint`.
         public var step: Int
         /// Whether every evaluation ran to its end.
@@ -72,7 +72,7 @@ public struct SearchDirectory {
         /// A search of these parts.
         public init(
             settings: SearchSettings, minParameters: Int, maxParameters: Int, fitnessSplit: String,
-            checkpoint: ReadyModel.State, step: Int, exhaustive: Bool, refinement: Refinement? = nil
+            checkpoint: RunState, step: Int, exhaustive: Bool, refinement: Refinement? = nil
         ) {
             self.settings = settings
             self.minParameters = minParameters

@@ -41,7 +41,7 @@ public final class Arena {
         let words = (shape.reduce(1, *) * elementType.byteCount + 3) / 4
         let view = try backend.view(chunks[chunk], at: offset, [words])
         offset += needed
-        return Tensor(buffer: view.buffer, shape: shape, elementType: elementType)
+        return view.leading(shape, elementType)
     }
 
     /// Starts over from the first chunk; what is held is kept for the next plan.

@@ -57,7 +57,13 @@ public struct Tensor {
     public func reshaped(_ shape: [Int]) -> Tensor {
         precondition(
             shape.reduce(1, *) == count, "shape \(self.shape) can't be read as \(shape)")
-        return Tensor(buffer: buffer, shape: shape, elementType: elementType)
+        return leading(shape)
+    }
+
+    /// The first elements of this tensor's memory in another shape, of its type or of the one given: how memory that is sized for the
+    /// largest use serves smaller ones. Traps when the memory holds fewer.
+    public func leading(_ shape: [Int], _ type: ElementType? = nil) -> Tensor {
+        Tensor(buffer: buffer, shape: shape, elementType: type ?? elementType)
     }
 }
 
@@ -81,14 +87,6 @@ public struct HostTensor: Equatable, Sendable {
     public init(shape: [Int], repeating value: Float) {
         self.init(shape: shape, values: Array(repeating: value, count: shape.reduce(1, *)))
     }
-
-    /// The transpose of a matrix.
-    public var transposed: HostTensor {
-        let (rows, columns) = (shape[0], shape[1])
-        var result = values
-        for i in 0..<rows { for j in 0..<columns { result[j * rows + i] = values[i * columns + j] } }
-        return HostTensor(shape: [columns, rows], values: result)
-    }
 }
 
 /// A named tensor of a model with, if it is being trained, the tensor that its gradient accumulates in.
@@ -106,5 +104,10 @@ public struct Parameter {
         self.name = name
         self.value = value
         self.gradient = gradient
+    }
+
+    /// The same numbers under another shape of the same count.
+    public func reshaped(_ shape: [Int]) -> Parameter {
+        Parameter(name: name, value: value.reshaped(shape), gradient: gradient?.reshaped(shape))
     }
 }

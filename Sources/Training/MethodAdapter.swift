@@ -4,6 +4,9 @@ import Foundation
 import TensorCore
 import VisionModels
 
+/// The settings that `adapter_config.json` has had by other names than their flags' since the first build.
+private let oldKeys = ["adapter-norm": "adapterNorm", "learnable-scale": "learnableScale"]
+
 /// The trained tensors of another method than GLoRA as a folder: LoRA in PEFT's format, the others under their authors' names in
 /// `adapter_model.safetensors`, with the method and its settings in `adapter_config.json`:
 ///
@@ -27,8 +30,8 @@ struct MethodAdapter {
             return try PEFTAdapter.saveLoRA(
                 factors, head: values.filter { $0.key.hasPrefix("head.") }, to: folder, extra: extra)
         }
-        let encoder = JSONEncoder()
-        var config = try JSONValue(parsing: encoder.encode(options.methodSettings)).objectValue ?? [:]
+        var config = try JSONValue(parsing: JSONEncoder().encode(options.methodSettings)).objectValue ?? [:]
+        for (name, key) in oldKeys { config[key] = config.removeValue(forKey: name) }
         config["glora_method"] = .string(options.method.rawValue)
         config["glora_method_version"] = 1
         config["head_kind"] = .string(options.head.rawValue)
@@ -54,7 +57,10 @@ struct MethodAdapter {
         let file = try SafetensorsFile(folder.appendingPathComponent("adapter_model.safetensors"))
         let settings: MethodSettings
         do {
-            settings = try JSONDecoder().decode(MethodSettings.self, from: Data(try fileContents(of: url)))
+            var named = config.objectValue ?? [:]
+            for (name, key) in oldKeys { named[name] = named.removeValue(forKey: key) }
+            settings = try JSONDecoder().decode(
+                MethodSettings.self, from: Data(JSONValue.object(named).text().utf8))
         } catch {
             throw CheckpointError("\(url.path) holds settings that can't be read; save the adapter again")
         }
@@ -70,11 +76,11 @@ struct MethodAdapter {
     /// `BackendError`.
     func model(_ checkpoint: ViTCheckpoint, on backend: any Backend) throws -> VisionTransformer {
         let shape = checkpoint.configuration.shape
-        let added: (any TuningMethod)?
-        do { added = try method.method(settings, for: shape) } catch let error as MethodError {
+        let other: any TuningMethod
+        do { other = try method.method(settings, for: shape) } catch let error as MethodError {
             throw CheckpointError("the adapter's adapter_config.json can't be meant: \(error)")
         }
-        guard let classCount = tensors["head.weight"]?.shape.first, let other = added else {
+        guard let classCount = tensors["head.weight"]?.shape.first, !(other is GLoRA) else {
             throw CheckpointError("the adapter has no head, or is GLoRA's; save it again")
         }
         func require(_ name: String, _ shape: [Int]) throws {
@@ -89,7 +95,7 @@ struct MethodAdapter {
             try require(needed.name, needed.shape)
         }
         let model = try VisionTransformer(
-            checkpoint, classCount: classCount, trained: .method(other), seed: 0, headKind: head, on: backend)
+            checkpoint, classCount: classCount, method: other, seed: 0, headKind: head, on: backend)
         // Of the base, too, where the method trains that.
         for segment in model.store.segments { try require(segment.name, segment.shape) }
         model.store.pack(model.store.values, tensors)

@@ -1,3 +1,4 @@
+import Adapters
 import Checkpoints
 import Datasets
 import Foundation
@@ -61,11 +62,9 @@ extension TrainingOptions {
                 "as Google's models take them; no file says so (--normalize imagenet for ImageNet's)"
             case .assumed: "no file says so"
             }
-        var given: [String] = []
-        if normalize != .model { given.append("--normalize \(normalize.rawValue)") }
-        if let crop { given.append("--crop \(crop.rawValue)") }
-        if let resizeTo { given.append("--resize-to \(resizeTo)") }
-        if let interpolation { given.append("--interpolation \(interpolation.rawValue)") }
+        let given = ([$normalize, $crop, $resizeTo, $interpolation] as [any AnySetting])
+            .filter { $0.text != nil && $0.text != Normalization.model.rawValue }
+            .map { "--\($0.name) \($0.text!)" }
         return "images: \(images); \(origin)"
             + (given.isEmpty ? "" : ", but " + given.joined(separator: " "))
     }

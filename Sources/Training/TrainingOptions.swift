@@ -1,108 +1,122 @@
+// What a setting is for is said once, by its help.
+// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
+
 import Adapters
 import Datasets
-import Foundation
 import TensorCore
-import VisionModels
+import Transformers
 
-/// Every setting of a training run, with the defaults of its method's authors. The coding keys are the command line's flags, so a run's
+extension LinearRole: SettingChoice {}
+extension SearchSpace.FormName: SettingChoice {}
+extension PathChoice.Recipe: SettingChoice {}
+extension AdamW.Mode: SettingChoice {}
+extension MemoryPolicy: SettingChoice {}
+extension Precision: SettingChoice {}
+extension Preprocessing.Filter: SettingChoice {}
+
+/// Every setting of a training run, with the defaults of its method's authors. The keys are the command line's flags, so a run's
 /// `config.yaml` is its command line written down.
 ///
 /// Source: ViT-Slim/GLoRA/supernet.py.
-public struct TrainingOptions: Codable, Equatable, Sendable {
-    /// The pretrained checkpoint: a file or folder.
+public struct TrainingOptions: SettingGroup {
+    @Setting(
+        "model",
+        "The pretrained ViT: timm safetensors (file or folder), Hugging Face folder, or Google's .npz")
     public var model = ""
-    /// The data set's folder.
+    @Setting("data", "The data set: a VTAB-1K task folder or an ImageFolder (train/, val/, test/)")
     public var data = ""
-    /// Attention heads, for a checkpoint that doesn't say.
-    public var heads: Int?
-    /// The input size in pixels; nil for the checkpoint's own.
-    public var imageSize: Int?
-    /// How pixels are normalised.
+    @Setting("heads", "Attention heads, for a checkpoint that doesn't say", default: "width / 64")
+    public var heads: Int? = nil
+    @Setting(
+        "image-size", "Input size in pixels; position embeddings are interpolated",
+        default: "the checkpoint's", .within(1...Preprocessor.largestSide))
+    public var imageSize: Int? = nil
+    @Setting("normalize", "Pixel normalisation: model, imagenet, inception or none")
     public var normalize = Normalization.model
-    /// How an image is brought to the input size; nil as the model's own files say.
-    public var crop: Crop?
-    /// The shorter side before a centre crop; nil for 8/7 of the input size (256 for 224).
-    public var resizeTo: Int?
-    /// The filter that resizes images; nil as the model's own files say.
-    public var interpolation: Preprocessing.Filter?
-    /// The split that is trained on.
+    @Setting(
+        "crop", "squash (resize whatever the proportions) or center (shorter side, then the centre)",
+        default: "as the model's files say; squash in trainings on VTAB-1K tasks")
+    public var crop: Crop? = nil
+    @Setting("resize-to", "The shorter side before --crop center", default: "8/7 of the input size")
+    public var resizeTo: Int? = nil
+    @Setting(
+        "interpolation",
+        "The filter that resizes images: \(Preprocessing.Filter.choices.joined(separator: ", "))",
+        default: "as the model's files say")
+    public var interpolation: Preprocessing.Filter? = nil
+    @Setting("train-split", "The split to train on: train800 or train800val200")
     public var trainSplit = "train800"
-    /// What is trained.
+    @Setting("method", "The method; the defaults of what follows are its authors'")
     public var method = MethodName.glora
-    /// See `MethodSettings`: the method's own settings.
-    public var rank: Int?
-    /// See `MethodSettings`.
-    public var alpha: Double?
-    /// See `MethodSettings`.
-    public var scale: Double?
-    /// See `MethodSettings`.
-    public var width: Int?
-    /// See `MethodSettings`.
-    public var groups: Int?
-    /// See `MethodSettings`.
-    public var prompts: Int?
-    /// See `MethodSettings`.
-    public var dropout: Double?
-    /// See `MethodSettings`.
-    public var targets: String?
-    /// See `MethodSettings`.
-    public var placement: String?
-    /// See `MethodSettings`.
-    public var adapterNorm: String?
-    /// See `MethodSettings`.
-    public var learnableScale: Bool?
-    /// See `MethodSettings`.
-    public var dims: String?
-    /// How the head begins and what is before it.
-    public var head = HeadKind.linear
-    /// GLoRA's `supernet`, `full`, `none`, or a path file.
+    /// The method's own settings.
+    public var methodSettings = MethodSettings()
+    @Setting("path", "GLoRA's supernet, full, none (the linear probe), or a JSON file of paths")
     public var path = "supernet"
-    /// How a supernet's steps choose their paths.
+    @Setting(
+        "recipe", "How a supernet's steps draw: original, or sandwich (every other step the richest path)")
     public var recipe = PathChoice.Recipe.original
-    /// The ranks that lowRank may mean.
+    @Setting(
+        "ranks", "Ranks that lowRank may mean, each an equally likely choice: 4, or 8,4",
+        .within(1...MethodSettings.largestSize))
     public var ranks = [4]
-    /// The Linears with support tensors.
-    public var linears = SearchSpace.Site.allCases
-    /// The forms of A.
+    @Setting("linears", "Linears with support tensors") public var linears = SearchSpace.vitRoles
+    @Setting("forms-a", "Forms that A may take")
     public var formsA: [SearchSpace.FormName] = [.lowRank, .vector, .constant, .none]
-    /// The forms of B.
+    @Setting("forms-b", "Forms that B may take")
     public var formsB: [SearchSpace.FormName] = [.lowRank, .vector, .constant, .none]
-    /// The forms of C.
+    @Setting("forms-c", "Forms that C may take (no constant)")
     public var formsC: [SearchSpace.FormName] = [.lowRank, .vector, .none]
-    /// The forms of D.
+    @Setting("forms-d", "Forms that D may take (no lowRank)")
     public var formsD: [SearchSpace.FormName] = [.constant, .none, .vector]
-    /// The forms of E.
+    @Setting("forms-e", "Forms that E may take (no lowRank)")
     public var formsE: [SearchSpace.FormName] = [.constant, .none, .vector]
-    /// What turns gradients into steps.
+    @Setting(
+        "head", "linear, batchnorm (AdaptFormer's) or vpt (its first values)", default: "the method's")
+    public var head = HeadKind.linear
+    @Setting("optimizer", "adamw, or sgd with momentum 0.9", default: "the method's")
     public var optimizer = OptimizerName.adamw
-    /// The learning rate after the warm-up.
+    @Setting("lr", "Learning rate after the warm-up", default: "the method's; 1e-4 for glora", .rate)
     public var learningRate = 1e-4
-    /// Weight decay on every trained tensor: AdamW's is decoupled, SGD's part of the gradient.
+    /// AdamW's is decoupled, SGD's part of the gradient.
+    @Setting(
+        "weight-decay", "Weight decay on every trained tensor", default: "the method's; 1e-4 for glora",
+        .rate)
     public var weightDecay = 1e-4
-    /// What AdamW does to tensors off the path.
+    @Setting("adamw", "What AdamW does to tensors off the path: dense (as published) or sparse (PyTorch 2)")
     public var adamw = AdamW.Mode.dense
-    /// Images in a step.
-    public var batchSize = 64
-    /// Whether the last, smaller batch of an epoch is left out.
-    public var dropLast = true
-    /// Passes over the training split.
+    @Setting("batch-size", "Images in a step", .within(1...largestBatch)) public var batchSize = 64
+    @Setting("drop-last", "Leave out an epoch's last, smaller batch") public var dropLast = true
+    @Setting(
+        "epochs", "Passes over the training split", default: "the method's; 500 for glora, else 100",
+        .within(1...largestEpochCount))
     public var epochs = 500
-    /// Epochs of linear warm-up.
+    @Setting(
+        "warmup-epochs", "Epochs of linear warm-up", default: "the method's; 10, for adaptformer 20",
+        .init("must be 0 or more") { $0 >= 0 })
     public var warmupEpochs = 10
-    /// The rate of the warm-up's first epoch.
-    public var warmupLearningRate = 1e-6
-    /// The rate that the cosine ends at.
+    @Setting("warmup-lr", "The rate of the warm-up's first epoch", .rate) public var warmupLearningRate = 1e-6
+    @Setting("min-lr", "The rate that the cosine ends at", default: "the method's", .rate)
     public var minimumLearningRate = 1e-5
-    /// Drop-path's probability in the last block; it grows linearly from 0.
+    /// The probability of leaving out the last block; the first is always there.
+    @Setting(
+        "drop-path", "Stochastic depth in the last block, growing linearly from 0", default: "the method's",
+        .probability)
     public var dropPath = 0.1
-    /// The seed of every draw.
-    public var seed = 42
-    /// Epochs between validations; the last epoch is always validated.
+    @Setting("seed", "The seed of every draw") public var seed = 42
+    @Setting(
+        "validate-every", "Epochs between validations; the last is always validated",
+        .init("must be at least 1") { $0 > 0 })
     public var validateEvery = 10
-    /// What a step keeps for its backward and what it computes again.
+    @Setting("memory", "low, balanced or fast: less memory, or fewer things computed twice")
     public var memory = MemoryPolicy.balanced
-    /// What the large tensors of a step are stored in.
+    @Setting(
+        "precision",
+        "float32, bfloat16 or float16: what frozen weights and activations are stored in, on OpenCL devices; tf32: float32 whose products NVIDIA's tensor cores compute"
+    )
     public var precision = Precision.float32
+
+    /// GLoRA's authors' settings.
+    public init() {}
 
     /// The settings of a method's authors; of those that they choose for each task, one in the middle.
     ///
@@ -115,7 +129,7 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     /// | adaptformer | main_image.py: lr 0.1 · batch / 256, SGD, 20 epochs of warm-up, a batch norm before the head |
     /// | fact, repadapter | their VTAB configs: lr 1e-3, 100 epochs |
     /// | bitfit, linear, full | AdamW like the others; full with a tenth of the rate |
-    public init(method: MethodName = .glora, batchSize: Int = 64) {
+    public init(method: MethodName, batchSize: Int = 64) {
         self.method = method
         self.batchSize = batchSize
         guard method != .glora else { return }
@@ -136,26 +150,16 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
         }
     }
 
-    /// The method's own settings.
-    public var methodSettings: MethodSettings {
-        var settings = MethodSettings()
-        settings.rank = rank
-        settings.alpha = alpha
-        settings.scale = scale
-        settings.width = width
-        settings.groups = groups
-        settings.prompts = prompts
-        settings.dropout = dropout
-        settings.targets = targets
-        settings.placement = placement
-        settings.adapterNorm = adapterNorm
-        settings.learnableScale = learnableScale
-        settings.dims = dims
-        return settings
+    /// What a command line gives, and else what the authors of its method do.
+    public init(given: [String: any SettingValue]) {
+        var own = Self()
+        own.take(given)
+        self.init(method: own.method, batchSize: own.batchSize)
+        take(given)
     }
 
     /// What turns gradients into steps.
-    public enum OptimizerName: String, Codable, CaseIterable, Sendable {
+    public enum OptimizerName: String, SettingChoice {
         /// AdamW with PyTorch's β and ε.
         case adamw
         /// SGD with momentum 0.9.
@@ -163,7 +167,7 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     }
 
     /// How the pixels of an image become numbers.
-    public enum Normalization: String, Codable, CaseIterable, Sendable {
+    public enum Normalization: String, SettingChoice {
         /// Mean and deviation of the checkpoint's own configuration.
         case model
         /// Mean (0.485, 0.456, 0.406), deviation (0.229, 0.224, 0.225).
@@ -175,38 +179,11 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     }
 
     /// How an image is brought to the model's square.
-    public enum Crop: String, Codable, CaseIterable, Sendable {
+    public enum Crop: String, SettingChoice {
         /// Resized whatever its proportions, as VTAB-1K does.
         case squash
         /// The shorter side resized, the centre cut out.
         case center
-    }
-
-    enum CodingKeys: String, CodingKey {
-        case model, data, heads, normalize, crop, interpolation, path, recipe, ranks, linears, adamw, epochs,
-            seed, memory,
-            precision
-        case method, rank, alpha, scale, width, groups, prompts, dropout, targets, placement, dims, head,
-            optimizer
-        case adapterNorm = "adapter-norm"
-        case learnableScale = "learnable-scale"
-        case imageSize = "image-size"
-        case resizeTo = "resize-to"
-        case trainSplit = "train-split"
-        case formsA = "forms-a"
-        case formsB = "forms-b"
-        case formsC = "forms-c"
-        case formsD = "forms-d"
-        case formsE = "forms-e"
-        case learningRate = "lr"
-        case weightDecay = "weight-decay"
-        case batchSize = "batch-size"
-        case dropLast = "drop-last"
-        case warmupEpochs = "warmup-epochs"
-        case warmupLearningRate = "warmup-lr"
-        case minimumLearningRate = "min-lr"
-        case dropPath = "drop-path"
-        case validateEvery = "validate-every"
     }
 
     /// The search space that the forms, ranks and Linears make. Throws `FormError`.
@@ -231,38 +208,27 @@ public struct TrainingOptions: Codable, Equatable, Sendable {
     /// The most epochs of a run.
     public static let largestEpochCount = 1_000_000
 
-    /// Throws `TrainingError.settings` for a number that can't be meant, with the flag's name and what it may be.
+    /// Throws `TrainingError.settings` for a setting that can't be meant, with the flag's name and what it may be, and `FormError`.
     public func validate() throws {
-        func check(_ holds: Bool, _ sentence: String) throws {
-            if !holds { throw TrainingError.settings(sentence) }
+        var mistake = fault
+        if resizeTo != nil, crop != .center {
+            mistake = mistake ?? "--resize-to is the shorter side before --crop center; give both"
         }
-        try check(
-            (1...TrainingOptions.largestEpochCount).contains(epochs),
-            "--epochs must be from 1 to \(TrainingOptions.largestEpochCount), not \(epochs)")
-        try check(
-            (1...TrainingOptions.largestBatch).contains(batchSize),
-            "--batch-size must be from 1 to \(TrainingOptions.largestBatch), not \(batchSize)")
-        for (flag, number) in [
-            ("--lr", learningRate), ("--weight-decay", weightDecay), ("--warmup-lr", warmupLearningRate),
-            ("--min-lr", minimumLearningRate),
-        ] {
-            try check(
-                number >= 0 && number.isFinite, "\(flag) must be a number from 0 on, not \(number)")
+        if method != .glora, path != "supernet" || recipe != .original {
+            mistake = mistake ?? "--path and --recipe are GLoRA's; leave them out with --method \(method)"
         }
-        try check(warmupEpochs >= 0, "--warmup-epochs must be 0 or more, not \(warmupEpochs)")
-        try check((0..<1).contains(dropPath), "--drop-path must be at least 0 and below 1, not \(dropPath)")
-        try check(validateEvery > 0, "--validate-every must be at least 1, not \(validateEvery)")
-        try check(
-            imageSize.map { (1...Preprocessor.largestSide).contains($0) } ?? true,
-            "--image-size must be from 1 to \(Preprocessor.largestSide)")
-        try check(
-            resizeTo == nil || crop == .center,
-            "--resize-to is the shorter side before --crop center; give both")
-        try check(
-            method == .glora || (path == "supernet" && recipe == .original),
-            "--path and --recipe are GLoRA's; leave them out with --method \(method.rawValue)")
+        if let mistake { throw TrainingError.settings(mistake) }
         _ = try searchSpace()
-        try check(ranks.allSatisfy { $0 <= 4096 }, "--ranks must be from 1 to 4096, not \(ranks.max() ?? 0)")
+    }
+
+    /// In which flags these settings differ from `others`, as `--epochs 3, not 2`, by name. Where the model and the data lie is
+    /// left out: their hashes decide.
+    public func differences(from others: TrainingOptions) -> [String] {
+        zip(settings, others.settings).sorted { $0.0.name < $1.0.name }.compactMap { mine, theirs in
+            let (mine, theirs, name) = (mine.text ?? "unset", theirs.text ?? "unset", mine.name)
+            return mine == theirs || name == $model.name || name == $data.name
+                ? nil : "--\(name) \(mine), not \(theirs)"
+        }
     }
 }
 

@@ -3,8 +3,9 @@ import Datasets
 import Foundation
 import SupernetSearch
 import Training
+import VisionModels
 
-extension ReadyModel.State: ExpressibleByArgument {}
+extension RunState: ExpressibleByArgument {}
 extension ClassMatching: ExpressibleByArgument {}
 
 /// `--match-classes`: which of a model's classes a data set's class is.
@@ -17,7 +18,7 @@ struct MatchFlags: ParsableArguments {
 
     /// Splits of a task in the classes of the model, after a summary that says how they were matched.
     func open(
-        _ splits: [String], of task: TaskFolder, for ready: ReadyModel, _ console: Console
+        _ splits: [String], of task: TaskFolder, for ready: ReadyModel<VisionTransformer>, _ console: Console
     ) throws -> [ImageList] {
         let parts = try splits.map { name in
             let split = Split(name)
@@ -44,7 +45,7 @@ struct ModelFlags: ParsableArguments {
     @Option(
         help:
             "best (by validation) or last: which of the run's states (default: best; an architecture's own).")
-    var checkpoint: ReadyModel.State?
+    var checkpoint: RunState?
     @Option(help: "Read the run at another path: full, none, or a JSON file.")
     var path: String?
     @Option(help: "Read the run at the paths that a search found: its architecture.json.")
@@ -67,17 +68,15 @@ struct ModelFlags: ParsableArguments {
                 "--path, --architecture and --checkpoint read a --run, not a --model; leave them out")
         }
         if path != nil, architecture != nil { throw ValidationError("give either --path or --architecture") }
-        if run != nil, input.isGiven {
-            throw ValidationError(
-                "--heads, --image-size, --normalize, --crop, --resize-to and --interpolation are the run's own; "
-                    + "leave them out"
-            )
+        if run != nil, !input.given.isEmpty {
+            let flags = InputFlags.settings.map { "--\($0.name)" }.joined(separator: ", ")
+            throw ValidationError("\(flags) are the run's own; leave them out")
         }
     }
 
-    func open(_ device: DeviceFlags, _ console: Console) throws -> ReadyModel {
+    func open(_ device: DeviceFlags, _ console: Console) throws -> ReadyModel<VisionTransformer> {
         let backend = try device.backend(console)
-        let ready: ReadyModel
+        let ready: ReadyModel<VisionTransformer>
         if let run {
             let found = try architecture.map {
                 try SearchDirectory.architecture(at: URL(fileURLWithPath: $0))
@@ -88,7 +87,7 @@ struct ModelFlags: ParsableArguments {
         } else {
             var options = TrainingOptions()
             options.model = model ?? ""
-            input.apply(to: &options)
+            options.take(input.given)
             ready = try ReadyModel(options, adapter: adapter.map { URL(fileURLWithPath: $0) }, on: backend)
         }
         for note in ready.notes { console.note(note) }
@@ -140,7 +139,7 @@ struct Evaluate: ParsableCommand {
         let images = try match.open([split], of: task, for: ready, console)[0]
         let prepared = try ready.prepare(images)
         let result = try evaluate(
-            ready.model, paths: ready.paths, on: prepared, batchSize: min(batchSize, images.count))
+            ready.model, on: prepared, batchSize: min(batchSize, images.count))
         for note in prepared.notes { console.note(note) }
         console.say(
             "\(images.name): accuracy \((100 * result.accuracy).fixed(2)) % "

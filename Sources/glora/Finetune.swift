@@ -1,3 +1,4 @@
+import Adapters
 import ArgumentParser
 import Foundation
 import SupernetSearch
@@ -23,6 +24,18 @@ struct Finetune: ParsableCommand {
         case scratch
     }
 
+    /// What may be another than the supernet's.
+    struct Flags: SettingFlags {
+        static var settings: [any AnySetting] {
+            let all = TrainingOptions()
+            return [all.$epochs, all.$warmupEpochs, all.$learningRate, all.$weightDecay, all.$seed]
+        }
+
+        static func origin(of setting: any AnySetting) -> String? { "the supernet's" }
+
+        var given: [String: any SettingValue] = [:]
+    }
+
     @Option(name: .customLong("run"), help: "The supernet's run.")
     var runFolder: String
     @Option(help: "The paths (default: the run's search/architecture.json).")
@@ -31,16 +44,7 @@ struct Finetune: ParsableCommand {
     var output: String
     @Option(help: "supernet or scratch: the tensors to start from.")
     var from = Source.supernet
-    @Option(help: "Passes over the training split (default: the supernet's).")
-    var epochs: Int?
-    @Option(help: "Epochs of linear warm-up (default: the supernet's).")
-    var warmupEpochs: Int?
-    @Option(name: .customLong("lr"), help: "Learning rate after the warm-up (default: the supernet's).")
-    var learningRate: Double?
-    @Option(help: "Decoupled weight decay (default: the supernet's).")
-    var weightDecay: Double?
-    @Option(help: "The seed of every draw (default: the supernet's).")
-    var seed: Int?
+    @OptionGroup var training: Flags
     @OptionGroup var checks: ImageCheckFlags
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
@@ -56,11 +60,7 @@ struct Finetune: ParsableCommand {
         var options = try directory.configuration().options
         options.path = file.path
         options.precision = device.precision ?? options.precision
-        options.epochs = epochs ?? options.epochs
-        options.warmupEpochs = warmupEpochs ?? options.warmupEpochs
-        options.learningRate = learningRate ?? options.learningRate
-        options.weightDecay = weightDecay ?? options.weightDecay
-        options.seed = seed ?? options.seed
+        options.take(training.given)
         let inherited =
             from == .supernet
             ? try TrainingSnapshot(contentsOf: found.checkpoint == .best ? directory.best : directory.last)

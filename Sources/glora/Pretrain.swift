@@ -32,18 +32,28 @@ struct Pretrain: ParsableCommand {
     var patchSize = 8
     @Option(help: "Generated training images; each is drawn once per epoch.")
     var images = 40_000
-    @Option(help: "Passes over them.")
-    var epochs = 13
-    @Option(help: "Images in a step.")
-    var batchSize = 128
-    @Option(name: .customLong("lr"), help: "Learning rate after the warm-up.")
-    var learningRate = 2e-3
-    @Option(help: "Decoupled weight decay.")
-    var weightDecay = 0.05
-    @Option(help: "The seed of every draw.")
-    var seed = 1
+    @OptionGroup var training: Flags
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
+
+    struct Flags: SettingFlags {
+        static var defaults: TrainingOptions {
+            var options = TrainingOptions()
+            (options.path, options.dropPath, options.validateEvery) = ("none", 0, 1)
+            (options.epochs, options.batchSize, options.seed) = (13, 128, 1)
+            (options.learningRate, options.weightDecay) = (2e-3, 0.05)
+            return options
+        }
+
+        static var settings: [any AnySetting] {
+            let own = defaults
+            return [own.$epochs, own.$batchSize, own.$learningRate, own.$weightDecay, own.$seed]
+        }
+
+        static func origin(of setting: any AnySetting) -> String? { setting.text }
+
+        var given: [String: any SettingValue] = [:]
+    }
 
     /// Of everything that is counted, more than anybody would wait for.
     private static let largestSize = 1_000_000
@@ -63,7 +73,11 @@ struct Pretrain: ParsableCommand {
         ] where !(1...Pretrain.largestSize).contains(number) {
             throw ValidationError("\(flag) must be from 1 to \(Pretrain.largestSize), not \(number)")
         }
-        try checkBatchSize(batchSize)
+        var options = Flags.defaults
+        options.take(training.given)
+        // The scheduler's first two epochs run at the warm-up rate; the original's 1e-6 would waste them.
+        (options.warmupEpochs, options.warmupLearningRate) = (1, options.learningRate / 4)
+        do { try options.validate() } catch { throw ValidationError("\(error)") }
         guard width % heads == 0, 32 % patchSize == 0 else {
             throw ValidationError("--heads must divide --width, and --patch-size 32")
         }
@@ -90,25 +104,12 @@ struct Pretrain: ParsableCommand {
         }
         let training = GeneratedTask.source.source(split: .train, count: images)
         let validation = GeneratedTask.source.source(split: .validation, count: 2_000)
-        let start = try ViTCheckpoint.random(architecture, seed: seed)
+        let start = try ViTCheckpoint.random(architecture, seed: options.seed)
         let model = try VisionTransformer(
-            start, classCount: training.classCount, trained: .everything, seed: seed, on: backend)
-        var options = TrainingOptions()
-        options.path = "none"
-        options.epochs = epochs
-        // The scheduler's first two epochs run at the warm-up rate; the original's 1e-6 would waste them.
-        options.warmupEpochs = 1
-        options.warmupLearningRate = learningRate / 4
-        options.batchSize = batchSize
-        options.learningRate = learningRate
-        options.weightDecay = weightDecay
-        options.dropPath = 0
-        options.seed = seed
-        options.validateEvery = 1
-        try options.validate()
+            start, classCount: training.classCount, method: Backbone.everything, seed: options.seed, on: backend)
         let preprocessing = try architecture.preprocessor
         let trainer = try Trainer(
-            model, options, paths: .fixed(model.uniformPath(.none)),
+            model, options,
             training: PreparedImages(training, preprocessing),
             validation: PreparedImages(validation, preprocessing))
         console.say("parameters: \(model.store.segments.reduce(0) { $0 + $1.count }.grouped)")
@@ -125,7 +126,7 @@ struct Pretrain: ParsableCommand {
                     )
                 case .epoch(let epoch, let loss, _):
                     console.endProgress()
-                    console.say("epoch \(epoch + 1)/\(epochs)  loss \(loss.fixed(4))")
+                    console.say("epoch \(epoch + 1)/\(options.epochs)  loss \(loss.fixed(4))")
                 case .validation(_, let result, _):
                     accuracy = result.accuracy
                     console.say("  validation accuracy \((100 * result.accuracy).fixed(2)) %")
@@ -134,7 +135,7 @@ struct Pretrain: ParsableCommand {
         guard finished else {
             throw TrainingError.run("stopped before the end; nothing was written")
         }
-        try model.merged(paths: model.uniformPath(.none)).saveTimm(to: url, float16: true)
+        try model.merged().saveTimm(to: url, float16: true)
         let bytes = (try? FileManager.default.attributesOfItem(atPath: url.path)[.size] as? Int) ?? 0
         console.say("wrote \(output), \(bytes.grouped) bytes, in \(began.secondsPassed.duration)")
         try console.result(

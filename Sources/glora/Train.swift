@@ -1,3 +1,4 @@
+import Adapters
 import ArgumentParser
 import Foundation
 import Training
@@ -31,8 +32,7 @@ struct Train: ParsableCommand {
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
         let lock = try directory.lock(orGive: "--run", console)
         defer { lock.release() }
-        var options = try resume ? savedOptions(directory) : training.options
-        if !resume { options.precision = device.precision ?? .float32 }
+        let options = try resume ? savedOptions(directory) : TrainingOptions(given: given)
         if options.model.isEmpty {
             throw ValidationError("--model is missing: the pretrained ViT to start from")
         }
@@ -46,28 +46,22 @@ struct Train: ParsableCommand {
         if !result.finished { throw ExitCode(130) }
     }
 
+    private var given: [String: any SettingValue] {
+        var given = training.given
+        given["precision"] = device.precision
+        return given
+    }
+
     /// The settings of the run that is to go on. A flag that says otherwise is an error: the result would be neither run. Only
     /// the model and the data may have moved; their hashes decide.
     private func savedOptions(_ directory: RunDirectory) throws -> TrainingOptions {
-        var saved = try directory.configuration().options
-        var given = training.options
-        given.precision = device.precision ?? saved.precision
-        let (mine, theirs) = (try given.flags(), try saved.flags())
-        let arguments = try Glora.expandConfig(Array(CommandLine.arguments.dropFirst()))
-        for argument in arguments where argument.hasPrefix("--") {
-            var flag = String(argument.dropFirst(2).prefix { $0 != "=" })
-            if flag.hasPrefix("no-") { flag.removeFirst(3) }
-            guard let value = mine[flag], value != theirs[flag] else { continue }
-            switch flag {
-            case "model": saved.model = training.model
-            case "data": saved.data = training.data
-            default:
-                throw ValidationError(
-                    "--\(flag) differs from the run's own setting in \(directory.url.path)/config.yaml; "
-                        + "leave it out, or start another --run")
-            }
-        }
-        return saved
+        let saved = try directory.configuration().options
+        var options = saved
+        options.take(given)
+        guard let difference = options.differences(from: saved).first else { return options }
+        throw ValidationError(
+            "\(difference.prefix { $0 != " " }) differs from the run's own setting in "
+                + "\(directory.url.path)/config.yaml; leave it out, or start another --run")
     }
 }
 
@@ -88,11 +82,11 @@ struct RunReporter {
         let imagesPerSecond: Double?
     }
 
-    private let tuning: FineTuning
+    private let tuning: FineTuning<VisionTransformer>
     private let directory: RunDirectory
     private let console: Console
 
-    init(_ tuning: FineTuning, _ directory: RunDirectory, _ console: Console) {
+    init(_ tuning: FineTuning<VisionTransformer>, _ directory: RunDirectory, _ console: Console) {
         self.tuning = tuning
         self.directory = directory
         self.console = console
@@ -100,7 +94,7 @@ struct RunReporter {
 
     func train() throws -> Result {
         let model = tuning.model
-        let trainedCount = model.parameterCount(tuning.readingPaths)
+        let trainedCount = model.parameterCount
         console.say(
             "trainable parameters: \(trainedCount.grouped) in the adapter, "
                 + "\(model.headParameterCount.grouped) in the head")
@@ -110,7 +104,7 @@ struct RunReporter {
         if tuning.trainer.state.step > 0 { console.say("resuming after step \(tuning.trainer.state.step)") }
         Interrupt.install()
         let start = ContinuousClock.now
-        var lastStep: Trainer.Progress?
+        var lastStep: TrainingProgress?
         var lastMilestone = ContinuousClock.now
         let finished = try tuning.run(
             onEvent: { event in
@@ -152,7 +146,7 @@ struct RunReporter {
             seconds: start.secondsPassed, imagesPerSecond: lastStep?.imagesPerSecond)
     }
 
-    private func line(_ progress: Trainer.Progress) -> String {
+    private func line(_ progress: TrainingProgress) -> String {
         "epoch \(progress.epoch + 1)/\(tuning.options.epochs)  step \(progress.step)/\(progress.stepCount)  "
             + "loss \(progress.loss.fixed(4))  \(progress.imagesPerSecond.fixed(1)) img/s  "
             + "\(progress.secondsLeft.duration) left"

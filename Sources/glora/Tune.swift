@@ -30,7 +30,7 @@ struct Tune: ParsableCommand {
     func run() throws {
         let console = flags.common.console
         let model = try flags.configuration()
-        guard let backend = try flags.device.backend(console) as? OpenCLBackend else {
+        guard let backend = try flags.device.backend(console).openCL else {
             throw ValidationError(
                 "the CPU backend has nothing to tune; give --device opencl:INDEX (see glora devices)")
         }

@@ -47,7 +47,7 @@ struct PEFTAdapterTests {
             GLoRAPath(c: .vector), GLoRAPath(a: .lowRank(1), e: .constant),
         ]
         var layers: [String: GLoRAAdapter.Layer] = [:]
-        for (index, (name, path)) in zip(base.configuration.linearPaths, paths).enumerated() {
+        for (index, (name, path)) in zip(base.configuration.shape.linears.map(\.name), paths).enumerated() {
             let shape = base.tensors[name + ".weight"]!.shape
             var tensors: [String: HostTensor] = [:]
             for (letter, rows, columns) in [

@@ -65,7 +65,7 @@ struct MethodCommandTests {
                 saying: ["--path"])
             try Glora.refuse(
                 Fixture.train("x", "--method", "ssf", "--rank", "3"), in: folder,
-                saying: ["--rank says nothing to ssf"])
+                saying: ["ssf doesn't use --rank"])
             #expect(!folder.exists("x"))
         }
     }

@@ -87,7 +87,8 @@ struct ResumeTests {
         arguments: [
             ["--lr", "1e-3"], ["--lr=1"], ["--epochs", "500"], ["--no-drop-last"], ["--ranks", "8"],
             ["--path", "supernet"], ["--normalize", "imagenet"], ["--heads", "4"],
-            ["--config", "other.yaml"],
+            ["--config", "other.yaml"], ["--rank", "4"], ["--precision", "bfloat16"],
+            ["--learnable-scale", "--data", "task"],
         ])
     func contradiction(_ flags: [String]) throws {
         try Fixture.withFolder { folder in

@@ -6,6 +6,7 @@ import OpenCLBackend
 import TensorCore
 import TestSupport
 import Testing
+import Transformers
 
 @testable import VisionModels
 
@@ -34,13 +35,12 @@ struct PlanTests {
             let backend = try #require(backend as? OpenCLBackend)
             let before = backend.allocatedByteCount
             for isForTraining in [true, false] {
-                let other = try method.method(MethodSettings(), for: tiny.checkpoint.configuration.shape)
+                let shape = tiny.checkpoint.configuration.shape
                 var model: VisionTransformer? = try tiny.model(
-                    other.map { .method($0) } ?? .adapters(rank: 2, sites: SearchSpace.Site.allCases),
-                    on: backend)
+                    method.method(MethodSettings(), for: shape), on: backend)
                 let plan = try model!.plan(batch: 2, isForTraining: isForTraining)
                 backend.upload(plan.images, TinyModel.images(2))
-                model!.forward(plan, paths: model!.uniformPath(.none))
+                model!.forward(plan)
                 #expect(backend.values(plan.logits).allSatisfy { $0.isFinite })
                 #expect(backend.allocatedByteCount > before)
                 model = nil
@@ -99,13 +99,13 @@ struct PlanTests {
                 let stored = model.store.unpack(model.store.values)
 
                 let whole = try VisionTransformer(
-                    try model.merged(paths: paths), classCount: TinyModel.classCount, trained: .everything,
+                    try model.merged(), classCount: TinyModel.classCount, method: Backbone.everything,
                     seed: 1, head: tiny.head, on: backend)
                 let wholePlan = try whole.plan(batch: 2, isForTraining: true)
                 whole.store.clearGradients()
-                whole.step(wholePlan, images, labels, paths: whole.uniformPath(.none))
+                whole.step(wholePlan, images, labels)
                 let merged = whole.store.unpack(whole.store.gradients)
-                for (linear, path) in zip(model.linears, paths) {
+                for (linear, path) in zip(model.layers.map(\.base), paths) {
                     let (outputs, inputs) = (linear.outputs, linear.inputs)
                     let dw = doubles(merged["\(linear.name).weight"]!.values)
                     let db = doubles(merged["\(linear.name).bias"]!.values)
@@ -159,36 +159,45 @@ struct PlanTests {
         "A plan takes the bytes that it says, to the byte", arguments: MemoryPolicy.allCases, [true, false])
     func byteCount(policy: MemoryPolicy, isForTraining: Bool) throws {
         for pooling in [ViTConfiguration.Pooling.classToken, .meanAfterNorm] {
-            let configuration = try TinyModel(pooling: pooling, width: 64).checkpoint.configuration
-            let bytes = ViTPlan.byteCount(
-                configuration, rank: 2, policy: policy, batch: 3, isForTraining: isForTraining)
+            let backend = try CPUBackend()
+            let model = try TinyModel(pooling: pooling, width: 64).adapted(memory: policy, on: backend)
+            let bytes = model.planByteCount(batch: 3, isForTraining: isForTraining)
             for (less, chunks) in [(0, 1), (4 * viewAlignment, 2)] {
-                let arena = Arena(try CPUBackend(), chunkByteCount: bytes - less)
-                _ = try ViTPlan(
-                    configuration, rank: 2, policy: policy, batch: 3, isForTraining: isForTraining,
-                    take: arena.take)
+                let arena = Arena(backend, chunkByteCount: bytes - less)
+                _ = try Workspace.layOut(in: arena, isForTraining: isForTraining, stored: .float32) {
+                    try model.layOut(batch: 3, $0)
+                }
                 #expect(arena.byteCount == chunks * (bytes - less))
             }
         }
     }
 
-    /// What a policy saves, by hand: fast keeps GELU's output [B, Q, F] of every block beside the shared one, balanced the
-    /// LayerNorms' [B, T, D] and [B, Q, D].
+    /// What a policy saves, by hand: fast keeps GELU's output [B, Q, F] of every block in place of a shared one, balanced the
+    /// LayerNorms' [B, T, D] and [B, Q, D] likewise.
     @Test("Memory policies differ by the tensors that they keep")
     func policiesDifferByWhatTheyKeep() throws {
-        let configuration = try #require(ViTConfiguration(named: "vit_base_patch16_224", classCount: 10))
-        func bytes(_ policy: MemoryPolicy, isForTraining: Bool = true) -> Int {
-            ViTPlan.byteCount(
-                configuration, rank: 4, policy: policy, batch: 8, isForTraining: isForTraining)
+        func bytes(_ policy: MemoryPolicy, isForTraining: Bool = true) throws -> Int {
+            try PlanTests.zeros("vit_tiny_patch16_224", memory: policy)
+                .planByteCount(batch: 8, isForTraining: isForTraining)
         }
-        let (all, one) = (8 * 197 * 768, 8 * 768)  // [B, T, D] and [B, 1, D]
-        #expect(bytes(.fast) - bytes(.balanced) == 4 * (11 * 4 * all + 4 * one))
-        #expect(bytes(.balanced) - bytes(.low) == 4 * (11 * 2 * all + all + one))
+        let (all, one) = (8 * 197 * 192, 8 * 192)  // [B, T, D] and [B, 1, D]
+        #expect(try bytes(.fast) - bytes(.balanced) == 4 * (10 * 4 * all + 4 * one))
+        #expect(try bytes(.balanced) - bytes(.low) == 4 * (11 * 2 * all + one))
         for policy in MemoryPolicy.allCases {
-            #expect(bytes(policy, isForTraining: false) == bytes(.low, isForTraining: false))
+            #expect(try bytes(policy, isForTraining: false) == bytes(.low, isForTraining: false))
         }
         // An evaluation keeps one block's tensors, not twelve's.
-        #expect(bytes(.low, isForTraining: false) < bytes(.low) / 4)
+        #expect(try bytes(.low, isForTraining: false) < bytes(.low) / 4)
+    }
+
+    /// An architecture with weights of zero, GLoRA of rank 4 in every layer and ten classes.
+    static func zeros(_ name: String, memory: MemoryPolicy = .balanced) throws -> VisionTransformer {
+        let configuration = try #require(ViTConfiguration(named: name, classCount: 0))
+        let checkpoint = try ViTCheckpoint(
+            configuration: configuration,
+            tensors: configuration.tensorShapes.mapValues { HostTensor(shape: $0, repeating: 0) })
+        return try VisionTransformer(
+            checkpoint, classCount: 10, method: GLoRA(rank: 4), seed: 1, memory: memory, on: try CPUBackend())
     }
 
     // MARK: Prepared weights
@@ -205,11 +214,12 @@ struct PlanTests {
                     model.step(plan, TinyModel.images(3), TinyModel.labels(3), paths: paths)
                     return backend.values(plan.logits)
                 }
-                let others = model.uniformPath(.full(rank: 2))
+                let others = model.layers.uniformPath(.full(rank: 2))
                 let (expected, expectedOthers) = (
                     doubles(logits(PlanTests.keepingPaths)), doubles(logits(others))
                 )
-                try model.prepare(paths: PlanTests.keepingPaths)
+                model.layers.take(PlanTests.keepingPaths)
+                try model.prepare()
                 // What is prepared doesn't follow the parameters; other paths do.
                 let saved = model.store.unpack(model.store.values)
                 expectClose(logits(others), expectedOthers, "paths that aren't prepared", limit: 1e-12)
@@ -229,13 +239,7 @@ struct PlanTests {
     /// tokens; behind the last attention 8 do. A score costs 4 · 64 + 5 = 261, in the backward 10 · 64 + 6 = 646.
     @Test("The cost of a ViT-B/16 is that counted by hand")
     func costOfAViTBase() throws {
-        let configuration = try #require(ViTConfiguration(named: "vit_base_patch16_224", classCount: 0))
-        let zeros = try ViTCheckpoint(
-            configuration: configuration,
-            tensors: configuration.tensorShapes.mapValues { HostTensor(shape: $0, repeating: 0) })
-        let model = try VisionTransformer(
-            zeros, classCount: 10, trained: .adapters(rank: 4, sites: SearchSpace.Site.allCases), seed: 1,
-            on: try CPUBackend())
+        let model = try PlanTests.zeros("vit_base_patch16_224")
         let block = 2 * 1_576 * 7_077_888
         let (qkv, behind) = (2 * 1_576 * 1_769_472, 2 * 8 * 5_308_416)
         let ends = 2 * 1_568 * 768 * 768 + 2 * 8 * 768 * 10
@@ -247,14 +251,14 @@ struct PlanTests {
             12 * block == 267_714_035_712 && 12 * block - (11 * block + qkv + behind) == 16_647_192_576)
 
         // The frozen path: a backward through the head alone, which counts as nothing.
-        let none = model.uniformPath(.none)
+        let none = model.layers.uniformPath(.none)
         #expect(model.stepCost(batch: 8, paths: none).flops == Double(forward))
         // lowRank B in activation space: a second product everywhere but in the first Linear, whose dx nobody needs.
-        let lora = model.uniformPath(GLoRAPath(b: .lowRank(4)))
+        let lora = model.layers.uniformPath(GLoRAPath(b: .lowRank(4)))
         let second = 11 * block + qkv + behind - qkv + 646 * scores
         #expect(model.stepCost(batch: 8, paths: lora).flops == Double(forward + second))
         // lowRank A needs dW too, everywhere.
-        let full = model.uniformPath(.full(rank: 4))
+        let full = model.layers.uniformPath(.full(rank: 4))
         let third = 11 * block + qkv + behind
         #expect(model.stepCost(batch: 8, paths: full).flops == Double(forward + second + third))
     }

@@ -3,6 +3,7 @@ import Checkpoints
 import TensorCore
 import TestSupport
 import Testing
+import Transformers
 import VisionModels
 
 /// The methods that GLoRA is compared with, in a model whose weights and activations are stored in 16 bits, beside the same in
@@ -24,7 +25,6 @@ struct StoredMethodTests {
         let scale: Float = precision == .float16 ? 256 : 1
         return try TestDevice.withOpenCL(precision) { backend in
             let model = try variant.model(tiny, on: backend)
-            let paths = model.uniformPath(.none)
             let plan = try model.plan(batch: StoredMethodTests.batch, isForTraining: true)
             backend.upload(plan.images, TinyModel.images(StoredMethodTests.batch))
             backend.upload(plan.labels, TinyModel.labels(StoredMethodTests.batch).map { Int32($0) })
@@ -32,13 +32,14 @@ struct StoredMethodTests {
                 backend.upload(scales, (0..<StoredMethodTests.batch).map { $0 == index ? 0 : Float(4) / 3 })
             }
             model.store.clearGradients()
-            model.forward(plan, paths: paths, dropsBranches: variant.dropsBranches, noise: 77)
+            model.forward(plan, PassMode(dropoutSeed: 77, dropsBranches: variant.dropsBranches))
             model.loss(plan)
             let losses = backend.values(plan.losses)
             model.backward(
-                plan, paths: paths, dropsBranches: variant.dropsBranches, noise: 77, lossScale: scale)
+                plan, PassMode(dropoutSeed: 77, dropsBranches: variant.dropsBranches),
+                lossScale: scale)
             let gradients = model.store.unpack(model.store.gradients)
-            let trained = model.trainedNames(paths)
+            let trained = model.trainedNames
             return Step(
                 losses: losses,
                 gradients: gradients.filter { trained.contains($0.key) }
@@ -85,10 +86,9 @@ struct StoredMethodTests {
         let (images, labels) = (TinyModel.images(5), TinyModel.labels(5))
         try TestDevice.withOpenCL(.bfloat16) { backend in
             let model = try variant.model(tiny, on: backend)
-            let paths = model.uniformPath(.none)
             let logits = try [true, false].map { isForTraining in
                 let plan = try model.plan(batch: 5, isForTraining: isForTraining)
-                model.step(plan, images, labels, paths: paths)
+                model.step(plan, images, labels)
                 return backend.values(plan.logits)
             }
             expectClose(logits[1], doubles(logits[0]), "logits", limit: 1e-12)
@@ -102,12 +102,11 @@ struct StoredMethodTests {
         let tiny = try StoredMethodTests.tiny(variant)
         try TestDevice.withOpenCL(.bfloat16) { backend in
             let model = try variant.model(tiny, on: backend)
-            let paths = model.uniformPath(.none)
             let plan = try model.plan(batch: 5, isForTraining: false)
             func logits(isPrepared: Bool) throws -> [Float] {
-                if isPrepared { try model.prepare(paths: paths) }
+                if isPrepared { try model.prepare() }
                 defer { model.unprepare() }
-                model.step(plan, TinyModel.images(5), TinyModel.labels(5), paths: paths)
+                model.step(plan, TinyModel.images(5), TinyModel.labels(5))
                 return backend.values(plan.logits)
             }
             let before = try logits(isPrepared: true)
@@ -130,8 +129,8 @@ struct StoredMethodTests {
         let bytes = try [Precision.float32, .bfloat16].map { precision in
             try TestDevice.withOpenCL(precision) { backend in
                 let each = try [MethodName.ssf, .linear].map { name in
-                    let method = try #require(try name.method(MethodSettings(), for: shape))
-                    let model = try tiny.model(.method(method), on: backend)
+                    let method = try name.method(MethodSettings(), for: shape)
+                    let model = try tiny.model(method, on: backend)
                     return model.plannedByteCount(batch: 512) - model.plannedByteCount(batch: 256)
                 }
                 return each[0] - each[1]

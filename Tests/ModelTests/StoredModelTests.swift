@@ -4,7 +4,9 @@ import ModelConfiguration
 import TensorCore
 import TestSupport
 import Testing
-import VisionModels
+import Transformers
+
+@testable import VisionModels
 
 /// A model whose weights and activations are stored in 16 bits, beside the same in float32.
 @Suite("Models stored in 16 bits")
@@ -29,10 +31,11 @@ struct StoredModelTests {
                 backend.upload(plan.images, TinyModel.images(4))
                 backend.upload(plan.labels, TinyModel.labels(4).map { Int32($0) })
                 model.store.clearGradients()
-                model.forward(plan, paths: PlanTests.keepingPaths)
+                model.layers.take(PlanTests.keepingPaths)
+                model.forward(plan)
                 model.loss(plan)
                 let losses = backend.values(plan.losses)
-                model.backward(plan, paths: PlanTests.keepingPaths, lossScale: scale)
+                model.backward(plan, lossScale: scale)
                 var gradients = model.store.unpack(model.store.gradients)
                 for name in gradients.keys {
                     gradients[name]!.values = gradients[name]!.values.map { $0 / scale }
@@ -55,10 +58,9 @@ struct StoredModelTests {
         "Storing in 16 bits halves all of a step's memory but the residual stream",
         arguments: MemoryPolicy.allCases) func memoryIsSaved(policy: MemoryPolicy) throws
     {
-        let base = try #require(ViTConfiguration(named: "vit_base_patch16_224", classCount: 10))
-        let counts = [Precision.float32, .bfloat16].map {
-            ViTPlan.byteCount(
-                base, rank: 4, policy: policy, batch: 8, isForTraining: true, stored: $0.stored)
+        let model = try PlanTests.zeros("vit_tiny_patch16_224", memory: policy)
+        let counts = [ElementType.float32, .bfloat16].map {
+            model.planByteCount(batch: 8, isForTraining: true, stored: $0)
         }
         #expect(Double(counts[1]) < 0.65 * Double(counts[0]), "\(counts)")
     }

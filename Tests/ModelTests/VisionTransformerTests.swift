@@ -3,6 +3,7 @@ import Checkpoints
 import TensorCore
 import TestSupport
 import Testing
+import Transformers
 import VisionModels
 
 /// The model's forward and hand-written backward against the definition in double precision, and against itself where two
@@ -42,8 +43,8 @@ struct VisionTransformerTests {
         let loss = reference.loss(doubles(images), labels: labels, scales: scales)
         for device in TestDevice.all {
             try device.withBackend { backend in
-                let model = try tiny.model(.everything, on: backend)
-                let paths = model.uniformPath(.none)
+                let model = try tiny.model(Backbone.everything, on: backend)
+                let paths = model.layers.uniformPath(.none)
                 let plan = try model.plan(batch: 2, isForTraining: true)
                 model.store.clearGradients()
                 model.step(plan, images, labels, paths: paths, scales: variant.scales)
@@ -52,12 +53,12 @@ struct VisionTransformerTests {
                 expectClose([losses.reduce(0, +) / 2], [loss], "loss on \(device)")
                 let gradients = model.store.unpack(model.store.gradients)
                 #expect(Set(gradients.keys) == Set(expected.keys))
-                #expect(model.trainedNames(paths) == Set(expected.keys))
+                #expect(model.trainedNames == Set(expected.keys))
                 for (name, gradient) in gradients {
                     expectClose(gradient.values, expected[name]!, "gradient of \(name) on \(device)")
                 }
                 // A second backward adds the same once more.
-                model.backward(plan, paths: paths, dropsBranches: variant.scales != nil)
+                model.backward(plan, PassMode(dropsBranches: variant.scales != nil))
                 for (name, gradient) in model.store.unpack(model.store.gradients) {
                     expectClose(gradient.values, expected[name]!.map { 2 * $0 }, "\(name) twice on \(device)")
                 }
@@ -105,10 +106,10 @@ struct VisionTransformerTests {
             let model = try TinyModel(pooling: .meanBeforeNorm).adapted(on: backend)
             let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
             let plan = try model.plan(batch: 3, isForTraining: false)
-            for paths in [TinyModel.mixedPaths, model.uniformPath(.full(rank: 2)), model.uniformPath(.none)] {
+            for paths in [TinyModel.mixedPaths, model.layers.uniformPath(.full(rank: 2)), model.layers.uniformPath(.none)] {
                 model.step(plan, images, labels, paths: paths)
                 let logits = backend.values(plan.logits)
-                let merged = try model.merged(paths: paths)
+                let merged = try model.merged()
                 #expect(merged.tensors.mapValues(\.shape) == merged.configuration.tensorShapes)
                 let reference = ReferenceViT(
                     configuration: merged.configuration,
@@ -116,10 +117,10 @@ struct VisionTransformerTests {
                 expectClose(
                     logits, reference.logits(doubles(images), batch: 3, scales: nil), "merged in double")
                 let plain = try VisionTransformer(
-                    merged, classCount: TinyModel.classCount, trained: .adapters(rank: 1, sites: []), seed: 1,
+                    merged, classCount: TinyModel.classCount, method: Backbone.frozen, seed: 1,
                     head: merged.tensors, on: backend)
                 let plainPlan = try plain.plan(batch: 3, isForTraining: false)
-                plain.step(plainPlan, images, labels, paths: plain.uniformPath(.none))
+                plain.step(plainPlan, images, labels, paths: plain.layers.uniformPath(.none))
                 expectClose(backend.values(plainPlan.logits), doubles(logits), "merged")
             }
         }
@@ -139,20 +140,21 @@ struct VisionTransformerTests {
             let random = model.store.unpack(model.store.values)
             let (images, labels) = (TinyModel.images(2), TinyModel.labels(2))
             let plan = try model.plan(batch: 2, isForTraining: true)
-            for lowest in 0...model.linears.count {
+            for lowest in 0...model.layers.count {
                 var values = random
-                let frozen = model.linears[..<lowest].map { "\($0.name)." }
+                let frozen = model.layers[..<lowest].map { "\($0.base.name)." }
                 func isFrozen(_ name: String) -> Bool { frozen.contains { name.hasPrefix($0) } }
                 for name in values.keys where isFrozen(name) {
                     values[name] = HostTensor(shape: values[name]!.shape, repeating: 0)
                 }
                 model.store.pack(model.store.values, values)
-                let full = model.uniformPath(.full(rank: 2))
+                let full = model.layers.uniformPath(.full(rank: 2))
                 model.store.clearGradients()
                 model.step(plan, images, labels, paths: full, scales: scales)
                 let everywhere = model.store.unpack(model.store.gradients)
                 let upper = Array(repeating: GLoRAPath.none, count: lowest) + full[lowest...]
-                let trained = model.trainedNames(upper)
+                model.layers.take(upper)
+                let trained = model.trainedNames
                 model.store.clearGradients()
                 for segment in model.store.segments where !trained.contains(segment.name) {
                     backend.fill(model.store[segment.name]!.gradient!, mark)
@@ -176,16 +178,18 @@ struct VisionTransformerTests {
     func pathsAreMadeAdmissible() throws {
         try TestDevice.all[0].withBackend { backend in
             let full = GLoRAPath.full(rank: 2)
-            let some = try TinyModel().model(.adapters(rank: 2, sites: [.qkv, .fc1]), on: backend)
-            #expect(some.uniformPath(full) == [full, .none, full, .none, full, .none, full, .none])
+            let some = try TinyModel().model(GLoRA(rank: 2, roles: [.fusedQKV, .up]), on: backend)
+            #expect(some.layers.uniformPath(full) == [full, .none, full, .none, full, .none, full, .none])
             #expect(some.store["blocks.0.attn.proj.Ad"] == nil)
             let counts = [(6, 18), (6, 5)].map { full.parameterCount(inputs: $0.0, outputs: $0.1) }
-            #expect(some.parameterCount(some.uniformPath(full)) == 2 * counts.reduce(0, +))
+            some.layers.take(some.layers.uniformPath(full))
+            #expect(some.parameterCount == 2 * counts.reduce(0, +))
             #expect(some.headParameterCount == 21)
             let unbiased = try TinyModel(qkvBias: false).adapted(on: backend)
-            let paths = unbiased.uniformPath(full)
+            let paths = unbiased.layers.uniformPath(full)
             #expect(paths[0] == GLoRAPath(a: .lowRank(2), b: .lowRank(2)) && paths[1] == full)
-            let merged = try unbiased.merged(paths: paths)
+            unbiased.layers.take(paths)
+            let merged = try unbiased.merged()
             #expect(merged.tensors["blocks.0.attn.qkv.bias"] == nil)
         }
     }
@@ -197,11 +201,11 @@ struct VisionTransformerTests {
             let model = try TinyModel().adapted(on: backend)
             let space = try SearchSpace(ranks: [2])
             var (first, again) = (Random(1, "path", 7), Random(1, "path", 7))
-            let paths = model.drawPaths(from: space, using: &first)
+            let paths = model.layers.drawPaths(from: space, using: &first)
             #expect(paths.count == 8)
             #expect(Set(paths).count > 4)
-            #expect(model.drawPaths(from: space, using: &again) == paths)
-            #expect(model.drawPaths(from: space, using: &again) != paths)
+            #expect(model.layers.drawPaths(from: space, using: &again) == paths)
+            #expect(model.layers.drawPaths(from: space, using: &again) != paths)
         }
     }
 
@@ -213,7 +217,7 @@ struct VisionTransformerTests {
             func fresh(_ seed: Int) throws -> VisionTransformer {
                 try VisionTransformer(
                     tiny.checkpoint, classCount: 4,
-                    trained: .adapters(rank: 2, sites: SearchSpace.Site.allCases),
+                    method: GLoRA(rank: 2),
                     seed: seed, on: backend)
             }
             let model = try fresh(3)
@@ -226,7 +230,7 @@ struct VisionTransformerTests {
             // U(±1/√6).
             #expect(values["head.weight"]!.values.allSatisfy { abs($0) <= 0.40825 })
             let plan = try model.plan(batch: 2, isForTraining: false)
-            model.step(plan, TinyModel.images(2), [0, 1], paths: model.uniformPath(.full(rank: 2)))
+            model.step(plan, TinyModel.images(2), [0, 1], paths: model.layers.uniformPath(.full(rank: 2)))
             var reference = ReferenceViT(
                 configuration: model.configuration,
                 tensors: tiny.checkpoint.tensors.mapValues { doubles($0.values) })

@@ -139,14 +139,14 @@ struct FineTuningTests {
         try TestDevice.withOpenCL(.float32) { backend in
             let checkpoint = try TinyTask.checkpoint()
             let model = try VisionTransformer(
-                checkpoint, classCount: 3, trained: .adapters(rank: 1, sites: []), seed: 1, on: backend)
+                checkpoint, classCount: 3, method: Backbone.frozen, seed: 1, on: backend)
             let images = PreparedImages(
                 TinyTask.images(12, seed: 2),
                 try checkpoint.configuration.preprocessor)
             var batches = 0
             #expect(throws: BackendError.self) {
                 _ = try evaluate(
-                    model, paths: model.uniformPath(.none), on: images, batchSize: 4, isForTraining: true
+                    model, on: images, batchSize: 4, isForTraining: true
                 ) { _, _ in
                     batches += 1
                     if batches == 2 { backend.perform("add_product") { -36 } }
@@ -154,8 +154,8 @@ struct FineTuningTests {
             }
             #expect(batches == 2)
             // Nor tensors to save.
-            #expect(throws: BackendError.self) { try model.merged(paths: model.uniformPath(.none)) }
-            #expect(throws: BackendError.self) { try model.adapter(paths: model.uniformPath(.none)) }
+            #expect(throws: BackendError.self) { try model.merged() }
+            #expect(throws: BackendError.self) { try model.adapter() }
         }
     }
 

@@ -66,10 +66,12 @@ struct HostileRunTests {
             #expect(said.contains(part), "\(said)")
         }
         for (part, method, change) in [
-            ("--rank", .factTK, { $0.rank = 4096 }), ("--rank", .lora, { $0.rank = 65 }),
-            ("--dims", .noah, { $0.dims = "9223372036854775807:1:1" }),
-            ("--dims", .noah, { $0.dims = "0:4097:0" }),
-            ("--prompts", .vptDeep, { $0.prompts = 1 << 62 }), ("--ranks", .glora, { $0.ranks = [65] }),
+            ("--rank", .factTK, { $0.methodSettings.rank = 4096 }),
+            ("--rank", .lora, { $0.methodSettings.rank = 65 }),
+            ("--dims", .noah, { $0.methodSettings.dims = "9223372036854775807:1:1" }),
+            ("--dims", .noah, { $0.methodSettings.dims = "0:4097:0" }),
+            ("--prompts", .vptDeep, { $0.methodSettings.prompts = 1 << 62 }),
+            ("--ranks", .glora, { $0.ranks = [65] }),
         ] as [(String, MethodName, (inout TrainingOptions) -> Void)] {
             var options = TrainingOptions(method: method)
             change(&options)

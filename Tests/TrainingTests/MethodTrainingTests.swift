@@ -17,9 +17,9 @@ struct MethodTrainingTests {
         options.warmupEpochs = 1
         options.learningRate = options.optimizer == .sgd ? 0.05 : 1e-2
         options.validateEvery = 1
-        if [.factTT, .factTK, .lora].contains(method) { options.rank = 3 }
-        if method == .noah { options.dims = "2:2:3,1:0:2" }
-        if method == .vptDeep { options.dropout = 0.2 }
+        if [.factTT, .factTK, .lora].contains(method) { options.methodSettings.rank = 3 }
+        if method == .noah { options.methodSettings.dims = "2:2:3,1:0:2" }
+        if method == .vptDeep { options.methodSettings.dropout = 0.2 }
         return options
     }
 
@@ -88,7 +88,7 @@ struct MethodTrainingTests {
                 try ReadyModel(opened, adapter: run.adapter, on: backend),
             ] {
                 let score = try evaluate(
-                    ready.model, paths: ready.paths, on: try ready.prepare(images), batchSize: 8)
+                    ready.model, on: try ready.prepare(images), batchSize: 8)
                 #expect(score.correct == expected.correct)
                 #expect(abs(score.loss - expected.loss) < 1e-5)
             }

@@ -21,11 +21,11 @@ struct OverflowTests {
 
     private func score(_ checkpoint: ViTCheckpoint, on backend: any Backend) throws -> EvaluationResult {
         let model = try VisionTransformer(
-            checkpoint, classCount: 3, trained: .adapters(rank: 1, sites: []), seed: 1, head: checkpoint.head,
+            checkpoint, classCount: 3, method: Backbone.frozen, seed: 1, head: checkpoint.head,
             on: backend)
         let images = PreparedImages(
             TinyTask.images(5, seed: 1), try checkpoint.configuration.preprocessor)
-        return try evaluate(model, paths: model.uniformPath(.none), on: images, batchSize: 2)
+        return try evaluate(model, on: images, batchSize: 2)
     }
 
     private func train(

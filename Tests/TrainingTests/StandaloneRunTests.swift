@@ -33,7 +33,7 @@ struct StandaloneRunTests {
     private func score(_ directory: RunDirectory) throws -> (loss: Double, notes: [String]) {
         let ready = try ReadyModel(run: directory, state: .last, on: try CPUBackend())
         let result = try evaluate(
-            ready.model, paths: ready.paths, on: try ready.prepare(TinyTask.images(12, seed: 2)),
+            ready.model, on: try ready.prepare(TinyTask.images(12, seed: 2)),
             batchSize: 12)
         #expect(result.loss.isFinite)
         return (result.loss, ready.notes)
@@ -166,7 +166,7 @@ struct StandaloneRunTests {
             #expect(try ready.merged().classNames == ["emu", "cat", "dog"])
             let adapter = folder.appendingPathComponent("adapter")
             try PEFTAdapter.save(
-                try ready.model.adapter(paths: ready.paths), to: adapter, extra: ready.adapterExtra)
+                try ready.model.adapter(), to: adapter, extra: ready.adapterExtra)
             var options = TrainingOptions()
             options.model = folder.appendingPathComponent("model").path
             let read = try ReadyModel(options, adapter: adapter, on: try CPUBackend())

@@ -36,8 +36,8 @@ struct StoredTrainingTests {
                 (options.epochs, options.warmupEpochs) = (epochs, 1)
                 options.learningRate = options.optimizer == .sgd ? 0.05 : method == .full ? 1e-3 : 1e-2
                 if method == .glora { (options.ranks, options.path) = ([4, 2], "full") }
-                if [.factTT, .factTK].contains(method) { options.rank = 3 }
-                if method == .noah { options.dims = "2:2:3,1:0:2" }
+                if [.factTT, .factTK].contains(method) { options.methodSettings.rank = 3 }
+                if method == .noah { options.methodSettings.dims = "2:2:3,1:0:2" }
                 options.precision = precision
                 options.dropPath = 0
                 let tuning = try FineTuning(

@@ -18,19 +18,19 @@ struct AdaptFormer: TuningMethod {
 
     init(_ settings: MethodSettings) throws {
         try settings.allow(
-            "adaptformer", scale: true, width: true, dropout: true, placement: true, adapterNorm: true,
-            learnableScale: true)
+            "adaptformer",
+            [
+                settings.$scale, settings.$width, settings.$dropout, settings.$placement,
+                settings.$adapterNorm, settings.$learnableScale,
+            ])
         width = settings.width ?? 64
         isScaleTrained = settings.learnableScale ?? false
         if isScaleTrained, settings.scale != nil {
             throw MethodError("--learnable-scale begins at 1; leave --scale out")
         }
         scale = settings.scale ?? 0.1
-        isSequential =
-            try settings.choice("--placement", settings.placement, ["parallel", "sequential"]) == 1
-        norm =
-            ["none", "in", "out"][
-                try settings.choice("--adapter-norm", settings.adapterNorm, ["none", "in", "out"])]
+        isSequential = settings.placement == "sequential"
+        norm = settings.adapterNorm ?? "none"
         dropout = settings.dropout ?? 0.1
     }
 
@@ -62,10 +62,10 @@ struct AdaptFormer: TuningMethod {
         }
     }
 
-    func attachments(
-        _ shape: TransformerShape, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
-    ) throws -> Attachments {
-        var result = Attachments(depth: shape.depth)
+    func attach(
+        to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws {
+        let shape = model.shape
         for block in 0..<shape.depth {
             let name = "blocks.\(block).adaptmlp"
             let update = try Bottleneck(
@@ -79,13 +79,12 @@ struct AdaptFormer: TuningMethod {
                     : Bottleneck.Norm(
                         weight: store["\(name).adapter_layer_norm_before.weight"]!,
                         bias: store["\(name).adapter_layer_norm_before.bias"]!, isBefore: norm == "in"),
-                site: block, arena, backend)
+                place: block, arena, backend)
             if isSequential {
-                result.blocks[block].behindMLP = update
+                model.blocks[block].behindMLP = update
             } else {
-                result.blocks[block].besideMLP = update
+                model.blocks[block].besideMLP = update
             }
         }
-        return result
     }
 }

@@ -1,3 +1,4 @@
+import Adapters
 import ArgumentParser
 import Experiments
 import Foundation
@@ -5,8 +6,7 @@ import Training
 
 /// What `compare`, `shift`, `vtab` and `fewshot` share: which methods, and how each is trained. What isn't said is the method's own.
 struct CellFlags: ParsableArguments {
-    @Option(
-        help: "The pretrained ViT: timm safetensors (file or folder), Hugging Face folder, or Google's .npz.")
+    @Option(help: TrainingOptions().$model.flagHelp(default: nil))
     var model: String
     @OptionGroup var input: InputFlags
     @Option(
@@ -15,33 +15,14 @@ struct CellFlags: ParsableArguments {
             "Methods, with commas. glora is a supernet, a search and the training of what it found; glora:full, glora:none and glora:FILE.json train that path."
     )
     var methods: String
-    @Option(name: .customLong("lr"), help: "One learning rate for every method (default: each method's).")
-    var learningRate: Double?
     @Option(
         help: "Learning rates to try on the first seed; validation chooses one for each method and task.")
-    var lrs: CommaList<Double>?
+    var lrs: FlagValue<[Double]>?
     @Option(help: "The same for methods whose authors train with SGD: vpt and adaptformer (default: --lrs).")
-    var sgdLrs: CommaList<Double>?
-    @Option(help: "Weight decay (default: the method's).")
-    var weightDecay: Double?
-    @Option(help: "Images in a step.")
-    var batchSize = TrainingOptions().batchSize
-    @Option(help: "Passes over the training split (default: the method's).")
-    var epochs: Int?
-    @Option(help: "Epochs of linear warm-up (default: the method's).")
-    var warmupEpochs: Int?
-    @Option(name: .customLong("min-lr"), help: "The rate that the cosine ends at (default: the method's).")
-    var minimumLearningRate: Double?
-    @Option(help: "Stochastic depth in the last block (default: the method's).")
-    var dropPath: Double?
-    @Option(help: "GLoRA's ranks: 4, or 8,4.")
-    var ranks = CommaList(TrainingOptions().ranks)
-    @Option(help: "Epochs between validations; the last is always validated.")
-    var validateEvery: Int?
-    @Option(help: "low, balanced or fast: less memory, or fewer things computed twice.")
-    var memory = TrainingOptions().memory
+    var sgdLrs: FlagValue<[Double]>?
+    @OptionGroup var training: CellTrainingFlags
     @Option(help: "last or best (by validation): which state is tested.")
-    var checkpoint = ReadyModel.State.last
+    var checkpoint = RunState.last
     @Option(help: "A YAML file of these flags.")
     var config: String?
     @OptionGroup var checks: ImageCheckFlags
@@ -84,10 +65,9 @@ struct CellFlags: ParsableArguments {
     /// The rates to choose from; one is no choice.
     func rates(_ entry: MethodEntry) -> [Double] {
         var rates: [Double] = []
-        let own = entry.options(batchSize: batchSize)
+        let own = entry.options(training.given)
         let given = own.optimizer == .sgd ? sgdLrs ?? lrs : lrs
-        for rate in given?.elements ?? [learningRate ?? own.learningRate]
-        where !rates.contains(rate) {
+        for rate in given?.value ?? [own.learningRate] where !rates.contains(rate) {
             rates.append(rate)
         }
         return rates
@@ -95,22 +75,16 @@ struct CellFlags: ParsableArguments {
 
     /// All settings of a training but the data's.
     func options(_ entry: MethodEntry, rate: Double, seed: Int) -> TrainingOptions {
-        var options = entry.options(batchSize: batchSize)
+        var options = entry.options(training.given)
         options.model = model
-        input.apply(to: &options)
+        options.take(input.given)
         options.learningRate = rate
-        options.weightDecay = weightDecay ?? options.weightDecay
-        options.epochs = epochs ?? options.epochs
-        options.warmupEpochs = warmupEpochs ?? options.warmupEpochs
-        options.minimumLearningRate = minimumLearningRate ?? options.minimumLearningRate
-        options.dropPath = dropPath ?? options.dropPath
-        options.ranks = ranks.elements
-        options.validateEvery = validateEvery ?? options.validateEvery
-        options.memory = memory
         options.precision = device.precision ?? .float32
         options.seed = seed
         return options
     }
+
+    private var learningRate: Double? { training.given["lr"] as? Double }
 
     /// How all this was done, for under a table.
     func protocolLines(_ grid: Grid, _ task: GridTask) throws -> [String] {
@@ -121,12 +95,29 @@ struct CellFlags: ParsableArguments {
             "the \(checkpoint.rawValue) state is tested, once, after the training"
                 + (checkpoint == .best ? "; validation chose it" : ""),
             lrs.map {
-                "learning rates \($0.elements.map(\.short).joined(separator: ", "))"
-                    + (sgdLrs.map { ", for SGD \($0.elements.map(\.short).joined(separator: ", "))," } ?? "")
+                "learning rates \($0.value.map(\.short).joined(separator: ", "))"
+                    + (sgdLrs.map { ", for SGD \($0.value.map(\.short).joined(separator: ", "))," } ?? "")
                     + " tried on the first seed, chosen by validation accuracy (of equals the loss)"
             } ?? (learningRate.map { "learning rate \($0.short)" } ?? "each method's own learning rate"),
         ]
     }
+}
+
+/// What may be said of every method's training.
+struct CellTrainingFlags: SettingFlags {
+    static var settings: [any AnySetting] {
+        let all = TrainingOptions()
+        return [
+            all.$learningRate, all.$weightDecay, all.$batchSize, all.$epochs, all.$warmupEpochs,
+            all.$minimumLearningRate, all.$dropPath, all.$ranks, all.$validateEvery, all.$memory,
+        ]
+    }
+
+    static func origin(of setting: any AnySetting) -> String? {
+        setting.origin == nil ? setting.text : "the method's"
+    }
+
+    var given: [String: any SettingValue] = [:]
 }
 
 /// `--seeds N`: as many trainings of each cell, with the seeds 0 to N − 1.

@@ -24,9 +24,9 @@ struct FewShot: CellsCommand {
     @Option(help: "Data sets in --root, with commas (default: all).")
     var datasets: String?
     @Option(help: "Training images of a class.")
-    var shots = CommaList([1, 2, 4, 8, 16])
+    var shots = FlagValue([1, 2, 4, 8, 16])
     @Option(help: "The draws, and the seeds that they are trained with.")
-    var splitSeeds = CommaList([0, 1, 2])
+    var splitSeeds = FlagValue([0, 1, 2])
     @Option(help: "The folder for the runs and the report.")
     var output = "glora-fewshot"
     @OptionGroup var flags: CellFlags
@@ -53,7 +53,7 @@ struct FewShot: CellsCommand {
     mutating func validate() throws {
         guard (root == nil) != (data == nil) else { throw ValidationError("give either --root or --data") }
         if data != nil, datasets != nil { throw ValidationError("--datasets names folders of --root") }
-        for (flag, numbers) in [("--shots", shots.elements), ("--split-seeds", splitSeeds.elements)] {
+        for (flag, numbers) in [("--shots", shots.value), ("--split-seeds", splitSeeds.value)] {
             guard numbers.allSatisfy({ $0 >= (flag == "--shots" ? 1 : 0) }),
                 Set(numbers).count == numbers.count
             else { throw ValidationError("\(flag) takes different whole numbers, such as 1,2,4") }
@@ -65,7 +65,7 @@ struct FewShot: CellsCommand {
         let lock = try FolderLock.output(URL(fileURLWithPath: output), console)
         defer { lock.release() }
         let folders = try folders()
-        let shots = shots.elements.sorted()
+        let shots = shots.value.sorted()
         let tasks = try folders.map { try self.tasks($0, named: nil) }
         let grid = try Grid(self)
         let outcomes = try grid.run(tasks.flatMap(\.self))
@@ -94,9 +94,9 @@ struct FewShot: CellsCommand {
         }
         let lines =
             try [
-                "trained on draws \(splitSeeds.elements.map(String.init).joined(separator: ", ")) of each number of "
+                "trained on draws \(splitSeeds.value.map(String.init).joined(separator: ", ")) of each number of "
                     + "images of a class, each with its number as the seed"
-                    + (splitSeeds.elements.count > 1 ? ": mean ± standard deviation" : ""),
+                    + (splitSeeds.value.count > 1 ? ": mean ± standard deviation" : ""),
                 "tested on test_meta.list (val_meta.list where there is none)",
             ] + flags.protocolLines(grid, tasks[0][0])
         console.say("")
@@ -145,7 +145,7 @@ struct FewShot: CellsCommand {
 
     /// One task for each number of shots.
     private func tasks(_ folder: AnnotatedFolder, named name: String?) throws -> [GridTask] {
-        let (shots, seeds) = (shots.elements.sorted(), splitSeeds.elements)
+        let (shots, seeds) = (shots.value.sorted(), splitSeeds.value)
         for count in shots {
             for seed in seeds {
                 let list = folder.trainingList(shots: count, seed: seed)

@@ -58,7 +58,7 @@ let runTargets = [
         scratch.write(input.bytes, "config.yaml")
         func use(_ options: TrainingOptions) throws {
             try options.validate()
-            _ = try options.flags()
+            _ = options.differences(from: TrainingOptions())
             _ = options.schedule
             _ = try options.preprocessor(for: architecture)
         }
@@ -73,7 +73,7 @@ let runTargets = [
     Target(name: "metrics", seeds: { [Input.joined([metrics, summary])] }) { input in
         input.write(["metrics.jsonl", "summary.json"], to: scratch)
         let run = RunDirectory(scratch.url)
-        for state in [ReadyModel.State.last, .best] { _ = try? run.validation(of: state) }
+        for state in [RunState.last, .best] { _ = try? run.validation(of: state) }
         try? run.addToSummary(seconds: 1, peakBytes: 1)
         var state = TrainingState()
         (state.step, state.epoch) = (1, 1)

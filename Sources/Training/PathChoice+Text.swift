@@ -2,84 +2,52 @@ import Adapters
 import Checkpoints
 import Foundation
 import TensorCore
-import VisionModels
 
-/// Which path each layer takes in a step: drawn anew at every step, or fixed.
-public enum PathChoice: Sendable {
-    /// A supernet: every layer draws from the space at every step, or where the recipe says so takes its richest path.
-    case supernet(SearchSpace, Recipe)
-    /// One path for each Linear.
-    case fixed([GLoRAPath])
-
-    /// How a supernet's steps choose their paths.
-    public enum Recipe: String, Codable, CaseIterable, Sendable {
-        /// Every path alike, as the original draws them.
-        case original
-        /// Every other step takes the richest path in every layer: most other forms are parts of it, and under the original's
-        /// recipe a layer takes it once in 432 steps.
-        case sandwich
-    }
-
+// Which path each layer takes, as the command line, files and run folders say it.
+extension PathChoice {
     /// Reads what `--path` says for a model: `supernet`, `full` (the richest path of the space), `none`, or a file: one path
     /// as JSON, which every layer takes, an object of a path for each layer's name, or the `architecture.json` of a search. Throws `TrainingError.settings`.
     public init(
-        _ text: String, space: SearchSpace, recipe: Recipe = .original, model: VisionTransformer
+        _ text: String, space: SearchSpace, recipe: Recipe = .original, for shape: TransformerShape
     ) throws {
         switch text {
         case "supernet": self = .supernet(space, recipe)
-        case "full": self = .fixed(model.uniformPath(space.fullPath))
-        case "none": self = .fixed(model.uniformPath(.none))
-        default: self = .fixed(try PathChoice.read(text, model: model, rank: space.largestRank))
+        case "full": self = .fixed(shape.uniformPath(space.fullPath, at: space.sites))
+        case "none": self = .fixed([])
+        default: self = .fixed(try PathChoice.read(text, space, shape))
         }
     }
 
     /// A run's choice: the paths that its configuration holds, or what its `--path` says. Throws `TrainingError.settings`.
-    init(_ run: RunDirectory.Configuration, space: SearchSpace, model: VisionTransformer) throws {
+    init(_ run: RunDirectory.Configuration, space: SearchSpace, for shape: TransformerShape) throws {
         guard let paths = run.paths else {
             self = try PathChoice(
-                run.options.pathText, space: space, recipe: run.options.recipe, model: model)
+                run.options.path, space: space, recipe: run.options.recipe, for: shape)
             return
         }
-        guard paths.count == model.linears.count else {
+        guard paths.count == shape.linears.count else {
             throw TrainingError.settings(
-                "the run's config.yaml has \(paths.count) paths for \(model.linears.count) layers; "
+                "the run's config.yaml has \(paths.count) paths for \(shape.linears.count) layers; "
                     + "put the original back")
         }
-        try PathChoice.check(paths, model: model, rank: space.largestRank, source: "the run's config.yaml")
+        try PathChoice.check(paths, space, shape, source: "the run's config.yaml")
         self = .fixed(paths)
     }
 
     /// Whether `--path` names a file rather than a kind of path.
     package static func isFile(_ text: String) -> Bool { !["supernet", "full", "none"].contains(text) }
 
-    /// The paths of step `step`, a function of the run's seed and the step alone.
-    public func paths(atStep step: Int, seed: Int, model: VisionTransformer) -> [GLoRAPath] {
-        switch self {
-        case .fixed(let paths): return paths
-        case .supernet(let space, .sandwich) where step % 2 == 1: return model.uniformPath(space.fullPath)
-        case .supernet(let space, _):
-            var random = Random(seed, "path", step)
-            return model.drawPaths(from: space, using: &random)
-        }
-    }
-
-    /// The paths that a run is validated, saved and merged at: the fixed ones, or a supernet's richest.
-    public func readingPaths(model: VisionTransformer) -> [GLoRAPath] {
-        switch self {
-        case .fixed(let paths): paths
-        case .supernet(let space, _): model.uniformPath(space.fullPath)
-        }
-    }
-
     /// What is read of an architecture that a search has found.
     private struct Found: Decodable { let layers: [String: GLoRAPath] }
 
-    private static func read(_ file: String, model: VisionTransformer, rank: Int) throws -> [GLoRAPath] {
+    private static func read(
+        _ file: String, _ space: SearchSpace, _ shape: TransformerShape
+    ) throws -> [GLoRAPath] {
         guard let data = (try? fileContents(of: URL(fileURLWithPath: file))).map({ Data($0) }) else {
             throw TrainingError.settings(
                 "--path \(file) can't be read; use supernet, full, none, or a JSON file of paths")
         }
-        let names = model.linears.map(\.name)
+        let names = shape.linears.map(\.name)
         let paths: [GLoRAPath]
         do {
             let object = try? JSONSerialization.jsonObject(with: data) as? [String: Any]
@@ -94,7 +62,8 @@ public enum PathChoice: Sendable {
                 }
                 paths = names.map { byName[$0] ?? .none }
             } else {
-                paths = model.uniformPath(try JSONDecoder().decode(GLoRAPath.self, from: data))
+                paths = shape.uniformPath(
+                    try JSONDecoder().decode(GLoRAPath.self, from: data), at: space.sites)
             }
         } catch let error as DecodingError {
             throw TrainingError.settings(
@@ -103,7 +72,7 @@ public enum PathChoice: Sendable {
         } catch let error as FormError {
             throw TrainingError.settings("\(file): \(error)")
         }
-        try check(paths, model: model, rank: rank, source: file)
+        try check(paths, space, shape, source: file)
         return paths
     }
 
@@ -119,19 +88,19 @@ public enum PathChoice: Sendable {
 
     /// Throws when a layer can't take the path that `source` gives it.
     package static func check(
-        _ paths: [GLoRAPath], model: VisionTransformer, rank: Int, source: String
+        _ paths: [GLoRAPath], _ space: SearchSpace, _ shape: TransformerShape, source: String
     ) throws {
-        for (linear, path) in zip(model.linears, paths) {
-            if path.rank > rank {
+        for (linear, path) in zip(shape.linears, paths) {
+            if path.rank > space.largestRank {
                 throw TrainingError.settings(
-                    "\(source) asks for rank \(path.rank) in \(linear.name); the largest of --ranks is \(rank)"
+                    "\(source) asks for rank \(path.rank) in \(linear.name); the largest of --ranks is \(space.largestRank)"
                 )
             }
-            if path != .none, linear.support == nil {
+            if path != .none, !space.sites.contains(linear.site.role) {
                 throw TrainingError.settings(
                     "\(source) gives \(linear.name) a path, but --linears leaves it out")
             }
-            if path.changesBias, linear.bias == nil {
+            if path.changesBias, !linear.site.hasBias {
                 throw TrainingError.settings(
                     "\(source) gives \(linear.name) C, D or E, but the layer has no bias")
             }
