@@ -1,6 +1,4 @@
 import Adapters
-import Checkpoints
-import TensorCore
 import Training
 import Transformers
 import VisionModels

@@ -1,7 +1,5 @@
 import Adapters
 import ArgumentParser
-import Checkpoints
-import OpenCLBackend
 import TensorCore
 import Training
 import Transformers
