@@ -31,47 +31,86 @@ let package = Package(
         .target(name: "Adapters", dependencies: ["TensorCore"]),
         .target(name: "ArchitectureSearch", dependencies: ["TensorCore", "Adapters"]),
         .target(name: "Datasets", dependencies: ["TensorCore", "CTurboJPEG", "CImageShim"]),
-        .target(name: "Checkpoints", dependencies: ["TensorCore", "Adapters", "Datasets", "CZlib"]),
+        .target(name: "ModelConfiguration", dependencies: ["Adapters", "Datasets"]),
+        .target(
+            name: "Checkpoints",
+            dependencies: ["TensorCore", "Adapters", "Datasets", "ModelConfiguration", "CZlib"]),
         .target(name: "GeneratedTasks", dependencies: ["TensorCore", "Datasets"]),
-        .target(name: "VisionModels", dependencies: ["TensorCore", "Adapters", "Checkpoints"]),
+        .target(name: "Transformers", dependencies: ["TensorCore", "Adapters"]),
+        .target(
+            name: "VisionModels",
+            dependencies: [
+                "TensorCore", "Adapters", "Transformers", "Datasets", "ModelConfiguration", "Checkpoints",
+            ]),
         .target(
             name: "Training",
             dependencies: [
-                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "Datasets", "VisionModels",
-                "Yams",
+                "TensorCore", "Adapters", "Transformers", "Datasets", "ModelConfiguration", "Checkpoints",
+                "VisionModels", "Yams",
+            ]),
+        .target(
+            name: "SupernetSearch",
+            dependencies: [
+                "TensorCore", "Adapters", "ArchitectureSearch", "Transformers", "Checkpoints", "VisionModels",
+                "Training",
+            ]),
+        .target(
+            name: "Experiments",
+            dependencies: [
+                "TensorCore", "Adapters", "ArchitectureSearch", "Transformers", "Datasets",
+                "ModelConfiguration", "Checkpoints", "VisionModels", "Training", "SupernetSearch",
             ]),
         .target(
             name: "GoldenVectors",
             dependencies: [
-                "TensorCore", "Adapters", "ArchitectureSearch", "Checkpoints", "VisionModels", "Training",
-                "CEmbedded",
+                "TensorCore", "Adapters", "ArchitectureSearch", "Transformers", "ModelConfiguration",
+                "Checkpoints", "VisionModels", "Training", "CEmbedded",
             ]),
         .executableTarget(
             name: "glora",
             dependencies: [
-                "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch", "Checkpoints",
-                "Datasets",
-                "GeneratedTasks", "VisionModels", "Training", "GoldenVectors", "CEmbedded", "Yams",
+                "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch", "Datasets",
+                "Transformers", "ModelConfiguration", "Checkpoints", "GeneratedTasks", "VisionModels",
+                "Training", "SupernetSearch", "Experiments", "GoldenVectors", "CEmbedded", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .target(
-            name: "TestSupport", dependencies: ["TensorCore", "CPUBackend", "OpenCLBackend"],
+            name: "TestSupport",
+            dependencies: ["TensorCore", "CPUBackend", "OpenCLBackend", "ModelConfiguration"],
             path: "Tests/TestSupport"),
-        .testTarget(name: "BackendTests", dependencies: ["TestSupport"]),
         .testTarget(
-            name: "CheckpointTests", dependencies: ["TestSupport", "Checkpoints", "Datasets"],
+            name: "BackendTests",
+            dependencies: [
+                "TestSupport", "TensorCore", "CPUBackend", "OpenCLBackend", "COpenCL", "CCLBlast",
+            ]),
+        .testTarget(
+            name: "CheckpointTests",
+            dependencies: [
+                "TestSupport", "TensorCore", "Adapters", "Datasets", "ModelConfiguration", "Checkpoints",
+                "CZlib",
+            ],
             exclude: ["Fixtures"]),
         .testTarget(
-            name: "DatasetTests", dependencies: ["Datasets", "GeneratedTasks"], exclude: ["Fixtures"]),
-        .testTarget(name: "AdapterTests", dependencies: ["TestSupport", "Adapters"]),
-        .testTarget(name: "SearchTests", dependencies: ["ArchitectureSearch"]),
+            name: "DatasetTests", dependencies: ["TensorCore", "Datasets", "GeneratedTasks"],
+            exclude: ["Fixtures"]),
+        .testTarget(name: "AdapterTests", dependencies: ["TestSupport", "TensorCore", "Adapters"]),
+        .testTarget(name: "SearchTests", dependencies: ["TensorCore", "Adapters", "ArchitectureSearch"]),
         .testTarget(
             name: "ModelTests",
-            dependencies: ["TestSupport", "OpenCLBackend", "VisionModels", "Training", "GoldenVectors"]),
+            dependencies: [
+                "TestSupport", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "Transformers",
+                "ModelConfiguration", "Checkpoints", "VisionModels", "Training", "GoldenVectors", "CEmbedded",
+            ]),
         .testTarget(
             name: "TrainingTests",
-            dependencies: ["TestSupport", "Training", "ArchitectureSearch", "CPUBackend", "OpenCLBackend"]),
-        .testTarget(name: "CommandTests", dependencies: ["Checkpoints", "Datasets"]),
+            dependencies: [
+                "TestSupport", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch",
+                "Transformers", "Datasets", "ModelConfiguration", "Checkpoints", "VisionModels", "Training",
+                "SupernetSearch", "Experiments",
+            ]),
+        .testTarget(
+            name: "CommandTests",
+            dependencies: ["TensorCore", "Datasets", "ModelConfiguration", "Checkpoints"]),
     ]
 )
 
@@ -83,8 +122,8 @@ if Context.environment["GLORA_FUZZ"] != nil {
             name: "Fuzzing",
             dependencies: [
                 "CFuzzer", "CZlib", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters",
-                "ArchitectureSearch",
-                "Checkpoints", "Datasets", "VisionModels", "Training", "Yams",
+                "ArchitectureSearch", "Datasets", "ModelConfiguration", "Checkpoints", "VisionModels",
+                "Training", "SupernetSearch", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Tests/Fuzzing/Targets"),

@@ -41,15 +41,6 @@ __kernel GROUP void scale_samples(
     }
 }
 
-// x [n, d] ← x + row [d] in every row.
-__kernel GROUP void add_row(__global float *x, __global const float *row, int n, int d) {
-    FOR_ROWS (i, n) {
-        size_t start = (size_t)i * d;
-        FOR_COLUMNS (j, d)
-            store_lanes(load_lanes(x + start + j, d - j) + load_lanes(row + j, d - j), x + start + j, d - j);
-    }
-}
-
 // out [n] ← out + x ⊙ factor, both [n]; factor may be null (1).
 __kernel GROUP void add_product(
     __global float *out, __global const float *x, __global const float *factor, int n) {

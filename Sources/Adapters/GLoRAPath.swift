@@ -89,28 +89,6 @@ extension GLoRAPath {
     }
 }
 
-extension MatrixForm {
-    /// How many columns of Xd the form reads.
-    public var columnCount: Int {
-        switch self {
-        case .none: 0
-        case .constant, .vector: 1
-        case .lowRank(let rank): rank
-        }
-    }
-}
-
-extension PromptForm {
-    /// How many columns of Cd the form reads.
-    public var columnCount: Int {
-        switch self {
-        case .none: 0
-        case .vector: 1
-        case .lowRank(let rank): rank
-        }
-    }
-}
-
 // MARK: Text
 
 /// A form that a file or a flag names and that the tensor doesn't have.

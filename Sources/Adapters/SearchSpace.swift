@@ -5,17 +5,8 @@ import TensorCore
 /// Every entry is equally likely, and each rank is an entry of its own: with the original's choices and one rank a layer has
 /// 4 · 4 · 3 · 3 · 3 = 432 paths (ViT-Slim/GLoRA/utils.py), each drawn with probability 1/432.
 public struct SearchSpace: Codable, Hashable, Sendable {
-    /// The four Linears of a block, in module order.
-    public enum Site: String, Codable, CaseIterable, Hashable, Sendable {
-        /// attn.qkv, [3·D, D].
-        case qkv
-        /// attn.proj, [D, D].
-        case proj
-        /// mlp.fc1, [hidden, D].
-        case fc1
-        /// mlp.fc2, [D, hidden].
-        case fc2
-    }
+    /// The Linears of a vision transformer's block.
+    public static let vitRoles: [LinearRole] = [.fusedQKV, .output, .up, .down]
 
     /// A form without its rank. C has no constant; D and E have no lowRank.
     public enum FormName: String, Codable, CaseIterable, Hashable, Sendable {
@@ -42,7 +33,7 @@ public struct SearchSpace: Codable, Hashable, Sendable {
     /// What lowRank may mean, each an equally likely choice of its own. The largest is the rank of the storage.
     public var ranks: [Int]
     /// The Linears that have support tensors.
-    public var sites: [Site]
+    public var sites: [LinearRole]
 
     /// The original's space. Throws `FormError` for a form that a tensor doesn't have, an empty choice, or a rank below 1.
     public init(
@@ -51,7 +42,7 @@ public struct SearchSpace: Codable, Hashable, Sendable {
         c: [FormName] = [.lowRank, .vector, .none],
         d: [FormName] = [.constant, .none, .vector],
         e: [FormName] = [.constant, .none, .vector],
-        ranks: [Int] = [4], sites: [Site] = Site.allCases
+        ranks: [Int] = [4], sites: [LinearRole] = vitRoles
     ) throws {
         (self.a, self.b, self.c, self.d, self.e) = (a, b, c, d, e)
         self.ranks = ranks

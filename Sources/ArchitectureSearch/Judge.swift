@@ -23,7 +23,7 @@ public enum Fitness: String, Codable, CaseIterable, Sendable {
     /// The larger, the better.
     public func value(_ score: Score) -> Double { self == .accuracy ? score.accuracy : -score.loss }
 
-    /// The same of what decides between equals.
+    /// The tie-breaker; larger is better.
     func second(_ score: Score) -> Double { self == .accuracy ? -score.loss : score.accuracy }
 }
 

@@ -9,36 +9,39 @@ extension CPUBackend {
     /// One step over flat tensors [n]; a block of `viewAlignment` elements belongs to one segment.
     public func adamW(
         _ values: Tensor, _ firstMoments: Tensor, _ secondMoments: Tensor,
-        _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings
+        _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings,
+        blocks: Int
     ) {
-        let n = values.count
-        require(
-            n % viewAlignment == 0 && firstMoments.count == n && secondMoments.count == n
-                && gradients.count == n
-                && segmentOfBlock.count == n / viewAlignment && segments.columns == 3, "adamW",
-            "θ \(values.shape), m \(firstMoments.shape), v \(secondMoments.shape), g \(gradients.shape), "
-                + "blocks \(segmentOfBlock.shape) and segments \(segments.shape) don't fit")
-        let segmentCount = segments.rows
-        let (theta, g) = (floats(values, "adamW"), floats(gradients, "adamW"))  // [n]
-        let (m, v) = (floats(firstMoments, "adamW"), floats(secondMoments, "adamW"))  // [n]
-        let segmentOfBlock = integers(segmentOfBlock, "adamW")  // [n / viewAlignment]
-        let segments = floats(segments, "adamW")  // [count, 3]
+        let (theta, g) = (floats(values), floats(gradients))  // [n]
+        let (m, v) = (floats(firstMoments), floats(secondMoments))  // [n]
         // In double: 1 − 0.999 in float32 is off by 5e-5, which v would inherit.
         let (beta1, beta2) = (Float(settings.beta1), Float(settings.beta2))
         let (rest1, rest2) = (Float(1 - settings.beta1), Float(1 - settings.beta2))
         let decay = Float(1 - settings.weightDecay * settings.learningRate)
         let epsilon = Float(settings.epsilon)
-        parallel(n / viewAlignment, grain: elementGrain / viewAlignment) { range in
+        forEachBlock(blocks, segmentOfBlock, segments, "adamW") { at, segment in
+            let step = Float(settings.learningRate * Double(segment[1]))
+            adamw_step(
+                theta + at, m + at, v + at, g + at, beta1, rest1, beta2, rest2, decay, step, segment[2],
+                epsilon, viewAlignment)
+        }
+    }
+
+    /// Calls `body` with the first element of each block that is to be updated, and its segment's row.
+    func forEachBlock(
+        _ blocks: Int, _ segmentOfBlock: Tensor, _ segments: Tensor, _ operation: String,
+        _ body: (Int, Floats) -> Void
+    ) {
+        let segmentCount = segments.rows
+        let segmentOfBlock = integers(segmentOfBlock)  // [n / viewAlignment]
+        let segments = floats(segments)  // [count, 3]
+        parallel(blocks, grain: elementGrain / viewAlignment) { range in
             for block in range {
                 let segment = Int(segmentOfBlock[block])
                 require(
-                    (0..<segmentCount).contains(segment), "adamW", "block \(block) names segment \(segment)")
-                guard segments[3 * segment] != 0 else { continue }
-                let step = Float(settings.learningRate * Double(segments[3 * segment + 1]))
-                let offset = block * viewAlignment
-                adamw_step(
-                    theta + offset, m + offset, v + offset, g + offset, beta1, rest1, beta2, rest2, decay,
-                    step, segments[3 * segment + 2], epsilon, viewAlignment)
+                    (0..<segmentCount).contains(segment), operation, "block \(block) names segment \(segment)"
+                )
+                if segments[3 * segment] != 0 { body(block * viewAlignment, segments + 3 * segment) }
             }
         }
     }

@@ -4,22 +4,18 @@ import TensorCore
 // What other methods than GLoRA put into a transformer: blocks of tensors, bottlenecks, scaled and shifted features,
 // dropout; and SGD.
 //
+//     gelu(x) = x Φ(x),  gelu′(x) = Φ(x) + x φ(x),  φ(x) = exp(−x²/2) / √(2π)
 //     y = x ⊙ scale + shift;  dScale = Σₙ dy ⊙ x, dShift = Σₙ dy, dx = dy ⊙ scale
 //     v ← μv + (g + λθ);  θ ← θ − ηv
 
 extension CPUBackend {
     /// out ← x, or out + x, rows × columns of each.
     public func copyBlock(
-        _ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int, accumulate: Bool
+        _ out: MatrixBlock, _ x: MatrixBlock, _ size: (rows: Int, columns: Int), accumulate: Bool
     ) {
-        require(
-            out.holds(rows: rows, columns: columns) && x.holds(rows: rows, columns: columns)
-                && (rows <= 1 || out.stride >= columns), "copyBlock",
-            "\(rows) × \(columns) from \(x.offset) on every \(x.stride) of \(x.tensor.shape) to \(out.offset) on "
-                + "every \(out.stride) of \(out.tensor.shape)")
-        guard rows > 0, columns > 0 else { return }
-        let to = floats(out.tensor, "copyBlock") + out.offset
-        let from = floats(x.tensor, "copyBlock") + x.offset
+        let (rows, columns) = size
+        let to = floats(out.tensor) + out.offset
+        let from = floats(x.tensor) + x.offset
         let blocks = (columns - 1) / elementGrain + 1  // per row
         parallel(rows * blocks, grain: rowGrain(columns)) { range in
             for index in range {
@@ -36,36 +32,33 @@ extension CPUBackend {
     }
 
     /// y ← f(x). y may be x.
-    public func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation) {
-        require(y.count == x.count, "activate", "from shape \(x.shape) to \(y.shape)")
-        let loop: (Floats, Floats, Int) -> Void
-        switch activation {
-        case .identity: return y.buffer === x.buffer ? () : copy(y, x)
-        case .gelu: return gelu(y, x)
-        case .relu: loop = { relu_forward($0, $1, $2) }
-        case .quickGELU: loop = { quick_gelu_forward($0, $1, $2) }
-        }
-        let (y, x, count) = (floats(y, "activate"), floats(x, "activate"), x.count)
+    public func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation, count: Int) {
+        let loop: (Floats, Floats, Int) -> Void =
+            switch activation {
+            case .identity: { $0.update(from: $1, count: $2) }
+            case .gelu: { gelu_forward($0, $1, $2) }
+            case .relu: { relu_forward($0, $1, $2) }
+            case .quickGELU: { quick_gelu_forward($0, $1, $2) }
+            }
+        let (y, x) = (floats(y), floats(x))
         parallel(count, grain: elementGrain) { range in
             loop(y + range.lowerBound, x + range.lowerBound, range.count)
         }
     }
 
     /// dx ← dy ⊙ f′(x). dx may be dy.
-    public func activateBackward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ activation: Activation) {
-        require(
-            dx.count == x.count && dy.count == x.count, "activateBackward",
-            "dx \(dx.shape), dy \(dy.shape) and x \(x.shape) differ")
-        let loop: (Floats, Floats, Floats, Int) -> Void
-        switch activation {
-        case .identity: return dx.buffer === dy.buffer ? () : copy(dx, dy)
-        case .gelu: return geluBackward(dx, dy, x)
-        case .relu: loop = { relu_backward($0, $1, $2, $3) }
-        case .quickGELU: loop = { quick_gelu_backward($0, $1, $2, $3) }
-        }
-        let count = x.count
-        let (dx, dy) = (floats(dx, "activateBackward"), floats(dy, "activateBackward"))
-        let x = floats(x, "activateBackward")
+    public func activateBackward(
+        _ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ activation: Activation, count: Int
+    ) {
+        let loop: (Floats, Floats, Floats, Int) -> Void =
+            switch activation {
+            case .identity: { dx, dy, _, count in dx.update(from: dy, count: count) }
+            case .gelu: { gelu_backward($0, $1, $2, $3) }
+            case .relu: { relu_backward($0, $1, $2, $3) }
+            case .quickGELU: { quick_gelu_backward($0, $1, $2, $3) }
+            }
+        let (dx, dy) = (floats(dx), floats(dy))
+        let x = floats(x)
         parallel(count, grain: elementGrain) { range in
             let first = range.lowerBound
             loop(dx + first, dy + first, x + first, range.count)
@@ -73,13 +66,11 @@ extension CPUBackend {
     }
 
     /// y [n, d] ← x ⊙ scale [d] + shift [d]. y may be x.
-    public func scaleShift(_ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor) {
-        let (n, d) = (x.rows, x.columns)
-        require(
-            y.count == x.count && scale.count == d && shift.count == d, "scaleShift",
-            "y \(y.shape), x \(x.shape), scale \(scale.shape) and shift \(shift.shape) don't fit")
-        let (y, x) = (floats(y, "scaleShift"), floats(x, "scaleShift"))  // [n, d]
-        let (scale, shift) = (floats(scale, "scaleShift"), floats(shift, "scaleShift"))  // [d]
+    public func scaleShift(
+        _ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor, rows n: Int, columns d: Int
+    ) {
+        let (y, x) = (floats(y), floats(x))  // [n, d]
+        let (scale, shift) = (floats(scale), floats(shift))  // [d]
         parallel(n, grain: rowGrain(d)) { range in
             let first = range.lowerBound * d
             scale_shift_forward(y + first, x + first, scale, shift, range.count, d)
@@ -88,16 +79,12 @@ extension CPUBackend {
 
     /// dScale [d] += Σₙ dy ⊙ x, dShift [d] += Σₙ dy, dx [n, d] ← dy ⊙ scale, in one pass. dx may be dy.
     public func scaleShiftBackward(
-        _ dx: Tensor?, _ dScale: Tensor?, _ dShift: Tensor?, _ dy: Tensor, _ x: Tensor, _ scale: Tensor
+        _ dx: Tensor?, _ dScale: Tensor?, _ dShift: Tensor?, _ dy: Tensor, _ x: Tensor, _ scale: Tensor,
+        rows n: Int, columns d: Int
     ) {
-        let (n, d) = (x.rows, x.columns)
-        require(
-            (dx?.count ?? x.count) == x.count && dy.count == x.count && scale.count == d
-                && (dScale?.count ?? d) == d && (dShift?.count ?? d) == d, "scaleShiftBackward",
-            "dx \(dx?.shape ?? []), dy \(dy.shape), x \(x.shape) and scale \(scale.shape) don't fit")
-        let dx = dx.map { floats($0, "scaleShiftBackward") }  // [n, d]
-        let (dy, x) = (floats(dy, "scaleShiftBackward"), floats(x, "scaleShiftBackward"))  // [n, d]
-        let scale = floats(scale, "scaleShiftBackward")  // [d]
+        let dx = dx.map { floats($0) }  // [n, d]
+        let (dy, x) = (floats(dy), floats(x))  // [n, d]
+        let scale = floats(scale)  // [d]
         guard dScale != nil || dShift != nil else {
             guard let dx else { return }
             return parallel(n, grain: rowGrain(d)) { range in
@@ -109,28 +96,23 @@ extension CPUBackend {
             let first = range.lowerBound * d
             scale_shift_backward(dx.map { $0 + first }, sums, dy + first, x + first, scale, range.count, d)
         } use: { sums in
-            if let dScale { add_to(floats(dScale, "scaleShiftBackward"), sums, d) }
-            if let dShift { add_to(floats(dShift, "scaleShiftBackward"), sums + d, d) }
+            if let dScale { add_to(floats(dScale), sums, d) }
+            if let dShift { add_to(floats(dShift), sums + d, d) }
         }
     }
 
     /// y ← y + factor · x.
-    public func addScaled(_ y: Tensor, _ x: Tensor, _ factor: Float) {
-        require(y.count == x.count, "addScaled", "y \(y.shape) and x \(x.shape) differ")
-        let (y, x, count) = (floats(y, "addScaled"), floats(x, "addScaled"), x.count)
+    public func addScaled(_ y: Tensor, _ x: Tensor, _ factor: Float, count: Int) {
+        let (y, x) = (floats(y), floats(x))
         parallel(count, grain: elementGrain) { range in
             let first = range.lowerBound
             residual_add(y + first, y + first, x + first, factor, range.count)
         }
     }
 
-    /// yᵢ ← xᵢ / (1 − rate) where the mask keeps i, else 0. y may be x.
-    public func dropout(_ y: Tensor, _ x: Tensor, rate: Double, seed: UInt64) {
-        require(
-            y.count == x.count && (0..<1).contains(rate), "dropout",
-            "from shape \(x.shape) to \(y.shape) at a rate of \(rate)")
-        let mask = DropoutMask(rate: rate, seed: seed)
-        let (y, x, count) = (floats(y, "dropout"), floats(x, "dropout"), x.count)
+    /// yᵢ ← xᵢ · factor where the mask keeps i, else 0. y may be x.
+    public func dropout(_ y: Tensor, _ x: Tensor, _ mask: DropoutMask, count: Int) {
+        let (y, x) = (floats(y), floats(x))
         parallel(count, grain: elementGrain) { range in
             let first = range.lowerBound
             dropout_forward(
@@ -142,30 +124,13 @@ extension CPUBackend {
     /// One step over flat tensors [n]; a block of `viewAlignment` elements belongs to one segment.
     public func sgd(
         _ values: Tensor, _ velocity: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
-        _ segments: Tensor, _ settings: SGDSettings
+        _ segments: Tensor, _ settings: SGDSettings, blocks: Int
     ) {
-        let n = values.count
-        require(
-            n % viewAlignment == 0 && velocity.count == n && gradients.count == n
-                && segmentOfBlock.count == n / viewAlignment && segments.columns == 3, "sgd",
-            "θ \(values.shape), v \(velocity.shape), g \(gradients.shape), blocks \(segmentOfBlock.shape) and "
-                + "segments \(segments.shape) don't fit")
-        let segmentCount = segments.rows
-        let (theta, v) = (floats(values, "sgd"), floats(velocity, "sgd"))  // [n]
-        let g = floats(gradients, "sgd")  // [n]
-        let segmentOfBlock = integers(segmentOfBlock, "sgd")  // [n / viewAlignment]
-        let segments = floats(segments, "sgd")  // [count, 3]
-        parallel(n / viewAlignment, grain: elementGrain / viewAlignment) { range in
-            for block in range {
-                let segment = Int(segmentOfBlock[block])
-                require(
-                    (0..<segmentCount).contains(segment), "sgd", "block \(block) names segment \(segment)")
-                guard segments[3 * segment] != 0 else { continue }
-                let offset = block * viewAlignment
-                sgd_step(
-                    theta + offset, v + offset, g + offset, Float(settings.learningRate),
-                    Float(settings.weightDecay), Float(settings.momentum), viewAlignment)
-            }
+        let (theta, v, g) = (floats(values), floats(velocity), floats(gradients))  // [n]
+        forEachBlock(blocks, segmentOfBlock, segments, "sgd") { at, _ in
+            sgd_step(
+                theta + at, v + at, g + at, Float(settings.learningRate), Float(settings.weightDecay),
+                Float(settings.momentum), viewAlignment)
         }
     }
 }

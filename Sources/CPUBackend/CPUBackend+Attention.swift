@@ -13,13 +13,12 @@ import TensorCore
 
 extension CPUBackend {
     /// out [B, Q, D] and logSumExp [B, heads, Q] from qkv [B, T, 3·D].
-    public func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int) {
-        let s = AttentionShape(qkv, out, logSumExp, heads: heads, "attention")
-        let qkv = floats(qkv, "attention")  // [B, T, 3·D]
-        let out = floats(out, "attention")  // [B, Q, D]
-        let logSumExp = floats(logSumExp, "attention")  // [B, heads, Q]
-        let (t, h, block) = (s.tokens, s.headWidth, s.blockRows)
-        parallel(s.images * heads, grain: s.grain, scratch: block * (t + 2)) { range, scores in
+    public func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, _ s: AttentionSizes) {
+        let qkv = floats(qkv)  // [B, T, 3·D]
+        let out = floats(out)  // [B, Q, D]
+        let logSumExp = floats(logSumExp)  // [B, heads, Q]
+        let (t, h, block) = (s.tokens, s.head, s.blockRows)
+        parallel(s.batch * s.heads, grain: s.grain, scratch: block * (t + 2)) { range, scores in
             let sums = scores + block * t  // [block], after scores [block, T]
             let largest = sums + block  // [block]
             for index in range {
@@ -44,18 +43,15 @@ extension CPUBackend {
 
     /// dqkv [B, T, 3·D] is overwritten, from dOut and out [B, Q, D] and logSumExp [B, heads, Q].
     public func attentionBackward(
-        _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int
+        _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor,
+        _ s: AttentionSizes
     ) {
-        let s = AttentionShape(qkv, out, logSumExp, heads: heads, "attentionBackward")
-        require(
-            dqkv.count == qkv.count && dOut.count == out.count, "attentionBackward",
-            "dqkv \(dqkv.shape), dout \(dOut.shape), out \(out.shape) and qkv \(qkv.shape) don't fit")
-        let dqkv = floats(dqkv, "attentionBackward")  // [B, T, 3·D]
-        let (dOut, out) = (floats(dOut, "attentionBackward"), floats(out, "attentionBackward"))  // [B, Q, D]
-        let logSumExp = floats(logSumExp, "attentionBackward")  // [B, heads, Q]
-        let qkv = floats(qkv, "attentionBackward")  // [B, T, 3·D]
-        let (t, h, block) = (s.tokens, s.headWidth, s.blockRows)
-        parallel(s.images * heads, grain: s.grain, scratch: 2 * block * t) { range, p in
+        let dqkv = floats(dqkv)  // [B, T, 3·D]
+        let (dOut, out) = (floats(dOut), floats(out))  // [B, Q, D]
+        let logSumExp = floats(logSumExp)  // [B, heads, Q]
+        let qkv = floats(qkv)  // [B, T, 3·D]
+        let (t, h, block) = (s.tokens, s.head, s.blockRows)
+        parallel(s.batch * s.heads, grain: s.grain, scratch: 2 * block * t) { range, p in
             let dp = p + block * t  // [block, T], as is p
             for index in range {
                 let q = qkv + s.offset(index)  // [T, h], as are k and v and their gradients
@@ -89,40 +85,15 @@ extension CPUBackend {
     }
 }
 
-/// The sizes that qkv [B, T, 3·D], out [B, Q, D] and the number of heads imply.
-private struct AttentionShape {
-    let images: Int  // B
-    let tokens: Int  // T
-    let queries: Int  // Q
-    let width: Int  // D
-    let heads: Int
-    let headWidth: Int  // h
-
-    init(_ qkv: Tensor, _ out: Tensor, _ logSumExp: Tensor, heads: Int, _ operation: StaticString) {
-        require(
-            qkv.shape.count == 3 && heads > 0 && qkv.columns % (3 * heads) == 0, operation,
-            "qkv \(qkv.shape) is not [B, T, 3·D] with a D that \(heads) heads divide")
-        images = qkv.shape[0]
-        tokens = qkv.shape[1]
-        width = qkv.columns / 3
-        self.heads = heads
-        headWidth = width / heads
-        queries = out.rows / max(1, images)
-        require(
-            out.columns == width && out.rows == images * queries && (1...max(1, tokens)).contains(queries)
-                && logSumExp.count == images * heads * queries, operation,
-            "out \(out.shape), logSumExp \(logSumExp.shape) and qkv \(qkv.shape) don't fit with \(heads) heads"
-        )
-    }
-
-    var stride: Int { 3 * width }
-    var scale: Float { 1 / Float(headWidth).squareRoot() }
+extension AttentionSizes {
+    /// The row length of qkv.
+    fileprivate var stride: Int { 3 * width }
     /// Query rows whose S is held: 256 KiB, half of what the backward keeps in the second cache. All of 197 tokens.
-    var blockRows: Int { min(queries, max(16, 65_536 / tokens)) }
+    fileprivate var blockRows: Int { min(queries, max(16, 65_536 / tokens)) }
     /// Heads per block: at least 2¹⁸ multiplications.
-    var grain: Int { max(1, 262_144 / (2 * queries * tokens * headWidth)) }
+    fileprivate var grain: Int { max(1, 262_144 / (2 * queries * tokens * head)) }
     /// Where q of an image's head begins in qkv.
-    func offset(_ index: Int) -> Int { index / heads * tokens * stride + index % heads * headWidth }
+    fileprivate func offset(_ index: Int) -> Int { index / heads * tokens * stride + index % heads * head }
     /// Where the head begins in out.
-    func outOffset(_ index: Int) -> Int { index / heads * queries * width + index % heads * headWidth }
+    fileprivate func outOffset(_ index: Int) -> Int { index / heads * queries * width + index % heads * head }
 }

@@ -13,14 +13,13 @@ import TensorCore
 
 extension CPUBackend {
     /// W = W₀ ⊙ (1 + A) + B, in one pass.
-    public func gloraWeight(_ weight: Tensor, _ frozen: Tensor, _ a: MatrixTerm, _ b: MatrixTerm) {
-        let operation: StaticString = "gloraWeight"
-        let (outputs, inputs) = (frozen.rows, frozen.columns)
-        require(weight.count == frozen.count, operation, "W \(weight.shape) and W₀ \(frozen.shape) differ")
-        let weight = floats(weight, operation)  // [out, in]
-        let scale = MatrixFactors(self, a, outputs: outputs, inputs: inputs, operation)
-        let shift = MatrixFactors(self, b, outputs: outputs, inputs: inputs, operation)
-        let w0 = floats(frozen, operation)  // [out, in]
+    public func gloraWeight(
+        _ weight: Tensor, _ frozen: Tensor, _ a: MatrixTerm, _ b: MatrixTerm, outputs: Int, inputs: Int
+    ) {
+        let weight = floats(weight)  // [out, in]
+        let scale = MatrixFactors(self, a, outputs: outputs, inputs: inputs)
+        let shift = MatrixFactors(self, b, outputs: outputs, inputs: inputs)
+        let w0 = floats(frozen)  // [out, in]
         scale.withUp { scaleUp in
             shift.withUp { shiftUp in
                 parallel(outputs, grain: rowGrain(inputs)) { range in
@@ -36,23 +35,17 @@ extension CPUBackend {
 
     /// Accumulates ∂A = dW ⊙ W₀ and ∂B = dW, with dW = dyᵀ · x in `scratch`, into the factors' gradients.
     public func gloraWeightBackward(
-        _ a: MatrixTerm, _ b: MatrixTerm, _ scratch: Tensor, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor
+        _ a: MatrixTerm, _ b: MatrixTerm, _ scratch: Tensor, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor,
+        rows: Int, outputs: Int, inputs: Int
     ) {
-        let operation: StaticString = "gloraWeightBackward"
-        let (outputs, inputs) = (frozen.rows, frozen.columns)
-        require(
-            scratch.count == frozen.count && dy.columns == outputs && x.columns == inputs
-                && dy.rows == x.rows,
-            operation,
-            "scratch \(scratch.shape), dy \(dy.shape), x \(x.shape) and W₀ \(frozen.shape) don't fit")
-        let scale = MatrixFactors(self, a, outputs: outputs, inputs: inputs, operation)
-        let shift = MatrixFactors(self, b, outputs: outputs, inputs: inputs, operation)
+        let scale = MatrixFactors(self, a, outputs: outputs, inputs: inputs)
+        let shift = MatrixFactors(self, b, outputs: outputs, inputs: inputs)
         guard [scale.dDown, scale.dUp, shift.dDown, shift.dUp].contains(where: { $0 != nil }) else { return }
         matmul(
-            scratch.reshaped([outputs, inputs]), dy, x, transposeA: true, transposeB: false, accumulate: false
-        )
-        let dW = floats(scratch, operation)  // [out, in]
-        let w0 = floats(frozen, operation)  // [out, in]
+            scratch.leading([outputs, inputs], .float32), dy, x, transposeA: true, transposeB: false,
+            accumulate: false)
+        let dW = floats(scratch)  // [out, in]
+        let w0 = floats(frozen)  // [out, in]
         let scaleSize = scale.dUp == nil ? 0 : scale.rank * factor_length(inputs)
         let shiftSize = shift.dUp == nil ? 0 : shift.rank * factor_length(inputs)
         withScratch(outputs * (scale.rank + shift.rank)) { downSums in  // [out, ra], then [out, rb]
@@ -80,16 +73,13 @@ extension CPUBackend {
     }
 
     /// t [n, r] ← x [n, in] · Bu[:r]ᵀ.
-    public func gloraProject(_ t: Tensor, _ x: Tensor, _ b: MatrixTerm) {
-        let operation: StaticString = "gloraProject"
-        let inputs = x.columns
-        let factors = MatrixFactors(self, b, outputs: b.down.value.rows, inputs: inputs, operation)
+    public func gloraProject(_ t: Tensor, _ x: Tensor, _ b: MatrixTerm, rows: Int, inputs: Int) {
+        let factors = MatrixFactors(self, b, outputs: b.down.value.rows, inputs: inputs)
         let rank = factors.rank
-        require(t.count == x.rows * rank, operation, "t \(t.shape) for x \(x.shape) and rank \(rank)")
-        let t = floats(t, operation)  // [n, r]
-        let first = floats(x, operation)  // [n, in]
+        let t = floats(t)  // [n, r]
+        let first = floats(x)  // [n, in]
         factors.withUp { up in
-            parallel(x.rows, grain: rowGrain(inputs)) { range in
+            parallel(rows, grain: rowGrain(inputs)) { range in
                 let row = range.lowerBound
                 project_rows(t + row * rank, first + row * inputs, up, rank, range.count, inputs)
             }
@@ -98,25 +88,19 @@ extension CPUBackend {
 
     /// dBias [out] and the gradients of Ad and Bd, in one pass over dy [n, out] and z [n, out].
     public func gloraOutputBackward(
-        _ dBias: Tensor, _ a: MatrixTerm?, _ b: MatrixTerm?, _ dy: Tensor, _ z: Tensor?, _ t: Tensor?
+        _ dBias: Tensor, _ a: MatrixTerm?, _ b: MatrixTerm?, _ dy: Tensor, _ z: Tensor?, _ t: Tensor?,
+        rows n: Int, outputs: Int
     ) {
-        let operation: StaticString = "gloraOutputBackward"
-        let (n, outputs) = (dy.rows, dy.columns)
         func factors(_ term: MatrixTerm) -> MatrixFactors {
-            MatrixFactors(self, term, outputs: outputs, inputs: term.up.value.columns, operation)
+            MatrixFactors(self, term, outputs: outputs, inputs: term.up.value.columns)
         }
         let (scale, shift) = (a.map(factors), b.map(factors))
-        if case .lowRank = scale?.form { fatalError("\(operation): a of low rank has no activation space") }
         let (hasScale, hasShift) = (scale?.dDown != nil, shift?.dDown != nil)
         let rank = hasShift ? shift!.rank : 0
-        require(
-            dBias.count == outputs && (!hasScale || z?.count == n * outputs)
-                && (!hasShift || t?.count == n * rank), operation,
-            "dBias \(dBias.shape), dy \(dy.shape), z \(z?.shape ?? []) and t \(t?.shape ?? []) don't fit")
-        let dBias = floats(dBias, operation)  // [out]
-        let dy = floats(dy, operation)  // [n, out]
-        let z = hasScale ? floats(z!, operation) : nil  // [n, out]
-        let t = hasShift ? floats(t!, operation) : nil  // [n, r]
+        let dBias = floats(dBias)  // [out]
+        let dy = floats(dy)  // [n, out]
+        let z = hasScale ? floats(z!) : nil  // [n, out]
+        let t = hasShift ? floats(t!) : nil  // [n, r]
         let length = factor_length(outputs)
         sumOfBlocks(n, columns: outputs, size: (rank + (hasScale ? 2 : 1)) * length) { range, sums in
             let at = range.lowerBound * outputs
@@ -131,17 +115,14 @@ extension CPUBackend {
     }
 
     /// u [n, r] ← dy [n, out] · Bd, and ∂Bu[:r] += uᵀ · x [n, in].
-    public func gloraProjectBackward(_ u: Tensor, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor) {
-        let operation: StaticString = "gloraProjectBackward"
-        let (n, outputs, inputs) = (dy.rows, dy.columns, x.columns)
-        let factors = MatrixFactors(self, b, outputs: outputs, inputs: inputs, operation)
+    public func gloraProjectBackward(
+        _ u: Tensor, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor, rows n: Int, outputs: Int, inputs: Int
+    ) {
+        let factors = MatrixFactors(self, b, outputs: outputs, inputs: inputs)
         let rank = factors.rank
-        require(
-            u.count == n * rank && x.rows == n, operation,
-            "u \(u.shape), dy \(dy.shape) and x \(x.shape) don't fit rank \(rank)")
-        let u = floats(u, operation)  // [n, r]
-        let dy = floats(dy, operation)  // [n, out]
-        let x = floats(x, operation)  // [n, in]
+        let u = floats(u)  // [n, r]
+        let dy = floats(dy)  // [n, out]
+        let x = floats(x)  // [n, in]
         withScratch(rank * factor_length(outputs)) { down in
             factors.copyDown(down)
             func project(_ range: Range<Int>) {
@@ -165,46 +146,29 @@ extension CPUBackend {
     /// b = b₀ ⊙ (1 + D) + E + W₀ · C, and C into `prompt`.
     public func gloraBias(
         _ bias: Tensor, _ prompt: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?,
-        _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm
+        _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm, outputs: Int, inputs: Int
     ) {
-        let operation: StaticString = "gloraBias"
-        let (outputs, inputs) = (frozen.rows, frozen.columns)
-        require(
-            bias.count == outputs && prompt.count == inputs && (frozenBias?.count ?? outputs) == outputs,
-            operation,
-            "b \(bias.shape), C \(prompt.shape) and W₀ \(frozen.shape) don't fit")
-        let prompt = floats(prompt, operation)  // [in]
-        let down = floats(c.down.value, operation)  // [in, R]
-        let up = floats(c.up.value, operation)  // [R, 1]
+        let prompt = floats(prompt)  // [in]
+        let down = floats(c.down.value)  // [in, R]
+        let up = floats(c.up.value)  // [R, 1]
         let rank = c.down.value.columns
-        require(c.form.columns <= rank, operation, "C's rank \(c.form.columns) exceeds its storage's \(rank)")
         switch c.form {
         case .none: prompt.update(repeating: 0, count: inputs)
         case .vector: for i in 0..<inputs { prompt[i] = down[i * rank] }
         case .lowRank(let r): for i in 0..<inputs { project_rows(prompt + i, down + i * rank, up, 1, 1, r) }
         }
-        let bias = floats(bias, operation)  // [out]
-        let b0 = frozenBias.map { floats($0, operation) }  // [out]
-        let scale = floats(d.values.value, operation)  // [out]
-        let shift = floats(e.values.value, operation)  // [out]
+        let bias = floats(bias)  // [out]
+        let b0 = frozenBias.map { floats($0) }  // [out]
+        let scale = floats(d.values.value)  // [out]
+        let shift = floats(e.values.value)  // [out]
         for o in 0..<outputs {
-            var value: Float = 0
-            if let b0 {
-                switch d.form {
-                case .none: value = b0[o]
-                case .constant: value = b0[o] * (1 + scale[0])
-                case .vector: value = b0[o] * (1 + scale[o])
-                }
-            }
-            switch e.form {
-            case .none: break
-            case .constant: value += shift[0]
-            case .vector: value += shift[o]
-            }
+            var value = b0?[o] ?? 0
+            if b0 != nil, d.form != .none { value *= 1 + scale[d.form == .constant ? 0 : o] }
+            if e.form != .none { value += shift[e.form == .constant ? 0 : o] }
             bias[o] = value
         }
         guard c.form != .none else { return }
-        let w0 = floats(frozen, operation)  // [out, in]
+        let w0 = floats(frozen)  // [out, in]
         withScratch(outputs) { products in  // [out] W₀ · C
             parallel(outputs, grain: rowGrain(inputs)) { range in
                 let row = range.lowerBound
@@ -217,18 +181,12 @@ extension CPUBackend {
     /// Accumulates ∂C = W₀ᵀ · db, ∂D = db ⊙ b₀ and ∂E = db into the terms' gradients.
     public func gloraBiasBackward(
         _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm,
-        _ dPrompt: Tensor, _ dBias: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?
+        _ dPrompt: Tensor, _ dBias: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?, outputs: Int, inputs: Int
     ) {
-        let operation: StaticString = "gloraBiasBackward"
-        let (outputs, inputs) = (frozen.rows, frozen.columns)
-        require(
-            dBias.count == outputs && dPrompt.count == inputs && (frozenBias?.count ?? outputs) == outputs,
-            operation,
-            "db \(dBias.shape), dC \(dPrompt.shape) and W₀ \(frozen.shape) don't fit")
-        let db = floats(dBias, operation)  // [out]
+        let db = floats(dBias)  // [out]
         if let frozenBias, let gradient = d.values.gradient {
-            let b0 = floats(frozenBias, operation)  // [out]
-            let dScale = floats(gradient, operation)  // [out]
+            let b0 = floats(frozenBias)  // [out]
+            let dScale = floats(gradient)  // [out]
             switch d.form {
             case .none: break
             case .constant:
@@ -239,7 +197,7 @@ extension CPUBackend {
             }
         }
         if let gradient = e.values.gradient {
-            let dShift = floats(gradient, operation)  // [out]
+            let dShift = floats(gradient)  // [out]
             switch e.form {
             case .none: break
             case .constant: dShift[0] += Float((0..<outputs).reduce(0.0) { $0 + Double(db[$1]) })
@@ -247,27 +205,26 @@ extension CPUBackend {
             }
         }
         guard c.form != .none else { return }
-        let dPrompt = floats(dPrompt, operation)  // [in]
-        let w0 = floats(frozen, operation)  // [out, in]
+        let dPrompt = floats(dPrompt)  // [in]
+        let w0 = floats(frozen)  // [out, in]
         sumOfBlocks(outputs, columns: inputs, size: factor_length(inputs)) { range, sums in
             let row = range.lowerBound
             project_backward(sums, db + row, w0 + row * inputs, 1, range.count, inputs)
         } use: { sums in
             dPrompt.update(from: sums, count: inputs)
         }
-        promptBackward(c, dPrompt, inputs, operation)
+        promptBackward(c, dPrompt, inputs)
     }
 
     /// ∂Cd and ∂Cu from ∂C [in].
     private func promptBackward(
-        _ c: PromptTerm, _ dPrompt: UnsafeMutablePointer<Float>, _ inputs: Int, _ operation: StaticString
+        _ c: PromptTerm, _ dPrompt: UnsafeMutablePointer<Float>, _ inputs: Int
     ) {
-        let down = floats(c.down.value, operation)  // [in, R]
-        let up = floats(c.up.value, operation)  // [R, 1]
+        let down = floats(c.down.value)  // [in, R]
+        let up = floats(c.up.value)  // [R, 1]
         let rank = c.down.value.columns
-        require(c.form.columns <= rank, operation, "C's rank \(c.form.columns) exceeds its storage's \(rank)")
         if let gradient = c.down.gradient {
-            let dDown = floats(gradient, operation)  // [in, R]
+            let dDown = floats(gradient)  // [in, R]
             for i in 0..<inputs {
                 switch c.form {
                 case .none: break
@@ -277,22 +234,11 @@ extension CPUBackend {
             }
         }
         if case .lowRank(let r) = c.form, let gradient = c.up.gradient {
-            let dUp = floats(gradient, operation)  // [R, 1]
+            let dUp = floats(gradient)  // [R, 1]
             withScratch(factor_length(rank)) { sums in
                 project_backward(sums, dPrompt, down, 1, inputs, rank)
                 add_to(dUp, sums, r)
             }
-        }
-    }
-}
-
-extension PromptForm {
-    /// How many columns of Cd the form reads.
-    fileprivate var columns: Int {
-        switch self {
-        case .none: 0
-        case .vector: 1
-        case .lowRank(let r): r
         }
     }
 }

@@ -11,16 +11,11 @@ extension CPUBackend {
     /// y [n, d], mean [n], rstd [n] from x [n, d].
     public func layerNorm(
         _ y: Tensor, _ mean: Tensor, _ rstd: Tensor,
-        _ x: Tensor, _ weight: Tensor, _ bias: Tensor, epsilon: Float
+        _ x: Tensor, _ weight: Tensor, _ bias: Tensor, epsilon: Float, rows n: Int, columns d: Int
     ) {
-        let (n, d) = (x.rows, x.columns)
-        require(
-            y.count == x.count && mean.count == n && rstd.count == n && weight.count == d && bias.count == d,
-            "layerNorm",
-            "y \(y.shape), mean \(mean.shape), rstd \(rstd.shape), x \(x.shape), weight \(weight.shape)")
-        let (y, x) = (floats(y, "layerNorm"), floats(x, "layerNorm"))  // [n, d]
-        let (mean, rstd) = (floats(mean, "layerNorm"), floats(rstd, "layerNorm"))  // [n]
-        let (w, b) = (floats(weight, "layerNorm"), floats(bias, "layerNorm"))  // [d]
+        let (y, x) = (floats(y), floats(x))  // [n, d]
+        let (mean, rstd) = (floats(mean), floats(rstd))  // [n]
+        let (w, b) = (floats(weight), floats(bias))  // [d]
         parallel(n, grain: rowGrain(d)) { range in
             let row = range.lowerBound
             layer_norm_forward(
@@ -31,18 +26,13 @@ extension CPUBackend {
     /// dx [n, d], or dx + … with `accumulate`; dWeight and dBias [d] accumulate. One pass over dy and x.
     public func layerNormBackward(
         _ dx: Tensor, _ dWeight: Tensor?, _ dBias: Tensor?,
-        _ dy: Tensor, _ x: Tensor, _ mean: Tensor, _ rstd: Tensor, _ weight: Tensor, accumulate: Bool
+        _ dy: Tensor, _ x: Tensor, _ mean: Tensor, _ rstd: Tensor, _ weight: Tensor, accumulate: Bool,
+        rows n: Int, columns d: Int
     ) {
-        let (n, d) = (x.rows, x.columns)
-        require(
-            dx.count == x.count && dy.count == x.count && mean.count == n && rstd.count == n
-                && weight.count == d && (dWeight?.count ?? d) == d && (dBias?.count ?? d) == d,
-            "layerNormBackward",
-            "dx \(dx.shape), dy \(dy.shape), x \(x.shape), mean \(mean.shape), weight \(weight.shape)")
-        let dx = floats(dx, "layerNormBackward")  // [n, d]
-        let (dy, x) = (floats(dy, "layerNormBackward"), floats(x, "layerNormBackward"))  // [n, d]
-        let (mean, rstd) = (floats(mean, "layerNormBackward"), floats(rstd, "layerNormBackward"))  // [n]
-        let w = floats(weight, "layerNormBackward")  // [d]
+        let dx = floats(dx)  // [n, d]
+        let (dy, x) = (floats(dy), floats(x))  // [n, d]
+        let (mean, rstd) = (floats(mean), floats(rstd))  // [n]
+        let w = floats(weight)  // [d]
         func rows(_ range: Range<Int>, _ sums: Floats?) {
             let (row, at) = (range.lowerBound, range.lowerBound * d)
             layer_norm_backward(
@@ -55,8 +45,8 @@ extension CPUBackend {
         sumOfBlocks(n, columns: d, size: 2 * d) { range, sums in
             rows(range, sums)
         } use: { sums in
-            if let dWeight { add_to(floats(dWeight, "layerNormBackward"), sums, d) }
-            if let dBias { add_to(floats(dBias, "layerNormBackward"), sums + d, d) }
+            if let dWeight { add_to(floats(dWeight), sums, d) }
+            if let dBias { add_to(floats(dBias), sums + d, d) }
         }
     }
 }

@@ -11,20 +11,16 @@ import TensorCore
 
 extension CPUBackend {
     /// z [n, out] = x [n, in] · Wᵀ and what the epilogue makes of it.
-    public func linear(_ y: Tensor?, _ x: Tensor, _ weight: LinearWeight, _ epilogue: Epilogue) {
-        let operation: StaticString = "linear"
-        guard let z = epilogue.product ?? y ?? epilogue.activated else {
-            fatalError("linear: x \(x.shape) has no output to go to")
-        }
-        let (n, outputs, inputs) = (z.rows, weight.frozen.rows, weight.frozen.columns)
-        require(
-            z.columns == outputs && x.rows == n && x.columns == inputs, operation,
-            "y \(z.shape), x \(x.shape) and W \(weight.frozen.shape) don't fit")
-        let w = floats(tensor(weight), operation)  // [out, in]
-        let product = floats(z, operation)  // [n, out]
-        let input = floats(x, operation)  // [n, in]
-        let alpha = epilogue.product == nil ? factor(epilogue.a, operation) : nil
-        withEpilogue(epilogue, n: n, outputs: outputs, operation) { rows in
+    public func linear(
+        _ y: Tensor?, _ x: Tensor, _ weight: LinearWeight, _ epilogue: Epilogue, rows n: Int, outputs: Int,
+        inputs: Int
+    ) {
+        let z = epilogue.preActivation ?? y ?? epilogue.activated!
+        let w = floats(matrix(weight))  // [out, in]
+        let product = floats(z)  // [n, out]
+        let input = floats(x)  // [n, in]
+        let alpha = epilogue.preActivation == nil ? factor(epilogue.a) : nil
+        withEpilogue(epilogue, outputs: outputs) { rows in
             forEachTile(m: n, n: outputs, k: inputs) { range, columns, _ in
                 let tile = product + range.lowerBound * outputs + columns.lowerBound
                 if alpha != nil && rows.isShifted {
@@ -47,19 +43,12 @@ extension CPUBackend {
     }
 
     /// The epilogue of a z [n, out] that is in memory. y, and any other output, may be z.
-    public func finish(_ y: Tensor?, _ z: Tensor, _ epilogue: Epilogue) {
-        let operation: StaticString = "finish"
-        let (n, outputs) = (z.rows, z.columns)
-        for output in [y, epilogue.product, epilogue.activated] {
-            require(
-                (output?.count ?? z.count) == z.count, operation,
-                "an output of shape \(output?.shape ?? []) for z \(z.shape)")
-        }
-        let z = floats(z, operation)  // [n, out], as are the outputs
-        let y = y.map { floats($0, operation) }
-        let product = epilogue.product.map { floats($0, operation) }
-        let activated = epilogue.activated.map { floats($0, operation) }
-        withEpilogue(epilogue, n: n, outputs: outputs, operation) { rows in
+    public func finish(_ y: Tensor?, _ z: Tensor, _ epilogue: Epilogue, rows n: Int, outputs: Int) {
+        let z = floats(z)  // [n, out], as are the outputs
+        let y = y.map { floats($0) }
+        let product = epilogue.preActivation.map { floats($0) }
+        let activated = epilogue.activated.map { floats($0) }
+        withEpilogue(epilogue, outputs: outputs) { rows in
             parallel(n, grain: rowGrain(outputs)) { range in
                 let at = range.lowerBound * outputs
                 rows.write(
@@ -69,60 +58,30 @@ extension CPUBackend {
         }
     }
 
-    /// dx [n, in] ← dy [n, out] · W.
-    public func linearBackward(_ dx: Tensor, _ dy: Tensor, _ weight: LinearWeight) {
-        let w = tensor(weight)  // [out, in]
-        matmul(dx, dy, w, transposeA: false, transposeB: false, accumulate: false)
-    }
-
-    /// W [out, in], built once.
-    public func prepared(_ weight: LinearWeight) throws -> LinearWeight {
-        guard let terms = weight.terms else { return weight }
-        let ready = try allocate([weight.frozen.rows, weight.frozen.columns], .float32)
-        gloraWeight(ready, weight.frozen, terms.a, terms.b)
-        return LinearWeight(weight.frozen, ready: ready)
-    }
-
-    /// W [out, in], built in its scratch if need be.
-    private func tensor(_ weight: LinearWeight) -> Tensor {
-        guard let terms = weight.terms, let scratch = weight.scratch else {
-            return weight.ready ?? weight.frozen
-        }
-        gloraWeight(scratch, weight.frozen, terms.a, terms.b)
-        return scratch.reshaped([weight.frozen.rows, weight.frozen.columns])
-    }
-
     /// 1 + a where that is one number, nil for a vector.
-    private func factor(_ a: MatrixTerm?, _ operation: StaticString) -> Float? {
+    private func factor(_ a: MatrixTerm?) -> Float? {
         switch a?.form ?? .none {
         case .none: return 1
-        case .constant: return 1 + floats(a!.down.value, operation)[0]
-        case .vector: return nil
-        case .lowRank(let rank): fatalError("\(operation): a of rank \(rank) has no activation space")
+        case .constant: return 1 + floats(a!.down.value)[0]
+        case .vector, .lowRank: return nil
         }
     }
 
     /// The epilogue's rows for the body: 1 + a, the bias and Bdᵀ.
     private func withEpilogue(
-        _ epilogue: Epilogue, n: Int, outputs: Int, _ operation: StaticString, _ body: (EpilogueRows) -> Void
+        _ epilogue: Epilogue, outputs: Int, _ body: (EpilogueRows) -> Void
     ) {
-        require(
-            (epilogue.bias?.count ?? outputs) == outputs, operation,
-            "bias of shape \(epilogue.bias?.shape ?? []) for \(outputs) outputs")
         func factors(_ term: MatrixTerm?) -> MatrixFactors? {
             guard let term, term.form != .none else { return nil }
-            return MatrixFactors(self, term, outputs: outputs, inputs: term.up.value.columns, operation)
+            return MatrixFactors(self, term, outputs: outputs, inputs: term.up.value.columns)
         }
         let (scale, shift) = (factors(epilogue.a), factors(epilogue.b))
         let rank = shift?.rank ?? 0
-        require(
-            rank == 0 || epilogue.t?.count == n * rank, operation,
-            "t \(epilogue.t?.shape ?? []) is not [\(n), \(rank)]")
         let length = factor_length(outputs)
         withScratch((2 + paddedRank(rank)) * length) { rows in
             for o in 0..<outputs { rows[o] = 1 + (scale.map { $0.down[o * $0.rowLength] } ?? 0) }
             if let bias = epilogue.bias {
-                (rows + length).update(from: floats(bias, operation), count: outputs)
+                (rows + length).update(from: floats(bias), count: outputs)
             } else {
                 (rows + length).update(repeating: 0, count: outputs)
             }
@@ -132,7 +91,7 @@ extension CPUBackend {
             body(
                 EpilogueRows(
                     outputs: outputs, rank: rank, isShifted: epilogue.bias != nil || rank > 0, rows: rows,
-                    t: rank > 0 ? floats(epilogue.t!, operation) : rows))
+                    t: rank > 0 ? floats(epilogue.t!) : rows))
         }
     }
 }

@@ -7,17 +7,13 @@ import TensorCore
 
 extension CPUBackend {
     /// losses [B] and, unless nil, dLogits [B, K] from logits [B, K] and labels [B] int32.
-    public func softmaxCrossEntropy(_ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ labels: Tensor)
-    {
-        let (b, k) = (logits.rows, logits.columns)
-        require(
-            losses.count == b && labels.count == b && (dLogits?.count ?? b * k) == b * k,
-            "softmaxCrossEntropy",
-            "losses \(losses.shape), logits \(logits.shape) and labels \(labels.shape) don't fit")
-        let losses = floats(losses, "softmaxCrossEntropy")  // [B]
-        let gradient = dLogits.map { floats($0, "softmaxCrossEntropy") }  // [B, K]
-        let logits = floats(logits, "softmaxCrossEntropy")  // [B, K]
-        let labels = integers(labels, "softmaxCrossEntropy")  // [B]
+    public func softmaxCrossEntropy(
+        _ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ labels: Tensor, batch b: Int, classes k: Int
+    ) {
+        let losses = floats(losses)  // [B]
+        let gradient = dLogits.map { floats($0) }  // [B, K]
+        let logits = floats(logits)  // [B, K]
+        let labels = integers(labels)  // [B]
         parallel(b, grain: rowGrain(k), scratch: k) { range, scratch in
             for row in range {
                 let z = logits + row * k

@@ -20,18 +20,12 @@ func gemm(
 extension CPUBackend {
     /// c [m, n] ← op(a) · op(b), or c + op(a) · op(b) when `accumulate`.
     public func matmul(
-        _ c: Tensor, _ a: Tensor, _ b: Tensor, transposeA: Bool, transposeB: Bool, accumulate: Bool
+        _ c: Tensor, _ a: Tensor, _ b: Tensor, transposeA: Bool, transposeB: Bool, accumulate: Bool,
+        m: Int, n: Int, k: Int
     ) {
-        let (m, n) = (c.rows, c.columns)
-        let k = transposeA ? a.rows : a.columns
-        require(
-            (transposeA ? a.columns : a.rows) == m && (transposeB ? b.rows : b.columns) == n
-                && (transposeB ? b.columns : b.rows) == k, "matmul",
-            "c \(c.shape), a \(a.shape)\(transposeA ? "ᵀ" : "") and b \(b.shape)\(transposeB ? "ᵀ" : "") don't fit"
-        )
-        let c = floats(c, "matmul")  // [m, n]
-        let a = floats(a, "matmul")  // [m, k] or [k, m]
-        let b = floats(b, "matmul")  // [k, n] or [n, k]
+        let c = floats(c)  // [m, n]
+        let a = floats(a)  // [m, k] or [k, m]
+        let b = floats(b)  // [k, n] or [n, k]
         forEachTile(m: m, n: n, k: k) { rows, columns, _ in
             gemm(
                 c + rows.lowerBound * n + columns.lowerBound, ldc: n,
@@ -82,24 +76,11 @@ extension CPUBackend {
         return min(count, units * index / parts * 16)..<min(count, units * (index + 1) / parts * 16)
     }
 
-    /// x [n, d] ← x + row [d] in every row.
-    public func addRow(_ x: Tensor, _ row: Tensor) {
-        let d = x.columns
-        require(row.count == d, "addRow", "a row of shape \(row.shape) for a tensor of shape \(x.shape)")
-        let row = floats(row, "addRow")  // [d]
-        let first = floats(x, "addRow")  // [n, d]
-        parallel(x.rows, grain: rowGrain(d)) { range in
-            for n in range { add_to(first + n * d, row, d) }
-        }
-    }
-
     /// out [d] ← Σₙ x [n, d], or out + Σₙ x when `accumulate`.
-    public func sumRows(_ out: Tensor, _ x: Tensor, accumulate: Bool) {
-        let d = x.columns
-        require(out.count == d, "sumRows", "\(out.shape) for the sum of rows of shape \(x.shape)")
-        let first = floats(x, "sumRows")  // [n, d]
-        let out = floats(out, "sumRows")  // [d]
-        sumOfBlocks(x.rows, columns: d, size: d) { range, sums in
+    public func sumRows(_ out: Tensor, _ x: Tensor, accumulate: Bool, rows: Int, columns d: Int) {
+        let first = floats(x)  // [n, d]
+        let out = floats(out)  // [d]
+        sumOfBlocks(rows, columns: d, size: d) { range, sums in
             sum_rows(sums, first + range.lowerBound * d, range.count, d, d)
         } use: { sums in
             if accumulate { add_to(out, sums, d) } else { out.update(from: sums, count: d) }

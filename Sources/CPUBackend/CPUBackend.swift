@@ -1,7 +1,6 @@
 import COpenBLAS
 import CProcessor
 import Foundation
-import Synchronization
 import TensorCore
 
 /// Every operation of `Backend` on the host's processors: matrix products by OpenBLAS, everything else in
@@ -58,84 +57,55 @@ public final class CPUBackend: Backend {
     public var name: String { "cpu (\(threadCount) thread\(threadCount == 1 ? "" : "s"), OpenBLAS)" }
     /// What the process may take, in bytes: the machine's memory, or less under a control group's limit or `ulimit -v`.
     public var memoryByteCount: Int { ledger.capacity }
-    /// float32 alone.
-    public var precision: Precision { .float32 }
-    /// As much as there is memory.
-    public var largestBufferByteCount: Int { ledger.capacity }
 
     // MARK: Memory
 
     /// Takes memory, uninitialised and aligned to 64 bytes. Throws `BackendError.outOfMemory` when what is
     /// held and what is asked for exceed that together: the kernel would grant it and end
     /// the process later.
-    public func allocate(_ shape: [Int], _ elementType: ElementType) throws -> Tensor {
-        var byteCount = elementType.byteCount
-        for size in shape {
-            precondition(size >= 0, "allocate: shape \(shape) has a negative size")
-            let (product, overflow) = byteCount.multipliedReportingOverflow(by: size)
-            byteCount = overflow ? .max : product
-        }
+    public func makeBuffer(byteCount: Int) throws -> any Buffer {
         guard ledger.take(byteCount) else { throw outOfMemory(byteCount) }
         guard let buffer = CPUBuffer(byteCount: byteCount, ledger: ledger) else {
             ledger.give(byteCount)
             throw outOfMemory(byteCount)
         }
-        return Tensor(buffer: buffer, shape: shape, elementType: elementType)
+        return buffer
     }
 
     private func outOfMemory(_ byteCount: Int) -> BackendError {
         .outOfMemory(device: name, requested: byteCount, available: ledger.available)
     }
 
-    /// A part of `tensor` from element `offset` on, which keeps the whole buffer alive.
-    public func view(_ tensor: Tensor, at offset: Int, _ shape: [Int]) throws -> Tensor {
-        let parent = buffer(tensor, "view")
-        let byteCount = shape.reduce(1, *) * tensor.elementType.byteCount
-        let byteOffset = offset * tensor.elementType.byteCount
-        require(
-            offset >= 0 && byteOffset % (4 * viewAlignment) == 0, "view",
-            "offset \(offset) of \(tensor.elementType) is not a multiple of \(4 * viewAlignment) bytes")
-        require(
-            byteOffset + byteCount <= parent.byteCount, "view",
-            "shape \(shape) at \(offset) ends outside a tensor of shape \(tensor.shape)")
-        return Tensor(
-            buffer: CPUBuffer(of: parent, byteOffset: byteOffset, byteCount: byteCount), shape: shape,
-            elementType: tensor.elementType)
+    /// A part of a tensor's memory, which keeps the whole buffer alive.
+    public func makeBuffer(partOf tensor: Tensor, byteOffset: Int, byteCount: Int) -> any Buffer {
+        CPUBuffer(of: buffer(tensor), byteOffset: byteOffset, byteCount: byteCount)
     }
 
     /// Copies `tensor.byteCount` bytes from the host.
-    public func upload(_ tensor: Tensor, _ source: UnsafeRawBufferPointer) {
-        require(source.count >= tensor.byteCount, "upload", "\(source.count) bytes for shape \(tensor.shape)")
-        guard tensor.byteCount > 0 else { return }
-        buffer(tensor, "upload").base.copyMemory(from: source.baseAddress!, byteCount: tensor.byteCount)
+    public func upload(_ tensor: Tensor, from source: UnsafeRawPointer) {
+        buffer(tensor).base.copyMemory(from: source, byteCount: tensor.byteCount)
     }
 
     /// Copies `tensor.byteCount` bytes to the host.
-    public func download(_ destination: UnsafeMutableRawBufferPointer, _ tensor: Tensor) {
-        require(
-            destination.count >= tensor.byteCount, "download",
-            "\(destination.count) bytes for shape \(tensor.shape)")
-        guard tensor.byteCount > 0 else { return }
-        destination.baseAddress!.copyMemory(
-            from: buffer(tensor, "download").base, byteCount: tensor.byteCount)
+    public func download(_ destination: UnsafeMutableRawPointer, from tensor: Tensor) {
+        destination.copyMemory(from: buffer(tensor).base, byteCount: tensor.byteCount)
     }
 
     /// Returns at once: an operation is done when it returns.
     public func synchronize() {}
 
     /// out ← value, float32.
-    public func fill(_ out: Tensor, _ value: Float) {
-        let y = floats(out, "fill")
-        parallel(out.count, grain: elementGrain) { range in
+    public func fill(_ out: Tensor, _ value: Float, count: Int) {
+        let y = floats(out)
+        parallel(count, grain: elementGrain) { range in
             (y + range.lowerBound).update(repeating: value, count: range.count)
         }
     }
 
     /// out ← x, of the same count.
-    public func copy(_ out: Tensor, _ x: Tensor) {
-        require(out.count == x.count, "copy", "from shape \(x.shape) to \(out.shape)")
-        let destination = buffer(out, "copy").base
-        let source = buffer(x, "copy").base
+    public func copy(_ out: Tensor, _ x: Tensor, count: Int) {
+        let destination = buffer(out).base
+        let source = buffer(x).base
         parallel(out.byteCount, grain: 4 * elementGrain) { range in
             (destination + range.lowerBound).copyMemory(
                 from: source + range.lowerBound, byteCount: range.count)
@@ -175,25 +145,4 @@ final class CPUBuffer: Buffer {
         free(base)
         ledger?.give(byteCount)
     }
-}
-
-/// How many bytes the buffers of a backend hold together.
-final class MemoryLedger: Sendable {
-    let capacity: Int
-    private let held = Mutex(0)
-
-    init(capacity: Int) { self.capacity = capacity }
-
-    var available: Int { held.withLock { capacity - $0 } }
-
-    /// Books the bytes, or returns false when they don't fit.
-    func take(_ byteCount: Int) -> Bool {
-        held.withLock {
-            guard byteCount <= capacity - $0 else { return false }
-            $0 += byteCount
-            return true
-        }
-    }
-
-    func give(_ byteCount: Int) { held.withLock { $0 -= byteCount } }
 }

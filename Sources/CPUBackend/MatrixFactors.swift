@@ -18,22 +18,17 @@ struct MatrixFactors {
     private let outputs: Int
     private let inputs: Int
 
-    init(_ backend: CPUBackend, _ term: MatrixTerm, outputs: Int, inputs: Int, _ operation: StaticString) {
+    init(_ backend: CPUBackend, _ term: MatrixTerm, outputs: Int, inputs: Int) {
         form = term.form
-        rank = term.form.projectionRank
+        rank = term.form.columnCount
         storageRank = term.down.value.columns
         (self.outputs, self.inputs) = (outputs, inputs)
-        require(
-            term.down.value.count == outputs * storageRank && term.up.value.count == storageRank * inputs
-                && rank <= storageRank, operation,
-            "\(term.down.name) \(term.down.value.shape) and \(term.up.name) \(term.up.value.shape) are no factors "
-                + "of rank \(rank) of [\(outputs), \(inputs)]")
-        down = backend.floats(term.down.value, operation)
-        up = backend.floats(term.up.value, operation)
-        dDown = term.form == .none ? nil : term.down.gradient.map { backend.floats($0, operation) }
+        down = backend.floats(term.down.value)
+        up = backend.floats(term.up.value)
+        dDown = term.form == .none ? nil : term.down.gradient.map { backend.floats($0) }
         dUp =
             if case .lowRank = term.form {
-                term.up.gradient.map { backend.floats($0, operation) }
+                term.up.gradient.map { backend.floats($0) }
             } else {
                 nil
             }

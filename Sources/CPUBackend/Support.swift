@@ -2,20 +2,13 @@ import CLoops
 import Synchronization
 import TensorCore
 
-// What the operations share: threads, pointers, and checks that also speak in a release build.
+// What the operations share: threads and pointers.
 
 /// Elements per block of an elementwise loop: 64 KiB, where waking a thread (some 10 µs) is already cheap.
 let elementGrain = 16_384
 
 /// A pointer to float32 elements.
 typealias Floats = UnsafeMutablePointer<Float>
-
-/// Stops the program unless the condition holds, with the operation's name; `precondition` is mute in a
-/// release build.
-@inline(__always)
-func require(_ condition: Bool, _ operation: StaticString, _ message: @autoclosure () -> String) {
-    if !condition { fatalError("\(operation): \(message())") }
-}
 
 extension CPUBackend {
     /// Runs `body` over 0..<count in blocks of `grain`, on up to `threadCount` threads that take the next
@@ -82,25 +75,20 @@ extension CPUBackend {
     }
 
     /// The tensor's memory. Stops when it isn't ours.
-    func buffer(_ tensor: Tensor, _ operation: StaticString) -> CPUBuffer {
+    func buffer(_ tensor: Tensor) -> CPUBuffer {
         guard let buffer = tensor.buffer as? CPUBuffer else {
             fatalError(
-                "\(operation): a tensor of shape \(tensor.shape) belongs to \(type(of: tensor.buffer)), not to \(name)"
-            )
+                "a tensor of shape \(tensor.shape) belongs to \(type(of: tensor.buffer)), not to \(name)")
         }
         return buffer
     }
 
     /// A float32 tensor's elements.
-    func floats(_ tensor: Tensor, _ operation: StaticString) -> Floats {
-        require(tensor.elementType == .float32, operation, "a tensor of shape \(tensor.shape) is not float32")
-        return buffer(tensor, operation).base.assumingMemoryBound(to: Float.self)
-    }
+    func floats(_ tensor: Tensor) -> Floats { buffer(tensor).base.assumingMemoryBound(to: Float.self) }
 
     /// An int32 tensor's elements.
-    func integers(_ tensor: Tensor, _ operation: StaticString) -> UnsafeMutablePointer<Int32> {
-        require(tensor.elementType == .int32, operation, "a tensor of shape \(tensor.shape) is not int32")
-        return buffer(tensor, operation).base.assumingMemoryBound(to: Int32.self)
+    func integers(_ tensor: Tensor) -> UnsafeMutablePointer<Int32> {
+        buffer(tensor).base.assumingMemoryBound(to: Int32.self)
     }
 }
 

@@ -1,5 +1,6 @@
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 
 /// Google's published vision transformers (`ViT-B_16.npz`), as timm's `_load_weights` reads them: kernels are

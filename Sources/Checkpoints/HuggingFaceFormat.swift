@@ -1,5 +1,6 @@
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 
 /// Hugging Face's `ViTModel` (no prefix) and `ViTForImageClassification` (prefix `vit.`, head `classifier`), in the

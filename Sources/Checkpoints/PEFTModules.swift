@@ -1,3 +1,4 @@
+import ModelConfiguration
 import TensorCore
 
 /// A vision transformer's modules by the names that PEFT saw them under: timm's, timm's in Hugging Face's wrapper, or Hugging
@@ -57,7 +58,7 @@ struct PEFTModules {
         self.head = head
         self.isTransformers = isTransformers
         let shapes = configuration.tensorShapes
-        for path in configuration.linearPaths {
+        for path in configuration.shape.linears.map(\.name) {
             let parts = names(path)
             let count = shapes[path + ".weight"]![0] / parts.count
             for (index, part) in parts.enumerated() {

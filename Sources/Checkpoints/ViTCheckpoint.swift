@@ -1,4 +1,5 @@
 import Foundation
+import ModelConfiguration
 import TensorCore
 
 /// Who says how a model's images are prepared.

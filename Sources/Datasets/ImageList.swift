@@ -1,4 +1,5 @@
 import Foundation
+import TensorCore
 
 /// A split on disk: paths and labels, in the order of its list.
 public struct ImageList: ImageSource {

@@ -1,3 +1,5 @@
+import TensorCore
+
 /// Labelled images by index: a split on disk (`ImageList`) or images made in memory (`InMemoryImages`).
 public protocol ImageSource: Sendable {
     /// What the user reads in messages: the task and the split.
@@ -63,20 +65,4 @@ public struct InMemoryImages: ImageSource {
 
     /// The image itself.
     public func image(at index: Int) -> RGBImage { images[index] }
-}
-
-/// FNV-1a over 64 bits (Fowler, Noll, Vo).
-struct ContentHash {
-    private(set) var value: UInt64 = 0xcbf2_9ce4_8422_2325
-
-    mutating func add(_ bytes: some Sequence<UInt8>) {
-        for byte in bytes { value = (value ^ UInt64(byte)) &* 0x100_0000_01b3 }
-    }
-
-    /// Eight bytes, lowest first, so that what lies next to a number can't run into it.
-    mutating func add(_ number: Int) {
-        for shift in stride(from: 0, to: 64, by: 8) {
-            value = (value ^ UInt64(UInt8(truncatingIfNeeded: number >> shift))) &* 0x100_0000_01b3
-        }
-    }
 }

@@ -81,10 +81,14 @@ private func layerNumbers(
         backend, shapes.map { ParameterStore.Declaration("\(name).\($0.0)", try input($0.0, $0.1)) })
     let weight = try stored(input("W", [outputs, inputs]))
     let bias = file.entries["in.b"] == nil ? nil : try backend.tensor(input("b", [outputs]))
-    let layer = GLoRALinear(
-        name: name, weight: Parameter(name: "weight", value: weight),
-        bias: bias.map { Parameter(name: "bias", value: $0) },
-        support: GLoRALinear.Support(name, in: store))
+    let arena = Arena(backend, chunkByteCount: 1 << 16)
+    let scratch = try LinearScratch(
+        arena, weightCount: inputs * outputs, outputs: outputs, inputs: inputs)
+    let base = BaseLinear(
+        name, weight: Parameter(name: "weight", value: weight),
+        bias: bias.map { Parameter(name: "bias", value: $0) }, scratch, backend)
+    let layer = GLoRALinear(base, GLoRALinear.Support(name, in: store)!)
+    layer.path = path
 
     let (x, dy) = (try input("x"), try input("dy"))
     guard x.shape.last == inputs, dy.shape.last == outputs, x.shape.dropLast() == dy.shape.dropLast() else {
@@ -93,20 +97,19 @@ private func layerNumbers(
     let (xs, dys) = (try stored(x), try stored(dy))
     let y = try stored(dy.shape)  // [lead…, out]
     let dx = try stored(x.shape)  // [lead…, in]
-    let scratch = try GLoRALinear.Scratch(
-        Arena(backend, chunkByteCount: 1 << 16), weightCount: inputs * outputs, outputs: outputs,
-        inputs: inputs)
-    let kept = GLoRALinear.Kept(
-        bias: try backend.allocate([outputs], .float32), t: try backend.allocate([y.rows, rank], .float32),
-        product: try stored([y.rows, outputs]))
+    let product = try stored([y.rows, outputs])
+    let pass = try Workspace.layOut(in: arena, isForTraining: true, stored: backend.precision.stored) {
+        try layer.pass(rows: y.rows, product: product, in: $0)
+    }
 
     store.clearGradients()
     for tensor in golden.strings("grad_is_None") {
         if let gradient = store["\(name).\(tensor)"]?.gradient { backend.fill(gradient, gradientMark) }
     }
-    layer.forward(y, xs, path: path, kept, backend, scratch)
-    layer.backward(dx, dys, xs, path: path, kept, backend, scratch)
-    let merged = layer.merged(path: path, backend, scratch)
+    pass.begin()
+    pass.forward(y, xs, activated: nil, dropoutSeed: nil)
+    pass.backward(dx, dys, xs, dropoutSeed: nil)
+    let merged = layer.folded() ?? (backend.host(weight), bias.map(backend.host))
     var numbers = [
         "out.y": backend.values(y), "out.dx": backend.values(dx), "out.W_merged": merged.weight.values,
         "out.b_merged": merged.bias?.values ?? Array(repeating: 0, count: outputs),
@@ -114,5 +117,5 @@ private func layerNumbers(
     for (tensor, gradient) in store.unpack(store.gradients) {
         numbers["grad.\(tensor.dropFirst(name.count + 1))"] = gradient.values
     }
-    return (numbers, Set(layer.tensorsOnPath(path)))
+    return (numbers, Set(layer.tensorsOnPath))
 }

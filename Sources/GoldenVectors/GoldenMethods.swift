@@ -45,8 +45,7 @@ private func goldenMethod(_ golden: JSONValue, _ shape: TransformerShape) throws
     } else {
         throw GoldenError("the method '\(name)' is none that this program knows")
     }
-    guard let method = try kind.method(settings, for: shape) else { throw GoldenError("no method") }
-    return method
+    return try kind.method(settings, for: shape)
 }
 
 private func goldenNOAH(_ golden: JSONValue) throws -> NOAH {
@@ -75,7 +74,7 @@ func replayMethod(
     var given: [String: HostTensor] = [:]
     for name in file.names(under: "param.") { given[name] = try file.tensor("param.\(name)") }
     let model = try VisionTransformer(
-        base.checkpoint, classCount: base.classCount, trained: .method(method), seed: 0, on: backend)
+        base.checkpoint, classCount: base.classCount, method: method, seed: 0, on: backend)
     var values = model.store.unpack(model.store.values)
     var dead: Set<String> = []
     for (name, tensor) in given {
@@ -93,7 +92,7 @@ func replayMethod(
     }
     model.store.pack(model.store.values, values)
     var comparison = try replayStep(
-        file, golden, base, model, paths: model.uniformPath(.none), dead: dead)
+        file, golden, base, model, dead: dead)
     let count = method.declarations(shape, seed: 0).reduce(0) { $0 + $1.shape.reduce(1, *) }
     let deadCount = dead.reduce(0) { $0 + (given[$1]?.values.count ?? 0) }
     let stored = try golden.integer("trainable_numel_without_head")

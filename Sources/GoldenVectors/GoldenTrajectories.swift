@@ -3,6 +3,7 @@ import Checkpoints
 import Foundation
 import TensorCore
 import Training
+import Transformers
 import VisionModels
 
 /// How strictly a trajectory can be held.
@@ -61,10 +62,11 @@ func replayTrajectory(
     for step in 0..<steps {
         try base.load(batches[step], into: plan, on: backend)
         model.store.clearGradients()
-        model.forward(plan, paths: paths[step])
+        model.layers.take(paths[step])
+        model.forward(plan)
         model.loss(plan)
-        model.backward(plan, paths: paths[step])
-        optimizer.step(settings, onPath: model.trainedNames(paths[step]))
+        model.backward(plan)
+        optimizer.step(settings, onPath: model.trainedNames)
         let loss = mean(backend.values(plan.losses))
         losses.append(Float(loss))
         if isFloat32 {
@@ -77,9 +79,9 @@ func replayTrajectory(
     if !isFloat32 { comparison.distance("losses", losses, truth: truth, bound: bounds.losses) }
     try compareParameters("final.", steps: steps)
 
-    let evaluated = try goldenPaths(golden.array("eval_configs"), golden, model)
-    let logits = try evaluate(model, base, batch: 0, paths: evaluated).logits
-    let merged = try evaluateMerged(model, base, batch: 0, paths: evaluated).logits
+    model.layers.take(try goldenPaths(golden.array("eval_configs"), golden, model))
+    let logits = try evaluate(model, base, batch: 0).logits
+    let merged = try evaluateMerged(model, base, batch: 0).logits
     for (name, actual) in [("eval.logits", logits), ("eval.merged_logits", merged)] {
         let (truth, official) = try file.truth(name)
         if !isFloat32 {

@@ -1,7 +1,9 @@
 import Adapters
 import Checkpoints
 import Foundation
+import ModelConfiguration
 import TensorCore
+import Transformers
 import VisionModels
 
 /// The frozen model of a set and its batches of images.
@@ -54,7 +56,7 @@ struct GoldenBase {
     }
 
     /// Puts images and labels of batch `index` into a plan.
-    func load(_ index: Int, into plan: ViTPlan, on backend: any Backend) throws {
+    func load(_ index: Int, into plan: VisionTransformer.Plan, on backend: any Backend) throws {
         guard (0..<images.shape[0]).contains(index) else {
             throw GoldenError("batch \(index) is asked for; the base has \(images.shape[0])")
         }
@@ -65,7 +67,7 @@ struct GoldenBase {
 
     /// The model with support tensors of rank `rank` at `sites` and this head.
     func model(
-        rank: Int, sites: [SearchSpace.Site], head: [String: HostTensor], on backend: any Backend
+        rank: Int, sites: [LinearRole], head: [String: HostTensor], on backend: any Backend
     ) throws -> VisionTransformer {
         let width = checkpoint.configuration.width
         guard head["head.weight"]?.shape == [classCount, width], head["head.bias"]?.shape == [classCount]
@@ -73,33 +75,32 @@ struct GoldenBase {
             throw GoldenError("the head is no [\(classCount), \(width)] with a bias")
         }
         return try VisionTransformer(
-            checkpoint, classCount: classCount, trained: .adapters(rank: rank, sites: sites), seed: 0,
-            head: head,
-            on: backend)
+            checkpoint, classCount: classCount, method: GLoRA(rank: rank, roles: sites), seed: 0,
+            head: head, on: backend)
     }
 }
 
 /// Logits [B, K] and the mean loss of one batch, forward only.
 func evaluate(
-    _ model: VisionTransformer, _ base: GoldenBase, batch: Int, paths: [GLoRAPath]
+    _ model: VisionTransformer, _ base: GoldenBase, batch: Int
 ) throws -> (logits: [Float], loss: Double) {
     let plan = try model.plan(batch: base.batch, isForTraining: false)
     try base.load(batch, into: plan, on: model.backend)
     model.backend.fill(plan.logits, .nan)
-    model.forward(plan, paths: paths)
+    model.forward(plan)
     model.loss(plan)
     return (model.backend.values(plan.logits), mean(model.backend.values(plan.losses)))
 }
 
-/// The logits of the model that `merged(paths:)` of another gives, without support tensors.
+/// The logits of the model that `merged()` of another gives, without support tensors.
 func evaluateMerged(
-    _ model: VisionTransformer, _ base: GoldenBase, batch: Int, paths: [GLoRAPath]
+    _ model: VisionTransformer, _ base: GoldenBase, batch: Int
 ) throws -> (logits: [Float], tensors: [String: HostTensor]) {
-    let merged = try model.merged(paths: paths)
+    let merged = try model.merged()
     let plain = try VisionTransformer(
-        merged, classCount: base.classCount, trained: .adapters(rank: 1, sites: []), seed: 0,
+        merged, classCount: base.classCount, method: Backbone.frozen, seed: 0,
         head: merged.tensors.filter { $0.key.hasPrefix("head.") }, on: model.backend)
-    let logits = try evaluate(plain, base, batch: batch, paths: plain.uniformPath(.none)).logits
+    let logits = try evaluate(plain, base, batch: batch).logits
     return (logits, merged.tensors)
 }
 
@@ -112,13 +113,13 @@ func goldenPaths(_ list: [JSONValue], _ golden: JSONValue, _ model: VisionTransf
     guard layers.count == list.count else {
         throw GoldenError("\(list.count) paths are given for \(layers.count) layers")
     }
-    var paths = model.uniformPath(.none)
+    var paths = model.layers.uniformPath(.none)
     for (layer, config) in zip(layers, list) {
         let path = try GLoRAPath(golden: config)
-        guard let index = model.linears.firstIndex(where: { $0.name == layer }) else {
+        guard let index = model.layers.firstIndex(where: { $0.base.name == layer }) else {
             throw GoldenError("the model has no layer '\(layer)'")
         }
-        guard path == .none || path.rank <= model.linears[index].support?.ad.value.columns ?? 0 else {
+        guard path == .none || path.rank <= (model.layers[index] as? GLoRALinear)?.support.ad.value.columns ?? 0 else {
             throw GoldenError("\(layer) has no support tensors of rank \(path.rank)")
         }
         paths[index] = path
@@ -130,7 +131,7 @@ func goldenPaths(_ list: [JSONValue], _ golden: JSONValue, _ model: VisionTransf
 func goldenModel(
     _ file: SafetensorsFile, _ golden: JSONValue, _ base: GoldenBase, prefix: String, on backend: any Backend
 ) throws -> VisionTransformer {
-    let sites = SearchSpace.Site.allCases.filter { site in
+    let sites = SearchSpace.vitRoles.filter { site in
         golden.strings("layers").contains { $0.hasSuffix(".\(site.rawValue)") }
     }
     var given: [String: HostTensor] = [:]
@@ -156,7 +157,7 @@ func goldenModel(
 func replayBase(_ file: SafetensorsFile, _ golden: JSONValue, on backend: any Backend) throws -> Comparison {
     let base = try GoldenBase(file, arch: golden["arch"], description: golden)
     let model = try base.model(rank: 1, sites: [], head: base.head, on: backend)
-    let (logits, loss) = try evaluate(model, base, batch: 0, paths: model.uniformPath(.none))
+    let (logits, loss) = try evaluate(model, base, batch: 0)
     var comparison = Comparison()
     try comparison.outputs(file, Bounds(backend.precision), logits: logits, loss: loss)
     return comparison
@@ -169,14 +170,15 @@ func replayFixed(
     let base = try GoldenBase(baseFile, arch: golden["arch"], description: golden)
     let model = try goldenModel(file, golden, base, prefix: "param.", on: backend)
     let paths = try goldenPaths(golden.array("configs"), golden, model)
-    return try replayStep(file, golden, base, model, paths: paths)
+    model.layers.take(paths)
+    return try replayStep(file, golden, base, model)
 }
 
 /// Forward and backward of a model whose tensors are loaded: logits, loss, every gradient, and the merged model. `dead` names
 /// tensors of the authors' that never reach the output and that this model doesn't have: their gradients are zero.
 func replayStep(
     _ file: SafetensorsFile, _ golden: JSONValue, _ base: GoldenBase, _ model: VisionTransformer,
-    paths: [GLoRAPath], dead: Set<String> = []
+    dead: Set<String> = []
 ) throws -> Comparison {
     let backend = model.backend
     let batch = golden["batch"]?.integerValue ?? 0
@@ -191,10 +193,10 @@ func replayStep(
     model.store.clearGradients()
     for name in offPath { if let gradient = model.store[name]?.gradient { backend.fill(gradient, mark) } }
     backend.fill(plan.logits, .nan)
-    model.forward(plan, paths: paths)
+    model.forward(plan)
     model.loss(plan)
     let loss = mean(backend.values(plan.losses))
-    model.backward(plan, paths: paths, lossScale: lossScale)
+    model.backward(plan, lossScale: lossScale)
     let gradients = model.store.unpack(model.store.gradients)
 
     var comparison = Comparison()
@@ -202,7 +204,7 @@ func replayStep(
     try comparison.outputs(file, bounds, logits: backend.values(plan.logits), loss: loss)
     let largest = try golden.number("grad_absmax")
     var largestDeviation = 0.0
-    let trained = model.trainedNames(paths)
+    let trained = model.trainedNames
     for name in file.names(under: "grad.", suffix: ".f64") {
         guard !dead.contains(name) else {
             let isZero = try file.truth("grad.\(name)").truth.allSatisfy { $0 == 0 }
@@ -226,7 +228,7 @@ func replayStep(
     }
 
     if file.entries["merged.logits.f64"] != nil {
-        let (logits, tensors) = try evaluateMerged(model, base, batch: batch, paths: paths)
+        let (logits, tensors) = try evaluateMerged(model, base, batch: batch)
         let (truth, official) = try file.truth("merged.logits")
         comparison.tensor("merged.logits", bounds, logits, truth: truth, official: official)
         for name in file.names(under: "merged.") where name.hasSuffix(".weight") || name.hasSuffix(".bias") {

@@ -20,20 +20,20 @@ package enum KernelSource {
 ///
 /// A CPU device runs a work-group as a loop on one core, so it gets one work-item that computes with the
 /// whole registers; a GPU gets 64 of them with float4, or as many as it can run.
-package struct KernelLayout: Equatable, Sendable {
+public struct KernelLayout: Equatable, Sendable {
     /// WIDTH, the floats that a work-item handles at once: 4, 8 or 16.
-    package var width: Int
+    public var width: Int
     /// LOCAL, the work-items of a group: a power of two.
-    package var local: Int
+    public var local: Int
 
-    /// A layout for tests: any device runs any layout.
-    package init(width: Int, local: Int) {
+    /// Any layout, which any device runs.
+    public init(width: Int, local: Int) {
         self.width = width
         self.local = local
     }
 
     /// What suits the device.
-    package init(for device: OpenCLDevice) {
+    public init(for device: OpenCLDevice) {
         self =
             device.kind == .cpu
             ? KernelLayout(width: device.nativeVectorWidth >= 16 ? 16 : 8, local: 1)

@@ -6,31 +6,23 @@ import TensorCore
 
 extension OpenCLBackend {
     /// W = W₀ ⊙ (1 + A) + B, all [out, in], in one pass.
-    public func gloraWeight(_ weight: Tensor, _ frozen: Tensor, _ a: MatrixTerm, _ b: MatrixTerm) {
-        require(
-            weight.count == frozen.count, "gloraWeight", "W \(weight.shape) and W₀ \(frozen.shape) differ")
-        for term in [a, b] { requireFit(term, frozen, "gloraWeight") }
+    public func gloraWeight(
+        _ weight: Tensor, _ frozen: Tensor, _ a: MatrixTerm, _ b: MatrixTerm, outputs: Int, inputs: Int
+    ) {
         launch(
-            "glora_weight_forward", stored: stored(weight, frozen, operation: "gloraWeight"),
-            (rowGroups(frozen.rows), 1, 1), weight, frozen, a.down.value,
-            a.up.value, b.down.value, b.up.value, frozen.rows, frozen.columns, a.form.code, a.form.rank,
-            a.down.value.columns, b.form.code, b.form.rank, b.down.value.columns)
+            "glora_weight_forward", stored: frozen.elementType, (rowGroups(outputs), 1, 1), to: weight,
+            from: frozen, a.factors, b.factors, with: outputs, inputs, a.constants, b.constants)
     }
 
     /// Accumulates ∂A = dW ⊙ W₀ and ∂B = dW, with dW = dyᵀ · x, into the factors' gradients. On CPU devices dW is
     /// contracted as it is computed; elsewhere it is written, and read once more for each factor.
     public func gloraWeightBackward(
-        _ a: MatrixTerm, _ b: MatrixTerm, _ scratch: Tensor, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor
+        _ a: MatrixTerm, _ b: MatrixTerm, _ scratch: Tensor, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor,
+        rows: Int, outputs: Int, inputs: Int
     ) {
-        require(
-            scratch.count == frozen.count && dy.columns == frozen.rows && x.columns == frozen.columns
-                && dy.rows == x.rows, "gloraWeightBackward",
-            "dy \(dy.shape), x \(x.shape), scratch \(scratch.shape) and W₀ \(frozen.shape) don't fit")
-        for term in [a, b] { requireFit(term, frozen, "gloraWeightBackward") }
-        guard a.form != .none || b.form != .none, x.rows > 0 else { return }
-        let kernel = kernel(
-            m: frozen.rows, n: frozen.columns, k: x.rows, transposeA: true, transposeB: false,
-            stored: stored(dy, x, frozen, operation: "gloraWeightBackward"))
+        guard a.form != .none || b.form != .none, rows > 0 else { return }
+        let kernel = choice.kernel(
+            m: outputs, n: inputs, k: rows, transposeA: true, transposeB: false, stored: frozen.elementType)
         if kernel.readsPanels { return contractPanels(a, b, dy, x, frozen, by: kernel) }
         let dWeight = scratch.leading(frozen.shape, frozen.elementType)
         matmul(dWeight, dy, x, transposeA: true, transposeB: false, accumulate: false)
@@ -39,34 +31,24 @@ extension OpenCLBackend {
     }
 
     /// t [n, r] ← x · Bu[:r]ᵀ, or Σᵢ x.
-    public func gloraProject(_ t: Tensor, _ x: Tensor, _ b: MatrixTerm) {
-        require(
-            t.rows == x.rows && t.columns == b.form.projectionRank && b.up.value.columns == x.columns,
-            "gloraProject",
-            "t \(t.shape), x \(x.shape) and Bu \(b.up.value.shape) in the form \(b.form) don't fit")
+    public func gloraProject(_ t: Tensor, _ x: Tensor, _ b: MatrixTerm, rows: Int, inputs: Int) {
         rowDots(
-            t, x, up: b.form.isLowRank ? b.up.value : nil, rows: x.rows, columns: x.columns,
-            outputs: t.columns,
+            t, x, up: b.form.isLowRank ? b.up.value : nil, rows: rows, columns: inputs, outputs: t.columns,
             outStride: t.columns, accumulate: false)
     }
 
     /// dBias ← Σ dy, and the sums with z and t into the gradients of a and Bd: one pass over dy.
     public func gloraOutputBackward(
-        _ dBias: Tensor, _ a: MatrixTerm?, _ b: MatrixTerm?, _ dy: Tensor, _ z: Tensor?, _ t: Tensor?
+        _ dBias: Tensor, _ a: MatrixTerm?, _ b: MatrixTerm?, _ dy: Tensor, _ z: Tensor?, _ t: Tensor?,
+        rows: Int, outputs columns: Int
     ) {
-        let (rows, columns, rank) = (dy.rows, dy.columns, t?.columns ?? 0)
-        require(
-            dBias.count == columns && (z?.count ?? dy.count) == dy.count && (t?.rows ?? rows) == rows
-                && rank == b?.form.projectionRank ?? 0, "gloraOutputBackward",
-            "db \(dBias.shape), dy \(dy.shape), z \(z?.shape ?? []) and t \(t?.shape ?? []) don't fit")
+        let rank = t?.columns ?? 0
         let size = (2 + rank) * columns
-        require(
-            size <= OpenCLBackend.scratchCount, "gloraOutputBackward",
-            "\(columns) columns at rank \(rank) are more than the scratch holds")
+        requireScratch(size, "gloraOutputBackward")
         let parts = parts(rows: rows, size: size)
         launch(
-            "output_sums", stored: stored(dy, z, floats: dBias, t, operation: "gloraOutputBackward"),
-            (strips(columns), parts, 1), self.scratch, dy, z, t, rows, columns, rank)
+            "output_sums", stored: dy.elementType, (strips(columns), parts, 1), to: scratch, from: dy, z, t,
+            with: rows, columns, rank)
         sumParts(dBias, size: columns, stride: size, parts: parts, accumulate: false)
         func add(_ term: MatrixTerm?, at offset: Int, rank: Int) {
             guard let term, let gradient = term.down.gradient, term.form != .none else { return }
@@ -74,8 +56,9 @@ extension OpenCLBackend {
                 sumPartsTotal(gradient, size: columns, stride: size, offset: offset, parts: parts)
             } else {
                 sumPartsColumns(
-                    gradient, size: columns, rank: rank, out: (0, term.down.value.columns, 1),
-                    from: (offset, 1, columns), stride: size, parts: parts)
+                    gradient, size: columns, rank: rank,
+                    to: ElementPlaces(offset: 0, row: term.down.value.columns, column: 1),
+                    from: ElementPlaces(offset: offset, row: 1, column: columns), stride: size, parts: parts)
             }
         }
         add(a, at: columns, rank: 1)
@@ -83,40 +66,31 @@ extension OpenCLBackend {
     }
 
     /// u [n, r] ← dy · Bd, and ∂Bu += uᵀ · x.
-    public func gloraProjectBackward(_ u: Tensor, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor) {
-        let (columns, rank) = (dy.columns, b.form.projectionRank)
-        require(
-            u.rows == dy.rows && u.columns == rank && b.down.value.rows == columns && x.rows == dy.rows
-                && (2 + rank) * columns <= OpenCLBackend.tableCount, "gloraProjectBackward",
-            "u \(u.shape), dy \(dy.shape), x \(x.shape) and Bd \(b.down.value.shape) in the form \(b.form) don't fit"
-        )
+    public func gloraProjectBackward(
+        _ u: Tensor, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor, rows: Int, outputs: Int, inputs: Int
+    ) {
+        let rank = b.form.columnCount
         // Bd's columns as rows, with the other rows of an epilogue's table before them.
-        launch(
-            "epilogue_table", (itemGroups(columns), 1, 1), table, nil as Tensor?, nil as Tensor?,
-            b.down.value,
-            columns, 0, 1, b.form.code, rank, b.down.value.columns)
+        makeTable(Epilogue(b: b), columns: outputs, "gloraProjectBackward")
         rowDots(
-            u, dy, up: table, upOffset: 2 * columns, rows: dy.rows, columns: columns, outputs: rank,
-            outStride: rank,
-            accumulate: false)
+            u, dy, up: table, upOffset: 2 * outputs, rows: rows, columns: outputs, outputs: rank,
+            outStride: rank, accumulate: false)
         if b.form.isLowRank, let gradient = b.up.gradient {
             columnSums(
-                gradient, x, weights: u, rows: x.rows, columns: x.columns, outputs: rank, weightStride: rank,
+                gradient, x, weights: u, rows: rows, columns: inputs, outputs: rank, weightStride: rank,
                 accumulate: true)
         }
     }
 
     /// ∂X = dW ⊙ factor into the term's factors.
     private func termBackward(_ term: MatrixTerm, _ dWeight: Tensor, factor: Tensor?, _ frozen: Tensor) {
-        requireFit(term, frozen, "gloraWeightBackward")
         let (outputs, inputs) = (frozen.rows, frozen.columns)
         let stride = term.down.value.columns
         switch term.form {
         case .none: break
         case .constant:
             guard let gradient = term.down.gradient else { return }
-            require(
-                outputs <= OpenCLBackend.scratchCount, "gloraWeightBackward", "\(outputs) rows are too many")
+            requireScratch(outputs, "gloraWeightBackward")
             rowDots(scratch, dWeight, factor: factor, rows: outputs, columns: inputs, accumulate: false)
             rowDots(gradient, scratch, rows: 1, columns: outputs, accumulate: true)
         case .vector:
@@ -141,30 +115,28 @@ extension OpenCLBackend {
     /// b = b₀ ⊙ (1 + D) + E + W₀ · C, and C into `prompt`.
     public func gloraBias(
         _ bias: Tensor, _ prompt: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?,
-        _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm
+        _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm, outputs: Int, inputs: Int
     ) {
-        requireFit(bias, prompt, frozen, frozenBias, c, d, e, "gloraBias")
-        let (outputs, inputs) = (frozen.rows, frozen.columns)
         if c.form == .none {
             fill(prompt, 0)
         } else {
             launch(
-                "glora_prompt", (itemGroups(inputs), 1, 1), prompt, c.down.value,
-                c.form == .vector ? nil : c.up.value, inputs, c.down.value.columns, c.form.rank)
+                "glora_prompt", (itemGroups(inputs), 1, 1), to: prompt,
+                from: c.down.value, c.form == .vector ? nil : c.up.value,
+                with: inputs, c.down.value.columns, c.form.rank)
             rowDots(bias, frozen, up: prompt, rows: outputs, columns: inputs, accumulate: false)
         }
         launch(
-            "glora_bias_forward", (itemGroups(outputs), 1, 1), bias, frozenBias, d.values.value,
-            e.values.value, outputs, d.form.code, e.form.code, c.form != .none)
+            "glora_bias_forward", (itemGroups(outputs), 1, 1), to: bias,
+            from: frozenBias, d.values.value, e.values.value,
+            with: outputs, d.form.code, e.form.code, c.form != .none)
     }
 
     /// Accumulates ∂C = W₀ᵀ · db, ∂D = db ⊙ b₀ and ∂E = db into the terms' gradients.
     public func gloraBiasBackward(
         _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm,
-        _ dPrompt: Tensor, _ dBias: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?
+        _ dPrompt: Tensor, _ dBias: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?, outputs: Int, inputs: Int
     ) {
-        requireFit(dBias, dPrompt, frozen, frozenBias, c, d, e, "gloraBiasBackward")
-        let (outputs, inputs) = (frozen.rows, frozen.columns)
         if let frozenBias { scaleBackward(d, dBias, factor: frozenBias) }
         scaleBackward(e, dBias, factor: nil)
         guard c.form != .none, c.down.gradient != nil || c.up.gradient != nil else { return }
@@ -173,8 +145,8 @@ extension OpenCLBackend {
             dPrompt, frozen, weights: dBias, rows: outputs, columns: inputs, accumulate: false)
         if let gradient = c.down.gradient {
             launch(
-                "glora_prompt_backward", (itemGroups(inputs), 1, 1), gradient, dPrompt,
-                c.form == .vector ? nil : c.up.value, inputs, stride, max(rank, 1))
+                "glora_prompt_backward", (itemGroups(inputs), 1, 1), to: gradient,
+                from: dPrompt, c.form == .vector ? nil : c.up.value, with: inputs, stride, max(rank, 1))
         }
         if rank > 0, let gradient = c.up.gradient {
             columnSums(
@@ -192,29 +164,9 @@ extension OpenCLBackend {
             rowDots(gradient, dBias, factor: factor, rows: 1, columns: dBias.count, accumulate: true)
         case .vector:
             launch(
-                "add_product", (elementGroups(dBias.count), 1, 1), gradient, dBias, factor, dBias.count)
+                "add_product", (elementGroups(dBias.count), 1, 1), to: gradient, from: dBias, factor,
+                with: dBias.count)
         }
-    }
-
-    func requireFit(_ term: MatrixTerm, _ frozen: Tensor, _ operation: String) {
-        let (down, up) = (term.down.value, term.up.value)
-        require(
-            down.rows == frozen.rows && up.columns == frozen.columns && up.rows == down.columns
-                && term.form.rank <= down.columns, operation,
-            "Xd \(down.shape) and Xu \(up.shape) in the form \(term.form) don't fit W₀ \(frozen.shape)")
-    }
-
-    private func requireFit(
-        _ bias: Tensor, _ prompt: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?,
-        _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm, _ operation: String
-    ) {
-        let (outputs, down) = (frozen.rows, c.down.value)
-        require(
-            bias.count == outputs && prompt.count == frozen.columns
-                && (frozenBias?.count ?? outputs) == outputs && d.values.value.count == outputs
-                && e.values.value.count == outputs && down.rows == frozen.columns
-                && c.up.value.count == down.columns && c.form.rank <= down.columns, operation,
-            "b \(bias.shape), C \(prompt.shape), Cd \(down.shape) and W₀ \(frozen.shape) don't fit")
     }
 }
 
@@ -232,8 +184,14 @@ extension MatrixForm {
 
     /// Columns of the factors that count; 0 unless there are two.
     var rank: Int { if case .lowRank(let rank) = self { rank } else { 0 } }
+}
 
-    var isLowRank: Bool { rank > 0 }
+extension MatrixTerm {
+    /// Xd and Xu as kernels take them.
+    var factors: Arguments<Tensor, Tensor> { Arguments(down.value, up.value) }
+
+    /// The form, its rank and the row length of Xd, as kernels take them.
+    var constants: Arguments<Int, Int, Int> { Arguments(form.code, form.rank, down.value.columns) }
 }
 
 extension PromptForm {

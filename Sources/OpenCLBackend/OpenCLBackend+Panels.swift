@@ -9,9 +9,11 @@ struct PackedOperand {
     let turned: Bool
 
     init(_ tensor: Tensor, turned: Bool = false) {
-        self.tensor = tensor
-        self.turned = turned
+        (self.tensor, self.turned) = (tensor, turned)
     }
+
+    /// The place in the tensor of the operand's element (i, j).
+    func index(_ i: Int, _ j: Int) -> Int { (turned ? j : i) * tensor.columns + (turned ? i : j) }
 }
 
 /// The right operand: a matrix, or a Linear's weight W [out, in], built while it is packed.
@@ -27,6 +29,14 @@ struct PanelBlock {
     let columns: Range<Int>
     let depth: Range<Int>
     let tiles: PanelTiles
+
+    /// Whether it is the first of the depth, which has nothing to add to.
+    var isFirst: Bool { depth.lowerBound == 0 }
+
+    /// Where it lies in a result with rows of `width`, and its sizes, as the kernels that multiply take them.
+    func constants(_ width: Int) -> Arguments<Int, Int, Int, Int, Int> {
+        Arguments(rows.lowerBound, columns.lowerBound, rows.count, width, depth.count)
+    }
 }
 
 /// TILE_ROWS and TILE_COLUMNS of Panels.cl, or what an engine has in their place.
@@ -106,20 +116,12 @@ extension OpenCLBackend {
 
     private func packLeft(_ operand: PackedOperand, _ block: PanelBlock) {
         let (rows, depth, tiles) = (block.rows, block.depth, block.tiles)
-        let stride = operand.tensor.columns
-        if operand.turned {
-            launch(
-                "pack_left_turned", stored: operand.tensor.elementType, by: tiles.kernel,
-                (rowGroups((depth.count + 7) / 8), 1, 1), leftPanels, operand.tensor,
-                rows.count,
-                depth.count, stride, depth.lowerBound * stride + rows.lowerBound)
-        } else {
-            launch(
-                "pack_left", stored: operand.tensor.elementType, by: tiles.kernel,
-                (rowGroups(tiles.paddedRows(rows.count) / tiles.rows), 1, 1), leftPanels,
-                operand.tensor,
-                rows.count, depth.count, stride, rows.lowerBound * stride + depth.lowerBound)
-        }
+        let groups = operand.turned ? (depth.count + 7) / 8 : tiles.paddedRows(rows.count) / tiles.rows
+        launch(
+            operand.turned ? "pack_left_turned" : "pack_left", stored: operand.tensor.elementType,
+            by: tiles.kernel, (rowGroups(groups), 1, 1), to: leftPanels, from: operand.tensor,
+            with: rows.count, depth.count, operand.tensor.columns,
+            operand.index(rows.lowerBound, depth.lowerBound))
     }
 
     /// The block's columns and depth of the right operand into `panels`.
@@ -134,15 +136,13 @@ extension OpenCLBackend {
                 return packMatrix(panels, offset, PackedOperand(weight.frozen, turned: turned), block)
             }
             let (a, b) = terms
-            for term in [a, b] { requireFit(term, weight.frozen, "linear") }
             let groups = turned ? (columns.count + layout.width - 1) / layout.width : (depth.count + 7) / 8
             launch(
                 turned ? "pack_right_weight_turned" : "pack_right_weight",
-                stored: weight.frozen.elementType, by: block.tiles.kernel, (rowGroups(groups), 1, 1), panels,
-                weight.frozen, a.down.value, a.up.value, b.down.value, b.up.value, offset, columns.count,
-                depth.count,
-                columns.lowerBound, depth.lowerBound, weight.frozen.columns, a.form.code, a.form.rank,
-                a.down.value.columns, b.form.code, b.form.rank, b.down.value.columns)
+                stored: weight.frozen.elementType, by: block.tiles.kernel, (rowGroups(groups), 1, 1),
+                to: panels, from: weight.frozen, a.factors, b.factors,
+                with: offset, columns.count, depth.count, columns.lowerBound, depth.lowerBound,
+                weight.frozen.columns, a.constants, b.constants)
         }
     }
 
@@ -150,7 +150,7 @@ extension OpenCLBackend {
     /// more than one block.
     package func packing(_ weight: LinearWeight) -> (() -> Void)? {
         let (outputs, inputs) = (weight.frozen.rows, weight.frozen.columns)
-        let tiles = PanelTiles(layout, usualKernel(weight.frozen.elementType))
+        let tiles = PanelTiles(layout, choice.usual(weight.frozen.elementType))
         guard tiles.kernel.readsPanels,
             tiles.paddedColumns(outputs) * tiles.words(inputs) <= OpenCLBackend.panelCount
         else { return nil }
@@ -162,21 +162,24 @@ extension OpenCLBackend {
         _ panels: Tensor, _ panelOffset: Int, _ operand: PackedOperand, _ block: PanelBlock
     ) {
         let (columns, depth, tiles) = (block.columns, block.depth, block.tiles)
-        let stride = operand.tensor.columns
-        if operand.turned {
-            launch(
-                "pack_right_turned", stored: operand.tensor.elementType, by: tiles.kernel,
-                (rowGroups(tiles.paddedColumns(columns.count) / tiles.columns), 1, 1),
-                panels,
-                operand.tensor, panelOffset, columns.count, depth.count, stride,
-                columns.lowerBound * stride + depth.lowerBound)
-        } else {
-            launch(
-                "pack_right", stored: operand.tensor.elementType, by: tiles.kernel,
-                (rowGroups((depth.count + 7) / 8), 1, 1),
-                panels, operand.tensor, panelOffset,
-                columns.count, depth.count, stride, depth.lowerBound * stride + columns.lowerBound)
-        }
+        let groups =
+            operand.turned ? tiles.paddedColumns(columns.count) / tiles.columns : (depth.count + 7) / 8
+        launch(
+            operand.turned ? "pack_right_turned" : "pack_right", stored: operand.tensor.elementType,
+            by: tiles.kernel, (rowGroups(groups), 1, 1), to: panels, from: operand.tensor,
+            with: panelOffset, columns.count, depth.count, operand.tensor.columns,
+            operand.index(depth.lowerBound, columns.lowerBound))
+    }
+
+    /// c's block ← the product of the left panels and of those in `right` from `offset` on, or c + … when `accumulate`.
+    func multiply(
+        _ block: PanelBlock, to c: Tensor, from right: Tensor, _ offset: Int = 0, by kernel: ProductKernel,
+        accumulate: Bool
+    ) {
+        launch(
+            "multiply_panels", stored: c.elementType, by: kernel, groups(block), to: c, from: leftPanels,
+            right,
+            with: offset, block.constants(c.columns), accumulate)
     }
 
     /// Groups of a product of panels: one for each panel of the right and stretch of the left. Four stretches keep the
@@ -195,8 +198,7 @@ extension OpenCLBackend {
         by kernel: ProductKernel
     ) {
         let (m, n, k) = (frozen.rows, frozen.columns, dy.rows)
-        let (rankA, rankB) = (a.form.projectionRank, b.form.projectionRank)
-        let rank = rankA + rankB
+        let rank = a.form.columnCount + b.form.columnCount
         multiplyPanels(
             m: m, n: n, k: k, left: PackedOperand(dy, turned: true), right: .matrix(PackedOperand(x)),
             deepest: OpenCLBackend.contractionDepth, by: kernel
@@ -217,16 +219,12 @@ extension OpenCLBackend {
             fill(scratch.leading([downOffset]), 0)
             launch(
                 "contract_panels", stored: frozen.elementType, by: kernel, (columnStretches, rowStretches, 1),
-                scratch,
-                leftPanels, rightPanels,
-                frozen,
-                a.down.value, a.form.isLowRank ? a.up.value : nil, b.down.value,
-                b.form.isLowRank ? b.up.value : nil, downOffset, block.rows.lowerBound,
-                block.columns.lowerBound,
-                rows, columns, n, block.depth.count, rankA, a.down.value.columns, rankB, b.down.value.columns)
+                to: scratch, from: leftPanels, rightPanels, frozen, a.columnFactors, b.columnFactors,
+                with: downOffset, block.rows.lowerBound, block.columns.lowerBound, rows, columns, n,
+                block.depth.count, a.columnConstants, b.columnConstants)
             var (down, up) = (downOffset, 0)
             for term in [a, b] where term.form != .none {
-                let rankOfTerm = term.form.projectionRank
+                let rankOfTerm = term.form.columnCount
                 if let gradient = term.down.gradient {
                     if term.form == .constant {
                         sumPartsTotal(
@@ -235,18 +233,31 @@ extension OpenCLBackend {
                         let width = term.down.value.columns
                         sumPartsColumns(
                             gradient, size: rows, rank: rankOfTerm,
-                            out: (block.rows.lowerBound * width, width, 1), from: (down, rankOfTerm, 1),
+                            to: ElementPlaces(offset: block.rows.lowerBound * width, row: width, column: 1),
+                            from: ElementPlaces(offset: down, row: rankOfTerm, column: 1),
                             stride: rank * rows, parts: columnStretches)
                     }
                 }
                 if term.form.isLowRank, let gradient = term.up.gradient {
                     sumPartsColumns(
-                        gradient, size: columns, rank: rankOfTerm, out: (block.columns.lowerBound, 1, n),
-                        from: (up, 1, columns), stride: rank * columns, parts: rowStretches)
+                        gradient, size: columns, rank: rankOfTerm,
+                        to: ElementPlaces(offset: block.columns.lowerBound, row: 1, column: n),
+                        from: ElementPlaces(offset: up, row: 1, column: columns), stride: rank * columns,
+                        parts: rowStretches)
                 }
                 down += rankOfTerm * rows
                 up += rankOfTerm * columns
             }
         }
     }
+}
+
+extension MatrixTerm {
+    /// Xd and Xu of any form as a product of low rank, where no Xu is a row of ones.
+    fileprivate var columnFactors: Arguments<Tensor, Tensor?> {
+        Arguments(down.value, form.isLowRank ? up.value : nil)
+    }
+
+    /// The columns in use and the row length of Xd.
+    fileprivate var columnConstants: Arguments<Int, Int> { Arguments(form.columnCount, down.value.columns) }
 }

@@ -23,20 +23,17 @@ extension OpenCLBackend {
         _ out: Tensor, _ x: Tensor, factor: Tensor? = nil, weights: Tensor? = nil, rows: Int, columns: Int,
         xStride: Int? = nil, outputs: Int = 1, weightStride: Int = 1, accumulate: Bool
     ) {
-        require(
-            columns <= OpenCLBackend.scratchCount, "columnSums",
-            "a row of \(columns) is more than the scratch")
+        requireScratch(columns, "columnSums")
         guard columns > 0 else { return }
-        let stored = stored(x, factor, floats: out, weights, operation: "columnSums")
         let most = OpenCLBackend.scratchCount / columns
         for first in stride(from: 0, to: outputs, by: most) {
             let outputs = min(most, outputs - first)
             let size = outputs * columns
             let parts = parts(rows: rows, size: size)
             launch(
-                "column_sums", stored: stored, (strips(columns), parts, 1), scratch, x, factor, weights, rows,
-                columns,
-                xStride ?? columns, outputs, first, weightStride)
+                "column_sums", stored: x.elementType, (strips(columns), parts, 1), to: scratch,
+                from: x, factor, weights, with: rows, columns, xStride ?? columns, outputs, first,
+                weightStride)
             sumParts(
                 out, size: size, firstOutput: first * columns, parts: parts, accumulate: accumulate)
         }
@@ -48,25 +45,33 @@ extension OpenCLBackend {
         accumulate: Bool
     ) {
         launch(
-            "sum_parts", (elementGroups(size), 1, 1), out, scratch, size, stride ?? size, offset, firstOutput,
-            parts, accumulate)
+            "sum_parts", (elementGroups(size), 1, 1), to: out, from: scratch,
+            with: size, stride ?? size, offset, firstOutput, parts, accumulate)
     }
 
-    /// out[o + i · r + k · c] += Σₚ scratch[p, o + i · r + k · c] for i < size and k < rank, with an (o, r, c) each for out
-    /// and for the scratch [parts, stride].
+    /// outs[k] [size] += Σₚ scratch[p, k, :], each where it is wanted; scratch is [parts, outs, size].
+    func sumParts(_ outs: [Tensor?], size: Int, parts: Int) {
+        for (k, out) in outs.enumerated() {
+            guard let out else { continue }
+            sumParts(
+                out, size: size, stride: outs.count * size, offset: k * size, parts: parts, accumulate: true)
+        }
+    }
+
+    /// out[i, k] += Σₚ scratch[p, i, k] for i < size and k < rank, each in its place; scratch is [parts, stride].
     func sumPartsColumns(
-        _ out: Tensor, size: Int, rank: Int, out target: (Int, Int, Int), from: (Int, Int, Int), stride: Int,
+        _ out: Tensor, size: Int, rank: Int, to target: ElementPlaces, from source: ElementPlaces,
+        stride: Int,
         parts: Int
     ) {
         launch(
-            "sum_parts_columns", (itemGroups(size), 1, 1), out, scratch, size, rank, target.0, target.1,
-            target.2,
-            from.0, from.1, from.2, stride, parts)
+            "sum_parts_columns", (itemGroups(size), 1, 1), to: out, from: scratch,
+            with: size, rank, target.constants, source.constants, stride, parts)
     }
 
     /// out[0] += Σₚ Σᵢ scratch[p, offset + i] for i < size.
     func sumPartsTotal(_ out: Tensor, size: Int, stride: Int, offset: Int, parts: Int) {
-        launch("sum_parts_total", (1, 1, 1), out, scratch, size, stride, offset, parts)
+        launch("sum_parts_total", (1, 1, 1), to: out, from: scratch, with: size, stride, offset, parts)
     }
 
     /// out[n, k] ← Σⱼ x[n, j] · factor[n, j] · up[k, j], or out + …, with x [rows, columns]; factor and up
@@ -76,8 +81,20 @@ extension OpenCLBackend {
         columns: Int, outputs: Int = 1, outStride: Int = 1, accumulate: Bool
     ) {
         launch(
-            "row_dots", stored: stored(x, factor, floats: out, up, operation: "rowDots"),
-            (rowGroups(rows), 1, 1), out, x, factor, up, upOffset, rows, columns, outputs,
-            outStride, accumulate)
+            "row_dots", stored: x.elementType, (rowGroups(rows), 1, 1), to: out, from: x, factor, up,
+            with: upOffset, rows, columns, outputs, outStride, accumulate)
     }
+
+    /// Stops the program when sums of so many columns don't fit into the scratch.
+    func requireScratch(_ size: Int, _ operation: String) {
+        require(
+            size <= OpenCLBackend.scratchCount, operation, "\(size) sums are more than the scratch holds")
+    }
+}
+
+/// Where element (i, k) lies: at offset + i · row + k · column.
+struct ElementPlaces {
+    let offset, row, column: Int
+
+    var constants: Arguments<Int, Int, Int> { Arguments(offset, row, column) }
 }

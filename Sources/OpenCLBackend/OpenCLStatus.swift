@@ -32,13 +32,6 @@ func deviceFailure(_ status: cl_int, _ operation: String, on device: String) -> 
     }
 }
 
-/// Stops the program unless the condition holds, with the operation's name; `precondition` is mute in a
-/// release build.
-@inline(__always)
-func require(_ condition: Bool, _ operation: String, _ message: @autoclosure () -> String) {
-    if !condition { fatalError("\(operation): \(message())") }
-}
-
 private let statusNames: [cl_int: String] = [
     -1: "CL_DEVICE_NOT_FOUND", -2: "CL_DEVICE_NOT_AVAILABLE", -3: "CL_COMPILER_NOT_AVAILABLE",
     -4: "CL_MEM_OBJECT_ALLOCATION_FAILURE", -5: "CL_OUT_OF_RESOURCES", -6: "CL_OUT_OF_HOST_MEMORY",

@@ -1,50 +1,48 @@
 import Foundation
 import TensorCore
 
+/// Tries something in a process of its own, for `Prober`: which program that is, is not the drivers' business.
+public protocol TrialRunner: Sendable {
+    /// Runs the trial on the device, for `trial.limit` seconds at most, and calls `onLong` when it takes longer than three. The
+    /// process ends with the status of a `Prober.Verdict`, or another when it couldn't try.
+    func run(_ trial: Prober.Trial, on device: OpenCLDevice, onLong: () -> Void) -> Prober.Ending
+}
+
 /// Tries in a process of its own what a driver may abort, hang or compute nonsense at, so that it costs an engine or a width,
 /// never a training run, and keeps the verdicts for the device, its driver and these kernels.
 public struct Prober: Sendable {
-    /// The process's prober. Without one nothing is tried beforehand, and everything taken for proven; a backend checks its
-    /// engines' products in any case.
-    nonisolated(unsafe) public static var shared: Prober?
-
-    /// The program whose command `probe` tries: `glora` names itself.
-    let executable: URL
+    private let runner: any TrialRunner
     /// Hears what takes long.
     let say: @Sendable (String) -> Void
 
-    /// A prober that starts `executable probe …`, and tells `say` when a trial takes long or a width fails.
-    public init(_ executable: URL, say: @escaping @Sendable (String) -> Void) {
-        (self.executable, self.say) = (executable, say)
+    /// A prober that tells `say` when a trial takes long or a width fails.
+    public init(_ runner: any TrialRunner, say: @escaping @Sendable (String) -> Void) {
+        (self.runner, self.say) = (runner, say)
     }
 
     /// What is tried.
-    enum Trial {
+    public enum Trial: Sendable, CustomStringConvertible {
         /// An engine's products in a precision.
         case engine(MatrixEngine, Precision)
         /// The kernels of a precision in a layout, without any engine.
         case kernels(KernelLayout, Precision)
 
-        /// The command's options.
-        fileprivate var options: [String] {
+        /// What names its verdict.
+        public var description: String {
             switch self {
-            case .engine(let engine, let precision):
-                ["--engine", "\(engine.rawValue)", "--precision", precision.rawValue]
+            case .engine(let engine, let precision): "engine \(engine.rawValue), \(precision.rawValue)"
             case .kernels(let layout, let precision):
-                [
-                    "--width", "\(layout.width)", "--local", "\(layout.local)", "--precision",
-                    precision.rawValue,
-                ]
+                "width \(layout.width), local \(layout.local), \(precision.rawValue)"
             }
         }
 
         /// Seconds. PoCL 3.0 compiles the kernels at width 16 for 280 s on a Zen 5 before it aborts, rusticl for 160 s; an
         /// engine's are few.
-        fileprivate var limit: Double { if case .kernels = self { 600 } else { 300 } }
+        public var limit: Double { if case .kernels = self { 600 } else { 300 } }
     }
 
     /// How a process ended.
-    enum Ending: Equatable {
+    public enum Ending: Equatable, Sendable {
         /// With this status.
         case exit(Int32)
         /// By a signal that it raised itself.
@@ -54,7 +52,7 @@ public struct Prober: Sendable {
     }
 
     /// What came of a trial.
-    package enum Verdict: String {
+    public enum Verdict: String, Sendable {
         /// The device's results are right.
         case right
         /// They are wrong, or the driver crashed.
@@ -62,8 +60,8 @@ public struct Prober: Sendable {
         /// The driver says that it can't compile the kernels.
         case refused
 
-        /// The status that a command `probe` ends with. Another means that it couldn't try.
-        package var status: Int32 {
+        /// The status that a trial's process ends with.
+        public var status: Int32 {
             switch self {
             case .right: 0
             case .wrong: 3
@@ -83,8 +81,7 @@ public struct Prober: Sendable {
 
     /// The file that keeps a verdict.
     private static func name(_ trial: Trial, _ device: OpenCLDevice, _ source: String) -> String {
-        let key = ProgramCache.key(
-            source: source, options: trial.options.joined(separator: " "), device: device)
+        let key = ProgramCache.key(source: source, options: "\(trial)", device: device)
         return "probe-\(Digest.of(Data(key.utf8))).txt"
     }
 
@@ -93,9 +90,7 @@ public struct Prober: Sendable {
         on trial: Trial, _ device: OpenCLDevice, _ source: String, _ cache: ProgramCache
     ) -> Verdict? {
         if let verdict = Prober.verdict(on: trial, device, source, cache) { return verdict }
-        let ending = Prober.run(
-            executable, ["probe", "--device", "opencl:\(device.index)"] + trial.options, within: trial.limit
-        ) {
+        let ending = runner.run(trial, on: device) {
             say(
                 "\(device) compiles its kernels for the first time, which can take minutes; what it makes is kept in "
                     + cache.folder.url.path)
@@ -143,7 +138,7 @@ public struct Prober: Sendable {
     }
 
     /// Runs a process for so many seconds at most; `onLong` is called when it takes longer than three.
-    static func run(
+    public static func run(
         _ executable: URL, _ arguments: [String], within seconds: Double, onLong: () -> Void = {}
     ) -> Ending {
         guard let process = try? ChildProcess(executable.path, arguments, isSilent: true) else {
@@ -171,20 +166,5 @@ extension KernelLayout {
     var andNarrower: [KernelLayout] {
         guard local == 1 else { return [self] }
         return [16, 8, 4].filter { $0 <= width }.map { KernelLayout(width: $0, local: 1) }
-    }
-}
-
-extension OpenCLBackend {
-    /// Whether a device computes products right with the kernels of a precision in a layout, without any engine: what a probe
-    /// asks. Leaves the program in the cache. Throws `BackendError`.
-    package static func isRight(
-        _ device: OpenCLDevice, _ layout: KernelLayout, _ precision: Precision,
-        source: String = KernelSource.whole, cache: ProgramCache = ProgramCache()
-    ) throws -> Bool {
-        let backend = try OpenCLBackend(
-            device: device, layout: layout, precision: precision, engines: [], source: source, cache: cache)
-        let isRight = try backend.productsAreRight(backend.ownKernel)
-        try backend.checkForFailure()  // a device without memory, say, is no verdict
-        return isRight
     }
 }

@@ -35,22 +35,13 @@ package struct ProductTuner {
     /// What CLBlast's Xgemm may be given on a device that it has no entry for: large tiles with vectors of 4 and 2, as its own
     /// entries for recent NVIDIA, AMD and Intel GPUs have, and small ones. CLBlast refuses what a device can't run.
     static let clblastCandidates: [[String: Int]] = [
-        [
-            "GEMMK": 0, "KREG": 1, "KWG": 16, "KWI": 2, "MDIMA": 16, "MDIMC": 16, "MWG": 128, "NDIMB": 16,
-            "NDIMC": 16,
-            "NWG": 128, "SA": 1, "SB": 1, "STRM": 0, "STRN": 0, "VWM": 4, "VWN": 4,
-        ],
-        [
-            "GEMMK": 0, "KREG": 1, "KWG": 16, "KWI": 2, "MDIMA": 16, "MDIMC": 16, "MWG": 64, "NDIMB": 16,
-            "NDIMC": 16,
-            "NWG": 128, "SA": 1, "SB": 1, "STRM": 0, "STRN": 0, "VWM": 4, "VWN": 2,
-        ],
-        [
-            "GEMMK": 0, "KREG": 1, "KWG": 32, "KWI": 2, "MDIMA": 8, "MDIMC": 8, "MWG": 64, "NDIMB": 8,
-            "NDIMC": 8,
-            "NWG": 64, "SA": 1, "SB": 1, "STRM": 0, "STRN": 0, "VWM": 4, "VWN": 4,
-        ],
-    ]
+        [1, 16, 16, 16, 128, 16, 16, 128, 4, 4], [1, 16, 16, 16, 64, 16, 16, 128, 4, 2],
+        [1, 32, 8, 8, 64, 8, 8, 64, 4, 4],
+    ].map { values in
+        let names = ["KREG", "KWG", "MDIMA", "MDIMC", "MWG", "NDIMB", "NDIMC", "NWG", "VWM", "VWN"]
+        let common = ["GEMMK": 0, "KWI": 2, "SA": 1, "SB": 1, "STRM": 0, "STRN": 0]
+        return common.merging(zip(names, values)) { $1 }
+    }
 
     private let backend: OpenCLBackend
     private let deadline: ContinuousClock.Instant
@@ -66,8 +57,8 @@ package struct ProductTuner {
     package func tune(
         _ shapes: [Shape], into tuning: inout ProductTuning, onTrial: (Trial) -> Void = { _ in }
     ) throws {
-        let before = backend.product
-        defer { backend.product = before }
+        let before = backend.choice.forced
+        defer { backend.choice.forced = before }
         try choose(shapes, into: &tuning, onTrial)
         // After the choice with CLBlast's own parameters: they can't be given back to it within a process.
         if backend.layout.local > 1, backend.precision == .float32,
@@ -88,7 +79,7 @@ package struct ProductTuner {
             let product = shape.product(backend.precision)
             guard seen.insert(product).inserted else { continue }
             var best: ProductTuning.Choice?
-            for kernel in backend.candidates where !hopeless.contains(kernel) {
+            for kernel in backend.choice.candidates where !hopeless.contains(kernel) {
                 guard ContinuousClock.now < deadline else { return }
                 guard backend.admit(kernel) else {
                     hopeless.insert(kernel)
@@ -141,7 +132,7 @@ package struct ProductTuner {
         let operands = try Operands(shape, on: backend)
         backend.upload(operands.c, Array(repeating: .nan, count: operands.c.count))
         guard try backend.attempt({ run(kernel, shape, operands) }) != nil,
-            !(kernel == .clblast && backend.clblastFails)
+            !(kernel == .clblast && backend.choice.clblastFails)
         else { return false }
         let c = backend.values(operands.c)
         func a(_ i: Int, _ p: Int) -> Double {
@@ -181,7 +172,7 @@ package struct ProductTuner {
     }
 
     private func run(_ kernel: ProductKernel, _ shape: Shape, _ operands: Operands) {
-        backend.product = kernel
+        backend.choice.forced = kernel
         backend.matmul(
             operands.c, operands.a, operands.b, transposeA: shape.transposeA, transposeB: shape.transposeB,
             accumulate: false)
@@ -222,7 +213,7 @@ extension OpenCLBackend {
             }
         }
         guard status == CLBlastSuccess else { return false }
-        clblastFails = false  // with these it may start
+        choice.clblastFails = false  // with these it may start
         return true
     }
 }

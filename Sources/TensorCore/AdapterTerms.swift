@@ -17,7 +17,7 @@ public struct MatrixBlock {
     }
 
     /// Whether rows × columns of it lie inside the tensor.
-    package func holds(rows: Int, columns: Int) -> Bool {
+    func holds(rows: Int, columns: Int) -> Bool {
         guard offset >= 0, stride >= 0, rows >= 0, columns >= 0 else { return false }
         guard rows > 0, columns > 0 else { return true }
         return offset + (rows - 1) * stride + columns <= tensor.count
@@ -42,25 +42,22 @@ public enum Activation: Hashable, Sendable {
 ///
 /// with 32-bit words and lowbias32 for mix (Wellons, 2018: x ⊕= x ≫ 16, x *= 0x7feb352d, x ⊕= x ≫ 15, x *= 0x846ca68b,
 /// x ⊕= x ≫ 16), which a backend computes in its loop.
-package struct DropoutMask: Sendable {
+public struct DropoutMask: Sendable {
     /// The lower and the upper half of the mixed seed.
-    package let (low, high): (UInt32, UInt32)
+    public let (low, high): (UInt32, UInt32)
     /// rate · 2³²: hashes below it drop.
-    package let threshold: UInt32
+    public let threshold: UInt32
     /// 1 / (1 − rate).
-    package let factor: Float
+    public let factor: Float
 
     /// A mask that drops the share `rate` of the elements, 0 ≤ rate < 1.
     ///
     /// The seed is mixed before it is halved: seeds in a row, whose upper halves are the same, would else give the same mask
     /// in another order.
     package init(rate: Double, seed: UInt64) {
-        var z = seed &+ 0x9e37_79b9_7f4a_7c15  // SplitMix64
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        z ^= z >> 31
-        low = UInt32(truncatingIfNeeded: z)
-        high = UInt32(truncatingIfNeeded: z >> 32)
+        let mixed = Random.mix(seed)
+        low = UInt32(truncatingIfNeeded: mixed)
+        high = UInt32(truncatingIfNeeded: mixed >> 32)
         threshold = UInt32(min((rate * 0x1p32).rounded(), 0x1p32 - 1))
         factor = Float(1 / (1 - rate))
     }

@@ -15,6 +15,18 @@ public enum MatrixForm: Hashable, Sendable {
     case vector
     /// Xd[:, :rank] · Xu[:rank, :].
     case lowRank(Int)
+
+    /// r: how many columns of Xd the form reads, which is how many t and u have in activation space.
+    public var columnCount: Int {
+        switch self {
+        case .none: 0
+        case .constant, .vector: 1
+        case .lowRank(let rank): rank
+        }
+    }
+
+    /// Whether Xu counts.
+    package var isLowRank: Bool { if case .lowRank(let rank) = self { rank > 0 } else { false } }
 }
 
 /// C, a column of length `in` that goes through W₀ into the bias.
@@ -25,6 +37,15 @@ public enum PromptForm: Hashable, Sendable {
     case vector
     /// Cd[:, :rank] · Cu[:rank, 0].
     case lowRank(Int)
+
+    /// How many columns of Cd the form reads.
+    public var columnCount: Int {
+        switch self {
+        case .none: 0
+        case .vector: 1
+        case .lowRank(let rank): rank
+        }
+    }
 }
 
 /// D or E, a vector of length `out`.
@@ -37,39 +58,25 @@ public enum ScaleForm: Hashable, Sendable {
     case vector
 }
 
-/// A or B of one layer in the form in use: `down` is Xd [out, R], `up` is Xu [R, in].
-public struct MatrixTerm {
+/// A, B or C of one layer in the form in use, over entangled storage of rank R.
+public struct FactoredTerm<Form> {
     /// Which part of the storage counts.
-    public var form: MatrixForm
-    /// Xd [out, R].
+    public var form: Form
+    /// Xd [out, R]; Cd [in, R].
     public var down: Parameter
-    /// Xu [R, in].
+    /// Xu [R, in]; Cu [R, 1].
     public var up: Parameter
 
     /// A term over entangled storage.
-    public init(form: MatrixForm, down: Parameter, up: Parameter) {
-        self.form = form
-        self.down = down
-        self.up = up
+    public init(form: Form, down: Parameter, up: Parameter) {
+        (self.form, self.down, self.up) = (form, down, up)
     }
 }
 
-/// C of one layer in the form in use: `down` is Cd [in, R], `up` is Cu [R, 1].
-public struct PromptTerm {
-    /// Which part of the storage counts.
-    public var form: PromptForm
-    /// Cd [in, R].
-    public var down: Parameter
-    /// Cu [R, 1].
-    public var up: Parameter
-
-    /// A term over entangled storage.
-    public init(form: PromptForm, down: Parameter, up: Parameter) {
-        self.form = form
-        self.down = down
-        self.up = up
-    }
-}
+/// A or B: `down` is Xd [out, R], `up` is Xu [R, in].
+public typealias MatrixTerm = FactoredTerm<MatrixForm>
+/// C: `down` is Cd [in, R], `up` is Cu [R, 1].
+public typealias PromptTerm = FactoredTerm<PromptForm>
 
 /// D or E of one layer in the form in use: `values` is [out].
 public struct ScaleTerm {
@@ -80,7 +87,6 @@ public struct ScaleTerm {
 
     /// A term over entangled storage.
     public init(form: ScaleForm, values: Parameter) {
-        self.form = form
-        self.values = values
+        (self.form, self.values) = (form, values)
     }
 }

@@ -12,26 +12,17 @@ public struct LinearWeight {
 
     /// W₀ as it is.
     public init(_ frozen: Tensor) {
-        self.frozen = frozen
-        terms = nil
-        scratch = nil
-        ready = nil
+        (self.frozen, terms, scratch, ready) = (frozen, nil, nil, nil)
     }
 
     /// W₀ ⊙ (1 + A) + B, built at each use, in `scratch` if need be.
     public init(_ frozen: Tensor, a: MatrixTerm, b: MatrixTerm, scratch: Tensor) {
-        self.frozen = frozen
-        terms = (a, b)
-        self.scratch = scratch
-        ready = nil
+        (self.frozen, terms, self.scratch, ready) = (frozen, (a, b), scratch, nil)
     }
 
     /// What a backend has built once.
     public init(_ frozen: Tensor, ready: Tensor) {
-        self.frozen = frozen
-        terms = nil
-        scratch = nil
-        self.ready = ready
+        (self.frozen, terms, scratch, self.ready) = (frozen, nil, nil, ready)
     }
 }
 
@@ -50,21 +41,10 @@ public struct Epilogue {
     /// t [n, r] from `Backend.gloraProject`.
     public var t: Tensor?
     /// [n, out], receives z.
-    public var product: Tensor?
+    public var preActivation: Tensor?
     /// [n, out], receives GELU(y).
     public var activated: Tensor?
 
-    /// Nothing but a bias, or not even that.
-    public init(bias: Tensor? = nil) { self.bias = bias }
-}
-
-extension MatrixForm {
-    /// r: the columns of t and u in activation space; 1 for constant and vector, whose Bu is a row of ones, 0 for none.
-    public var projectionRank: Int {
-        switch self {
-        case .none: 0
-        case .constant, .vector: 1
-        case .lowRank(let rank): rank
-        }
-    }
+    /// Nothing but a bias, or the term b whose t comes later, or not even that.
+    public init(bias: Tensor? = nil, b: MatrixTerm? = nil) { (self.bias, self.b) = (bias, b) }
 }

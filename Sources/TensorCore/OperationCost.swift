@@ -38,21 +38,21 @@ public struct OperationCost: Equatable, Sendable {
             flops: Double(count * (2 * (rankA + rankB) + 3)), bytes: Double(4 * (2 * count + factors)))
     }
 
-    /// `Backend.attention` of [B, T, 3·D] with Q asking tokens: two products, and a softmax of 5 operations an element.
-    public static func attention(batch: Int, tokens: Int, asking: Int, width: Int, heads: Int)
+    /// `Backend.attention` of [B, T, 3·D] with Q query tokens: two products, and a softmax of 5 operations an element.
+    public static func attention(batch: Int, tokens: Int, queries: Int, width: Int, heads: Int)
         -> OperationCost
     {
-        let scores = batch * heads * asking * tokens
-        let elements = batch * (tokens * 3 * width + asking * width + heads * asking)
+        let scores = batch * heads * queries * tokens
+        let elements = batch * (tokens * 3 * width + queries * width + heads * queries)
         return OperationCost(flops: Double(scores * (4 * (width / heads) + 5)), bytes: Double(4 * elements))
     }
 
     /// `Backend.attentionBackward`: five products, one of them S again.
     public static func attentionBackward(
-        batch: Int, tokens: Int, asking: Int, width: Int, heads: Int
+        batch: Int, tokens: Int, queries: Int, width: Int, heads: Int
     ) -> OperationCost {
-        let scores = batch * heads * asking * tokens
-        let elements = batch * (tokens * 6 * width + asking * 2 * width + heads * asking)
+        let scores = batch * heads * queries * tokens
+        let elements = batch * (tokens * 6 * width + queries * 2 * width + heads * queries)
         return OperationCost(flops: Double(scores * (10 * (width / heads) + 6)), bytes: Double(4 * elements))
     }
 

@@ -12,14 +12,15 @@ public struct Random: RandomNumberGenerator, Sendable {
 
     /// The stream for a purpose and an index (an epoch, a step, a layer) of a run's seed.
     public init(_ seed: Int, _ purpose: String, _ index: Int = 0) {
-        var hash: UInt64 = 0xcbf2_9ce4_8422_2325  // FNV-1a over the purpose
-        for byte in purpose.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+        var hash = ContentHash()
+        hash.add(purpose.utf8)
         state = Random.mix(
-            Random.mix(UInt64(bitPattern: Int64(seed)) ^ hash)
+            Random.mix(UInt64(bitPattern: Int64(seed)) ^ hash.value)
                 &+ UInt64(bitPattern: Int64(index)) &* 0x9e37_79b9_7f4a_7c15)
     }
 
-    private static func mix(_ value: UInt64) -> UInt64 {
+    /// The number that a state gives, which is also a hash of 64 bits.
+    static func mix(_ value: UInt64) -> UInt64 {
         var z = value &+ 0x9e37_79b9_7f4a_7c15
         z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
         z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
@@ -28,11 +29,8 @@ public struct Random: RandomNumberGenerator, Sendable {
 
     /// 64 random bits.
     public mutating func next() -> UInt64 {
-        state = state &+ 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
+        defer { skip(1) }
+        return Random.mix(state)
     }
 
     /// Leaves out the next `count` numbers of `next`, at once.
@@ -56,4 +54,26 @@ public struct Random: RandomNumberGenerator, Sendable {
         let radius = (-2 * log(1 - uniform())).squareRoot()
         return radius * cos(2 * .pi * uniform())
     }
+}
+
+/// FNV-1a over 64 bits (Fowler, Noll, Vo): it notices mistakes, not forgery.
+package struct ContentHash {
+    /// Of what was added so far.
+    package private(set) var value: UInt64 = 0xcbf2_9ce4_8422_2325
+
+    /// Of nothing yet.
+    package init() {}
+
+    /// Goes on with bytes.
+    package mutating func add(_ bytes: some Sequence<UInt8>) { for byte in bytes { add(word: UInt64(byte)) } }
+
+    /// Goes on with a number's eight bytes, lowest first, so that what lies next to it can't run into it.
+    package mutating func add(_ number: Int) {
+        for shift in stride(from: 0, to: 64, by: 8) {
+            add(word: UInt64(UInt8(truncatingIfNeeded: number >> shift)))
+        }
+    }
+
+    /// Goes on with 64 bits in one step, as if they were a byte.
+    package mutating func add(word: UInt64) { value = (value ^ word) &* 0x100_0000_01b3 }
 }

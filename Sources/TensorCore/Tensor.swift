@@ -105,4 +105,9 @@ public struct Parameter {
         self.value = value
         self.gradient = gradient
     }
+
+    /// The same numbers under another shape of the same count.
+    public func reshaped(_ shape: [Int]) -> Parameter {
+        Parameter(name: name, value: value.reshaped(shape), gradient: gradient?.reshaped(shape))
+    }
 }

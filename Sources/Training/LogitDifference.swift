@@ -1,6 +1,7 @@
 import Adapters
 import Checkpoints
 import Datasets
+import Transformers
 import VisionModels
 
 /// How far the logits of a model in another form, merged or converted, are from the original's.
@@ -24,15 +25,15 @@ public struct LogitDifference: Sendable {
 
 /// Runs the merged checkpoint beside the unmerged model on every image of `images`. Throws `DatasetError` and `BackendError`.
 public func mergeDifference(
-    _ ready: ReadyModel, _ merged: ViTCheckpoint, on images: any ImageSource
+    _ ready: ReadyModel<VisionTransformer>, _ merged: ViTCheckpoint, on images: any ImageSource
 ) throws -> LogitDifference {
     let plain = try VisionTransformer(
-        merged, classCount: merged.configuration.classCount, trained: .adapters(rank: 1, sites: []),
+        merged, classCount: merged.configuration.classCount, method: Backbone.frozen,
         seed: 0, head: merged.head, on: ready.model.backend)
-    return try difference(ready, plain, plain.uniformPath(.none), "merged", on: images)
+    return try difference(ready, plain, "merged", on: images)
 }
 
-extension ReadyModel {
+extension ReadyModel where Model == VisionTransformer {
     /// What an adapter of this model notes beside its tensors: the model it belongs to and how images are prepared.
     public var adapterExtra: [String: JSONValue] {
         adapterNotes(options, model.configuration, baseHash: baseHash, classNames: classNames)
@@ -42,31 +43,33 @@ extension ReadyModel {
 /// The GLoRA paths that compute what the run of another method computes, as an adapter, and how far their logits are apart on
 /// every image of `images`. Throws `CheckpointError` where no path does, `DatasetError` and `BackendError`.
 public func gloraAdapter(
-    of ready: ReadyModel, on images: any ImageSource
-) throws -> (adapter: GLoRAAdapter, model: VisionTransformer, paths: [GLoRAPath], difference: LogitDifference)
-{
+    of ready: ReadyModel<VisionTransformer>, on images: any ImageSource
+) throws -> (adapter: GLoRAAdapter, model: VisionTransformer, difference: LogitDifference) {
     var checkpoint = try ready.options.loadCheckpoint()
-    checkpoint.configuration = ready.base
+    let classCount = checkpoint.configuration.classCount
+    // As the run or the adapter keeps it whatever its files say by now.
+    checkpoint.configuration = ready.model.configuration
+    checkpoint.configuration.classCount = classCount
     let adapter =
-        ready.model.method == nil
-        ? try ready.model.adapter(paths: ready.paths) : try ready.model.gloraAdapter(on: checkpoint)
-    let (model, paths) = try VisionTransformer.applying(adapter, to: checkpoint, on: ready.model.backend)
-    return (adapter, model, paths, try difference(ready, model, paths, "converted", on: images))
+        ready.model.method is GLoRA
+        ? try ready.model.adapter() : try ready.model.gloraAdapter(on: checkpoint)
+    let model = try VisionTransformer.applying(adapter, to: checkpoint, on: ready.model.backend)
+    return (adapter, model, try difference(ready, model, "converted", on: images))
 }
 
 private func difference(
-    _ ready: ReadyModel, _ other: VisionTransformer, _ paths: [GLoRAPath], _ form: String,
+    _ ready: ReadyModel<VisionTransformer>, _ other: VisionTransformer, _ form: String,
     on images: any ImageSource
 ) throws -> LogitDifference {
     let prepared = try ready.prepare(images)
-    func logits(_ model: VisionTransformer, _ paths: [GLoRAPath]) throws -> [Float] {
+    func logits(_ model: VisionTransformer) throws -> [Float] {
         var all: [Float] = []
-        _ = try evaluate(model, paths: paths, on: prepared, batchSize: min(64, images.count)) { logits, _ in
+        _ = try evaluate(model, on: prepared, batchSize: min(64, images.count)) { logits, _ in
             all += logits
         }
         return all
     }
-    let pairs = zip(try logits(ready.model, ready.paths), try logits(other, paths))
+    let pairs = zip(try logits(ready.model), try logits(other))
     let largest = pairs.reduce(0.0) { largest, pair in
         let difference = abs(Double(pair.0) - Double(pair.1))
         return difference.isFinite ? max(largest, difference) : .infinity

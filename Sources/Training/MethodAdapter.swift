@@ -76,11 +76,11 @@ struct MethodAdapter {
     /// `BackendError`.
     func model(_ checkpoint: ViTCheckpoint, on backend: any Backend) throws -> VisionTransformer {
         let shape = checkpoint.configuration.shape
-        let added: (any TuningMethod)?
-        do { added = try method.method(settings, for: shape) } catch let error as MethodError {
+        let other: any TuningMethod
+        do { other = try method.method(settings, for: shape) } catch let error as MethodError {
             throw CheckpointError("the adapter's adapter_config.json can't be meant: \(error)")
         }
-        guard let classCount = tensors["head.weight"]?.shape.first, let other = added else {
+        guard let classCount = tensors["head.weight"]?.shape.first, !(other is GLoRA) else {
             throw CheckpointError("the adapter has no head, or is GLoRA's; save it again")
         }
         func require(_ name: String, _ shape: [Int]) throws {
@@ -95,7 +95,7 @@ struct MethodAdapter {
             try require(needed.name, needed.shape)
         }
         let model = try VisionTransformer(
-            checkpoint, classCount: classCount, trained: .method(other), seed: 0, headKind: head, on: backend)
+            checkpoint, classCount: classCount, method: other, seed: 0, headKind: head, on: backend)
         // Of the base, too, where the method trains that.
         for segment in model.store.segments { try require(segment.name, segment.shape) }
         model.store.pack(model.store.values, tensors)

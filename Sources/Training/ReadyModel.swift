@@ -2,15 +2,17 @@ import Adapters
 import Checkpoints
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
+import Transformers
 import VisionModels
 
-/// A model that is ready to be scored or merged: its tensors on a device, the paths that it is read at, and how its images are
+/// A model that is ready to be scored or merged: its tensors on a device, set to what it is read at, and how its examples are
 /// prepared.
-public struct ReadyModel {
+public struct ReadyModel<Model: TrainableModel> {
     /// The model.
-    public let model: VisionTransformer
-    /// A path for each Linear.
+    public let model: Model
+    /// GLoRA's path of each Linear as the model was opened; a search sets others.
     public let paths: [GLoRAPath]
     /// The settings that it was trained or opened with.
     public let options: TrainingOptions
@@ -20,39 +22,43 @@ public struct ReadyModel {
     public let step: Int
     /// The hash of the run's frozen base; empty without a run.
     public let baseHash: String
-    /// The frozen base's, as the run or the adapter keeps it whatever its files say by now.
-    let base: ViTConfiguration
     /// [K] the names of the classes, where the run, the adapter or the checkpoint says them.
     public let classNames: [String]?
     /// A line for the user: how images are prepared, and who says so.
     public let preprocessingLine: String
+}
 
-    /// Which state of a run.
-    public enum State: String, Codable, CaseIterable, Sendable {
-        /// The best by validation.
-        case best
-        /// The latest.
-        case last
-    }
+/// Which state of a run.
+public enum RunState: String, Codable, CaseIterable, Sendable {
+    /// The best by validation.
+    case best
+    /// The latest.
+    case last
+}
 
+extension ReadyModel where Model == VisionTransformer {
     /// A run's model at one of its states, read at the run's own path (`full` for a supernet) or at `path`.
     ///
     /// Throws `TrainingError.run` when the folder holds no such state or the frozen base has changed since,
     /// `CheckpointError`, `BackendError`.
     public init(
-        run directory: RunDirectory, state: State, path: String? = nil, on backend: any Backend
+        run directory: RunDirectory, state: RunState, path: String? = nil, on backend: any Backend
     ) throws {
         let saved = try directory.configuration()
         let checkpoint = try saved.loadBase(of: directory.url)
-        let space = try saved.options.searchSpace()
         guard path == nil || saved.options.method == .glora else {
             throw TrainingError.run(
                 "\(directory.url.path) is a run of \(saved.options.method.rawValue), which has no paths; leave --path "
                     + "and --architecture out")
         }
+        let shape = checkpoint.configuration.shape
+        var method = try saved.options.tuningMethod(shape, of: saved)
+        if let path, var glora = method as? GLoRA {
+            glora.choice = try PathChoice(path, space: try saved.options.searchSpace(), for: shape)
+            method = glora
+        }
         let model = try VisionTransformer(
-            checkpoint, classCount: saved.classCount,
-            trained: try saved.options.trained(checkpoint.configuration), seed: saved.options.seed,
+            checkpoint, classCount: saved.classCount, method: method, seed: saved.options.seed,
             headKind: saved.options.head, on: backend)
         let file = state == .best ? directory.best : directory.last
         guard FileManager.default.fileExists(atPath: file.path) else {
@@ -72,13 +78,9 @@ public struct ReadyModel {
         notes = checkpoint.notes
         step = snapshot.state.step
         baseHash = saved.baseHash
-        base = checkpoint.configuration
         classNames = saved.classNames
         preprocessingLine = try checkpoint.configuration.runsPreprocessingLine
-        let choice =
-            try path.map { try PathChoice($0, space: space, model: model) }
-            ?? PathChoice(saved, space: space, model: model)
-        paths = choice.readingPaths(model: model)
+        paths = model.paths
     }
 
     /// A checkpoint as it is, or with an adapter in PEFT's format. `options` says where the checkpoint lies and how images are
@@ -92,12 +94,11 @@ public struct ReadyModel {
         if let folder, let saved = try MethodAdapter.load(folder) {
             names = try options.apply(saved.extra, to: &checkpoint)
             model = try saved.model(checkpoint, on: backend)
-            paths = model.uniformPath(.none)
         } else if let folder {
             let (adapter, extra, passedOver) = try PEFTAdapter.load(folder, for: checkpoint)
             notes += passedOver
             names = try options.apply(extra, to: &checkpoint)
-            (model, paths) = try VisionTransformer.applying(adapter, to: checkpoint, on: backend)
+            model = try VisionTransformer.applying(adapter, to: checkpoint, on: backend)
         } else {
             guard let head = checkpoint.head else {
                 throw TrainingError.settings(
@@ -105,9 +106,9 @@ public struct ReadyModel {
             }
             model = try VisionTransformer(
                 checkpoint, classCount: checkpoint.configuration.classCount,
-                trained: .adapters(rank: 1, sites: []), seed: 0, head: head, on: backend)
-            paths = model.uniformPath(.none)
+                method: Backbone.frozen, seed: 0, head: head, on: backend)
         }
+        paths = model.paths
         // A head of another size than the checkpoint's is of other classes; one of its size belongs to the model it was trained on.
         let own =
             model.configuration.classCount == checkpoint.configuration.classCount
@@ -121,14 +122,13 @@ public struct ReadyModel {
         preprocessingLine = try options.preprocessingLine(checkpoint)
         self.options = options
         self.notes = checkpoint.notes + notes
-        base = checkpoint.configuration
         step = 0
         baseHash = ""
     }
 
-    /// The checkpoint of the same shape that computes what this computes, its classes named; see `VisionTransformer.merged`.
+    /// The checkpoint of the same shape that computes what this computes as its layers are set, its classes named; see `VisionTransformer.merged`.
     public func merged() throws -> ViTCheckpoint {
-        var merged = try model.merged(paths: paths)
+        var merged = try model.merged()
         merged.classNames = classNames
         return merged
     }

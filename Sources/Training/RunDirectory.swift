@@ -2,6 +2,7 @@ import Adapters
 import Checkpoints
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 import Yams
 
@@ -148,7 +149,7 @@ public struct RunDirectory {
     public var holdsRun: Bool { FileManager.default.fileExists(atPath: config.path) }
 
     /// The validation of a state: the last one, or the first of the best ones. nil without validations. Throws as `epochMetrics`.
-    func validation(of state: ReadyModel.State) throws -> EpochMetric? {
+    package func validation(of state: RunState) throws -> EpochMetric? {
         let all = try epochMetrics().filter { $0.valAccuracy != nil }
         guard state == .best else { return all.last }
         let best = all.compactMap(\.valAccuracy).max()
@@ -318,18 +319,14 @@ public struct RunDirectory {
     }
 }
 
-/// The longest journal of a search that is read, in bytes: some ten thousand candidates of the deepest models.
-let largestJournal = 128 << 20
-
 /// The hash of a checkpoint's tensors, by which a resumed run recognises its frozen base: 64-bit FNV-1a over names, shapes and
 /// the values' bits, a value at a time. It notices mistakes, not forgery.
 public func contentHash(_ tensors: [String: HostTensor]) -> String {
-    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-    func add(_ value: UInt64) { hash = (hash ^ value) &* 0x100_0000_01b3 }
+    var hash = ContentHash()
     for (name, tensor) in tensors.sorted(by: { $0.key < $1.key }) {
-        for byte in name.utf8 { add(UInt64(byte)) }
-        for size in tensor.shape { add(UInt64(size)) }
-        for value in tensor.values { add(UInt64(value.bitPattern)) }
+        hash.add(name.utf8)
+        for size in tensor.shape { hash.add(word: UInt64(size)) }
+        for value in tensor.values { hash.add(word: UInt64(value.bitPattern)) }
     }
-    return String(hash, radix: 16)
+    return String(hash.value, radix: 16)
 }

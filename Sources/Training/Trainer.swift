@@ -1,64 +1,56 @@
-import Adapters
-import Checkpoints
-import Datasets
-import Foundation
 import TensorCore
-import VisionModels
+import Transformers
+
+/// What happens, for whoever reports it.
+public enum TrainingEvent {
+    /// A step is done. `loss` is the batch's mean; `imagesPerSecond` is over the steps since the last event of the epoch.
+    case step(TrainingProgress)
+    /// An epoch is done: its mean training loss.
+    case epoch(Int, loss: Double, learningRate: Double)
+    /// The validation split was scored after an epoch.
+    case validation(Int, EvaluationResult, isBest: Bool)
+}
+
+/// Where a run stands after a step.
+public struct TrainingProgress: Sendable {
+    /// From 0.
+    public let epoch: Int
+    /// Steps done in all.
+    public let step: Int
+    /// Steps of the whole run.
+    public let stepCount: Int
+    /// The batch's mean cross-entropy.
+    public let loss: Double
+    /// η of the step.
+    public let learningRate: Double
+    /// Images trained on per second of this process's training.
+    public let imagesPerSecond: Double
+    /// What is left at that rate.
+    public let secondsLeft: Double
+}
 
 /// Trains a model's parameters on a split, epoch by epoch, and keeps nothing that a saved state doesn't hold: the order of the
 /// images, the paths and the dropped branches of every step are functions of the seed and the step, so a run that goes
 /// on from a state computes what it would have computed.
-public final class Trainer {
-    /// What happens, for whoever reports it.
-    public enum Event {
-        /// A step is done. `loss` is the batch's mean; `imagesPerSecond` is over the steps since the last event of the epoch.
-        case step(Progress)
-        /// An epoch is done: its mean training loss.
-        case epoch(Int, loss: Double, learningRate: Double)
-        /// The validation split was scored after an epoch.
-        case validation(Int, EvaluationResult, isBest: Bool)
-    }
-
-    /// Where a run stands after a step.
-    public struct Progress: Sendable {
-        /// From 0.
-        public let epoch: Int
-        /// Steps done in all.
-        public let step: Int
-        /// Steps of the whole run.
-        public let stepCount: Int
-        /// The batch's mean cross-entropy.
-        public let loss: Double
-        /// η of the step.
-        public let learningRate: Double
-        /// Images trained on per second of this process's training.
-        public let imagesPerSecond: Double
-        /// What is left at that rate.
-        public let secondsLeft: Double
-    }
-
+public final class Trainer<Model: TrainableModel> {
     /// The model in training.
-    public let model: VisionTransformer
+    public let model: Model
     /// The settings.
     public let options: TrainingOptions
-    /// Which paths the steps take.
-    public let paths: PathChoice
     /// Where the run stands.
     public private(set) var state = TrainingState()
 
     private let optimizer: any Optimizer
-    private let training: PreparedImages
-    private let validation: PreparedImages?
+    private let training: Model.Examples
+    private let validation: Model.Examples?
     private let unscale: Tensor?  // [1]: 1 / the loss's factor, in float16
 
     /// A run at its beginning. Takes the memory of its steps. Throws `BackendError.outOfMemory`.
     public init(
-        _ model: VisionTransformer, _ options: TrainingOptions, paths: PathChoice,
-        training: PreparedImages, validation: PreparedImages?
+        _ model: Model, _ options: TrainingOptions, training: Model.Examples, validation: Model.Examples?
     ) throws {
         self.model = model
         self.options = options
-        self.paths = paths
         self.training = training
         self.validation = validation
         optimizer =
@@ -76,14 +68,14 @@ public final class Trainer {
     }
 
     /// What it trains on and what it validates on.
-    public var splits: [PreparedImages] { [training, validation].compactMap(\.self) }
+    public var splits: [Model.Examples] { [training, validation].compactMap(\.self) }
 
     /// Images in a step: a training set smaller than a batch is one batch.
-    private var batchSize: Int { min(options.batchSize, training.source.count) }
+    private var batchSize: Int { min(options.batchSize, training.count) }
 
     /// Steps in an epoch.
     public var stepsPerEpoch: Int {
-        let count = training.source.count
+        let count = training.count
         return options.dropLast ? count / batchSize : (count + batchSize - 1) / batchSize
     }
 
@@ -92,15 +84,16 @@ public final class Trainer {
     ///
     /// Throws `TrainingError.notANumber` before the broken step changes anything, `DatasetError`, and `BackendError`.
     public func run(
-        onEvent: (Event) throws -> Void, save: (_ isBest: Bool) throws -> Void, shouldStop: () -> Bool
+        onEvent: (TrainingEvent) throws -> Void, save: (_ isBest: Bool) throws -> Void, shouldStop: () -> Bool
     ) throws -> Bool {
         var clock = StepClock()
+        defer { model.method.beginReading(model.layers) }
         while state.epoch < options.epochs {
             let epoch = state.epoch
             let rate = options.schedule.learningRate(inEpoch: epoch)
-            training.loader.start(Array(batches(ofEpoch: epoch).dropFirst(state.stepInEpoch)))
+            training.start(Array(batches(ofEpoch: epoch).dropFirst(state.stepInEpoch)))
             clock.start()
-            while let batch = try training.loader.next() {
+            while let batch = try training.next() {
                 let loss = try step(batch, rate: rate)
                 state.step += 1
                 state.stepInEpoch += 1
@@ -109,7 +102,7 @@ public final class Trainer {
                 let stepsLeft = options.epochs * stepsPerEpoch - state.step
                 try onEvent(
                     .step(
-                        Progress(
+                        TrainingProgress(
                             epoch: epoch, step: state.step, stepCount: options.epochs * stepsPerEpoch,
                             loss: loss, learningRate: rate, imagesPerSecond: clock.imagesPerSecond,
                             secondsLeft: Double(stepsLeft * batchSize) / clock.imagesPerSecond)))
@@ -130,14 +123,13 @@ public final class Trainer {
     }
 
     /// Scores the validation split when its turn has come. Without one, the latest state is the best.
-    private func validateIfDue(_ epoch: Int, _ onEvent: (Event) throws -> Void) throws -> Bool {
+    private func validateIfDue(_ epoch: Int, _ onEvent: (TrainingEvent) throws -> Void) throws -> Bool {
         guard let validation else { return true }
         guard (epoch + 1) % options.validateEvery == 0 || epoch + 1 == options.epochs else { return false }
         let result: EvaluationResult
         do {
-            result = try evaluate(
-                model, paths: paths.readingPaths(model: model), on: validation, batchSize: batchSize,
-                isForTraining: true)
+            model.method.beginReading(model.layers)
+            result = try evaluate(model, on: validation, batchSize: batchSize, isForTraining: true)
         } catch TrainingError.overflow where options.precision != .float16 {
             // float32's range isn't left but by weights that the training has lost.
             throw TrainingError.notANumber(step: state.step, run: "the run's last.safetensors")
@@ -153,32 +145,29 @@ public final class Trainer {
     }
 
     /// One step on a batch; returns its mean loss.
-    private func step(_ batch: Batch, rate: Double) throws -> Double {
+    private func step(_ batch: Model.Examples.Batch, rate: Double) throws -> Double {
         let backend = model.backend
         let plan = try model.plan(batch: batch.count, isForTraining: true)
-        let stepPaths = paths.paths(atStep: state.step, seed: options.seed, model: model)
-        batch.upload(to: plan, on: backend)
-        let dropsBranches = options.dropPath > 0
-        if dropsBranches { drawBranchScales(plan) }
+        model.method.beginStep(state.step, seed: options.seed, model.layers)
+        model.load(batch, into: plan)
         var random = Random(options.seed, "dropout", state.step)
-        let noise = random.next()
+        let mode = PassMode(dropoutSeed: random.next(), dropsBranches: options.dropPath > 0)
+        if mode.dropsBranches { drawBranchScales(plan) }
         model.store.clearGradients()
-        model.forward(plan, paths: stepPaths, dropsBranches: dropsBranches, noise: noise)
+        model.forward(plan, mode)
         model.loss(plan)
         let losses = backend.values(plan.losses)
         try backend.checkForFailure()
         let loss = losses.reduce(0) { $0 + Double($1) } / Double(losses.count)
         guard loss.isFinite else {
             // Before the first step the learning rate has done nothing yet.
-            if state.step == 0 { throw model.overflow(plan, stepPaths, "step 1's logits") }
+            if state.step == 0 { throw model.overflow(plan, "step 1's logits") }
             throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
         }
-        model.backward(
-            plan, paths: stepPaths, dropsBranches: dropsBranches, noise: noise,
-            lossScale: state.lossScale?.factor ?? 1)
+        model.backward(plan, mode, lossScale: state.lossScale?.factor ?? 1)
         if try unscaledGradientsAreFinite() {
             optimizer.step(
-                learningRate: rate, weightDecay: options.weightDecay, onPath: model.trainedNames(stepPaths))
+                learningRate: rate, weightDecay: options.weightDecay, onPath: model.trainedNames)
         }
         return loss
     }
@@ -204,21 +193,22 @@ public final class Trainer {
 
     /// Stochastic depth, per sample: a branch of block l is dropped with probability p · l / (L − 1), and what stays is
     /// scaled by 1 / (1 − p). Source: timm 0.6.5, `drop_path`.
-    private func drawBranchScales(_ plan: ViTPlan) {
-        let depth = model.configuration.depth
+    private func drawBranchScales(_ plan: Model.Plan) {
         var random = Random(options.seed, "drop-path", state.step)
-        for (branch, scales) in plan.branchScales.enumerated() {
-            let keep = 1 - options.dropPath * Double(branch / 2) / Double(max(depth - 1, 1))
-            let values = (0..<plan.batch).map { _ in
-                random.uniform() < keep ? Float(1 / keep) : 0
+        for (block, memory) in plan.blocks.enumerated() {
+            let keep = 1 - options.dropPath * Double(block) / Double(max(plan.blocks.count - 1, 1))
+            for scales in memory.branchScales {
+                let values = (0..<plan.batch).map { _ in
+                    random.uniform() < keep ? Float(1 / keep) : 0
+                }
+                model.backend.upload(scales, values)
             }
-            model.backend.upload(scales, values)
         }
     }
 
     private func batches(ofEpoch epoch: Int) -> [[Int]] {
         var random = Random(options.seed, "order", epoch)
-        let order = (0..<training.source.count).shuffled(using: &random)
+        let order = (0..<training.count).shuffled(using: &random)
         return (0..<stepsPerEpoch).map {
             Array(order[$0 * batchSize..<min(($0 + 1) * batchSize, order.count)])
         }

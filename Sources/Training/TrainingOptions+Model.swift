@@ -2,6 +2,7 @@ import Adapters
 import Checkpoints
 import Datasets
 import Foundation
+import ModelConfiguration
 
 // How a checkpoint is read and its images are prepared: as the model's own files say, where no setting says otherwise.
 extension TrainingOptions {
@@ -24,7 +25,7 @@ extension TrainingOptions {
     }
 
     /// What a checkpoint's files say, but for what these settings say otherwise.
-    func preprocessing(of configuration: ViTConfiguration) -> Preprocessing {
+    package func preprocessing(of configuration: ViTConfiguration) -> Preprocessing {
         var preprocessing = configuration.preprocessing
         switch normalize {
         case .model: break

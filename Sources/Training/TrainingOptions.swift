@@ -4,9 +4,9 @@
 import Adapters
 import Datasets
 import TensorCore
-import VisionModels
+import Transformers
 
-extension SearchSpace.Site: SettingChoice {}
+extension LinearRole: SettingChoice {}
 extension SearchSpace.FormName: SettingChoice {}
 extension PathChoice.Recipe: SettingChoice {}
 extension AdamW.Mode: SettingChoice {}
@@ -59,7 +59,7 @@ public struct TrainingOptions: SettingGroup {
         "ranks", "Ranks that lowRank may mean, each an equally likely choice: 4, or 8,4",
         .within(1...MethodSettings.largestSize))
     public var ranks = [4]
-    @Setting("linears", "Linears with support tensors") public var linears = SearchSpace.Site.allCases
+    @Setting("linears", "Linears with support tensors") public var linears = SearchSpace.vitRoles
     @Setting("forms-a", "Forms that A may take")
     public var formsA: [SearchSpace.FormName] = [.lowRank, .vector, .constant, .none]
     @Setting("forms-b", "Forms that B may take")

@@ -1,4 +1,5 @@
 import Checkpoints
+import ModelConfiguration
 import TensorCore
 
 extension ViTCheckpoint {

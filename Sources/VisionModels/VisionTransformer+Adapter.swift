@@ -1,43 +1,43 @@
 import Adapters
 import Checkpoints
 import TensorCore
+import Transformers
 
 extension VisionTransformer {
-    /// The trained tensors on `paths` as an adapter that can be saved: each layer that has support tensors, and the head, with a
+    /// The trained tensors as an adapter that can be saved: each layer that has support tensors, on its path, and the head, with a
     /// batch norm before it folded in. Throws `BackendError.failed`.
-    public func adapter(paths: [GLoRAPath]) throws -> GLoRAAdapter {
+    public func adapter() throws -> GLoRAAdapter {
         let values = store.unpack(store.values)
         var layers: [String: GLoRAAdapter.Layer] = [:]
         var rank = 1
-        for (linear, path) in zip(linears, paths) where linear.support != nil {
+        for case let layer as GLoRALinear in self.layers {
             var tensors: [String: HostTensor] = [:]
             for name in ["Ad", "Au", "Bd", "Bu", "Cd", "Cu", "D", "E"] {
-                tensors[name] = values["\(linear.name).\(name)"]
+                tensors[name] = values["\(layer.base.name).\(name)"]
             }
             rank = tensors["Au"]?.shape[0] ?? rank
-            layers[linear.name] = GLoRAAdapter.Layer(path: path, tensors: tensors)
+            layers[layer.base.name] = GLoRAAdapter.Layer(path: layer.path, tensors: tensors)
         }
         var head = ["head.weight": values["head.weight"]!, "head.bias": values["head.bias"]!]
-        foldHeadNorm(into: &head)
+        self.head.featureNorm?.fold(into: &head)
         try backend.checkForFailure()
         return GLoRAAdapter(rank: rank, layers: layers, head: head)
     }
 
-    /// The model of `checkpoint` with an adapter's tensors, and the paths that it is read at. Layers that the adapter doesn't
+    /// The model of `checkpoint` with an adapter's tensors, on its paths. Layers that the adapter doesn't
     /// name stay as they are. The adapter was read for this checkpoint (`PEFTAdapter.load`). Throws
     /// `CheckpointError` when there is no head, and `BackendError.outOfMemory`.
     public static func applying(
         _ adapter: GLoRAAdapter, to checkpoint: ViTCheckpoint, on backend: any Backend
-    ) throws -> (model: VisionTransformer, paths: [GLoRAPath]) {
-        let names = linearNames(depth: checkpoint.configuration.depth)
+    ) throws -> VisionTransformer {
         let classCount =
             adapter.head["head.weight"]?.shape[0] ?? checkpoint.configuration.classCount
         guard classCount > 0 else {
             throw CheckpointError("neither the adapter nor the model has a head; train one first")
         }
+        let paths = checkpoint.configuration.shape.linears.map { adapter.layers[$0.name]?.path ?? .none }
         let model = try VisionTransformer(
-            checkpoint, classCount: classCount,
-            trained: .adapters(rank: adapter.rank, sites: SearchSpace.Site.allCases), seed: 0,
+            checkpoint, classCount: classCount, method: GLoRA(rank: adapter.rank, .fixed(paths)), seed: 0,
             head: adapter.head.isEmpty ? checkpoint.head : adapter.head, on: backend)
         var values = model.store.unpack(model.store.values)
         for (layer, content) in adapter.layers {
@@ -45,7 +45,7 @@ extension VisionTransformer {
         }
         for (name, tensor) in adapter.head { values[name] = tensor }
         model.store.pack(model.store.values, values)
-        return (model, names.map { adapter.layers[$0]?.path ?? .none })
+        return model
     }
 }
 

@@ -1,6 +1,7 @@
 import Adapters
 import Checkpoints
 import TensorCore
+import Transformers
 
 /// Other methods as GLoRA paths that compute the same function: the claim that GLoRA contains them, made constructive.
 ///
@@ -18,13 +19,12 @@ import TensorCore
 extension VisionTransformer {
     /// The updates up · down of the Linears that have one beside them, by name; nil where something isn't linear.
     public func lowRankFactors() -> [String: LinearFactors]? {
-        guard let attachments else { return nil }
         attachments.begin?()
         var result: [String: LinearFactors] = [:]
-        for (index, linear) in linears.enumerated() {
-            guard let beside = attachments.blocks[index / 4].linears[index % 4].beside else { continue }
+        for case let layer as AdaptedLinear in layers {
+            guard let beside = layer.beside else { continue }
             guard let factors = beside.factors() else { return nil }
-            result[linear.name] = factors
+            result[layer.base.name] = factors
         }
         return result
     }
@@ -35,59 +35,60 @@ extension VisionTransformer {
         func failure(_ reason: String) -> CheckpointError {
             CheckpointError("no GLoRA path computes the same: \(reason)")
         }
-        guard let method else {
+        guard !(method is GLoRA) else {
             throw failure("the run is GLoRA's already; its adapter folder is what you want")
         }
         if let reason = method.unmergeable { throw failure(reason) }
         var head = [
-            "head.weight": backend.host(self.head.weight.value),
-            "head.bias": backend.host(self.head.bias!.value),
+            "head.weight": backend.host(self.head.head.base.weight.value),
+            "head.bias": backend.host(self.head.head.base.bias!.value),
         ]
-        var changes: [(linear: GLoRALinear, change: LayerChange)] = []
-        foldHeadNorm(into: &head)
-        if let attachments {
-            guard attachments.patches == nil, attachments.norm == nil,
-                attachments.blocks.allSatisfy({ $0.norms.allSatisfy { $0 == nil } })
-            else {
-                throw failure(
-                    "SSF also scales behind LayerNorms and the patch embedding; train it with --targets linears"
-                )
-            }
-            attachments.begin?()
-            for (index, linear) in linears.enumerated() {
-                let places = attachments.blocks[index / 4].linears[index % 4]
-                guard !places.isEmpty else { continue }
-                let change = try change(of: linear, places)
-                guard linear.bias != nil || !change.path.changesBias else {
-                    throw failure("\(linear.name) has no bias for E to change")
+        self.head.featureNorm?.fold(into: &head)
+        guard attachments.patches == nil, attachments.norm == nil,
+            attachments.blocks.allSatisfy({ $0.norms.allSatisfy { $0 == nil } })
+        else {
+            throw failure(
+                "SSF also scales behind LayerNorms and the patch embedding; train it with --targets linears")
+        }
+        let strangers = store.segments.map(\.name).filter {
+            checkpoint.tensors[$0] != nil && !$0.hasPrefix("head.") && !$0.hasSuffix(".bias")
+        }
+        if let stranger = strangers.first {
+            throw failure("full fine-tuning changes every tensor, \(stranger) among them")
+        }
+        func shift(_ name: String) -> [Float]? {
+            guard let trained = store[name], let original = checkpoint.tensors[name] else { return nil }
+            return zip(backend.values(trained.value), original.values).map { $0 - $1 }
+        }
+        attachments.begin?()
+        let trainsBiases = strangers.isEmpty && store.segments.contains {
+            checkpoint.tensors[$0.name] != nil && !$0.name.hasPrefix("head.")
+        }
+        var changes: [(linear: BaseLinear, change: LayerChange)] = []
+        for block in blocks {
+            for (site, layer) in zip(shape.sites, block.layers) {
+                let linear = layer.base
+                if let layer = layer as? AdaptedLinear {
+                    let change = try change(of: layer)
+                    guard linear.bias != nil || !change.path.changesBias else {
+                        throw failure("\(linear.name) has no bias for E to change")
+                    }
+                    changes.append((linear, change))
+                } else if trainsBiases {
+                    let norm = [LinearRole.fusedQKV: "norm1", .up: "norm2"][site.role]
+                    guard let own = shift("\(linear.name).bias") else {
+                        if norm == nil { continue }
+                        throw failure("\(linear.name) has no bias for C and E to change")
+                    }
+                    let column = norm.flatMap { shift("blocks.\(block.index).\($0).bias") }
+                    changes.append((linear, LayerChange(column: column, shift: own)))
                 }
-                changes.append((linear, change))
             }
-        } else if store.segments.contains(where: { !$0.name.hasPrefix("head.") }) {
-            let strangers = store.segments.map(\.name).filter {
-                !$0.hasPrefix("head.") && !$0.hasSuffix(".bias")
-            }
-            if let stranger = strangers.first {
-                throw failure("full fine-tuning changes every tensor, \(stranger) among them")
-            }
-            func shift(_ name: String) -> [Float]? {
-                guard let trained = store[name], let original = checkpoint.tensors[name] else { return nil }
-                return zip(backend.values(trained.value), original.values).map { $0 - $1 }
-            }
-            for (index, linear) in linears.enumerated() {
-                let norm = [0: "norm1", 2: "norm2"][index % 4].map { "blocks.\(index / 4).\($0).bias" }
-                guard let own = shift("\(linear.name).bias") else {
-                    if norm == nil { continue }
-                    throw failure("\(linear.name) has no bias for C and E to change")
-                }
-                changes.append((linear, LayerChange(column: norm.flatMap(shift), shift: own)))
-            }
-            // The final LayerNorm's shift reaches the head's bias through the head's weight.
-            let name = configuration.pooling == .meanBeforeNorm ? "fc_norm" : "norm"
-            if let change = shift("\(name).bias"), let weight = head["head.weight"] {
-                let column = weight.product(HostTensor(shape: [configuration.width, 1], values: change))
-                head["head.bias"]!.values = zip(head["head.bias"]!.values, column.values).map { $0 + $1 }
-            }
+        }
+        // The final LayerNorm's shift reaches the head's bias through the head's weight.
+        if let change = shift("\(configuration.finalNorm).bias"), let weight = head["head.weight"] {
+            let column = weight.product(HostTensor(shape: [configuration.width, 1], values: change))
+            head["head.bias"]!.values = zip(head["head.bias"]!.values, column.values).map { $0 + $1 }
         }
         try backend.checkForFailure()
         let rank = changes.map(\.change.rank).max() ?? 1
@@ -96,23 +97,24 @@ extension VisionTransformer {
         return GLoRAAdapter(rank: rank, layers: layers, head: head)
     }
 
-    private func change(of linear: GLoRALinear, _ places: Attachments.LinearPlaces) throws -> LayerChange {
+    private func change(of layer: AdaptedLinear) throws -> LayerChange {
+        let linear = layer.base
         var change = LayerChange()
-        if let behind = places.behind {
+        if let behind = layer.behind {
             change.scale = backend.values(behind.scale.value).map { $0 - 1 }
             change.shift = backend.values(behind.shift.value)
         }
-        guard let update = places.before ?? places.beside else { return change }
-        guard places.behind == nil, let factors = update.factors() else {
+        guard let update = layer.before ?? layer.beside else { return change }
+        guard layer.behind == nil, let factors = update.factors() else {
             throw CheckpointError(
                 "no GLoRA path computes the same: \(linear.name) has an update that isn't linear")
         }
         change.factors = factors
-        guard places.before != nil else { return change }
+        guard layer.before != nil else { return change }
         let weight = backend.host(linear.weight.value)
         change.factors?.up = weight.product(factors.up)
         change.shift = factors.bias.map {
-            weight.product(HostTensor(shape: [linear.inputs, 1], values: $0.values)).values
+            weight.product($0.column).values
         }
         return change
     }
@@ -134,7 +136,7 @@ private struct LayerChange {
             e: shift == nil ? .none : .vector)
     }
 
-    func layer(_ linear: GLoRALinear, rank storage: Int) -> GLoRAAdapter.Layer {
+    func layer(_ linear: BaseLinear, rank storage: Int) -> GLoRAAdapter.Layer {
         var layer =
             factors.map {
                 GLoRAAdapter.Layer.lowRankB(

@@ -1,111 +1,70 @@
 import Adapters
 import Checkpoints
+import Datasets
+import ModelConfiguration
 import TensorCore
+import Transformers
 
-/// A pre-norm vision transformer whose every Linear is a site for GLoRA, with its backward written by hand.
+/// A pre-norm vision transformer with its backward written by hand.
 ///
-///     x ← [class; patches · Wᵖ] + positions
-///     x ← x + s · proj(attention(qkv(LN₁ x)))         s: drop-path's scale of the sample, 1 in evaluation
-///     x ← x + s · fc2(GELU(fc1(LN₂ x)))
-///     logits = head(pool(LN x))
+///     x ← [class; patches · Wᵖ] + positions        PatchEmbedding
+///     x ← block(x), each of them                    TransformerBlock
+///     logits = head(pool(LN x))                     ClassifierHead
 ///
-/// Other methods attach at places of this: see `Attachments`. The parts below the first layer that a step's path changes are not differentiated. Where the class token is pooled, it
-/// alone goes on behind the last block's attention (7 % of a ViT-B's step).
+/// A method puts its layers and terms into it: see `Attachments`. The parts below the first place that a step trains are not
+/// differentiated. Where the class token is pooled, it alone goes on behind the last block's attention.
 /// Source: timm 0.6.5, `vision_transformer.py`.
-public final class VisionTransformer {
-    /// What is trained.
-    public enum Trained {
-        /// Support tensors of rank `rank` on the Linears at `sites`, and the head: fine-tuning.
-        case adapters(rank: Int, sites: [SearchSpace.Site])
-        /// What another method adds or chooses, and the head.
-        case method(any TuningMethod)
-        /// Every tensor of the backbone and the head, without support tensors: pretraining.
-        case everything
-    }
+public final class VisionTransformer: TrainableModel {
+    public typealias Examples = PreparedImages
 
     /// The architecture, with the task's class count.
     public let configuration: ViTConfiguration
-    /// Where the model lives.
     public let backend: any Backend
-    /// The trained tensors.
     public let store: ParameterStore
-    /// Four for each block, in module order: qkv, proj, fc1, fc2.
-    public let linears: [GLoRALinear]
+    public var method: any TuningMethod
+    public let blocks: [TransformerBlock]
+    public var shape: TransformerShape { configuration.shape }
     /// Bytes of device memory that the frozen and the trained tensors occupy, without plans.
     public let parameterByteCount: Int
-
     /// What a step keeps and what it computes again.
     public let memoryPolicy: MemoryPolicy
-    /// R, the support tensors' rank; 0 without any.
-    public let supportRank: Int
+    /// What is before the logits.
+    public let headKind: HeadKind
 
     // The checkpoint's tensors: those on the device by their shapes, and what this model has no use for. W₀ is never
     // written, so what a merge needs can be read back; a second copy on the host would be 340 MB for ViT-B.
-    var onDevice: [String: (tensor: Tensor, shape: [Int])] = [:]
+    let onDevice: [String: (tensor: Tensor, shape: [Int])]
     let unused: [String: HostTensor]
-    let patchProjection: GLoRALinear
-    let classToken: Parameter?
-    let positions: Parameter
-    let norms: [(first: Norm, second: Norm)]
-    let finalNorm: Norm
-    let head: GLoRALinear
-    let scratch: GLoRALinear.Scratch
-    /// What is trained when it isn't GLoRA.
-    public let method: (any TuningMethod)?
-    let attachments: Attachments?  // nil where a method has none
-    /// What is before the logits.
-    public let headKind: HeadKind
-    let runningMean, runningVariance: Parameter?  // [D] of the head's batch norm
+    let embedding: PatchEmbedding
+    let head: ClassifierHead
+    let attachments: Attachments
     private let planArena: Arena
-    private var plans: [PlanKey: ViTPlan] = [:]
-    // What products read of the Linears' weights that are trained whole, where that isn't float32; see `loadWeights`.
+    private var plans: [PlanKey: Plan] = [:]
+    // What products read of the Linears' weights that are trained whole, where that isn't float32; see `beginPass`.
     private let roundedWeights: [(copy: Tensor, trained: Tensor)]
-    var prepared: (paths: [GLoRAPath], linears: [GLoRALinear.Prepared])?
 
     private struct PlanKey: Hashable {
         let batch: Int
         let isForTraining: Bool
     }
 
-    struct Norm {
-        let weight, bias: Parameter  // [D]
-    }
-
-    /// Builds the model of `checkpoint` on `backend` with a fresh head of `classCount` classes. First values of the head and
-    /// of what is added are drawn from `seed`.
+    /// Builds the model of `checkpoint` on `backend` with a fresh head of `classCount` classes, and what `method` adds to it. First
+    /// values of the head and of what is added are drawn from `seed`.
     ///
     /// `head` overrides the fresh head with given tensors `head.weight` [K, D] and `head.bias` [K].
     /// Throws `BackendError.outOfMemory`.
     public init(
-        _ checkpoint: ViTCheckpoint, classCount: Int, trained: Trained, seed: Int,
+        _ checkpoint: ViTCheckpoint, classCount: Int, method: any TuningMethod, seed: Int,
         head: [String: HostTensor]? = nil, headKind: HeadKind = .linear, memory: MemoryPolicy = .balanced,
         on backend: any Backend
     ) throws {
         var configuration = checkpoint.configuration
         configuration.classCount = classCount
-        self.configuration = configuration
-        self.backend = backend
-        memoryPolicy = memory
-        if case .adapters(let rank, _) = trained { supportRank = rank } else { supportRank = 0 }
-        if case .method(let given) = trained { method = given } else { method = nil }
-        self.headKind = headKind
-        var declarations: [ParameterStore.Declaration] = []
-        let names = VisionTransformer.linearNames(depth: configuration.depth)
-        switch trained {
-        case .adapters(let rank, let sites):
-            for (index, name) in names.enumerated() where sites.contains(SearchSpace.Site.allCases[index % 4])
-            {
-                let shape = checkpoint.tensors["\(name).weight"]!.shape
-                var random = Random(seed, "init", index)
-                declarations += GLoRALinear.declarations(
-                    name, inputs: shape[1], outputs: shape[0], rank: rank, random: &random)
-            }
-        case .everything:
-            declarations += checkpoint.backboneDeclarations { _ in true }
-        case .method(let method):
-            declarations += checkpoint.backboneDeclarations(method.trains)
-            declarations += method.declarations(configuration.shape, seed: seed)
-        }
+        let shape = configuration.shape
+        (self.configuration, self.backend, self.method) = (configuration, backend, method)
+        (memoryPolicy, self.headKind) = (memory, headKind)
+        var declarations = checkpoint.backboneDeclarations(method.trains)
+        declarations += method.declarations(shape, seed: seed)
         for declaration in headKind.declarations(classCount, configuration.width, seed: seed) {
             declarations.append(head?[declaration.name].map { .init(declaration.name, $0) } ?? declaration)
         }
@@ -137,147 +96,217 @@ public final class VisionTransformer {
             }
             return found
         }
-        func norm(_ name: String) throws -> Norm {
-            Norm(weight: try required("\(name).weight"), bias: try required("\(name).bias"))
+        func norm(_ name: String, _ behind: ScaleShift?) throws -> Norm {
+            Norm(
+                weight: try required("\(name).weight"), bias: try required("\(name).bias"),
+                epsilon: configuration.layerNormEpsilon, behind: behind, backend)
         }
-        func linear(_ name: String, _ type: ElementType) throws -> GLoRALinear {
-            GLoRALinear(
-                name: name, weight: try required("\(name).weight", type),
-                bias: try parameter("\(name).bias"),
-                support: GLoRALinear.Support(name, in: store))
+        let (d, patch) = (configuration.width, configuration.patchSize)
+        let patchLength = configuration.channels * patch * patch
+        let largest = shape.sites.map { ($0.outputs, $0.inputs) } + [(classCount, d), (d, patchLength)]
+        let scratch = try LinearScratch(
+            frozen, weightCount: largest.map { $0.0 * $0.1 }.max()!, outputs: largest.map(\.0).max()!,
+            inputs: largest.map(\.1).max()!)
+        func linear(_ name: String, _ type: ElementType, weightShape: [Int]? = nil) throws -> BaseLinear {
+            let weight = try required("\(name).weight", type)
+            return BaseLinear(
+                name, weight: weightShape.map(weight.reshaped) ?? weight, bias: try parameter("\(name).bias"),
+                scratch, backend)
         }
-        /// A parameter under another shape of the same count: the convolution's weight as a matrix.
-        func reshaped(_ parameter: Parameter, _ shape: [Int]) -> Parameter {
-            Parameter(
-                name: parameter.name, value: parameter.value.reshaped(shape),
-                gradient: parameter.gradient?.reshaped(shape))
+        var places = Attachments(
+            shape,
+            try (0..<configuration.depth).map { block in
+                try shape.sites.map { try linear("blocks.\(block).\($0.name)", stored) }
+            })
+        try method.attach(to: &places, store, frozen, backend)
+        attachments = places
+        embedding = PatchEmbedding(
+            // The convolution's weight as a matrix.
+            projection: PlainLinear(try linear("patch_embed.proj", stored, weightShape: [d, patchLength])),
+            classToken: try parameter("cls_token")?.reshaped([d]),
+            positions: try required("pos_embed").reshaped([configuration.tokenCount, d]),
+            behind: places.patches, patchSize: patch)
+        blocks = try places.blocks.enumerated().map { index, block in
+            TransformerBlock(
+                index, shape, heads: configuration.heads, block,
+                norm1: try norm("blocks.\(index).norm1", block.norms[0]),
+                norm2: try norm("blocks.\(index).norm2", block.norms[1]), backend)
         }
-        // A method that adds nothing has no attachments.
-        let added = try method.flatMap { method in
-            method.declarations(configuration.shape, seed: 0).isEmpty
-                ? nil : try method.attachments(configuration.shape, store, frozen, backend)
+        var featureNorm: FeatureNorm?
+        if let mean = store["head.running_mean"], let variance = store["head.running_var"] {
+            featureNorm = FeatureNorm(runningMean: mean, runningVariance: variance, backend: backend)
         }
-        attachments = added
-        (runningMean, runningVariance) = (store["head.running_mean"], store["head.running_var"])
-        let (d, t) = (configuration.width, configuration.tokenCount)
-        let patchWeight = try required("patch_embed.proj.weight", stored)
-        patchProjection = GLoRALinear(
-            name: "patch_embed.proj", weight: reshaped(patchWeight, [d, patchWeight.value.count / d]),
-            bias: try parameter("patch_embed.proj.bias"), support: nil)
-        classToken = try parameter("cls_token").map { reshaped($0, [d]) }
-        positions = reshaped(try required("pos_embed"), [t, d])
-        norms = try (0..<configuration.depth).map {
-            (try norm("blocks.\($0).norm1"), try norm("blocks.\($0).norm2"))
-        }
-        finalNorm = try norm(configuration.pooling == .meanBeforeNorm ? "fc_norm" : "norm")
-        linears = try names.map { try linear($0, stored) }
-        self.head = try linear("head", .float32)
+        // Prompts in front of the patches have moved them.
+        let inFront = places.blocks.compactMap(\.tokens).filter { $0.front != nil }
+            .reduce(configuration.hasClassToken ? 1 : 0) { $0 + $1.count - $1.removed }
+        self.head = ClassifierHead(
+            pooling: configuration.pooling, norm: try norm(configuration.finalNorm, places.norm),
+            featureNorm: featureNorm, head: PlainLinear(try linear("head", .float32)),
+            range: inFront..<inFront + configuration.patchCount, backend: backend)
         roundedWeights = rounded
-        let largest = linears + [self.head, patchProjection]
-        scratch = try GLoRALinear.Scratch(
-            frozen, weightCount: largest.map { $0.outputs * $0.inputs }.max()!,
-            outputs: largest.map(\.outputs).max()!, inputs: largest.map(\.inputs).max()!)
         parameterByteCount = frozen.byteCount + store.values.byteCount * 4
         planArena = Arena(backend)
         unused = checkpoint.tensors.filter { onDevice[$0.key] == nil && !$0.key.hasPrefix("head.") }
         self.onDevice = onDevice
-    }
-
-    /// The names of a model's Linears in module order: `blocks.0.attn.qkv`, …
-    public static func linearNames(depth: Int) -> [String] {
-        (0..<depth).flatMap { block in
-            ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"].map { "blocks.\(block).\($0)" }
-        }
-    }
-
-    /// `path` in every layer, as far as the layer allows: none without support tensors, C = D = E = none without a bias, so
-    /// that a merged checkpoint keeps its shape.
-    public func uniformPath(_ path: GLoRAPath) -> [GLoRAPath] {
-        linears.map { admissible(path, for: $0) }
-    }
-
-    /// A path for each layer, drawn independently from `space`, as far as the layers allow.
-    public func drawPaths(from space: SearchSpace, using random: inout Random) -> [GLoRAPath] {
-        linears.map { admissible(space.draw(using: &random), for: $0) }
-    }
-
-    private func admissible(_ path: GLoRAPath, for linear: GLoRALinear) -> GLoRAPath {
-        guard linear.support != nil else { return .none }
-        return linear.bias != nil ? path : GLoRAPath(a: path.a, b: path.b)
-    }
-
-    /// The trained parameters without the head: those on the given paths, one for each Linear, or a method's.
-    public func parameterCount(_ paths: [GLoRAPath]) -> Int {
-        if let method {
-            return method.parameterCount(configuration.shape)
-                + store.segments.filter { !$0.name.hasPrefix("head.") && method.trains($0.name) }
-                .reduce(0) { $0 + $1.count }
-        }
-        return zip(linears, paths).reduce(0) { sum, layer in
-            sum + layer.1.parameterCount(inputs: layer.0.inputs, outputs: layer.0.outputs)
-        }
+        method.beginReading(layers)
     }
 
     /// The head's parameters, D·K + K.
-    public var headParameterCount: Int { head.outputs * (head.inputs + 1) }
+    public var headParameterCount: Int { (configuration.width + 1) * configuration.classCount }
 
-    /// The tensors that get a gradient in a step on these paths: the head, what the paths read, and in pretraining all.
-    public func trainedNames(_ paths: [GLoRAPath]) -> Set<String> {
-        if let method {
-            return Set(
-                store.segments.map(\.name).filter { method.isUsed($0) && !$0.hasPrefix("head.running_") })
+    // MARK: Memory
+
+    /// The memory of one step for a batch of B images; letters as in `TransformerBlock`, and K classes.
+    public struct Plan: StepPlan {
+        public let isForTraining: Bool
+        public let batch: Int
+        public let blocks: [TransformerBlock.Memory]
+        public let labels: Tensor
+        public let losses: Tensor
+        let embedding: PatchEmbedding.Memory
+        let head: ClassifierHead.Memory
+
+        /// [B, 3, S, S] normalised pixels.
+        public var images: Tensor { embedding.images }
+        /// [B, K] what the head says.
+        public var logits: Tensor { head.logits }
+        /// [B] per residual branch, two for a block: 0 or 1 / (1 − p), drawn by the trainer when drop-path is on.
+        public var branchScales: [Tensor] { blocks.flatMap(\.branchScales) }
+        public func stream(into block: Int) -> Tensor {
+            block < blocks.count ? blocks[block].entry : head.output
         }
-        var names =
-            positions.gradient == nil ? ["head.weight", "head.bias"] : Set(store.segments.map(\.name))
-        for (linear, path) in zip(linears, paths) where linear.support != nil {
-            for name in linear.tensorsOnPath(path) { names.insert("\(linear.name).\(name)") }
-        }
-        return names
     }
 
-    /// The memory for steps of `batch` images, made at the first call and kept: plans share one arena, so a larger one should
-    /// be asked for first. Throws `BackendError.outOfMemory`.
-    public func plan(batch: Int, isForTraining: Bool) throws -> ViTPlan {
+    func layOut(batch: Int, _ workspace: Workspace) throws -> Plan {
+        let classTokenAlone = configuration.pooling == .classToken
+        var (memory, tokens): ([TransformerBlock.Memory], Int) = ([], configuration.tokenCount)
+        for (block, places) in zip(blocks, attachments.blocks) {
+            let incoming = tokens
+            tokens += places.tokens.map { $0.count - $0.replaced(of: incoming).count } ?? 0
+            let isLast = block.index + 1 == configuration.depth
+            memory.append(
+                try block.memory(
+                    batch: batch, incoming: incoming, tokens: tokens,
+                    goingOn: isLast && classTokenAlone ? 1 : tokens, policy: memoryPolicy, workspace))
+        }
+        let goingOn = classTokenAlone ? 1 : tokens
+        let outputShape = [batch, goingOn, configuration.width]
+        // In an evaluation the stream is overwritten in place.
+        let output =
+            goingOn == tokens ? try workspace.kept("input", outputShape) : try workspace.own(outputShape)
+        return Plan(
+            isForTraining: workspace.isForTraining, batch: batch, blocks: memory,
+            labels: try workspace.own([batch], .int32), losses: try workspace.own([batch]),
+            embedding: try embedding.memory(
+                batch: batch, imageSize: configuration.imageSize, channels: configuration.channels, workspace),
+            head: try head.memory(batch: batch, output: output, workspace))
+    }
+
+    public func plan(batch: Int, isForTraining: Bool) throws -> Plan {
         let key = PlanKey(batch: batch, isForTraining: isForTraining)
         if let plan = plans[key] { return plan }
         planArena.reset()
-        let plan = try ViTPlan(
-            configuration, rank: supportRank, policy: memoryPolicy, batch: batch,
-            isForTraining: isForTraining, attachments: attachments, head: headKind,
-            stored: backend.precision.stored, take: planArena.take)
+        let plan = try Workspace.layOut(
+            in: planArena, isForTraining: isForTraining, stored: backend.precision.stored
+        ) { try layOut(batch: batch, $0) }
         plans[key] = plan
         return plan
     }
 
-    /// The bytes that training with this batch takes on the device: the tensors and the plan of a step, without the backend's
-    /// own working memory.
+    /// The bytes of a plan, without taking them; the largest number where they are more than any memory has.
+    func planByteCount(batch: Int, isForTraining: Bool, stored: ElementType? = nil) -> Int {
+        func bytes(_ batch: Int) -> Int {
+            (try? Workspace.byteCount(
+                isForTraining: isForTraining, stored: stored ?? backend.precision.stored
+            ) {
+                _ = try layOut(batch: batch, $0)
+            }) ?? .max
+        }
+        // Sizes within `ViTConfiguration.check`'s bounds make numbers for one image, and may not for many.
+        return product([bytes(1), batch]) == nil ? .max : bytes(batch)
+    }
+
     public func plannedByteCount(batch: Int) -> Int {
-        let plan = ViTPlan.byteCount(
-            configuration, rank: supportRank, policy: memoryPolicy, batch: batch, isForTraining: true,
-            attachments: attachments, head: headKind, stored: backend.precision.stored)
+        let plan = planByteCount(batch: batch, isForTraining: true)
         return plan > .max - parameterByteCount ? .max : parameterByteCount + plan
     }
 
-    /// Rounds the weights that are trained in float32 to what products read: before every forward, since a step changes them.
-    func loadWeights() {
+    // MARK: Passes
+
+    public func load(_ batch: Batch, into plan: Plan) {
+        batch.withUnsafeBytes { backend.upload(plan.images, $0) }
+        backend.upload(plan.labels, batch.labels)
+    }
+
+    public func beginPass() {
         for (copy, trained) in roundedWeights { backend.copy(copy, trained) }
+        attachments.begin?()
     }
 
-    /// Builds the weights and biases of `paths` once, for evaluations to come on the same paths; `forward` uses them until
-    /// `unprepare`. What was prepared for the same path of a layer before stays. Costs the memory of the model's Linears once more. Throws `BackendError.outOfMemory`.
-    public func prepare(paths: [GLoRAPath]) throws {
-        let earlier = prepared
-        prepared = nil
-        loadWeights()
-        prepared = (
-            paths,
-            try linears.indices.map {
-                if let earlier, earlier.paths[$0] == paths[$0] { return earlier.linears[$0] }
-                return try linears[$0].prepared(path: paths[$0], backend, scratch)
-            }
-        )
+    public func embed(_ plan: Plan) {
+        embedding.forward(plan.embedding, into: plan.stream(into: 0), backend)
     }
 
-    /// Gives the memory of `prepare` back; needed before the parameters change.
-    public func unprepare() { prepared = nil }
+    public func forward(
+        _ plan: Plan, fromBlock first: Int, _ mode: PassMode, onBlock: (Int) -> Void
+    ) {
+        for block in blocks.dropFirst(first) {
+            if block.index > first { onBlock(block.index) }
+            block.forward(plan.blocks[block.index], into: plan.stream(into: block.index + 1), mode)
+        }
+        head.forward(plan.head, mode)
+    }
+
+    public func loss(_ plan: Plan) {
+        backend.softmaxCrossEntropy(plan.losses, plan.head.gradients?.logits, plan.logits, plan.labels)
+    }
+
+    public func backward(_ plan: Plan, _ mode: PassMode = .evaluation, lossScale: Float = 1) {
+        guard let dLogits = plan.head.gradients?.logits else {
+            preconditionFailure("backward: a plan for evaluation")
+        }
+        if lossScale != 1 {
+            backend.fill(plan.losses, lossScale)
+            backend.scaleSamples(dLogits, dLogits, sampleScale: plan.losses)
+        }
+        // Below the first block that the step trains nothing is differentiated.
+        let lowest = embedding.isTrained ? -1 : blocks.firstIndex { $0.lowestTrained != nil } ?? blocks.count
+        let reaches = lowest < blocks.count || head.norm.isTrained
+        head.backward(plan.head, reaches ? plan.blocks.last?.outputGradient : nil, mode)
+        for block in blocks.dropFirst(max(lowest, 0)).reversed() {
+            block.backward(
+                plan.blocks[block.index], mode, lowest: block.index == lowest ? block.lowestTrained : nil)
+        }
+        attachments.end?()
+        if embedding.isTrained, let dStream = plan.blocks.first?.entryGradient {
+            embedding.backward(plan.embedding, dStream, backend)
+        }
+    }
+
+    public func isRight(_ outputs: [Float], labels: [Int32]) -> [Bool] {
+        let classes = configuration.classCount
+        return labels.enumerated().map { row, label in
+            let scores = outputs[row * classes..<(row + 1) * classes]
+            return scores.indexOfLargest - scores.startIndex == Int(label)
+        }
+    }
+}
+
+extension ArraySlice<Float> {
+    /// Where the largest element is, the first of equals as in `torch.argmax`; nowhere (the end) when none is a number.
+    public var indexOfLargest: Int {
+        var best = endIndex
+        for index in indices where best == endIndex ? !self[index].isNaN : self[index] > self[best] {
+            best = index
+        }
+        return best
+    }
+}
+
+extension ViTCheckpoint {
+    /// The backbone's tensors that `isTrained` picks by their names, in their order.
+    func backboneDeclarations(_ isTrained: (String) -> Bool) -> [ParameterStore.Declaration] {
+        tensors.filter { !$0.key.hasPrefix("head.") && isTrained($0.key) }
+            .sorted { $0.key < $1.key }.map { .init($0.key, $0.value) }
+    }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Datasets
 import Foundation
+import SupernetSearch
 import Training
 
 struct Ablate: ParsableCommand {
@@ -54,8 +55,7 @@ struct Ablate: ParsableCommand {
                 entry.without.isEmpty
                 ? "found" : (isSearched ? "searched without " : "found, without ") + entry.without
             console.say(
-                "\(what.padding(toLength: 20, withPad: " ", startingAt: 0)) "
-                    + "\((100 * entry.accuracy).fixed(2)) %  loss \(entry.loss.fixed(4))  "
+                "\(what.padded(to: 20)) \((100 * entry.accuracy).fixed(2)) %  loss \(entry.loss.fixed(4))  "
                     + "\(entry.parameters.grouped) parameters")
         }
         try folder.write(ablation, to: folder.ablation)

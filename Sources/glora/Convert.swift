@@ -54,7 +54,7 @@ struct Convert: ParsableCommand {
                 + "\(converted.difference.imageCount) images")
         try converted.difference.check()
         try PEFTAdapter.save(converted.adapter, to: folder, extra: ready.adapterExtra)
-        let count = converted.model.parameterCount(converted.paths)
+        let count = converted.model.parameterCount
         console.say("wrote \(output): \(count.grouped) parameters on its paths")
         try console.result(
             Result(

@@ -68,8 +68,7 @@ struct Demo: ParsableCommand {
         console.say("test accuracy    linear probe    GLoRA   (1,000 images each)")
         for row in rows {
             console.say(
-                row.task.padding(toLength: 17, withPad: " ", startingAt: 0)
-                    + "\((100 * row.probe).fixed(1)) %".padding(toLength: 16, withPad: " ", startingAt: 0)
+                row.task.padded(to: 17) + "\((100 * row.probe).fixed(1)) %".padded(to: 16)
                     + "\((100 * row.glora).fixed(1)) %")
         }
         console.say("")
@@ -91,7 +90,7 @@ struct Demo: ParsableCommand {
         console.say("")
         console.say("\(task.name): \(data.classCount) classes, images in \(output)/\(task.name)/")
 
-        func train(_ name: String, _ path: String, _ rate: Double) throws -> (RunDirectory, FineTuning) {
+        func train(_ name: String, _ path: String, _ rate: Double) throws -> (RunDirectory, FineTuning<VisionTransformer>) {
             var options = TrainingOptions()
             options.model = modelURL.path
             options.data = taskURL.path
@@ -131,10 +130,10 @@ struct Demo: ParsableCommand {
         let (directory, glora) = try train("glora", "full", Demo.gloraLearningRate)
 
         // The test split is read here for the first time, once for each of the two that validation chose.
-        func test(_ directory: RunDirectory) throws -> (ReadyModel, EvaluationResult) {
+        func test(_ directory: RunDirectory) throws -> (ReadyModel<VisionTransformer>, EvaluationResult) {
             let ready = try ReadyModel(run: directory, state: .best, on: backend)
             let prepared = try ready.prepare(try data.split(.test))
-            return (ready, try evaluate(ready.model, paths: ready.paths, on: prepared, batchSize: 64))
+            return (ready, try evaluate(ready.model, on: prepared, batchSize: 64))
         }
         let (_, probeScore) = try test(probe.1.0)
         let (ready, gloraScore) = try test(directory)
@@ -150,7 +149,7 @@ struct Demo: ParsableCommand {
         return Row(
             task: task.name, probe: probeScore.accuracy, glora: gloraScore.accuracy,
             probeLearningRate: probe.0,
-            adapterParameters: glora.model.parameterCount(glora.readingPaths),
+            adapterParameters: glora.model.parameterCount,
             maxLogitDifference: difference.largest, seconds: began.secondsPassed)
     }
 

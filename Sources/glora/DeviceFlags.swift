@@ -1,6 +1,7 @@
 import ArgumentParser
 import CPUBackend
 import Checkpoints
+import ModelConfiguration
 import OpenCLBackend
 import TensorCore
 import Training
@@ -48,7 +49,7 @@ struct DeviceFlags: ParsableArguments {
         console?.say(
             "device: \(backend.name)"
                 + (backend.precision == .float32 ? "" : ", \(backend.precision.rawValue)")
-                + ((backend as? OpenCLBackend)?.engine.map { " by \($0)" } ?? ""))
+                + (backend.openCL?.engine.map { " by \($0)" } ?? ""))
         return backend
     }
 
@@ -67,19 +68,23 @@ struct DeviceFlags: ParsableArguments {
             guard let gpu = (try? OpenCLDevice.all())?.first(where: { $0.kind == .gpu }) else {
                 return try CPUBackend(parts: productParts)
             }
-            return try OpenCLBackend(device: gpu, precision: precision)
+            return try open(gpu, precision)
         }
         guard device.hasPrefix("opencl:"), device.count > 7 else {
             throw ValidationError("--device \(device): use cpu, auto, opencl:INDEX or opencl:NAME-PART")
         }
-        return try OpenCLBackend(
-            device: try OpenCLDevice.select(String(device.dropFirst(7))), precision: precision)
+        return try open(OpenCLDevice.select(String(device.dropFirst(7))), precision)
+    }
+
+    private func open(_ device: OpenCLDevice, _ precision: Precision) throws -> OpenCLBackend {
+        let prober = Prober(ProbeRunner()) { Console(isJSON: true).note($0) }
+        return try OpenCLBackend(device: device, precision: precision, prober: prober)
     }
 
     /// Tunes a GPU's products for steps of this model with `rows` tokens in a batch, unless it was done before in this precision.
     /// On a CPU device there is little to choose: CLBlast untuned is ten times slower than our own, and engines are faster.
     func tuneIfNew(_ backend: any Backend, _ model: ViTConfiguration, batch: Int, _ console: Console) throws {
-        guard tune, let backend = backend as? OpenCLBackend, backend.device.kind != .cpu,
+        guard tune, let backend = backend.openCL, backend.device.kind != .cpu,
             backend.tuning?.choices.contains(where: { $0.product.precision == backend.precision }) != true
         else { return }
         console.say("tuning products for \(backend.name), once (--no-tune leaves it out)")
@@ -87,20 +92,19 @@ struct DeviceFlags: ParsableArguments {
     }
 
     /// Whether the backend's memory is the host's.
-    func isOnHost(_ backend: any Backend) -> Bool {
-        (backend as? OpenCLBackend).map { $0.device.kind == .cpu } ?? true
-    }
+    func isOnHost(_ backend: any Backend) -> Bool { backend.openCL == nil || isHostOpenCL(backend) }
 
     /// Whether the backend is an OpenCL driver for the host's processor.
-    func isHostOpenCL(_ backend: any Backend) -> Bool {
-        (backend as? OpenCLBackend)?.device.kind == .cpu
-    }
+    func isHostOpenCL(_ backend: any Backend) -> Bool { backend.openCL?.device.kind == .cpu }
 }
 
 extension Backend {
+    /// Itself where it is an OpenCL device's: what can be tuned, and has engines and a driver.
+    var openCL: OpenCLBackend? { self as? OpenCLBackend }
+
     /// The bytes of device memory that tensors hold, where the backend counts them.
-    var heldByteCount: Int { (self as? OpenCLBackend)?.allocatedByteCount ?? 0 }
+    var heldByteCount: Int { openCL?.allocatedByteCount ?? 0 }
 
     /// A closure that builds W in the layout of the backend's products, where that isn't its rows.
-    func packs(_ weight: LinearWeight) -> (() -> Void)? { (self as? OpenCLBackend)?.packing(weight) }
+    func packs(_ weight: LinearWeight) -> (() -> Void)? { openCL?.packing(weight) }
 }

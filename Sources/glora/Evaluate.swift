@@ -2,9 +2,11 @@ import ArgumentParser
 import Checkpoints
 import Datasets
 import Foundation
+import SupernetSearch
 import Training
+import VisionModels
 
-extension ReadyModel.State: ExpressibleByArgument {}
+extension RunState: ExpressibleByArgument {}
 extension ClassMatching: ExpressibleByArgument {}
 
 /// `--match-classes`: which of a model's classes a data set's class is.
@@ -17,7 +19,7 @@ struct MatchFlags: ParsableArguments {
 
     /// Splits of a task in the classes of the model, after a summary that says how they were matched.
     func open(
-        _ splits: [String], of task: TaskFolder, for ready: ReadyModel, _ console: Console
+        _ splits: [String], of task: TaskFolder, for ready: ReadyModel<VisionTransformer>, _ console: Console
     ) throws -> [ImageList] {
         let parts = try splits.map { name in
             let split = Split(name)
@@ -44,7 +46,7 @@ struct ModelFlags: ParsableArguments {
     @Option(
         help:
             "best (by validation) or last: which of the run's states (default: best; an architecture's own).")
-    var checkpoint: ReadyModel.State?
+    var checkpoint: RunState?
     @Option(help: "Read the run at another path: full, none, or a JSON file.")
     var path: String?
     @Option(help: "Read the run at the paths that a search found: its architecture.json.")
@@ -73,9 +75,9 @@ struct ModelFlags: ParsableArguments {
         }
     }
 
-    func open(_ device: DeviceFlags, _ console: Console) throws -> ReadyModel {
+    func open(_ device: DeviceFlags, _ console: Console) throws -> ReadyModel<VisionTransformer> {
         let backend = try device.backend(console)
-        let ready: ReadyModel
+        let ready: ReadyModel<VisionTransformer>
         if let run {
             let found = try architecture.map {
                 try SearchDirectory.architecture(at: URL(fileURLWithPath: $0))
@@ -138,7 +140,7 @@ struct Evaluate: ParsableCommand {
         let images = try match.open([split], of: task, for: ready, console)[0]
         let prepared = try ready.prepare(images)
         let result = try evaluate(
-            ready.model, paths: ready.paths, on: prepared, batchSize: min(batchSize, images.count))
+            ready.model, on: prepared, batchSize: min(batchSize, images.count))
         for note in prepared.notes { console.note(note) }
         console.say(
             "\(images.name): accuracy \((100 * result.accuracy).fixed(2)) % "

@@ -2,6 +2,7 @@ import Adapters
 import ArgumentParser
 import Checkpoints
 import Foundation
+import SupernetSearch
 import Training
 
 struct Finetune: ParsableCommand {

@@ -37,9 +37,6 @@ struct Glora: ParsableCommand {
         signal(SIGXFSZ, SIG_IGN)
         Console.openClosedStreams()
         CacheFolder.say = { Console(isJSON: true).note($0) }
-        Prober.shared = Prober(URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()) {
-            Console(isJSON: true).note($0)
-        }
         do {
             arguments = try expandConfig(Array(CommandLine.arguments.dropFirst()))
             var command = try parseAsRoot(arguments)

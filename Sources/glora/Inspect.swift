@@ -30,32 +30,30 @@ struct Inspect: ParsableCommand {
     func run() throws {
         let console = common.console
         let ready = try source.open(DeviceFlags.cpu, console)
-        let (model, paths) = (ready.model, ready.paths)
-        let entries = model.method == nil ? gloraEntries(model, paths) : methodEntries(model)
+        let model = ready.model
+        let entries = model.method is GLoRA ? gloraEntries(model) : methodEntries(model)
         let layers = sums(entries) { $0.layer }
         let tensors = sums(entries) { $0.tensor }
         let order = layers.keys.sorted { $0.compare($1, options: .numeric) == .orderedAscending }
         let forms =
-            model.method != nil
-            ? nil
-            : Dictionary(
-                uniqueKeysWithValues: zip(model.linears, paths).map { linear, path in
-                    (linear.name, path.words)
-                })
+            model.method is GLoRA
+            ? Dictionary(
+                uniqueKeysWithValues: zip(model.layers, model.paths).map { layer, path in
+                    (layer.base.name, path.words)
+                }) : nil
         for layer in order {
             let words = forms?[layer].map { form in
                 "ABCDE".map { "\($0) \(form[String($0)] ?? "")" }.joined(separator: "  ")
             }
             console.say(
-                "\(layer.padding(toLength: 28, withPad: " ", startingAt: 0)) "
-                    + "\(pad(layers[layer]!.grouped, 12))  \(words ?? "")")
+                "\(layer.padded(to: 28)) \(layers[layer]!.grouped.padded(to: 12, right: true))  \(words ?? "")"
+            )
         }
         console.say("by tensor:")
         for (name, count) in tensors.sorted(by: { $0.key < $1.key }) {
-            console.say(
-                "\(name.padding(toLength: 28, withPad: " ", startingAt: 0)) \(pad(count.grouped, 12))")
+            console.say("\(name.padded(to: 28)) \(count.grouped.padded(to: 12, right: true))")
         }
-        let total = model.parameterCount(paths)
+        let total = model.parameterCount
         console.say(
             "\(ready.options.method.rawValue): \(total.grouped) parameters, and \(model.headParameterCount.grouped) in the head"
         )
@@ -70,8 +68,8 @@ struct Inspect: ParsableCommand {
 
     private typealias Entry = (layer: String, tensor: String, count: Int)
 
-    private func gloraEntries(_ model: VisionTransformer, _ paths: [GLoRAPath]) -> [Entry] {
-        zip(model.linears, paths).flatMap { linear, path in
+    private func gloraEntries(_ model: VisionTransformer) -> [Entry] {
+        zip(model.layers.map(\.base), model.paths).flatMap { linear, path in
             "ABCDE".map { letter in
                 (
                     linear.name, String(letter),
@@ -83,7 +81,7 @@ struct Inspect: ParsableCommand {
 
     /// A tensor's layer is its place in the model; the rest of its name is the tensor's.
     private func methodEntries(_ model: VisionTransformer) -> [Entry] {
-        let trained = model.trainedNames(model.uniformPath(.none))
+        let trained = model.trainedNames
         return model.store.segments.filter { trained.contains($0.name) && !$0.name.hasPrefix("head.") }.map {
             let parts = $0.name.split(separator: ".").map(String.init)
             let isBlock = parts.first == "blocks" && parts.count > 3
@@ -97,12 +95,8 @@ struct Inspect: ParsableCommand {
         entries.reduce(into: [:]) { $0[key($1), default: 0] += $1.count }
     }
 
-    private func pad(_ text: String, _ width: Int) -> String {
-        String(repeating: " ", count: max(0, width - text.count)) + text
-    }
-
     /// Which methods' functions the space contains: see `gloraAdapter(on:)` for the paths.
-    private func capacity(_ ready: ReadyModel) -> (sentence: String, methods: [String]) {
+    private func capacity(_ ready: ReadyModel<VisionTransformer>) -> (sentence: String, methods: [String]) {
         guard ready.options.method == .glora else {
             let contained = [.lora, .factTT, .factTK, .repadapter, .bitfit].contains(ready.options.method)
             return (
@@ -114,7 +108,7 @@ struct Inspect: ParsableCommand {
         }
         guard let space = try? ready.options.searchSpace() else { return ("", []) }
         let rank = space.largestRank
-        let everywhere = space.sites.count == SearchSpace.Site.allCases.count
+        let everywhere = space.sites.count == SearchSpace.vitRoles.count
         var contained: [String] = []
         let hasLowRank = space.b.contains(.lowRank)
         let where_ = everywhere ? "" : " on " + space.sites.map(\.rawValue).joined(separator: ", ")

@@ -4,6 +4,7 @@ import Checkpoints
 import Datasets
 import Foundation
 import GeneratedTasks
+import ModelConfiguration
 import TensorCore
 import Training
 import VisionModels
@@ -107,10 +108,10 @@ struct Pretrain: ParsableCommand {
         let validation = GeneratedTask.source.source(split: .validation, count: 2_000)
         let start = try ViTCheckpoint.random(architecture, seed: options.seed)
         let model = try VisionTransformer(
-            start, classCount: training.classCount, trained: .everything, seed: options.seed, on: backend)
+            start, classCount: training.classCount, method: Backbone.everything, seed: options.seed, on: backend)
         let preprocessing = try architecture.preprocessor
         let trainer = try Trainer(
-            model, options, paths: .fixed(model.uniformPath(.none)),
+            model, options,
             training: PreparedImages(training, preprocessing),
             validation: PreparedImages(validation, preprocessing))
         console.say("parameters: \(model.store.segments.reduce(0) { $0 + $1.count }.grouped)")
@@ -136,7 +137,7 @@ struct Pretrain: ParsableCommand {
         guard finished else {
             throw TrainingError.run("stopped before the end; nothing was written")
         }
-        try model.merged(paths: model.uniformPath(.none)).saveTimm(to: url, float16: true)
+        try model.merged().saveTimm(to: url, float16: true)
         let bytes = (try? FileManager.default.attributesOfItem(atPath: url.path)[.size] as? Int) ?? 0
         console.say("wrote \(output), \(bytes.grouped) bytes, in \(began.secondsPassed.duration)")
         try console.result(

@@ -1,8 +1,26 @@
 import ArgumentParser
+import Foundation
 import OpenCLBackend
 import TensorCore
 
-/// What `Prober` starts as a process of its own; its exit code is a `Prober.Verdict`'s, or another when it couldn't try.
+/// Tries what drivers may crash at in a process of this program, by `Probe`.
+struct ProbeRunner: TrialRunner {
+    func run(_ trial: Prober.Trial, on device: OpenCLDevice, onLong: () -> Void) -> Prober.Ending {
+        let options: KeyValuePairs<String, String> =
+            switch trial {
+            case .engine(let engine, let precision):
+                ["engine": "\(engine.rawValue)", "precision": precision.rawValue]
+            case .kernels(let layout, let precision):
+                ["width": "\(layout.width)", "local": "\(layout.local)", "precision": precision.rawValue]
+            }
+        return Prober.run(
+            URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath(),
+            ["probe", "--device", "opencl:\(device.index)"] + options.flatMap { ["--\($0)", $1] },
+            within: trial.limit, onLong: onLong)
+    }
+}
+
+/// What `ProbeRunner` starts as a process of its own; its exit code is a `Prober.Verdict`'s, or another when it couldn't try.
 struct Probe: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Try kernels or a matrix engine on a device.", shouldDisplay: false)

@@ -4,6 +4,7 @@ import ArgumentParser
 import Checkpoints
 import Datasets
 import Foundation
+import SupernetSearch
 import Training
 
 extension SearchSettings.Algorithm: ExpressibleByArgument {}
@@ -68,7 +69,7 @@ struct Search: ParsableCommand {
     @Option(help: "The seed of every draw.")
     var seed = defaults.seed
     @Option(help: "best (by validation) or last: which of the run's states.")
-    var checkpoint = ReadyModel.State.last
+    var checkpoint = RunState.last
     @Option(help: "The split to score candidates on. test is the original's early protocol, and no result.")
     var fitnessSplit = "val"
     @Option(help: "Images at a time; a candidate can be given up after each batch.")

@@ -85,11 +85,11 @@ struct RunReporter {
         let imagesPerSecond: Double?
     }
 
-    private let tuning: FineTuning
+    private let tuning: FineTuning<VisionTransformer>
     private let directory: RunDirectory
     private let console: Console
 
-    init(_ tuning: FineTuning, _ directory: RunDirectory, _ console: Console) {
+    init(_ tuning: FineTuning<VisionTransformer>, _ directory: RunDirectory, _ console: Console) {
         self.tuning = tuning
         self.directory = directory
         self.console = console
@@ -97,7 +97,7 @@ struct RunReporter {
 
     func train() throws -> Result {
         let model = tuning.model
-        let trainedCount = model.parameterCount(tuning.readingPaths)
+        let trainedCount = model.parameterCount
         console.say(
             "trainable parameters: \(trainedCount.grouped) in the adapter, "
                 + "\(model.headParameterCount.grouped) in the head")
@@ -107,7 +107,7 @@ struct RunReporter {
         if tuning.trainer.state.step > 0 { console.say("resuming after step \(tuning.trainer.state.step)") }
         Interrupt.install()
         let start = ContinuousClock.now
-        var lastStep: Trainer.Progress?
+        var lastStep: TrainingProgress?
         var lastMilestone = ContinuousClock.now
         let finished = try tuning.run(
             onEvent: { event in
@@ -149,7 +149,7 @@ struct RunReporter {
             seconds: start.secondsPassed, imagesPerSecond: lastStep?.imagesPerSecond)
     }
 
-    private func line(_ progress: Trainer.Progress) -> String {
+    private func line(_ progress: TrainingProgress) -> String {
         "epoch \(progress.epoch + 1)/\(tuning.options.epochs)  step \(progress.step)/\(progress.stepCount)  "
             + "loss \(progress.loss.fixed(4))  \(progress.imagesPerSecond.fixed(1)) img/s  "
             + "\(progress.secondsLeft.duration) left"

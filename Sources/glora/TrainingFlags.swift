@@ -1,6 +1,7 @@
 import Adapters
 import ArgumentParser
 import Training
+import Transformers
 import VisionModels
 
 extension MemoryPolicy: ExpressibleByArgument {}

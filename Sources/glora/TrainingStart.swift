@@ -4,6 +4,7 @@ import Datasets
 import Foundation
 import TensorCore
 import Training
+import VisionModels
 
 /// The base that a training command starts from, on its device.
 struct TrainingBase {
@@ -89,7 +90,7 @@ struct TrainingStart {
     /// The run of these parts in `directory`.
     func fineTuning(
         in directory: RunDirectory, resumes: Bool = false, inheriting inherited: [String: HostTensor]? = nil
-    ) throws -> FineTuning {
+    ) throws -> FineTuning<VisionTransformer> {
         Interrupt.install()
         let tuning = try FineTuning(
             options, checkpoint: base.checkpoint, training: training, validation: validation, in: directory,

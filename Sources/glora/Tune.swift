@@ -1,5 +1,6 @@
 import ArgumentParser
 import Checkpoints
+import ModelConfiguration
 import OpenCLBackend
 import TensorCore
 import VisionModels
@@ -31,7 +32,7 @@ struct Tune: ParsableCommand {
     func run() throws {
         let console = flags.common.console
         let model = try flags.configuration()
-        guard let backend = try flags.device.backend(console) as? OpenCLBackend else {
+        guard let backend = try flags.device.backend(console).openCL else {
             throw ValidationError(
                 "the CPU backend has nothing to tune; give --device opencl:INDEX (see glora devices)")
         }
@@ -54,8 +55,7 @@ func tuneProducts(
     var tuning = backend.tuning ?? ProductTuning(backend.device)
     try ProductTuner(backend, budget: budget).tune(shapes, into: &tuning) { trial in
         console.say(
-            "\(trial.product)".padding(toLength: 26, withPad: " ", startingAt: 0)
-                + trial.kernel.rawValue.padding(toLength: 13, withPad: " ", startingAt: 0)
+            "\(trial.product)".padded(to: 26) + trial.kernel.rawValue.padded(to: 13)
                 + (trial.gflops.map { "\($0.fixed(1)) GFLOP/s" } ?? trial.note ?? ""))
     }
     backend.use(tuning)

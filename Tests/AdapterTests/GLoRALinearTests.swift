@@ -6,7 +6,8 @@ import Testing
 
 /// The layer on a backend against the double-precision reference: forward, dx, every gradient, the merged layer, and what a
 /// path leaves alone.
-@Suite struct GLoRALinearTests {
+@Suite("A GLoRA layer against its definition in double precision")
+struct GLoRALinearTests {
     static let inputs = 6
     static let outputs = 5
     static let rank = 3
@@ -15,7 +16,8 @@ import Testing
     /// On the CPU all 432 paths of the original's space at the storage's rank, everywhere every 41st of the 1,620 paths
     /// at ranks 1, 2 and 3: the stride shares no divisor with any number of forms, so it meets every form of every tensor.
     /// Each in every formulation that allows it.
-    @Test(arguments: TestDevice.all) func paths(device: TestDevice) throws {
+    @Test("Every path gives the reference's output, gradients and merged layer", arguments: TestDevice.all)
+    func paths(device: TestDevice) throws {
         let original = try SearchSpace(ranks: [3]).paths
         let all = try SearchSpace(ranks: [1, 2, 3]).paths
         let spread = stride(from: 0, to: all.count, by: TestDevice.onlySmall ? 211 : 41).map { all[$0] }
@@ -29,7 +31,8 @@ import Testing
     }
 
     /// The reference's gradients, against central differences of Σ dy ⊙ y in double.
-    @Test func referenceAgainstCentralDifferences() throws {
+    @Test("The reference's gradients are the slopes of its output")
+    func referenceAgainstCentralDifferences() throws {
         let all = try SearchSpace(ranks: [2, 3]).paths
         for path in stride(from: 0, to: all.count, by: 29).map({ all[$0] }) {
             for hasBias in [true, false] {
@@ -60,7 +63,8 @@ import Testing
     }
 
     /// First values: Xd, D and E zero, so the layer starts as the frozen one; Xu within Xavier's bound.
-    @Test func firstValues() throws {
+    @Test("A fresh layer starts as the frozen one")
+    func firstValues() throws {
         var random = Random(3, "test")
         let declarations = GLoRALinear.declarations("l", inputs: 50, outputs: 7, rank: 4, random: &random)
         let byName = Dictionary(uniqueKeysWithValues: declarations.map { ($0.name, $0.initial) })
@@ -86,7 +90,8 @@ import Testing
     }
 
     /// Every pair of a form of A and one of B in each formulation, with and without what changes the bias.
-    @Test(arguments: TestDevice.all) func formulations(device: TestDevice) throws {
+    @Test("Both formulations give the same wherever both are allowed", arguments: TestDevice.all)
+    func formulations(device: TestDevice) throws {
         let forms: [MatrixForm] = [.none, .constant, .vector, .lowRank(2), .lowRank(3)]
         let paths = forms.flatMap { a in
             forms.flatMap { b in
@@ -103,39 +108,44 @@ import Testing
 
     /// z is kept where A scales it in activation space, which is where that is cheaper: in a ViT-B, whatever the batch, but
     /// not in a narrow layer, whose passes over n rows cost more than W's.
-    @Test func keepsProduct() throws {
+    @Test("A layer keeps its product where that is what the backward reads")
+    func keepsProduct() throws {
+        func cheaper(_ path: GLoRAPath, rows: Int) -> Formulation {
+            Formulation.cheaper(path, rows: rows, inputs: 768, outputs: 3072)
+        }
+        for rows in [8, 1576, 12608] {
+            for form in [MatrixForm.constant, .vector] {
+                #expect(cheaper(GLoRAPath(a: form), rows: rows) == .activation)
+            }
+            #expect(cheaper(GLoRAPath(b: .lowRank(3)), rows: rows) == .activation)
+            #expect(cheaper(GLoRAPath(a: .lowRank(3)), rows: rows) == .weight)
+        }
         try TestDevice.all[0].withBackend { backend in
-            func layer(_ inputs: Int, _ outputs: Int, hasSupport: Bool = true) throws -> GLoRALinear {
-                var random = Random(1, "test")
-                let store = try ParameterStore(
-                    backend,
-                    GLoRALinear.declarations("l", inputs: inputs, outputs: outputs, rank: 3, random: &random))
-                let weight = try backend.allocate([outputs, inputs], .float32)
-                return GLoRALinear(
-                    name: "l", weight: Parameter(name: "l.weight", value: weight), bias: nil,
-                    support: hasSupport ? GLoRALinear.Support("l", in: store) : nil)
+            func keeps(_ path: GLoRAPath, _ inputs: Int, _ outputs: Int, product: Bool = true) throws -> Bool {
+                let (layer, pass, _, _) = try GLoRALinearTests.layer(
+                    LayerReference(
+                        inputs: inputs, outputs: outputs, rank: 3,
+                        weight: Array(repeating: 0, count: inputs * outputs), bias: nil, stored: [:]),
+                    rows: 8, hasProduct: product, backend)
+                layer.path = path
+                pass.begin()
+                return pass.keepsProduct
             }
-            let (wide, narrow) = (try layer(768, 3072), try layer(6, 5))
-            for rows in [8, 1576, 12608] {
-                for form in [MatrixForm.constant, .vector] {
-                    #expect(wide.formulation(GLoRAPath(a: form), rows: rows) == .activation)
-                    #expect(wide.keepsProduct(GLoRAPath(a: form), rows: rows))
-                    #expect(wide.keepsProduct(GLoRAPath(a: form, b: .lowRank(3)), rows: rows))
-                }
-                #expect(wide.formulation(GLoRAPath(b: .lowRank(3)), rows: rows) == .activation)
-                #expect(!wide.keepsProduct(GLoRAPath(b: .lowRank(3)), rows: rows))
-                #expect(wide.formulation(GLoRAPath(a: .lowRank(3)), rows: rows) == .weight)
-                #expect(!wide.keepsProduct(GLoRAPath(a: .lowRank(3), b: .vector), rows: rows))
-                #expect(!wide.keepsProduct(.none, rows: rows))
-                #expect(narrow.formulation(GLoRAPath(a: .vector, b: .vector), rows: rows) == .weight)
-                #expect(!narrow.keepsProduct(GLoRAPath(a: .vector, b: .vector), rows: rows))
+            for form in [MatrixForm.constant, .vector] {
+                #expect(try keeps(GLoRAPath(a: form), 192, 768))
+                #expect(try keeps(GLoRAPath(a: form, b: .lowRank(3)), 192, 768))
+                #expect(try !keeps(GLoRAPath(a: form), 192, 768, product: false))
             }
-            #expect(!(try layer(768, 3072, hasSupport: false)).keepsProduct(GLoRAPath(a: .vector), rows: 8))
+            #expect(try !keeps(GLoRAPath(b: .lowRank(3)), 192, 768))
+            #expect(try !keeps(GLoRAPath(a: .lowRank(3), b: .vector), 192, 768))
+            #expect(try !keeps(.none, 192, 768))
+            #expect(try !keeps(GLoRAPath(a: .vector, b: .vector), 6, 5))
         }
     }
 
     /// The two costs by hand, in bytes, for W₀ [30, 20] and 7 rows: 2 · 7 · 20 · 30 / 8 = 1,050 for a product, 2,400 for W₀.
-    @Test func formulationCosts() {
+    @Test("The costs of both formulations are those counted by hand")
+    func formulationCosts() {
         func expectCost(_ formulation: Formulation, _ path: GLoRAPath, _ bytes: Double) {
             let cost = formulation.cost(path, rows: 7, inputs: 20, outputs: 30)
             #expect(cost == bytes, "\(formulation) \(path)")
@@ -169,28 +179,53 @@ import Testing
         return (layer, values(rows * inputs, 11), values(rows * outputs, 12))
     }
 
-    private static func check(_ paths: [GLoRAPath], hasBias: Bool, _ backend: any Backend) throws {
-        let (reference, x, dy) = example(hasBias: hasBias)
-        let shapes = [
+    private static func shapes(_ layer: LayerReference) -> [String: [Int]] {
+        let (inputs, outputs, rank) = (layer.inputs, layer.outputs, layer.rank)
+        return [
             "Ad": [outputs, rank], "Au": [rank, inputs], "Bd": [outputs, rank], "Bu": [rank, inputs],
             "Cd": [inputs, rank], "Cu": [rank, 1], "D": [outputs], "E": [outputs],
         ]
+    }
+
+    /// The reference's layer on a backend, with memory for a training of n rows in which z may be kept in `product`. Support tensors
+    /// that the reference hasn't are zero.
+    private static func layer(
+        _ reference: LayerReference, rows: Int, hasProduct: Bool, _ backend: any Backend
+    ) throws -> (layer: GLoRALinear, pass: any LinearPass, store: ParameterStore, product: Tensor) {
+        let (inputs, outputs) = (reference.inputs, reference.outputs)
         func host(_ values: [Double], _ shape: [Int]) -> HostTensor {
             HostTensor(shape: shape, values: values.map { Float($0) })
         }
         let store = try ParameterStore(
-            backend, shapes.keys.sorted().map { .init("l.\($0)", host(reference.stored[$0]!, shapes[$0]!)) })
-        let layer = GLoRALinear(
-            name: "l",
+            backend,
+            shapes(reference).sorted { $0.key < $1.key }.map { name, shape in
+                let values = reference.stored[name] ?? Array(repeating: 0, count: shape.reduce(1, *))
+                return .init("l.\(name)", host(values, shape))
+            })
+        let arena = Arena(backend, chunkByteCount: 1 << 14)
+        let scratch = try LinearScratch(
+            arena, weightCount: outputs * inputs, outputs: outputs, inputs: inputs)
+        let base = BaseLinear(
+            "l",
             weight: Parameter(
                 name: "l.weight", value: try backend.tensor(host(reference.weight, [outputs, inputs]))),
             bias: try reference.bias.map {
                 Parameter(name: "l.bias", value: try backend.tensor(host($0, [outputs])))
-            },
-            support: GLoRALinear.Support("l", in: store))
-        let scratch = try GLoRALinear.Scratch(
-            Arena(backend, chunkByteCount: 1 << 14), weightCount: outputs * inputs, outputs: outputs,
-            inputs: inputs)
+            }, scratch, backend)
+        let layer = GLoRALinear(base, try #require(GLoRALinear.Support("l", in: store)))
+        let product = try backend.allocate([rows, outputs], .float32)
+        let pass = try Workspace.layOut(in: arena, isForTraining: true, stored: .float32) {
+            try layer.pass(rows: rows, product: hasProduct ? product : nil, in: $0)
+        }
+        return (layer, pass, store, product)
+    }
+
+    private static func check(_ paths: [GLoRAPath], hasBias: Bool, _ backend: any Backend) throws {
+        let (reference, x, dy) = example(hasBias: hasBias)
+        func host(_ values: [Double], _ shape: [Int]) -> HostTensor {
+            HostTensor(shape: shape, values: values.map { Float($0) })
+        }
+        let (layer, pass, store, product) = try self.layer(reference, rows: rows, hasProduct: true, backend)
         let (xs, dys) = (
             try backend.tensor(host(x, [rows, inputs])), try backend.tensor(host(dy, [rows, outputs]))
         )
@@ -198,12 +233,12 @@ import Testing
             try backend.allocate([rows, outputs], .float32), try backend.allocate([rows, inputs], .float32)
         )
         let activated = try backend.allocate([rows, outputs], .float32)
-        let kept = GLoRALinear.Kept(
-            bias: try backend.allocate([outputs], .float32), t: try backend.allocate([rows * rank], .float32),
-            product: try backend.allocate([rows, outputs], .float32))
+        let evaluation = try Workspace.layOut(in: Arena(backend), isForTraining: false, stored: .float32) {
+            try layer.pass(rows: rows, product: nil, in: $0)
+        }
         // Gradients accumulate: they start from these values, which a tensor off the path keeps to the bit.
         let before = Dictionary(
-            uniqueKeysWithValues: shapes.enumerated().map { index, entry in
+            uniqueKeysWithValues: shapes(reference).enumerated().map { index, entry in
                 let count = entry.value.reduce(1, *)
                 let values = randomValues(count, seed: 100 + index)
                 return ("l.\(entry.key)", HostTensor(shape: entry.value, values: values))
@@ -212,22 +247,22 @@ import Testing
         for path in paths {
             let expected = reference.backward(dy, x, path)
             let output = reference.forward(x, path)
-            let onPath = Set(layer.tensorsOnPath(path))
+            layer.path = path
+            let onPath = Set(layer.tensorsOnPath)
             #expect(onPath == tensorsRead(path, hasBias: hasBias), "on \(path)")
             for formulation in Formulation.allCases where formulation.allows(path) {
                 let what = "on \(path) in \(formulation) space"
                 store.pack(store.gradients, before)
-                for tensor in [y, dx, activated, kept.bias, kept.t, kept.product!] {
-                    backend.fill(tensor, .nan)
-                }
-                layer.forward(
-                    y, xs, activated: activated, path: path, formulation: formulation, kept, backend, scratch)
+                for tensor in [y, dx, activated, product] { backend.fill(tensor, .nan) }
+                layer.forced = formulation
+                pass.begin()
+                pass.forward(y, xs, activated: activated, dropoutSeed: nil)
                 expectClose(backend.values(y), output, "y \(what)")
                 expectClose(backend.values(activated), output.map(gelu), "GELU(y) \(what)")
-                layer.backward(dx, dys, xs, path: path, formulation: formulation, kept, backend, scratch)
+                pass.backward(dx, dys, xs, dropoutSeed: nil)
                 expectClose(backend.values(dx), expected.dx, "dx \(what)")
                 let after = store.unpack(store.gradients)
-                for name in shapes.keys {
+                for name in shapes(reference).keys {
                     let start = before["l.\(name)"]!.values
                     guard onPath.contains(name) else {
                         expectIdentical(after["l.\(name)"]!.values, start, "gradient of \(name), \(what)")
@@ -239,20 +274,23 @@ import Testing
                 if formulation == .activation, path.a != .none {
                     // From z alone, each output by itself, as a backward asks for them.
                     for tensor in [y, activated] { backend.fill(tensor, .nan) }
-                    layer.forward(nil, xs, path: path, formulation: formulation, kept, backend, scratch)
-                    layer.rebuild(y, activated: nil, path: path, kept, backend)
-                    layer.rebuild(nil, activated: activated, path: path, kept, backend)
+                    pass.forward(nil, xs, activated: nil, dropoutSeed: nil)
+                    pass.rebuild(y, activated: nil)
+                    pass.rebuild(nil, activated: activated)
                     expectClose(backend.values(y), output, "y rebuilt \(what)")
                     expectClose(backend.values(activated), output.map(gelu), "GELU(y) rebuilt \(what)")
                 }
             }
-            let prepared = try layer.prepared(path: path, backend, scratch)
+            try layer.prepare()
             for tensor in [y, activated] { backend.fill(tensor, .nan) }
-            layer.forward(y, xs, activated: activated, prepared, backend)
+            evaluation.forward(y, xs, activated: activated, dropoutSeed: nil)
             expectClose(backend.values(y), output, "y prepared on \(path)")
             expectClose(backend.values(activated), output.map(gelu), "GELU(y) prepared on \(path)")
 
-            let merged = layer.merged(path: path, backend, scratch)
+            guard let merged = layer.folded() else {
+                #expect(path == .none)
+                continue
+            }
             expectClose(merged.weight.values, reference.merged(path).weight, "W on \(path)")
             if let bias = merged.bias {
                 expectClose(bias.values, reference.merged(path).bias, "b on \(path)")

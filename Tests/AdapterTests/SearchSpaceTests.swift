@@ -4,8 +4,10 @@ import TensorCore
 import Testing
 
 /// The space of paths: what is in it, how it is drawn from, what it refuses, and how paths are written.
-@Suite struct SearchSpaceTests {
-    @Test func theOriginalHas432Paths() throws {
+@Suite("The space of paths")
+struct SearchSpaceTests {
+    @Test("The original's space has 432 paths, each once")
+    func theOriginalHas432Paths() throws {
         let paths = try SearchSpace().paths
         #expect(paths.count == 432)
         #expect(Set(paths).count == 432)
@@ -14,7 +16,8 @@ import Testing
     }
 
     /// χ² of 21,600 draws over 432 paths: mean 431, deviation 29 for a uniform draw.
-    @Test func drawsAreUniform() throws {
+    @Test("Every path is drawn equally often")
+    func drawsAreUniform() throws {
         let space = try SearchSpace(ranks: [2])
         var random = Random(1, "test")
         var counts: [GLoRAPath: Int] = [:]
@@ -30,7 +33,8 @@ import Testing
     }
 
     /// Each rank is as likely as `vector` is: with ranks 8, 4 and 2 a lowRank A comes up in half of the draws, not in a quarter.
-    @Test func eachRankIsAChoiceOfItsOwn() throws {
+    @Test("Each rank is as likely as any other form")
+    func eachRankIsAChoiceOfItsOwn() throws {
         let space = try SearchSpace(ranks: [8, 4, 2])
         var random = Random(2, "test")
         var (a, c): ([MatrixForm: Int], [PromptForm: Int]) = ([:], [:])
@@ -46,7 +50,8 @@ import Testing
         #expect(c.values.allSatisfy { abs($0 - 1_200) < 155 })
     }
 
-    @Test func fullPath() throws {
+    @Test("The full path takes the richest form of every tensor")
+    func fullPath() throws {
         #expect(try SearchSpace(ranks: [2, 8, 4]).fullPath == .full(rank: 8))
         #expect(try SearchSpace(ranks: [2, 8, 4]).largestRank == 8)
         let narrow = try SearchSpace(
@@ -58,7 +63,8 @@ import Testing
         #expect(try SearchSpace(c: [.vector, .lowRank], ranks: [1]).fullPath.c == .lowRank(1))
     }
 
-    @Test func impossibleFormsAreRefused() throws {
+    @Test("Forms that a tensor can't have are refused by name")
+    func impossibleFormsAreRefused() throws {
         func message(_ make: () throws -> SearchSpace) -> String {
             do {
                 _ = try make()
@@ -75,16 +81,20 @@ import Testing
         #expect(message { try SearchSpace(ranks: [4, 0]) }.hasPrefix("ranks must be positive"))
     }
 
-    @Test func aSpaceSurvivesJSON() throws {
+    @Test("A space comes back from JSON as it was")
+    func aSpaceSurvivesJSON() throws {
         let space = try SearchSpace(a: [.lowRank, .none], ranks: [8, 4], sites: [.qkv, .fc2])
         let back = try JSONDecoder().decode(SearchSpace.self, from: JSONEncoder().encode(space))
         #expect(back == space)
     }
 }
 
-@Suite struct GLoRAPathTests {
+@Suite("A path's parameters and its text")
+struct GLoRAPathTests {
     /// METHODS' counts of ViT-B/16: everything at ranks 2, 4 and 8, and the expectation over uniform draws.
-    @Test(arguments: [(2, 884_832, 308_824), (4, 1_603_776, 499_320), (8, 3_041_664, 880_312)])
+    @Test(
+        "A ViT-B/16 has the published numbers of parameters",
+        arguments: [(2, 884_832, 308_824), (4, 1_603_776, 499_320), (8, 3_041_664, 880_312)])
     func parameterCountsOfViTB(rank: Int, full: Int, expectation: Int) throws {
         let linears = [(768, 2_304), (768, 768), (768, 3_072), (3_072, 768)]
         func count(_ path: GLoRAPath) -> Int {
@@ -97,7 +107,8 @@ import Testing
     }
 
     /// Each form alone in a layer of 10 inputs and 7 outputs.
-    @Test func parameterCountsOfForms() {
+    @Test("Each form alone has as many parameters as its tensors hold")
+    func parameterCountsOfForms() {
         func count(_ path: GLoRAPath) -> Int { path.parameterCount(inputs: 10, outputs: 7) }
         #expect(count(GLoRAPath(a: .lowRank(3))) == 51)
         #expect(count(GLoRAPath(b: .vector)) == 7)
@@ -109,13 +120,15 @@ import Testing
         #expect(count(.lora(rank: 2)) == 34)
     }
 
-    @Test func everyPathSurvivesJSON() throws {
+    @Test("Every path comes back from JSON as it was")
+    func everyPathSurvivesJSON() throws {
         let paths = try SearchSpace(ranks: [4, 2]).paths
         let back = try JSONDecoder().decode([GLoRAPath].self, from: JSONEncoder().encode(paths))
         #expect(back == paths)
     }
 
-    @Test func pathsAreWrittenAsTheOriginalWritesThem() throws {
+    @Test("Paths are read and written as the original writes them")
+    func pathsAreWrittenAsTheOriginalWritesThem() throws {
         func path(_ json: String) throws -> GLoRAPath {
             try JSONDecoder().decode(GLoRAPath.self, from: Data(json.utf8))
         }
@@ -130,13 +143,15 @@ import Testing
         #expect(written == #"{"A":"none","B":"LoRA_8","C":"vector","D":"none","E":"none"}"#)
     }
 
-    @Test(arguments: [
-        (#"{"C": "constant"}"#, "'constant' is no form of C"),
-        (#"{"D": "LoRA_4"}"#, "'LoRA_4' is no form of D or E"),
-        (#"{"A": "LoRA_0"}"#, "'LoRA_0' is no form of A or B"),
-        (#"{"B": "LoRA_"}"#, "'LoRA_' is no form of A or B"),
-        (#"{"A": "Vector"}"#, "'Vector' is no form of A or B"), (#"{"F": "none"}"#, "a path has no 'F'"),
-    ])
+    @Test(
+        "A form that a tensor doesn't have is refused by name",
+        arguments: [
+            (#"{"C": "constant"}"#, "'constant' is no form of C"),
+            (#"{"D": "LoRA_4"}"#, "'LoRA_4' is no form of D or E"),
+            (#"{"A": "LoRA_0"}"#, "'LoRA_0' is no form of A or B"),
+            (#"{"B": "LoRA_"}"#, "'LoRA_' is no form of A or B"),
+            (#"{"A": "Vector"}"#, "'Vector' is no form of A or B"), (#"{"F": "none"}"#, "a path has no 'F'"),
+        ])
     func wrongFormsAreRefused(json: String, message: String) {
         do {
             let path = try JSONDecoder().decode(GLoRAPath.self, from: Data(json.utf8))

@@ -2,10 +2,10 @@ import TensorCore
 import TestSupport
 import Testing
 
-@Suite struct AdamWTests {
-    /// Segments of 1, 2 and many blocks, of which the second is skipped, over three steps with step counts
-    /// of their own.
-    @Test(arguments: TestDevice.all, testSizes([1, 63, 257], small: [1, 3]))
+@Suite("AdamW steps in segments of their own") struct AdamWTests {
+    @Test(
+        "Three steps over segments with counts of their own are those in double, and a skipped segment keeps its bits",
+        arguments: TestDevice.all, testSizes([1, 63, 257], small: [1, 3]))
     func segments(device: TestDevice, lastBlocks: Int) throws {
         let lengths = [1, 2, lastBlocks]
         let blocks = lengths.enumerated().flatMap { [Int32](repeating: Int32($0), count: $1) }
@@ -55,8 +55,9 @@ import Testing
         }
     }
 
-    /// From zero moments the first step is η · sign(g), whatever the gradient's size.
-    @Test(arguments: TestDevice.all)
+    @Test(
+        "From zero moments the first step is η · sign(g), whatever the gradient's size",
+        arguments: TestDevice.all)
     func firstStep(device: TestDevice) throws {
         let n = viewAlignment
         let zeros = [Float](repeating: 0, count: n)

@@ -5,7 +5,7 @@ import Testing
 
 /// What other methods than GLoRA need, against doubles; the backwards against central differences of the forwards in
 /// doubles.
-@Suite struct AdapterOperationTests {
+@Suite("Operations that other methods than GLoRA need") struct AdapterOperationTests {
     /// Off every vector, strip and block; 1,000 and 4,097 rows are summed in parts, and 20,000 columns are more than one
     /// block of the CPU backend.
     static let sizes = testSizes(
@@ -65,7 +65,9 @@ import Testing
             ]
     }
 
-    @Test(arguments: TestDevice.all, BlockCopy.all)
+    @Test(
+        "A block of a tensor is copied to a block of another, and nothing around it changes",
+        arguments: TestDevice.all, BlockCopy.all)
     func copyBlock(device: TestDevice, copy: BlockCopy) throws {
         let (rows, columns) = (copy.size.rows, copy.size.columns)
         let x = randomValues(copy.x.count, seed: 1)
@@ -90,8 +92,9 @@ import Testing
         }
     }
 
-    /// Once more is as much again, and what lies between the rows stays as it is.
-    @Test(arguments: TestDevice.all, BlockCopy.all)
+    @Test(
+        "Adding a block once more is as much again, and what lies between the rows stays as it is",
+        arguments: TestDevice.all, BlockCopy.all)
     func copyBlockAccumulates(device: TestDevice, copy: BlockCopy) throws {
         let (rows, columns) = (copy.size.rows, copy.size.columns)
         let x = randomValues(copy.x.count, seed: 1)
@@ -125,8 +128,9 @@ import Testing
         }
     }
 
-    /// From one place of a tensor to another: the first columns of each row behind the last ones.
-    @Test(arguments: TestDevice.all)
+    @Test(
+        "The first columns of each row are copied behind the last ones of the same tensor",
+        arguments: TestDevice.all)
     func copyBlockInsideATensor(device: TestDevice) throws {
         let (n, d) = (13, 21)
         let values = randomValues(n * d, seed: 1)
@@ -164,7 +168,9 @@ import Testing
         randomValues(count, seed: 1, scale: 2).map { abs($0) < 1e-3 ? 0.5 : $0 }
     }
 
-    @Test(arguments: TestDevice.all, elementCounts)
+    @Test(
+        "Every activation gives what its formula gives in double, in place too", arguments: TestDevice.all,
+        elementCounts)
     func activate(device: TestDevice, count: Int) throws {
         let x = inputs(count)
         for activation in Self.activations {
@@ -183,7 +189,9 @@ import Testing
         }
     }
 
-    @Test(arguments: TestDevice.all, elementCounts)
+    @Test(
+        "An activation's backward is dy times the slope of its formula, in place too",
+        arguments: TestDevice.all, elementCounts)
     func activateBackward(device: TestDevice, count: Int) throws {
         let (x, dy) = (inputs(count), randomValues(count, seed: 2))
         for activation in Self.activations {
@@ -205,8 +213,9 @@ import Testing
         }
     }
 
-    /// relu's bend, the tails where a sigmoid overflows, and NaNs, which must not turn into numbers.
-    @Test(arguments: TestDevice.all)
+    @Test(
+        "At relu's bend and in the tails where a sigmoid overflows the values are the limits, and a NaN stays one",
+        arguments: TestDevice.all)
     func activationEdges(device: TestDevice) throws {
         let x: [Float] = [0, -0.0, 100, -100, 1e30, -1e30, .nan]
         let finite = 0..<6
@@ -236,7 +245,9 @@ import Testing
 
     // MARK: Scale and shift
 
-    @Test(arguments: TestDevice.all, sizes)
+    @Test(
+        "Scaling and shifting columns gives what it gives in double, in place too", arguments: TestDevice.all,
+        sizes)
     func scaleShift(device: TestDevice, size: RowSize) throws {
         let (n, d) = (size.rows, size.columns)
         let (x, scale, shift) = (
@@ -258,7 +269,9 @@ import Testing
         }
     }
 
-    @Test(arguments: TestDevice.all, sizes)
+    @Test(
+        "The gradients of a scale and a shift accumulate, and dx is overwritten, each only where it is wanted",
+        arguments: TestDevice.all, sizes)
     func scaleShiftBackward(device: TestDevice, size: RowSize) throws {
         let (n, d) = (size.rows, size.columns)
         // A mean in both, so that the sums are larger than what is left of their terms' signs.
@@ -303,7 +316,7 @@ import Testing
         }
     }
 
-    @Test(arguments: TestDevice.all, elementCounts)
+    @Test("A scaled tensor is added to another", arguments: TestDevice.all, elementCounts)
     func addScaled(device: TestDevice, count: Int) throws {
         let (x, y) = (randomValues(count, seed: 1), randomValues(count, seed: 2))
         for factor: Float in [1, -0.3, 0] {
@@ -339,8 +352,9 @@ import Testing
         return Double(hash) >= (rate * 0x1p32).rounded()
     }
 
-    /// Bit for bit what the definition says, so also the same on every backend.
-    @Test(arguments: TestDevice.all, elementCounts)
+    @Test(
+        "Dropout keeps, bit for bit, the elements that its definition keeps on every backend",
+        arguments: TestDevice.all, elementCounts)
     func dropout(device: TestDevice, count: Int) throws {
         let x = randomValues(count, seed: 1)
         for (rate, seed) in [(0.1, 0), (0.5, 1), (0.9, .max), (0, 3)] as [(Double, UInt64)] {
@@ -360,8 +374,7 @@ import Testing
         }
     }
 
-    /// A rate of 0 changes no bit.
-    @Test(arguments: TestDevice.all)
+    @Test("A dropout of rate 0 changes no bit", arguments: TestDevice.all)
     func dropoutOfNothing(device: TestDevice) throws {
         let x: [Float] = [1, -0.0, .infinity, .leastNormalMagnitude, -3, 0.1, .greatestFiniteMagnitude]
         try device.withBackend { backend in
@@ -374,7 +387,9 @@ import Testing
 
     /// The share and the mean within four standard deviations; masks of other seeds agree as often as chance has it, also
     /// when one is moved along the other.
-    @Test(arguments: TestDevice.all, [0.1, 0.5, 0.9])
+    @Test(
+        "Dropout drops its share, keeps the mean, and masks of different seeds agree no more than chance has it",
+        arguments: TestDevice.all, [0.1, 0.5, 0.9])
     func dropoutStatistics(device: TestDevice, rate: Double) throws {
         let count = TestDevice.onlySmall ? 512 : 100_000
         let x = randomValues(count, seed: 1, mean: 2)
@@ -421,8 +436,9 @@ import Testing
 
     // MARK: SGD
 
-    /// Segments of 1, 2 and many blocks, of which the second is left alone, over four steps.
-    @Test(arguments: TestDevice.all, testSizes([1, 63, 257], small: [1, 3]))
+    @Test(
+        "Four steps of SGD over segments are those in double, and a segment that is left alone keeps its bits",
+        arguments: TestDevice.all, testSizes([1, 63, 257], small: [1, 3]))
     func sgd(device: TestDevice, lastBlocks: Int) throws {
         let blocks = [1, 2, lastBlocks].enumerated().flatMap { [Int32](repeating: Int32($0), count: $1) }
         let n = blocks.count * viewAlignment

@@ -15,7 +15,7 @@ struct AttentionSize: Sendable, CustomStringConvertible {
         (self.images, self.tokens, self.heads, self.headWidth) = (images, tokens, heads, headWidth)
     }
 
-    /// Q: one token asks, some do, all do.
+    /// Q: one token is a query, some are, all are.
     var queryCounts: [Int] { Set([1, (tokens + 1) / 2, tokens]).sorted() }
 
     static let all = testSizes(
@@ -26,8 +26,10 @@ struct AttentionSize: Sendable, CustomStringConvertible {
         ], small: [AttentionSize(1, 2, 1, 3), AttentionSize(2, 5, 2, 4), AttentionSize(1, 17, 1, 9)])
 }
 
-@Suite struct AttentionTests {
-    @Test(arguments: TestDevice.all, AttentionSize.all)
+@Suite("Attention and its backward") struct AttentionTests {
+    @Test(
+        "Attention of all or the first tokens and its gradients are those in double",
+        arguments: TestDevice.all, AttentionSize.all)
     func attention(device: TestDevice, size: AttentionSize) throws {
         for queries in size.queryCounts { try check(device, size, queries) }
     }
@@ -72,8 +74,9 @@ struct AttentionSize: Sendable, CustomStringConvertible {
         }
     }
 
-    /// One token attends to itself only: out = v, logSumExp is its score, and q and k have no gradient.
-    @Test(arguments: TestDevice.all)
+    @Test(
+        "One token attends to itself alone: out is v, and q and k have no gradient", arguments: TestDevice.all
+    )
     func oneToken(device: TestDevice) throws {
         let (heads, d) = (2, 6)
         let (qkv, dOut) = (randomValues(3 * d, seed: 1), randomValues(d, seed: 2))
@@ -96,7 +99,7 @@ struct AttentionSize: Sendable, CustomStringConvertible {
     }
 
     /// Scores of ±1,000 overflow an exponential that isn't taken relative to the row's largest.
-    @Test(arguments: TestDevice.all)
+    @Test("Scores of ±1,000 don't overflow", arguments: TestDevice.all)
     func largeScores(device: TestDevice) throws {
         let (t, d) = (5, 4)
         let qkv = randomValues(t * 3 * d, seed: 3, scale: 30)

@@ -2,15 +2,15 @@ import Foundation
 import OpenCLBackend
 import Testing
 
-/// What a stranger could have planted isn't used.
-@Suite struct CacheFolderTests {
+@Suite("The cache uses nothing that a stranger could have planted") struct CacheFolderTests {
     private func withFolder(_ body: (CacheFolder) throws -> Void) throws {
         let url = FileManager.default.temporaryDirectory.appendingPathComponent("cache-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: url) }
         try body(CacheFolder(url))
     }
 
-    @Test func ownFilesAreRead() throws {
+    @Test("The user's own files are read, replaced whole, and lie in a folder for the user alone")
+    func ownFilesAreRead() throws {
         try withFolder { folder in
             #expect(folder.read("a") == nil)
             #expect(folder.write("a", Data("one".utf8)) && folder.read("a") == Data("one".utf8))
@@ -23,8 +23,8 @@ import Testing
         }
     }
 
-    /// A folder or a file that others may write to, or that is another user's; a link; a pipe, which must not be waited for.
-    @Test func strangersFilesAreNot() throws {
+    @Test("Files and folders that others may write to or own, links and pipes are not read")
+    func strangersFilesAreNot() throws {
         try withFolder { folder in
             let path = folder.url.appendingPathComponent("a").path
             #expect(folder.write("a", Data("one".utf8)))
@@ -55,8 +55,8 @@ import Testing
         }
     }
 
-    /// What a killed process left goes, what another one is writing stays.
-    @Test func leftoversAreRemoved() throws {
+    @Test("What a killed process left is removed, and what another one is writing stays")
+    func leftoversAreRemoved() throws {
         try withFolder { folder in
             #expect(folder.write("a", Data()))
             var dead: pid_t = 4_000_000  // more than Linux gives on most machines

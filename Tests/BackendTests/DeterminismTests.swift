@@ -4,8 +4,8 @@ import Testing
 
 /// Two runs on one device give the same bits, which exact resumption stands on. The operations that reduce
 /// are those where the order of threads could show.
-@Suite struct DeterminismTests {
-    @Test(arguments: TestDevice.all)
+@Suite("One device, the same bits") struct DeterminismTests {
+    @Test("A second run of every operation that reduces gives the same bits", arguments: TestDevice.all)
     func reductions(device: TestDevice) throws {
         let first = try device.withBackend { try results($0) }
         for _ in 0..<(TestDevice.onlySmall ? 1 : 4) {

@@ -5,8 +5,8 @@ import Testing
 /// Counts on both sides of vectors and blocks; 20,000 is more than one block of the CPU backend.
 let elementCounts = testSizes([1, 31, 63, 64, 65, 257, 768, 20_000], small: [1, 5, 33, 130])
 
-@Suite struct ElementwiseTests {
-    @Test(arguments: TestDevice.all, elementCounts)
+@Suite("GELU, residual sums and scaled samples") struct ElementwiseTests {
+    @Test("GELU and its backward are those in double, in place too", arguments: TestDevice.all, elementCounts)
     func gelu(device: TestDevice, count: Int) throws {
         let (x, dy) = (randomValues(count, seed: 1, scale: 2), randomValues(count, seed: 2))
         try device.withBackend { backend in
@@ -29,7 +29,7 @@ let elementCounts = testSizes([1, 31, 63, 64, 65, 257, 768, 20_000], small: [1, 
 
     /// The tails, where a formula by erf cancels: an absolute error of 1e-6 on [−10, 10], and the limits
     /// beyond.
-    @Test(arguments: TestDevice.all)
+    @Test("GELU is off by less than 1e-6 on [−10, 10], and has its limits beyond", arguments: TestDevice.all)
     func geluTails(device: TestDevice) throws {
         let count = TestDevice.onlySmall ? 101 : 4001
         let x = (0..<count).map { Float(-10 + 20 * Double($0) / Double(count - 1)) } + [100, -100, 1e30]
@@ -50,7 +50,7 @@ let elementCounts = testSizes([1, 31, 63, 64, 65, 257, 768, 20_000], small: [1, 
     }
 
     /// A diverging run has to be seen, so a NaN must not turn into a number.
-    @Test(arguments: TestDevice.all)
+    @Test("A NaN stays a NaN through GELU and the loss", arguments: TestDevice.all)
     func notANumberStaysOne(device: TestDevice) throws {
         try device.withBackend { backend in
             let guarded = GuardedTensors(backend)
@@ -65,7 +65,9 @@ let elementCounts = testSizes([1, 31, 63, 64, 65, 257, 768, 20_000], small: [1, 
         }
     }
 
-    @Test(arguments: TestDevice.all, RowSize.all)
+    @Test(
+        "A branch is added with and without a factor for each sample, in place too",
+        arguments: TestDevice.all, RowSize.all)
     func residualAdd(device: TestDevice, size: RowSize) throws {
         let (x, branch) = (randomValues(size.count, seed: 1), randomValues(size.count, seed: 2))
         let scale = randomValues(size.rows, seed: 3).enumerated().map { $0 % 3 == 2 ? 0 : $1 }
@@ -89,7 +91,9 @@ let elementCounts = testSizes([1, 31, 63, 64, 65, 257, 768, 20_000], small: [1, 
         }
     }
 
-    @Test(arguments: TestDevice.all, RowSize.all)
+    @Test(
+        "Each sample is scaled by its factor, or copied without one, in place too", arguments: TestDevice.all,
+        RowSize.all)
     func scaleSamples(device: TestDevice, size: RowSize) throws {
         let (x, scale) = (randomValues(size.count, seed: 1), randomValues(size.rows, seed: 2))
         let shape = [size.rows, size.columns]

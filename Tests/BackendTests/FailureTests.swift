@@ -7,8 +7,7 @@ import Testing
 
 @testable import OpenCLBackend
 
-/// What a device does that fails in the middle of the work.
-@Suite struct FailureTests {
+@Suite("A device that fails in the middle of the work") struct FailureTests {
     /// Kernels of one work-item, of which `fill` wants a group of two: the driver refuses every launch of it.
     private static let source = """
         __kernel __attribute__((reqd_work_group_size(2, 1, 1)))
@@ -56,7 +55,7 @@ import Testing
             var values: [Float] = [0, 0]
             #expect(
                 clEnqueueReadBuffer(
-                    backend.queue, backend.buffer(y, "").memory, cl_bool(CL_TRUE), 0, 8, &values, 0, nil, nil)
+                    backend.queue, y.onDevice.memory, cl_bool(CL_TRUE), 0, 8, &values, 0, nil, nil)
                     == CL_SUCCESS)
             #expect(values == [3, 4])
         }
@@ -110,7 +109,7 @@ import Testing
             func product(_ kernel: ProductKernel) throws -> [Float] {
                 let c = try backend.allocate([n, n], .float32)
                 backend.upload(c, accumulate ? initial : Array(repeating: .nan, count: n * n))
-                backend.product = kernel
+                backend.choice.forced = kernel
                 backend.matmul(c, left, right, transposeA: false, transposeB: false, accumulate: accumulate)
                 return backend.values(c)
             }
@@ -134,12 +133,12 @@ import Testing
             defer { setSmallest(1024) }
             #expect(backend.overrideCLBlast(impossible))
             let instead = try product(.clblast)
-            #expect(instead == ours && backend.clblastFails)
+            #expect(instead == ours && backend.choice.clblastFails)
             try backend.checkForFailure()
             #expect(backend.overrideCLBlast(small))
             let theirs = try product(.clblast)
             expectClose(theirs, ours.map(Double.init), "CLBlast's own")
-            #expect(!backend.clblastFails)
+            #expect(!backend.choice.clblastFails)
         }
     }
 

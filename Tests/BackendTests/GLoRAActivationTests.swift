@@ -3,23 +3,27 @@ import TestSupport
 import Testing
 
 /// A GLoRA layer in activation space: its operations one by one, and its output and gradients against weight space.
-@Suite struct GLoRAActivationTests {
-    @Test(arguments: TestDevice.all, LinearSize.all)
+@Suite("A GLoRA layer in activation space") struct GLoRAActivationTests {
+    @Test(
+        "Every pair of forms of A and B gives the output and the gradients of weight space",
+        arguments: TestDevice.all, LinearSize.all)
     func everyPair(device: TestDevice, size: LinearSize) throws {
         for a in [MatrixForm.none, .constant, .vector] {
             for b in size.layer.matrixForms { try check(device, size, a, b) }
         }
     }
 
-    /// Ranks off the loops' groups of four, in storage of a larger rank.
-    @Test(arguments: TestDevice.all, [1, 3, 4, 8])
+    @Test(
+        "Ranks inside and between the loops' groups of four, in storage of a larger rank, give weight space's output and gradients",
+        arguments: TestDevice.all, [1, 3, 4, 8])
     func everyRank(device: TestDevice, rank: Int) throws {
         let size = TestDevice.onlySmall ? LinearSize(5, 17, 9, 10) : LinearSize(197, 33, 77, 10)
         for a in [MatrixForm.none, .vector] { try check(device, size, a, .lowRank(rank)) }
     }
 
-    /// Rows and columns that end inside the blocks and strips of the sums.
-    @Test(arguments: TestDevice.all, testSizes([LinearSize(130, 770, 515, 4)], small: []))
+    @Test(
+        "Rows and columns that end inside the blocks and strips of the sums give the same",
+        arguments: TestDevice.all, testSizes([LinearSize(130, 770, 515, 4)], small: []))
     func wide(device: TestDevice, size: LinearSize) throws {
         try check(device, size, .vector, .lowRank(4))
         try check(device, size, .constant, .constant)
@@ -41,7 +45,7 @@ import Testing
         let w = Reference.gloraWeight(w0, a.matrix(formA), b.matrix(formB))
         let y = Reference.adding(doubles(bias), to: xMatrix * w.transposed)
         let dW = dyMatrix.transposed * xMatrix
-        let rank = formB.projectionRank
+        let rank = formB.columnCount
         let what = "\(size), A \(formA), B \(formB)"
         try device.withBackend { backend in
             let guarded = GuardedTensors(backend)
@@ -63,7 +67,7 @@ import Testing
             backend.linear(fused, xTensor, weight, epilogue)
             expectClose(backend.values(fused), y.values, "linear \(what) without z")
             let (z, activated) = (try guarded.output([n, o], "z"), try guarded.output([n, o], "activated"))
-            (epilogue.product, epilogue.activated) = (z, activated)
+            (epilogue.preActivation, epilogue.activated) = (z, activated)
             let separate = try guarded.output([n, o], "y beside z")
             backend.linear(separate, xTensor, weight, epilogue)
             let gelus = y.values.map(Reference.gelu)
@@ -102,13 +106,13 @@ import Testing
             var epilogue = epilogue
             let inPlace = try guarded.inOut(values, shape, "z in memory")
             let result = outputs & 1 != 0 ? try guarded.output(shape, "finished y") : nil
-            epilogue.product = outputs & 2 != 0 ? try guarded.output(shape, "finished z") : nil
+            epilogue.preActivation = outputs & 2 != 0 ? try guarded.output(shape, "finished z") : nil
             epilogue.activated = outputs & 4 != 0 ? try guarded.output(shape, "finished GELU") : nil
             backend.finish(result ?? inPlace, inPlace, epilogue)
             let name = "finish \(what), outputs \(outputs)"
             expectClose(backend.values(result ?? inPlace), y.values, "\(name) y")
             if result != nil { expectIdentical(backend.values(inPlace), values, "\(name), the z it reads") }
-            if let product = epilogue.product {
+            if let product = epilogue.preActivation {
                 expectIdentical(backend.values(product), values, "\(name) z")
             }
             if let activated = epilogue.activated {
@@ -126,10 +130,10 @@ import Testing
         let termB = try epilogue.b.map { try b.term($0.form, guarded, trained: false) }
         let dBias = try guarded.output([dyMatrix.columns], "dBias of frozen terms")
         backend.gloraOutputBackward(
-            dBias, termA, termB, dy, termA == nil ? nil : epilogue.product, epilogue.t)
+            dBias, termA, termB, dy, termA == nil ? nil : epilogue.preActivation, epilogue.t)
         expectClose(backend.values(dBias), Reference.sumRows(dyMatrix), "gloraOutputBackward, frozen \(what)")
         guard let termB else { return }
-        let u = try guarded.output([dyMatrix.rows, termB.form.projectionRank], "u of frozen terms")
+        let u = try guarded.output([dyMatrix.rows, termB.form.columnCount], "u of frozen terms")
         backend.gloraProjectBackward(u, termB, dy, x)
         #expect(backend.values(u).allSatisfy { !$0.isNaN }, "gloraProjectBackward, frozen \(what)")
     }

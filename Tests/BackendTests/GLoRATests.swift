@@ -28,21 +28,26 @@ struct LayerSize: Sendable, CustomStringConvertible {
     private var ranks: [Int] { rank > 1 ? [rank, rank / 2] : [1] }
 }
 
-@Suite struct GLoRAWeightTests {
-    @Test(arguments: TestDevice.all, LayerSize.all)
+@Suite("The weight of a GLoRA layer") struct GLoRAWeightTests {
+    @Test(
+        "W and its gradients in every pair of forms of A and B are those in double",
+        arguments: TestDevice.all, LayerSize.all)
     func everyPair(device: TestDevice, size: LayerSize) throws {
         for a in size.matrixForms { for b in size.matrixForms { try check(device, size, a, b) } }
     }
 
-    @Test(arguments: TestDevice.all, LayerSize.wide)
+    @Test(
+        "W and its gradients in a layer wider than a block are those in double", arguments: TestDevice.all,
+        LayerSize.wide)
     func wide(device: TestDevice, size: LayerSize) throws {
         try check(device, size, .lowRank(size.rank), .lowRank(size.rank))
         try check(device, size, .constant, .vector)
         try check(device, size, .vector, .constant)
     }
 
-    /// Ranks off the loops' groups of four, in storage of a larger rank.
-    @Test(arguments: TestDevice.all, [1, 3, 4, 8])
+    @Test(
+        "Ranks inside and between the loops' groups of four, in storage of a larger rank, give W and its gradients",
+        arguments: TestDevice.all, [1, 3, 4, 8])
     func everyRank(device: TestDevice, rank: Int) throws {
         let size = TestDevice.onlySmall ? LayerSize(5, 17, 10) : LayerSize(17, 197, 10)
         try check(device, size, .lowRank(rank), .lowRank(rank))
@@ -89,14 +94,18 @@ struct LayerSize: Sendable, CustomStringConvertible {
     }
 }
 
-@Suite struct GLoRABiasTests {
-    @Test(arguments: TestDevice.all, LayerSize.wide)
+@Suite("The bias of a GLoRA layer") struct GLoRABiasTests {
+    @Test(
+        "The bias and its gradients in a layer wider than a block are those in double",
+        arguments: TestDevice.all, LayerSize.wide)
     func wide(device: TestDevice, size: LayerSize) throws {
         try check(device, size, .lowRank(size.rank), .vector, .vector)
         try check(device, size, .vector, .constant, .constant)
     }
 
-    @Test(arguments: TestDevice.all, LayerSize.all)
+    @Test(
+        "The bias and its gradients in every form of C, D and E are those in double",
+        arguments: TestDevice.all, LayerSize.all)
     func everyForm(device: TestDevice, size: LayerSize) throws {
         let scaleForms = [ScaleForm.none, .constant, .vector]
         for c in size.promptForms {
@@ -156,8 +165,7 @@ struct LayerSize: Sendable, CustomStringConvertible {
         }
     }
 
-    /// Terms without gradients are left alone, and nothing else happens.
-    @Test(arguments: TestDevice.all)
+    @Test("Terms without gradients are left alone, and nothing else happens", arguments: TestDevice.all)
     func frozenTerms(device: TestDevice) throws {
         let size = LayerSize(5, 3, 2)
         let c = PromptStorage(inputs: 3, rank: 2)

@@ -2,11 +2,11 @@ import TensorCore
 import TestSupport
 import Testing
 
-@Suite struct LayerNormTests {
+@Suite("LayerNorm and its backward") struct LayerNormTests {
     /// A mean of 30 standard deviations: E[x²] − mean² in float32 would miss the limit.
     private func rows(_ size: RowSize) -> [Float] { randomValues(size.count, seed: 1, mean: 30) }
 
-    @Test(arguments: TestDevice.all, RowSize.all)
+    @Test("Rows far from zero are normalised as in double", arguments: TestDevice.all, RowSize.all)
     func forward(device: TestDevice, size: RowSize) throws {
         let (n, d) = (size.rows, size.columns)
         let x = rows(size)
@@ -49,7 +49,9 @@ import Testing
     }
 
     /// From 3 columns on: with fewer dx is zero but for ε.
-    @Test(arguments: TestDevice.all, RowSize.all.filter { $0.columns > 2 })
+    @Test(
+        "The gradients are those in double; dx accumulates where it is asked to", arguments: TestDevice.all,
+        RowSize.all.filter { $0.columns > 2 })
     func backward(device: TestDevice, size: RowSize) throws {
         let (n, d) = (size.rows, size.columns)
         let (x, dy) = (randomValues(size.count, seed: 1, mean: 1), randomValues(size.count, seed: 2))

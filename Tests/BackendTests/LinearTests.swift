@@ -25,13 +25,15 @@ struct LinearSize: Sendable, CustomStringConvertible {
         ], small: [LinearSize(1, 1, 1, 1), LinearSize(5, 17, 3, 2)])
 }
 
-@Suite struct LinearTests {
+@Suite("A Linear with its epilogue") struct LinearTests {
     /// y, z and GELU(y), each wanted or not.
     private static let outputs = (1..<8).map {
         (y: $0 & 1 != 0, product: $0 & 2 != 0, activated: $0 & 4 != 0)
     }
 
-    @Test(arguments: TestDevice.all, LinearSize.all)
+    @Test(
+        "A Linear gives every combination of its outputs: y, the pre-activation and GELU(y)",
+        arguments: TestDevice.all, LinearSize.all)
     func everyOutput(device: TestDevice, size: LinearSize) throws {
         let layer = size.layer
         let (n, o, i) = (size.rows, layer.outputs, layer.inputs)
@@ -54,12 +56,12 @@ struct LinearSize: Sendable, CustomStringConvertible {
                             kind, frozenTensor, try a.term(form, guarded), try b.term(form, guarded),
                             try guarded.output([o, i], "scratch"), backend)
                         var epilogue = Epilogue(bias: hasBias ? try guarded.input(bias, [o], "bias") : nil)
-                        epilogue.product = wanted.product ? try guarded.output([n, o], "z") : nil
+                        epilogue.preActivation = wanted.product ? try guarded.output([n, o], "z") : nil
                         epilogue.activated = wanted.activated ? try guarded.output([n, o], "activated") : nil
                         let result = wanted.y ? try guarded.output([1, n, o], "y") : nil
                         backend.linear(result, try guarded.input(x, [1, n, i], "x"), weight, epilogue)
                         if let result { expectClose(backend.values(result), y.values, "\(what) y") }
-                        if let z = epilogue.product {
+                        if let z = epilogue.preActivation {
                             expectClose(backend.values(z), product.values, "\(what) z")
                         }
                         if let activated = epilogue.activated {
@@ -73,7 +75,7 @@ struct LinearSize: Sendable, CustomStringConvertible {
         }
     }
 
-    @Test(arguments: TestDevice.all, LinearSize.all)
+    @Test("dx is dy times W, frozen or built from its terms", arguments: TestDevice.all, LinearSize.all)
     func backward(device: TestDevice, size: LinearSize) throws {
         let layer = size.layer
         let (n, o, i) = (size.rows, layer.outputs, layer.inputs)
@@ -96,8 +98,9 @@ struct LinearSize: Sendable, CustomStringConvertible {
         }
     }
 
-    /// What was prepared keeps its values when the terms change and the scratch is used for something else.
-    @Test(arguments: TestDevice.all)
+    @Test(
+        "A prepared weight keeps its values when the terms change and the scratch is used for something else",
+        arguments: TestDevice.all)
     func preparedStays(device: TestDevice) throws {
         let layer = LayerSize(17, 33, 4)
         let (frozen, x) = (randomValues(17 * 33, seed: 1), randomValues(5 * 33, seed: 2))

@@ -2,8 +2,9 @@ import TensorCore
 import TestSupport
 import Testing
 
-@Suite struct LossTests {
+@Suite("The loss and its gradient") struct LossTests {
     @Test(
+        "The losses of samples and their gradient are those in double",
         arguments: TestDevice.all,
         testSizes(
             [
@@ -36,7 +37,7 @@ import Testing
     }
 
     /// Logits of ±1,000 overflow an exponential that isn't taken relative to the row's largest.
-    @Test(arguments: TestDevice.all)
+    @Test("Logits of ±1,000 don't overflow", arguments: TestDevice.all)
     func largeLogits(device: TestDevice) throws {
         let logits: [Float] = [1000, -1000, 0, 1000, -1000, 0]
         try device.withBackend { backend in

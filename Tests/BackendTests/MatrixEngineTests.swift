@@ -6,7 +6,7 @@ import Testing
 @testable import OpenCLBackend
 
 /// Which engines a device has, how they are tried, and GPUs' engines with their instructions emulated.
-@Suite struct MatrixEngineTests {
+@Suite("Matrix engines of devices") struct MatrixEngineTests {
     /// A GPU's engine in one of its precisions.
     struct GPUCase: Sendable, CustomStringConvertible {
         let engine: MatrixEngine
@@ -36,7 +36,9 @@ import Testing
     }
 
     /// A GPU's kernel, packing, tails and where its sums lie, on a CPU device that computes what the instruction would.
-    @Test(arguments: GPUCase.all)
+    @Test(
+        "A GPU's engine, its instruction emulated, multiplies right in every size, and leaves alone what lies behind c",
+        arguments: GPUCase.all)
     func enginesOfGPUs(choice: GPUCase) throws {
         let precision = choice.precision
         let sizes = [(1, 1, 1), (130, 65, 33), (128, 64, 64), (257, 130, 40), (16, 136, 95)]
@@ -80,8 +82,7 @@ import Testing
         }
     }
 
-    /// What the drivers of GPUs say, and what is made of it.
-    @Test func enginesByFeatures() {
+    @Test("A GPU has the engines that its driver's features tell of") func enginesByFeatures() {
         func engines(_ features: OpenCLDevice.Features) -> [MatrixEngine] { MatrixEngine.ofGPU(features) }
         #expect(engines(.init(name: "NVIDIA H100", computeCapability: 9)) == [.tensorCores])
         #expect(engines(.init(name: "Tesla V100", computeCapability: 7)).isEmpty)
@@ -95,8 +96,7 @@ import Testing
         #expect(engines(.init(name: "gfx1030")).isEmpty && engines(.init(name: "gfx906")).isEmpty)
     }
 
-    /// tf32 is for tensor cores, and float32 for nobody's engine.
-    @Test func precisionsOfEngines() throws {
+    @Test("tf32 is for tensor cores, and float32 for nobody's engine") func precisionsOfEngines() throws {
         let (cpu, gpu) = (KernelLayout(width: 16, local: 1), KernelLayout(width: 4, local: 64))
         for engine in MatrixEngine.allCases {
             #expect(engine.takes(.bfloat16, engine.isOfCPU ? cpu : gpu))
@@ -115,7 +115,7 @@ import Testing
         #expect("\(error)".contains("--precision tf32 needs"))
     }
 
-    @Test func panelsHoldPairs() {
+    @Test("Panels of 16 bits hold pairs, in whole steps of their engine") func panelsHoldPairs() {
         #expect(MatrixEngine.avx512.words(5) == 3 && MatrixEngine.avx512.words(64) == 32)
         #expect(MatrixEngine.amx.words(5) == 16 && MatrixEngine.amx.words(65) == 48)
     }

@@ -21,8 +21,10 @@ struct ProductSize: Sendable, CustomStringConvertible {
         ], small: [ProductSize(1, 1, 1), ProductSize(5, 3, 2), ProductSize(17, 9, 33)])
 }
 
-@Suite struct MatrixTests {
-    @Test(arguments: TestDevice.all, ProductSize.all)
+@Suite("Products, and sums over rows") struct MatrixTests {
+    @Test(
+        "A product with each operand transposed or not, overwriting or added, is that in double",
+        arguments: TestDevice.all, ProductSize.all)
     func matmul(device: TestDevice, size: ProductSize) throws {
         let (m, n, k) = (size.m, size.n, size.k)
         let (a, b) = (randomValues(m * k, seed: 1), randomValues(k * n, seed: 2))
@@ -50,7 +52,8 @@ struct ProductSize: Sendable, CustomStringConvertible {
         }
     }
 
-    @Test(arguments: TestDevice.all, ProductSize.all)
+    @Test(
+        "A plain Linear is x · Wᵀ plus its bias, or without one", arguments: TestDevice.all, ProductSize.all)
     func linear(device: TestDevice, size: ProductSize) throws {
         let (n, out, width) = (size.m, size.n, size.k)
         let (x, weight) = (randomValues(n * width, seed: 1), randomValues(out * width, seed: 2))
@@ -73,7 +76,7 @@ struct ProductSize: Sendable, CustomStringConvertible {
         }
     }
 
-    @Test(arguments: TestDevice.all, RowSize.all)
+    @Test("A row is added to every row", arguments: TestDevice.all, RowSize.all)
     func addRow(device: TestDevice, size: RowSize) throws {
         let (x, row) = (randomValues(size.count, seed: 1), randomValues(size.columns, seed: 2))
         try device.withBackend { backend in
@@ -86,7 +89,7 @@ struct ProductSize: Sendable, CustomStringConvertible {
         }
     }
 
-    @Test(arguments: TestDevice.all, RowSize.all)
+    @Test("Rows are summed, overwriting or added", arguments: TestDevice.all, RowSize.all)
     func sumRows(device: TestDevice, size: RowSize) throws {
         // A mean of 1 makes the sums long: a naive float32 sum loses digits.
         let x = randomValues(size.count, seed: 1, mean: 1)

@@ -3,8 +3,9 @@ import TensorCore
 import TestSupport
 import Testing
 
-@Suite struct MemoryTests {
-    @Test(arguments: TestDevice.all, elementCounts)
+@Suite("Tensors' memory") struct MemoryTests {
+    @Test(
+        "A copy has the same bits, and a fill one value everywhere", arguments: TestDevice.all, elementCounts)
     func copyAndFill(device: TestDevice, count: Int) throws {
         let values = randomValues(count, seed: 1)
         try device.withBackend { backend in
@@ -18,8 +19,9 @@ import Testing
         }
     }
 
-    /// A view shows its part of the buffer in both directions, and keeps the buffer alive.
-    @Test(arguments: TestDevice.all)
+    @Test(
+        "A view shows its part of the buffer in both directions, and keeps the buffer alive",
+        arguments: TestDevice.all)
     func view(device: TestDevice) throws {
         try device.withBackend { backend in
             var values = randomValues(3 * viewAlignment, seed: 1)
@@ -36,8 +38,9 @@ import Testing
         }
     }
 
-    /// An element's size decides where a view begins and ends; a view of a view counts from the first one's start.
-    @Test(arguments: TestDevice.all, [ElementType.bfloat16, .float16, .int32])
+    @Test(
+        "An element's size decides where a view begins and ends; a view of a view counts from the first one's start",
+        arguments: TestDevice.all, [ElementType.bfloat16, .float16, .int32])
     func viewOfOtherTypes(device: TestDevice, type: ElementType) throws {
         let (block, size) = (2 * viewAlignment, type.byteCount)
         /// Bytes of a tensor, as they lie in memory.
@@ -64,7 +67,7 @@ import Testing
         }
     }
 
-    @Test(arguments: TestDevice.all)
+    @Test("More memory than there is is refused with both numbers", arguments: TestDevice.all)
     func tooMuchMemory(device: TestDevice) throws {
         try device.withBackend { backend in
             let floats = backend.memoryByteCount / 4 + 1024
@@ -83,8 +86,8 @@ import Testing
         }
     }
 
-    /// What is freed can be taken again, and many small requests can't pass where one large one doesn't.
-    @Test func ledger() throws {
+    @Test("What is freed can be taken again, and many small requests can't pass where one large one doesn't")
+    func ledger() throws {
         let backend = try CPUBackend()
         // Floats in a third of the memory; never touched, so never real.
         let third = backend.memoryByteCount / 12
@@ -97,7 +100,9 @@ import Testing
     }
 
     /// The tiles of a product follow the number of threads; every grid has to cover it once.
-    @Test(arguments: [1, 2, 3, 5, 7, 8, 12])
+    @Test(
+        "A product has the same values however many threads cut it into tiles",
+        arguments: [1, 2, 3, 5, 7, 8, 12])
     func threads(count: Int) throws {
         let (m, n, k) = (131, 257, 160)
         let (a, b) = (randomValues(m * k, seed: 1), randomValues(k * n, seed: 2))

@@ -7,20 +7,22 @@ import Testing
 /// Every operation in every layout of the kernels: a machine with only a CPU device runs what GPUs will run,
 /// and the other way round. The CPU backend, which the other suites compare with doubles, gives the expected
 /// values.
-@Suite struct OpenCLLayoutTests {
+@Suite("Every operation in every layout of the kernels") struct OpenCLLayoutTests {
     // Oclgrind runs the three tests in processes of their own: with two programs in one context its
     // --uninitialized gives false alarms. It does so for 16 lanes too, since it takes a shuffle's twelfth
     // lane for an undefined one.
 
-    /// One work-item a group, as on CPU devices.
-    @Test(arguments: TestDevice.onlySmall ? [8] : [16, 8, 4])
+    @Test(
+        "With one work-item a group, as on CPU devices, every operation gives what the CPU backend gives",
+        arguments: TestDevice.onlySmall ? [8] : [16, 8, 4])
     func cpuLayout(width: Int) throws { try everyOperation(KernelLayout(width: width, local: 1)) }
 
-    /// Many work-items a group, as on GPUs.
-    @Test func gpuLayout() throws { try everyOperation(KernelLayout(width: 4, local: 64)) }
+    @Test("With 64 work-items a group, as on GPUs, every operation gives what the CPU backend gives")
+    func gpuLayout() throws { try everyOperation(KernelLayout(width: 4, local: 64)) }
 
-    /// Fewer, as on GPUs whose drivers can't run all kernels with 64.
-    @Test(arguments: TestDevice.onlySmall ? [8] : [32, 8])
+    @Test(
+        "With fewer, as on GPUs whose drivers can't run all kernels with 64, every operation gives what the CPU backend gives",
+        arguments: TestDevice.onlySmall ? [8] : [32, 8])
     func smallGroups(local: Int) throws { try everyOperation(KernelLayout(width: 4, local: local)) }
 
     private func everyOperation(_ layout: KernelLayout) throws {
@@ -50,16 +52,16 @@ import Testing
 
         let qkv = try recording.random([batch, tokens, 3 * d])
         let dqkv = try recording.empty([batch, tokens, 3 * d])
-        for asking in [1, tokens / 2, tokens] {
+        for queries in [1, tokens / 2, tokens] {
             let (out, logSumExp) = (
-                try recording.empty([batch, asking, d]), try recording.empty([batch, heads, asking])
+                try recording.empty([batch, queries, d]), try recording.empty([batch, heads, queries])
             )
             backend.attention(out, logSumExp, qkv, heads: heads)
-            recording.take("attention of \(asking)", out, logSumExp)
+            recording.take("attention of \(queries)", out, logSumExp)
             backend.fill(dqkv, .nan)
             backend.attentionBackward(
-                dqkv, try recording.random([batch, asking, d]), out, logSumExp, qkv, heads: heads)
-            recording.take("attentionBackward of \(asking)", dqkv)
+                dqkv, try recording.random([batch, queries, d]), out, logSumExp, qkv, heads: heads)
+            recording.take("attentionBackward of \(queries)", dqkv)
         }
 
         backend.gelu(y, x)

@@ -7,14 +7,14 @@ import Testing
 /// Sizes at which the kernels of products and attention take other ways, in every layout: off every tile, deeper than a
 /// block of depth, and more rows or columns than the packing memory holds. The CPU backend, which the other suites compare
 /// with doubles, gives the expected values.
-@Suite struct OpenCLSizeTests {
+@Suite("Sizes at which products and attention take other ways") struct OpenCLSizeTests {
     static let layouts =
         TestDevice.onlySmall
         ? [KernelLayout(width: 8, local: 1), KernelLayout(width: 4, local: 64)]
         : [(16, 1), (8, 1), (4, 1), (4, 64)].map { KernelLayout(width: $0.0, local: $0.1) }
 
     /// What the sizes below are chosen for; with other constants they have to be others.
-    @Test func theConstantsThatTheSizesAreMadeFor() {
+    @Test("The constants are those that the sizes are chosen for") func theConstantsThatTheSizesAreMadeFor() {
         #expect(OpenCLBackend.panelDepth == 1024 && OpenCLBackend.contractionDepth == 4096)
         #expect(OpenCLBackend.panelCount == 3 << 20 && OpenCLBackend.panelRank == 64)
     }
@@ -28,13 +28,14 @@ import Testing
             ProductSize(5000, 5, 1024), ProductSize(5, 5000, 1024), ProductSize(5000, 3, 2050),
         ], small: [ProductSize(1, 1, 1), ProductSize(13, 33, 17)])
 
-    @Test(arguments: layouts, products)
+    @Test("Products of these sizes are those of the CPU backend", arguments: layouts, products)
     func product(layout: KernelLayout, size: ProductSize) throws {
         try Recording.expectSame(layout) { try OpenCLSizeTests.products($0, size) }
     }
 
-    /// Rows and columns in two blocks each.
-    @Test(arguments: testSizes([KernelLayout(width: 16, local: 1)], small: []))
+    @Test(
+        "A product whose rows and columns need two blocks each is that of the CPU backend",
+        arguments: testSizes([KernelLayout(width: 16, local: 1)], small: []))
     func productInFourBlocks(layout: KernelLayout) throws {
         try Recording.expectSame(layout) { recording in
             let (m, n, k) = (3085, 3099, 1024)
@@ -75,7 +76,9 @@ import Testing
             LinearSize(5, 5000, 1024, 2), LinearSize(5000, 6, 1024, 2), LinearSize(50, 19, 23, 70),
         ], small: [LinearSize(13, 33, 17, 3)])
 
-    @Test(arguments: layouts, linears)
+    @Test(
+        "Linears of these sizes are those of the CPU backend, with every epilogue", arguments: layouts,
+        linears)
     func linear(layout: KernelLayout, size: LinearSize) throws {
         try Recording.expectSame(layout) { recording in
             let backend = recording.backend
@@ -86,13 +89,14 @@ import Testing
             func run(_ name: String, _ weight: LinearWeight, _ epilogue: Epilogue, hasY: Bool = true) throws {
                 let y = hasY ? try recording.empty([n, o]) : nil
                 backend.linear(y, x, weight, epilogue)
-                for (tensor, what) in [(y, "y"), (epilogue.product, "z"), (epilogue.activated, "GELU")] {
+                for (tensor, what) in [(y, "y"), (epilogue.preActivation, "z"), (epilogue.activated, "GELU")]
+                {
                     if let tensor { recording.take("linear \(size) \(name) \(what)", tensor) }
                 }
             }
             func outputs(_ epilogue: Epilogue, product: Bool, activated: Bool) throws -> Epilogue {
                 var epilogue = epilogue
-                if product { epilogue.product = try recording.empty([n, o]) }
+                if product { epilogue.preActivation = try recording.empty([n, o]) }
                 if activated { epilogue.activated = try recording.empty([n, o]) }
                 return epilogue
             }
@@ -117,7 +121,7 @@ import Testing
                 var epilogue = Epilogue(bias: bias)
                 if a != .none { epilogue.a = try recording.term(a, o, i) }
                 let term = try recording.term(b, o, i)
-                let t = try recording.empty([n, b.projectionRank])
+                let t = try recording.empty([n, b.columnCount])
                 backend.gloraProject(t, x, term)
                 recording.take("gloraProject \(size) \(b)", t)
                 (epilogue.b, epilogue.t) = (term, t)
@@ -131,7 +135,7 @@ import Testing
     }
 
     /// dx = dy · W: here the outputs are the depth.
-    @Test(arguments: layouts, linears)
+    @Test("dx of Linears of these sizes is that of the CPU backend", arguments: layouts, linears)
     func linearBackward(layout: KernelLayout, size: LinearSize) throws {
         try Recording.expectSame(layout) { recording in
             let (n, o, i, rank) = (size.rows, size.layer.inputs, size.layer.outputs, size.layer.rank)
@@ -158,13 +162,16 @@ import Testing
             LinearSize(4096, 780, 9, 2), LinearSize(4096, 9, 780, 2), LinearSize(40, 41, 43, 70),
         ], small: [LinearSize(37, 35, 33, 3)])
 
-    @Test(arguments: layouts, contractions)
+    @Test(
+        "The gradients of W's factors in these sizes are those of the CPU backend", arguments: layouts,
+        contractions)
     func contraction(layout: KernelLayout, size: LinearSize) throws {
         try OpenCLSizeTests.expectSameContraction(layout, size)
     }
 
-    /// Outputs and inputs in two blocks each.
-    @Test(arguments: testSizes([KernelLayout(width: 16, local: 1)], small: []))
+    @Test(
+        "The gradients of W's factors are those of the CPU backend where outputs and inputs need two blocks each",
+        arguments: testSizes([KernelLayout(width: 16, local: 1)], small: []))
     func contractionInFourBlocks(layout: KernelLayout) throws {
         try OpenCLSizeTests.expectSameContraction(layout, LinearSize(4096, 775, 780, 3))
     }
@@ -188,8 +195,9 @@ import Testing
         }
     }
 
-    /// Activation space's sums over the rows.
-    @Test(arguments: layouts, contractions)
+    @Test(
+        "Activation space's sums over the rows in these sizes are those of the CPU backend",
+        arguments: layouts, contractions)
     func activationBackward(layout: KernelLayout, size: LinearSize) throws {
         try Recording.expectSame(layout) { recording in
             let (n, o, i, rank) = (size.rows, size.layer.outputs, size.layer.inputs, size.layer.rank)
@@ -200,7 +208,7 @@ import Testing
                 (MatrixForm.vector, MatrixForm.lowRank(rank)), (isLong ? .vector : .constant, .vector),
             ] {
                 let (a, b) = (try recording.term(formA, o, i), try recording.term(formB, o, i))
-                let t = try recording.random([n, formB.projectionRank])
+                let t = try recording.random([n, formB.columnCount])
                 let dBias = try recording.empty([o])
                 recording.backend.gloraOutputBackward(dBias, a, b, dy, z, t)
                 recording.backend.gloraProjectBackward(t, b, dy, x)
@@ -220,21 +228,23 @@ import Testing
             AttentionSize(1, 65, 2, 33), AttentionSize(3, 130, 1, 16), AttentionSize(1, 64, 1, 64),
         ], small: [AttentionSize(2, 5, 2, 3)])
 
-    @Test(arguments: layouts, attentions)
+    @Test(
+        "Attention of these sizes and its gradients are those of the CPU backend", arguments: layouts,
+        attentions)
     func attention(layout: KernelLayout, size: AttentionSize) throws {
         try Recording.expectSame(layout) { recording in
             let (b, t, d) = (size.images, size.tokens, size.width)
             let qkv = try recording.random([b, t, 3 * d])
-            for asking in size.queryCounts {
-                let out = try recording.empty([b, asking, d])
-                let logSumExp = try recording.empty([b, size.heads, asking])
+            for queries in size.queryCounts {
+                let out = try recording.empty([b, queries, d])
+                let logSumExp = try recording.empty([b, size.heads, queries])
                 recording.backend.attention(out, logSumExp, qkv, heads: size.heads)
-                recording.take("attention \(size) \(asking)", out, logSumExp)
+                recording.take("attention \(size) \(queries)", out, logSumExp)
                 let (dOut, dqkv) = (
-                    try recording.random([b, asking, d]), try recording.empty([b, t, 3 * d])
+                    try recording.random([b, queries, d]), try recording.empty([b, t, 3 * d])
                 )
                 recording.backend.attentionBackward(dqkv, dOut, out, logSumExp, qkv, heads: size.heads)
-                recording.take("attentionBackward \(size) \(asking)", dqkv)
+                recording.take("attentionBackward \(size) \(queries)", dqkv)
             }
         }
     }

@@ -7,7 +7,7 @@ import Testing
 @testable import OpenCLBackend
 
 /// What only the OpenCL backend has: devices, programs and their cache, and CLBlast.
-@Suite struct OpenCLTests {
+@Suite("What only the OpenCL backend has") struct OpenCLTests {
     private static let device = TestDevice.all.first { $0.description.hasPrefix("opencl:") }
 
     /// The OpenCL device under test, alone: the body runs while no other test uses a backend.
@@ -24,8 +24,7 @@ import Testing
         try body(folder)
     }
 
-    /// Every file of the folder Kernels is embedded, as it is.
-    @Test func embeddedKernels() throws {
+    @Test("Every file of the folder Kernels is embedded, as it is") func embeddedKernels() throws {
         let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
             .appendingPathComponent("../../Kernels").standardizedFileURL
         let names = try FileManager.default.contentsOfDirectory(atPath: folder.path)
@@ -38,7 +37,9 @@ import Testing
         }
     }
 
-    @Test func select() throws {
+    @Test(
+        "A device is found by its index or a part of its name, and a selector that finds none or several lists all"
+    ) func select() throws {
         let devices = try OpenCLDevice.all()
         let first = try #require(devices.first)
         #expect(devices.map(\.index) == Array(0..<devices.count))
@@ -60,7 +61,7 @@ import Testing
         }
     }
 
-    @Test func properties() throws {
+    @Test("A device tells its memory, its compute units and its versions") func properties() throws {
         try OpenCLTests.withDevice { device in
             #expect(device.globalMemoryByteCount >= device.maxAllocationByteCount)
             #expect(device.maxAllocationByteCount >= 1 << 20 && device.computeUnits > 0)
@@ -71,7 +72,9 @@ import Testing
     }
 
     /// The driver's log comes through, with the file and line that `#line` gave it.
-    @Test func buildFailure() throws {
+    @Test("The driver's log of a broken kernel comes through, with its file and line") func buildFailure()
+        throws
+    {
         try OpenCLTests.withDevice { device in
             let broken = """
                 #line 1 "First.cl"
@@ -96,7 +99,9 @@ import Testing
 
     /// A program is read from the disk, and compiled again when the file is truncated, damaged, of another
     /// program, or a folder, or when the driver makes other kernels of it than it was stored with.
-    @Test func programCache() throws {
+    @Test(
+        "A program is read from the disk, and compiled again when its file is damaged or makes other kernels")
+    func programCache() throws {
         try withFolder { folder in
             try OpenCLTests.withDevice { device in
                 let layout = KernelLayout(for: device)
@@ -169,13 +174,15 @@ import Testing
 
     /// Groups of 64 where the driver can run them, else smaller ones; it isn't believed where it is wrong about `fill`, as
     /// Mesa 22.3's rusticl is.
-    @Test(arguments: [
-        GroupCase(local: 64), GroupCase(other: 48, local: 32), GroupCase(fill: 64, other: 16, local: 16),
-        GroupCase(other: 15, local: 8), GroupCase(other: 7, local: nil),
-        GroupCase(fill: 32, other: 32, local: 64),
-        GroupCase(fill: 32, other: 32, truth: 32, local: 32),
-        GroupCase(fill: 0, other: 0, truth: 32, local: nil),
-    ])
+    @Test(
+        "Groups have 64 work-items where the driver can run them, else fewer, and a driver that is wrong about `fill` isn't believed",
+        arguments: [
+            GroupCase(local: 64), GroupCase(other: 48, local: 32), GroupCase(fill: 64, other: 16, local: 16),
+            GroupCase(other: 15, local: 8), GroupCase(other: 7, local: nil),
+            GroupCase(fill: 32, other: 32, local: 64),
+            GroupCase(fill: 32, other: 32, truth: 32, local: 32),
+            GroupCase(fill: 0, other: 0, truth: 32, local: nil),
+        ])
     func groups(choice: GroupCase) throws {
         try OpenCLTests.withDevice { device in
             func open() throws -> OpenCLBackend {
@@ -196,13 +203,14 @@ import Testing
             let backend = try open()
             #expect(backend.layout == KernelLayout(width: 4, local: local))
             // CLBlast's groups are of 64 work-items and more.
-            #expect(backend.usualKernel(.float32) == (local == 64 ? .clblast : .tiled))
+            #expect(backend.choice.usual(.float32) == (local == 64 ? .clblast : .tiled))
             try expectGroups(of: local, backend)
         }
     }
 
-    /// Smaller groups for the kernels of 16 bits are smaller ones for all.
-    @Test func groupsOfAllPrograms() throws {
+    @Test("Smaller groups for the kernels of 16 bits are smaller ones for all") func groupsOfAllPrograms()
+        throws
+    {
         try OpenCLTests.withDevice { device in
             var asked = 0
             let backend = try OpenCLBackend(
@@ -239,7 +247,8 @@ import Testing
         #expect(backend.values(x).allSatisfy { $0 == Float(local) })
     }
 
-    @Test func programCacheKey() throws {
+    @Test("A program's key names all that decides about it, and the environment says where the cache lies")
+    func programCacheKey() throws {
         try OpenCLTests.withDevice { device in
             let key = ProgramCache.key(source: "a", options: "b", device: device)
             #expect(key != ProgramCache.key(source: "b", options: "b", device: device))
@@ -257,8 +266,9 @@ import Testing
         }
     }
 
-    /// A part of a part starts where both say, and memory that is let go is given back.
-    @Test func viewOfView() throws {
+    @Test("A part of a part starts where both say, and memory that is let go is given back") func viewOfView()
+        throws
+    {
         try OpenCLTests.withDevice { device in
             let backend = try OpenCLBackend(device: device)
             let before = backend.allocatedByteCount
@@ -299,8 +309,8 @@ import Testing
         ]
     }
 
-    /// Every product kernel on every device, with views that don't start at 0.
     @Test(
+        "Every product kernel multiplies right, with views that don't start at 0",
         arguments: TestDevice.onlySmall ? Array(ProductCase.all[..<3]) : ProductCase.all,
         testSizes(
             [
@@ -313,7 +323,7 @@ import Testing
         let initial = randomValues(m * n, seed: 3)
         try OpenCLTests.withDevice { device in
             let backend = try OpenCLBackend(device: device, layout: choice.layout)
-            backend.product = choice.kernel
+            backend.choice.forced = choice.kernel
             for (transposeA, transposeB) in [(false, false), (false, true), (true, false), (true, true)] {
                 let left = transposeA ? Matrix(k, m, a).transposed : Matrix(m, k, a)
                 let right = transposeB ? Matrix(n, k, b).transposed : Matrix(k, n, b)
@@ -334,7 +344,7 @@ import Testing
     }
 
     /// A label outside the classes can't stop a kernel; it has to show in the loss.
-    @Test func wrongLabel() throws {
+    @Test("A label outside the classes makes its loss a NaN") func wrongLabel() throws {
         try OpenCLTests.withDevice { device in
             let backend = try OpenCLBackend(device: device)
             let guarded = GuardedTensors(backend)

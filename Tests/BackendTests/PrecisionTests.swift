@@ -7,27 +7,29 @@ import Testing
 
 /// The operations on stored tensors of 16 bits, in both layouts of the kernels: from rounded inputs they give what the CPU
 /// backend gives in float32 from the same numbers, rounded once. Sums in 16 bits would be off by far more.
-@Suite struct PrecisionTests {
+@Suite("Operations on stored tensors of 16 bits") struct PrecisionTests {
     // A driver takes up to half a minute to compile the kernels of a layout and a type, so not all pairs are here.
     @Test(
+        "With one work-item a group, tensors of 16 bits give what float32 gives, rounded once",
         arguments: TestDevice.onlySmall
             ? [(Precision.float16, 8)] : [(.bfloat16, 16), (.float16, 8)])
     func cpuLayout(precision: Precision, width: Int) throws {
         try everyOperation(KernelLayout(width: width, local: 1), precision)
     }
 
-    @Test func gpuLayout() throws {
+    @Test("With many work-items a group, tensors of 16 bits give what float32 gives, rounded once")
+    func gpuLayout() throws {
         try everyOperation(KernelLayout(width: 4, local: 64), .bfloat16)
     }
 
     /// bfloat16 as a CPU without anything for it computes.
-    @Test func withoutEngine() throws {
+    @Test("A CPU without anything for bfloat16 computes it right") func withoutEngine() throws {
         try everyOperation(
             KernelLayout(width: TestDevice.onlySmall ? 8 : 16, local: 1), .bfloat16, engines: [])
     }
 
-    /// The fastest engine of the host is taken, and one whose products are wrong isn't.
-    @Test func onlyRightEngines() throws {
+    @Test("The fastest engine of the host is taken, and one whose products are wrong isn't")
+    func onlyRightEngines() throws {
         let layout = KernelLayout(width: 16, local: 1)
         #expect(PrecisionTests.withBrokenEngines != KernelSource.whole)
         let engines = try OneThread.run {
@@ -81,18 +83,18 @@ import Testing
         recording.take("layerNormBackward", stream, dWeight, dBias)
 
         let qkv = try recording.stored([batch, tokenCount, 3 * d])
-        for asking in [1, tokenCount] {
+        for queries in [1, tokenCount] {
             let (out, logs) = (
-                try recording.emptyStored([batch, asking, d]), try recording.empty([batch, heads, asking])
+                try recording.emptyStored([batch, queries, d]), try recording.empty([batch, heads, queries])
             )
             backend.attention(out, logs, qkv, heads: heads)
-            recording.takeStored("attention of \(asking)", roundings: 2, out)  // P, and out
+            recording.takeStored("attention of \(queries)", roundings: 2, out)  // P, and out
             recording.take("attention's logarithms", logs)
             let dqkv = try recording.emptyStored(qkv.shape)
             backend.attentionBackward(
                 dqkv, try recording.stored(out.shape), try recording.stored(out.shape), logs, qkv,
                 heads: heads)
-            recording.takeStored("attentionBackward of \(asking)", roundings: 2, dqkv)  // P or dS, and dqkv
+            recording.takeStored("attentionBackward of \(queries)", roundings: 2, dqkv)  // P or dS, and dqkv
         }
 
         let (hidden, dHidden) = (try recording.stored(shape), try recording.stored(shape))
@@ -143,7 +145,9 @@ import Testing
 
     /// What a copy between the types and a scale come to, against the same in double, element by element: one rounding is off by
     /// half a unit in the last place, u of the number where that isn't denormal, and by no more.
-    @Test(arguments: [Precision.bfloat16, .float16])
+    @Test(
+        "A copy between the types and a scale are off by one rounding and no more",
+        arguments: [Precision.bfloat16, .float16])
     func copiesAndScales(precision: Precision) throws {
         let u = precision.roundoff
         for (n, d) in testSizes([(1, 1), (3, 31), (5, 64), (2, 257), (70, 768)], small: [(3, 31)]) {
@@ -215,8 +219,9 @@ import Testing
         }
     }
 
-    /// Ties go to the even one, what is too large becomes infinite, a NaN stays one.
-    @Test(arguments: [Precision.bfloat16, .float16])
+    @Test(
+        "Rounded copies take the even one of a tie, become infinite when too large, and keep a NaN",
+        arguments: [Precision.bfloat16, .float16])
     func copyAtTheEdges(precision: Precision) throws {
         let u = Float(precision.roundoff)
         let edges: [Float] = [
@@ -280,7 +285,7 @@ import Testing
             epilogue.a = try recording.term(.vector, outputs, inputs)
             epilogue.b = try recording.term(.lowRank(3), outputs, inputs)
             epilogue.t = t
-            (epilogue.product, epilogue.activated) = (plain[1], plain[2])
+            (epilogue.preActivation, epilogue.activated) = (plain[1], plain[2])
             backend.linear(plain[0], x, LinearWeight(frozen), epilogue)
             // Elsewhere than in registers, y is made of a product that was rounded.
             recording.takeStored("linear's product \(what)", plain[1])
@@ -289,7 +294,7 @@ import Testing
                 plain[0], try recording.stored([rows, outputs]),
                 {
                     var rest = epilogue
-                    rest.product = nil
+                    rest.preActivation = nil
                     return rest
                 }())
             recording.takeStored("finish \(what)", roundings: 2, plain[0], plain[2])
@@ -337,7 +342,7 @@ import Testing
             for gradient in [a.down.gradient!, a.up.gradient!, b.down.gradient!, b.up.gradient!] {
                 recording.take("gloraWeightBackward \(what)", roundings: roundings, [gradient])
             }
-            let t = try recording.empty([rows, formB.projectionRank])
+            let t = try recording.empty([rows, formB.columnCount])
             backend.gloraProject(t, x, b)
             recording.take("gloraProject \(what)", t)
             let dBias = try recording.empty([outputs])

@@ -5,8 +5,19 @@ import Testing
 
 @testable import OpenCLBackend
 
+/// Starts a program for a trial, with a layout's width and work-items where it is of one.
+private struct Script: TrialRunner {
+    let program: URL
+
+    func run(_ trial: Prober.Trial, on device: OpenCLDevice, onLong: () -> Void) -> Prober.Ending {
+        var arguments: [String] = []
+        if case .kernels(let layout, _) = trial { arguments = ["\(layout.width)", "\(layout.local)"] }
+        return Prober.run(program, arguments, within: trial.limit, onLong: onLong)
+    }
+}
+
 /// What is tried in a process of its own, and which verdicts are kept.
-@Suite struct ProberTests {
+@Suite("What is tried in a process of its own") struct ProberTests {
     /// A prober that starts a script of the shell, and a cache in the same folder.
     private func withProber(_ body: (_ script: (String) throws -> Prober, ProgramCache, URL) throws -> Void)
         throws
@@ -20,7 +31,7 @@ import Testing
             { script in
                 try "#!/bin/sh\n\(script)\n".write(to: program, atomically: true, encoding: .utf8)
                 try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: program.path)
-                return Prober(program) { _ in }
+                return Prober(Script(program: program)) { _ in }
             }, ProgramCache(directory: folder.appendingPathComponent("cache")), program)
     }
 
@@ -78,7 +89,7 @@ import Testing
         try OpenCLTests.withDevice { device in
             let stated = KernelLayout(for: device)
             let (all, last) = (stated.andNarrower.count, stated.andNarrower.last!)
-            let isLast = "[ \"$5 $7\" = \"\(last.width) \(last.local)\" ]"
+            let isLast = "[ \"$1 $2\" = \"\(last.width) \(last.local)\" ]"
             func layout(_ prober: Prober, _ cache: ProgramCache) throws -> KernelLayout {
                 try prober.layout(for: device, "source", cache)
             }

@@ -6,8 +6,9 @@ import Testing
 @testable import OpenCLBackend
 
 /// The choice of a product's kernel: its classes, its file, and who may win.
-@Suite struct ProductTuningTests {
-    @Test func classesRoundToPowersOfTwo() {
+@Suite("The choice of a product's kernel") struct ProductTuningTests {
+    @Test("Products of one class have sizes that round to the same powers of two")
+    func classesRoundToPowersOfTwo() {
         func sizes(_ m: Int, _ n: Int, _ k: Int) -> [Int] {
             let product = ProductClass(m: m, n: n, k: k, transposeA: false, transposeB: true)
             return [product.m, product.n, product.k]
@@ -47,8 +48,8 @@ import Testing
         try OpenCLTests.withDevice { try body($0, ProgramCache(directory: folder)) }
     }
 
-    /// A later choice for a class takes the earlier one's place, and a class that nobody tuned has none.
-    @Test func choices() throws {
+    @Test("A later choice for a class takes the earlier one's place, and a class that nobody tuned has none")
+    func choices() throws {
         try withCache { device, _ in
             let tuning = example(device)
             #expect(tuning.choices.map(\.kernel) == [.panels, .tiled])
@@ -60,7 +61,8 @@ import Testing
         }
     }
 
-    @Test func theFileGivesBackWhatWasStored() throws {
+    @Test("A tuning's file gives back what was stored, and a second one replaces it")
+    func theFileGivesBackWhatWasStored() throws {
         try withCache { device, cache in
             #expect(ProductTuning.load(device, in: cache) == nil)
             let tuning = example(device)
@@ -75,8 +77,9 @@ import Testing
         }
     }
 
-    /// A file of another version, device, driver or platform, and one that is broken, are as good as none.
-    @Test func otherFilesAreNone() throws {
+    @Test(
+        "A file of another version, device, driver or platform, and one that is broken, are as good as none")
+    func otherFilesAreNone() throws {
         try withCache { device, cache in
             #expect(example(device).store(for: device, in: cache))
             let file = cache.folder.url.appendingPathComponent(ProductTuning.name(device))
@@ -102,7 +105,8 @@ import Testing
         }
     }
 
-    @Test func aFolderThatCannotBeWrittenToIsNoError() throws {
+    @Test("A folder that can't be written to is no error") func aFolderThatCannotBeWrittenToIsNoError() throws
+    {
         try withCache { device, cache in
             try FileManager.default.createDirectory(at: cache.folder.url, withIntermediateDirectories: true)
             let file = cache.folder.url.appendingPathComponent("file")
@@ -111,14 +115,15 @@ import Testing
         }
     }
 
-    /// A backend takes the device's file over, and follows it; where it says nothing, the device's own kernel is taken.
-    @Test func aBackendFollowsItsTuning() throws {
+    @Test("A backend follows the device's file, and takes the device's own kernel where that says nothing")
+    func aBackendFollowsItsTuning() throws {
         try withCache { device, cache in
             let layout = KernelLayout(width: 16, local: 1)
             let program = ProgramCache()
             func kernels(_ backend: OpenCLBackend) -> [ProductKernel] {
                 [8, 64, 256].map {
-                    backend.kernel(m: $0, n: 8, k: 8, transposeA: false, transposeB: true, stored: .float32)
+                    backend.choice.kernel(
+                        m: $0, n: 8, k: 8, transposeA: false, transposeB: true, stored: .float32)
                 }
             }
             // The compiled program is already in the usual cache; a second folder would compile it once more.
@@ -146,7 +151,7 @@ import Testing
                 accumulate: false)
             expectClose(
                 tuned.values(c), (Matrix(7, 9, a) * Matrix(8, 9, b).transposed).values, "a tuned product")
-            tuned.product = .panels
+            tuned.choice.forced = .panels
             #expect(kernels(tuned) == [.panels, .panels, .panels])
         }
     }
@@ -163,16 +168,15 @@ import Testing
     ) throws -> (tuning: ProductTuning, trials: [ProductTuner.Trial]) {
         var tuning = ProductTuning(backend.device)
         var trials: [ProductTuner.Trial] = []
-        backend.product = .panels
+        backend.choice.forced = .panels
         try ProductTuner(backend, budget: budget).tune(ProductTuningTests.shapes, into: &tuning) {
             trials.append($0)
         }
-        #expect(backend.product == .panels, "tuning left another kernel in force")
+        #expect(backend.choice.forced == .panels, "tuning left another kernel in force")
         return (tuning, trials)
     }
 
-    /// Every class gets a winner, the fastest of the candidates.
-    @Test func tuningChoosesTheFastest() throws {
+    @Test("Every class gets a winner, the fastest of the candidates") func tuningChoosesTheFastest() throws {
         try OpenCLTests.withDevice { device in
             let backend = try OpenCLBackend(device: device, layout: KernelLayout(width: 16, local: 1))
             let (tuning, trials) = try tune(backend)
@@ -191,14 +195,14 @@ import Testing
         }
     }
 
-    /// In bfloat16 engines are candidates like any other, and a class's winner computes its products.
-    @Test func enginesAreTuned() throws {
+    @Test("In bfloat16 engines are candidates like any other, and a class's winner computes its products")
+    func enginesAreTuned() throws {
         try OpenCLTests.withDevice { device in
             let layout = KernelLayout(width: 16, local: 1)
             let backend = try OpenCLBackend(device: device, layout: layout, precision: .bfloat16)
             let engines = MatrixEngine.of(device).filter { $0.takes(.bfloat16, layout) }
                 .map { ProductKernel.engine($0) }
-            #expect(backend.candidates == engines + [.panels])
+            #expect(backend.choice.candidates == engines + [.panels])
             var tuning = ProductTuning(device)
             var trials: [ProductTuner.Trial] = []
             try ProductTuner(backend, budget: 60).tune(ProductTuningTests.shapes, into: &tuning) {
@@ -215,7 +219,7 @@ import Testing
             ]
             backend.use(tuning)
             func kernel(_ shape: ProductTuner.Shape) -> ProductKernel {
-                backend.kernel(
+                backend.choice.kernel(
                     m: shape.m, n: shape.n, k: shape.k, transposeA: shape.transposeA,
                     transposeB: shape.transposeB, stored: .bfloat16)
             }
@@ -225,8 +229,9 @@ import Testing
         }
     }
 
-    /// An engine that the processor doesn't have, or whose products are wrong, is neither tried nor taken from a file.
-    @Test func enginesThatFailAreNoCandidates() throws {
+    @Test(
+        "An engine that the processor doesn't have, or whose products are wrong, is neither tried nor taken from a file"
+    ) func enginesThatFailAreNoCandidates() throws {
         let layout = KernelLayout(width: 16, local: 1)
         try OpenCLTests.withDevice { device in
             let shape = ProductTuningTests.shapes[0]
@@ -250,8 +255,8 @@ import Testing
         }
     }
 
-    /// A kernel that leaves a product's last row out can't win, however fast it is.
-    @Test func aWrongKernelCannotWin() throws {
+    @Test("A kernel that leaves a product's last row out can't win, however fast it is")
+    func aWrongKernelCannotWin() throws {
         // Up to Panels.cl, to compile no more than what tuning needs.
         let last = try #require(KernelSource.files.firstIndex { $0.name == "Panels.cl" })
         let source = KernelSource.files[...last].map(\.text).joined(separator: "\n")

@@ -53,7 +53,7 @@ final class Recording {
 
     /// A or B of a layer, with room for the form's rank and one more.
     func term(_ form: MatrixForm, _ outputs: Int, _ inputs: Int) throws -> MatrixTerm {
-        let rank = form.projectionRank + 1
+        let rank = form.columnCount + 1
         return MatrixTerm(
             form: form, down: try parameter([outputs, rank]), up: try parameter([rank, inputs]))
     }
@@ -116,7 +116,7 @@ final class Recording {
                 let backend = try OpenCLBackend(
                     device: device, layout: layout, precision: precision, engines: engines)
                 let own: ProductKernel = layout.local == 1 ? .panels : .tiled
-                backend.product = backend.engine.map { .engine($0) } ?? own
+                backend.choice.forced = backend.engine.map { .engine($0) } ?? own
                 let recording = Recording(backend, precision)
                 try body(recording)
                 return recording.results

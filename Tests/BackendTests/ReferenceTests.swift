@@ -5,7 +5,7 @@ import Testing
 
 /// Holds the analytic derivatives of the reference to central differences of its functions: (f(x + h) −
 /// f(x − h)) / 2h.
-@Suite struct ReferenceTests {
+@Suite("The reference's derivatives are its functions' slopes") struct ReferenceTests {
     /// Checks `gradient` of Σ weights ⊙ f(x) at every coordinate of x. With h = 1e-5 the differences are
     /// good to some 1e-9.
     private func expectGradient(
@@ -27,14 +27,14 @@ import Testing
 
     private func random(_ count: Int, _ seed: Int) -> [Double] { doubles(randomValues(count, seed: seed)) }
 
-    @Test func gelu() {
+    @Test("The slope of GELU is its central difference") func gelu() {
         let (x, w) = (random(40, 1).map { 3 * $0 }, random(40, 2))
         expectGradient(zip(w, x).map { $0 * Reference.geluSlope($1) }, at: x, weights: w, "gelu") {
             $0.map(Reference.gelu)
         }
     }
 
-    @Test func layerNorm() {
+    @Test("LayerNorm's gradients are central differences of its output") func layerNorm() {
         let (n, d) = (3, 7)
         let (x, dy, weight, bias) = (random(n * d, 1), random(n * d, 2), random(d, 3), random(d, 4))
         let dyMatrix = Matrix(n, d, dy)
@@ -50,7 +50,7 @@ import Testing
         }
     }
 
-    @Test(arguments: 1...3)
+    @Test("Attention's gradients are central differences of its output", arguments: 1...3)
     func attention(queries: Int) {
         let (images, tokens, heads, d) = (2, 3, 2, 4)
         let qkv = random(images * tokens * 3 * d, 1)
@@ -65,8 +65,8 @@ import Testing
         }
     }
 
-    /// logSumExp against its definition, for scores that an exponential can hold.
-    @Test func logSumExp() {
+    @Test("logSumExp is what its definition gives, for scores that an exponential can hold") func logSumExp()
+    {
         let (tokens, d) = (3, 4)
         let qkv = Matrix(tokens, 3 * d, random(tokens * 3 * d, 1))
         let parts = Reference.headParts(qkv, image: 0, head: 0, tokens: tokens, heads: 1)
@@ -83,7 +83,7 @@ import Testing
         }
     }
 
-    @Test func losses() {
+    @Test("The losses' gradient is their central difference") func losses() {
         let (b, k) = (4, 5)
         let (logits, labels) = (random(b * k, 1), [0, 4, 2, 2])
         let weights = [Double](repeating: 1 / Double(b), count: b)
@@ -93,7 +93,9 @@ import Testing
         }
     }
 
-    @Test(arguments: [MatrixForm.constant, .vector, .lowRank(2), .lowRank(3)])
+    @Test(
+        "The gradients of A and B are central differences of W",
+        arguments: [MatrixForm.constant, .vector, .lowRank(2), .lowRank(3)])
     func gloraWeight(form: MatrixForm) {
         let (o, i, rank) = (5, 4, 3)
         let w0 = Matrix(o, i, random(o * i, 1))
@@ -117,8 +119,8 @@ import Testing
         }
     }
 
-    /// Activation space gives the output of weight space, and gradients that are those of weight space's output.
     @Test(
+        "Activation space has the output of weight space, and the gradients of that output",
         arguments: [MatrixForm.none, .constant, .vector],
         [MatrixForm.none, .constant, .vector, .lowRank(2), .lowRank(3)])
     func gloraActivation(formA: MatrixForm, formB: MatrixForm) {
@@ -161,7 +163,9 @@ import Testing
         expectGradient(gradients.bias, at: bias, weights: dy, "bias") { output(values, $0) }
     }
 
-    @Test(arguments: [PromptForm.vector, .lowRank(2), .lowRank(3)])
+    @Test(
+        "The gradients of C are central differences of the bias",
+        arguments: [PromptForm.vector, .lowRank(2), .lowRank(3)])
     func gloraPrompt(form: PromptForm) {
         let (o, i, rank) = (5, 4, 3)
         let w0 = Matrix(o, i, random(o * i, 1))
@@ -178,7 +182,9 @@ import Testing
         expectGradient(result.dUp.values, at: up, weights: db, "\(form) dUp") { bias(down, $0) }
     }
 
-    @Test(arguments: [ScaleForm.constant, .vector])
+    @Test(
+        "The gradients of D and E are central differences of the bias",
+        arguments: [ScaleForm.constant, .vector])
     func gloraScale(form: ScaleForm) {
         let o = 5
         let w0 = Matrix(o, 1, random(o, 1))

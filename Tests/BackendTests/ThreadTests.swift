@@ -5,10 +5,10 @@ import Testing
 
 @testable import CPUBackend
 
-/// Threads decide how fast the CPU computes, never what.
-@Suite struct ThreadTests {
-    /// Products that are cut into as many parts have the same bits, whoever computes them.
-    @Test(arguments: [1, 2, 3, 8])
+@Suite("Threads decide how fast the CPU computes, never what") struct ThreadTests {
+    @Test(
+        "Products that are cut into as many parts have the same bits, whoever computes them",
+        arguments: [1, 2, 3, 8])
     func bitsDoNotDependOnThreads(parts: Int) throws {
         let backends = try [1, 2, 5].map { try CPUBackend(threads: $0, parts: parts) }
         var random = Random(7, "threads")
@@ -34,8 +34,8 @@ import Testing
         }
     }
 
-    /// Every index is worked on once, also when two threads use one backend.
-    @Test func everyIndexOnce() throws {
+    @Test("Every index is worked on once, also when two threads use one backend") func everyIndexOnce() throws
+    {
         nonisolated(unsafe) let backend = try CPUBackend(threads: 4)
         let counts = (0..<4).map { _ in UnsafeMutablePointer<Int>.allocate(capacity: 1000) }
         defer { for count in counts { count.deallocate() } }
@@ -51,7 +51,7 @@ import Testing
     }
 
     /// A closure's values are gone when the call returns: nothing of it is held by a thread that wakes late.
-    @Test func nothingIsHeld() throws {
+    @Test("A closure's values are gone when the call returns") func nothingIsHeld() throws {
         final class Witness: Sendable {}
         let pool = ThreadPool(4)
         weak var seen: Witness?
@@ -64,8 +64,7 @@ import Testing
     }
 }
 
-/// The limits of containers and batch systems.
-@Suite struct ProcessLimitsTests {
+@Suite("The limits of containers and batch systems") struct ProcessLimitsTests {
     private func groups(_ text: String, _ files: [String: String]) throws -> ControlGroups {
         let mount = FileManager.default.temporaryDirectory
             .appendingPathComponent("groups-\(UUID().uuidString)")
@@ -78,7 +77,8 @@ import Testing
         return ControlGroups(mount: mount.path, groups: text)
     }
 
-    @Test func version2() throws {
+    @Test("Version 2 of control groups: the least of a group's limits and of those around it counts")
+    func version2() throws {
         let groups = try groups(
             "0::/jobs/7\n",
             [
@@ -89,8 +89,9 @@ import Testing
         #expect(groups.memoryByteCount == 3_000_000_000 && groups.processorCount == 2)
     }
 
-    /// The group around may allow less than its member.
-    @Test func version1() throws {
+    @Test("Version 1 of control groups: the group around may allow less than its member") func version1()
+        throws
+    {
         let groups = try groups(
             "4:memory:/jobs/7\n3:cpu,cpuacct:/jobs\n0::/\n",
             [
@@ -102,15 +103,16 @@ import Testing
         #expect(groups.memoryByteCount == 2_000_000_000 && groups.processorCount == 1)
     }
 
-    /// A container's own root, while the path is the machine's outside.
-    @Test func container() throws {
+    @Test("In a container its own root counts, while the path is the machine's outside") func container()
+        throws
+    {
         let groups = try groups(
             "4:memory:/docker/abc\n", ["memory/memory.limit_in_bytes": "1000000000"])
         #expect(groups.memoryByteCount == 1_000_000_000 && groups.processorCount == nil)
         #expect(try self.groups("0::/x\n", ["unified/memory.max": "500"]).memoryByteCount == 500)
     }
 
-    @Test func nothingSaid() throws {
+    @Test("Where nothing is said of groups there is no limit of theirs") func nothingSaid() throws {
         for text in ["", "nonsense", "0::", ":::\n::", "0::/a/../../../..\n"] {
             let groups = try groups(text, [:])
             #expect(groups.memoryByteCount == nil && groups.processorCount == nil, "\(text)")

@@ -21,8 +21,9 @@ struct TokenSize: Sendable, CustomStringConvertible {
         ], small: [TokenSize(1, 1, 1), TokenSize(3, 4, 5), TokenSize(2, 9, 33)])
 }
 
-@Suite struct TokenTests {
+@Suite("Images to patches, tokens and a pooled vector") struct TokenTests {
     @Test(
+        "Images are cut into patches in raster order, each flattened by channel, row and column",
         arguments: TestDevice.all,
         testSizes(
             [
@@ -45,7 +46,9 @@ struct TokenSize: Sendable, CustomStringConvertible {
         }
     }
 
-    @Test(arguments: TestDevice.all, TokenSize.all)
+    @Test(
+        "Tokens are positions plus patches behind a class token, or without one, and the gradients sum over the batch",
+        arguments: TestDevice.all, TokenSize.all)
     func embedTokens(device: TestDevice, size: TokenSize) throws {
         let (b, n, d) = (size.images, size.patches, size.width)
         for hasClassToken in [true, false] {
@@ -93,7 +96,9 @@ struct TokenSize: Sendable, CustomStringConvertible {
         }
     }
 
-    @Test(arguments: TestDevice.all, TokenSize.all)
+    @Test(
+        "Tokens of a range are averaged, and the gradient is zero outside it", arguments: TestDevice.all,
+        TokenSize.all)
     func poolTokens(device: TestDevice, size: TokenSize) throws {
         let (b, t, d) = (size.images, size.patches, size.width)
         let (tokens, dOut) = (randomValues(b * t * d, seed: 1), randomValues(b * d, seed: 2))

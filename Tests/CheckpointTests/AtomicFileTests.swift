@@ -3,12 +3,14 @@ import Testing
 
 @testable import Checkpoints
 
-@Suite struct AtomicFileTests {
+@Suite("Files are written whole or not at all")
+struct AtomicFileTests {
     private func contents(_ folder: URL) throws -> [String] {
         try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted()
     }
 
-    @Test func filesAreReplacedWhole() throws {
+    @Test("A file is replaced whole")
+    func filesAreReplacedWhole() throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("a.txt")
             try AtomicFile.write("one", to: url)
@@ -18,7 +20,8 @@ import Testing
         }
     }
 
-    @Test func aFailureLeavesTheOldFileAndNothingElse() throws {
+    @Test("A failure leaves the old file and nothing else")
+    func aFailureLeavesTheOldFileAndNothingElse() throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("a.txt")
             try AtomicFile.write("old", to: url)
@@ -36,7 +39,8 @@ import Testing
     }
 
     /// /dev/full answers every write as a full disk does.
-    @Test func aFullDiskIsSaid() throws {
+    @Test("A full disk is an error that says so")
+    func aFullDiskIsSaid() throws {
         let descriptor = open("/dev/full", O_WRONLY)
         defer { close(descriptor) }
         let writer = AtomicFile.Writer(descriptor: descriptor, path: "/somewhere/model.safetensors")
@@ -46,7 +50,8 @@ import Testing
                 + "free some space or choose another disk")
     }
 
-    @Test func placesThatCantBeWrittenAreNamed() throws {
+    @Test("A place that can't be written to is named")
+    func placesThatCantBeWrittenAreNamed() throws {
         try withTemporaryFolder { folder in
             let missing = folder.appendingPathComponent("absent/a.txt")
             expectError("make its folder first") { try AtomicFile.write("x", to: missing) }
@@ -61,7 +66,8 @@ import Testing
         }
     }
 
-    @Test func aLinkIsReplacedAndNeverWrittenThrough() throws {
+    @Test("A symbolic link is replaced and never written through")
+    func aLinkIsReplacedAndNeverWrittenThrough() throws {
         try withTemporaryFolder { folder in
             let (target, link) = (
                 folder.appendingPathComponent("target"), folder.appendingPathComponent("link")
@@ -77,8 +83,10 @@ import Testing
     }
 }
 
-@Suite struct JSONTests {
-    @Test func valuesAreReadAndWritten() throws {
+@Suite("JSON is read strictly and written the same way every time")
+struct JSONTests {
+    @Test("Values of every kind are read and written")
+    func valuesAreReadAndWritten() throws {
         let text = #"{"a": [1, -2.5, 1e3, true, null], "b": {"c": "\u00e4\ud83d\ude00\n\"/"}, "d": []}"#
         let value = try JSONValue(parsing: text.utf8)
         #expect(
@@ -91,12 +99,16 @@ import Testing
         #expect((["x": [1, 2]] as JSONValue).text(indented: true) == "{\n  \"x\": [1, 2]\n}")
     }
 
-    @Test(arguments: [
-        "", "{", "[1,]", "{\"a\":1,}", "{'a':1}", "01", "1.", "+1", ".5", "1e", "nul", "\"\t\"", "\"\\x\"",
-        "\"\\ud800\"",
-        "\"\\ud800\\u0041\"", "\"\\u12\"", "\"\\u+123\"", "[1 2]", "{\"a\" 1}", "{\"a\":1,\"a\":2}", "1e999",
-        "NaN", "1 1",
-    ])
+    @Test(
+        "What isn't JSON is refused",
+        arguments: [
+            "", "{", "[1,]", "{\"a\":1,}", "{'a':1}", "01", "1.", "+1", ".5", "1e", "nul", "\"\t\"",
+            "\"\\x\"",
+            "\"\\ud800\"",
+            "\"\\ud800\\u0041\"", "\"\\u12\"", "\"\\u+123\"", "[1 2]", "{\"a\" 1}", "{\"a\":1,\"a\":2}",
+            "1e999",
+            "NaN", "1 1",
+        ])
     func whatIsNotJSONIsRefused(_ text: String) {
         #expect(message { _ = try JSONValue(parsing: text.utf8) }?.hasPrefix("invalid JSON") == true)
     }

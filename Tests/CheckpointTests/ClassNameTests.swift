@@ -5,14 +5,16 @@ import Testing
 @testable import Checkpoints
 
 /// Class names are read where a file has them and written with the head.
-@Suite struct ClassNameTests {
+@Suite("The names of a model's classes")
+struct ClassNameTests {
     func huggingFace(_ json: String) throws -> (names: [String]?, notes: [String]) {
         var notes: [String] = []
         let config = try JSONValue(parsing: json.utf8)
         return (try ClassNames.huggingFace(config, count: 3, path: "c.json", notes: &notes), notes)
     }
 
-    @Test func id2labelNamesTheClasses() throws {
+    @Test("Hugging Face's id2label names the classes in their order")
+    func id2labelNamesTheClasses() throws {
         let named = try huggingFace(
             #"{"id2label": {"2": "cat", "0": "emu", "1": "dog"}, "label2id": {"cat": "2", "dog": 1, "emu": 0}}"#
         )
@@ -32,13 +34,15 @@ import Testing
         #expect(contradicted.notes.first?.contains("label2id says that 'a' is 1") == true)
     }
 
-    @Test(arguments: [
-        (#"{"0": "a", "1": "b"}"#, "names 2 classes, but the head has 3"),
-        (#"{"0": "a", "1": "b", "3": "c"}"#, "key '3'"),
-        (#"{"0": "a", "1": "b", "x": "c"}"#, "key 'x'"),
-        (#"{"0": "a", "1": "b", "01": "c"}"#, "no class"), (#"{"0": "a", "1": "b", "2": []}"#, "no name"),
-        (#""abc""#, "neither a list nor an object"),
-    ])
+    @Test(
+        "Names that don't fit the head are refused",
+        arguments: [
+            (#"{"0": "a", "1": "b"}"#, "names 2 classes, but the head has 3"),
+            (#"{"0": "a", "1": "b", "3": "c"}"#, "key '3'"),
+            (#"{"0": "a", "1": "b", "x": "c"}"#, "key 'x'"),
+            (#"{"0": "a", "1": "b", "01": "c"}"#, "no class"), (#"{"0": "a", "1": "b", "2": []}"#, "no name"),
+            (#""abc""#, "neither a list nor an object"),
+        ])
     func namesThatDontFitTheHeadAreRefused(_ labels: String, _ part: String) throws {
         expectError(part) { _ = try huggingFace("{\"id2label\": \(labels)}") }
         expectError(part) {
@@ -47,12 +51,14 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        #"{"label_names": ["a", "b", "c"], "pretrained_cfg": {"label_names": ["x"]}}"#,
-        #"{"label_names": {"1": "b", "0": "a", "2": "c"}}"#,
-        #"{"pretrained_cfg": {"label_names": ["a", "b", "c"]}}"#,
-        #"{"labels": ["a", "b", "c"]}"#,
-    ])
+    @Test(
+        "Names are read from all places where timm puts them",
+        arguments: [
+            #"{"label_names": ["a", "b", "c"], "pretrained_cfg": {"label_names": ["x"]}}"#,
+            #"{"label_names": {"1": "b", "0": "a", "2": "c"}}"#,
+            #"{"pretrained_cfg": {"label_names": ["a", "b", "c"]}}"#,
+            #"{"labels": ["a", "b", "c"]}"#,
+        ])
     func timmsPlacesForNamesAreRead(_ json: String) throws {
         let names = try ClassNames.timm(JSONValue(parsing: json.utf8), count: 3, path: "c.json")
         #expect(names == ["a", "b", "c"])
@@ -60,7 +66,8 @@ import Testing
         #expect(try ClassNames.timm(generic, count: 3, path: "c.json") == nil)
     }
 
-    @Test func namesAreWrittenAndDroppedWithTheHead() throws {
+    @Test("Names are written with the head and dropped with it")
+    func namesAreWrittenAndDroppedWithTheHead() throws {
         try withTemporaryFolder { folder in
             var checkpoint = try ViTCheckpoint.load(fixture("timm"))
             #expect(checkpoint.classNames == nil)

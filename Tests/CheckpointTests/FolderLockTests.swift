@@ -3,7 +3,8 @@ import Testing
 
 @testable import Checkpoints
 
-@Suite struct FolderLockTests {
+@Suite("A folder belongs to one process at a time")
+struct FolderLockTests {
     private func contents(_ folder: URL) throws -> [String] {
         try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted()
     }
@@ -12,7 +13,8 @@ import Testing
         try FolderLock(folder, parts: parts, holder: "glora test", orGive: "--run")
     }
 
-    @Test func aSecondOneSaysWhoHoldsIt() throws {
+    @Test("A second process is told who holds the folder")
+    func aSecondOneSaysWhoHoldsIt() throws {
         try withTemporaryFolder { folder in
             let held = try lock(folder)
             let text = try #require(message { _ = try lock(folder) })
@@ -27,7 +29,8 @@ import Testing
         }
     }
 
-    @Test func whatAKilledProcessLeftIsNoObstacle() throws {
+    @Test("The lock of a killed process is no obstacle")
+    func whatAKilledProcessLeftIsNoObstacle() throws {
         try withTemporaryFolder { folder in
             let file = folder.appendingPathComponent(FolderLock.fileName)
             let old =
@@ -40,7 +43,8 @@ import Testing
         }
     }
 
-    @Test func aFolderThatWasMadeForItGoesUnlessSomethingIsInIt() throws {
+    @Test("A folder made for the lock goes with it unless something is in it")
+    func aFolderThatWasMadeForItGoesUnlessSomethingIsInIt() throws {
         try withTemporaryFolder { folder in
             let run = folder.appendingPathComponent("runs/b")
             try lock(run).release()
@@ -57,7 +61,8 @@ import Testing
     }
 
     /// A holder removes the file, and the folder, at its end: one that opened the file before must not think that it holds it.
-    @Test func ofManyOneAtATimeHoldsIt() throws {
+    @Test("Of many that want it, one at a time holds the folder")
+    func ofManyOneAtATimeHoldsIt() throws {
         try withTemporaryFolder { folder in
             let run = folder.appendingPathComponent("run")
             let claim = folder.appendingPathComponent("claim").path
@@ -79,7 +84,8 @@ import Testing
     }
 
     /// The folder was removed during the lock, and made again by another process, which holds it now.
-    @Test func onesOwnFileAloneIsRemoved() throws {
+    @Test("A lock removes its own file and no other's")
+    func onesOwnFileAloneIsRemoved() throws {
         try withTemporaryFolder { folder in
             let first = try lock(folder)
             try FileManager.default.removeItem(at: folder.appendingPathComponent(FolderLock.fileName))
@@ -90,7 +96,8 @@ import Testing
         }
     }
 
-    @Test func linksThatCameWithTheFolderAreNotFollowed() throws {
+    @Test("Symbolic links that came with a folder are not followed")
+    func linksThatCameWithTheFolderAreNotFollowed() throws {
         try withTemporaryFolder { folder in
             let (run, other) = (folder.appendingPathComponent("run"), folder.appendingPathComponent("other"))
             try AtomicFile.createFolder(run)
@@ -109,7 +116,8 @@ import Testing
         }
     }
 
-    @Test func whatKilledProcessesLeftIsSweptButNotWhatIsBeingWritten() throws {
+    @Test("What killed processes left is swept, but not what is being written")
+    func whatKilledProcessesLeftIsSweptButNotWhatIsBeingWritten() throws {
         try withTemporaryFolder { folder in
             let part = folder.appendingPathComponent("adapter")
             try AtomicFile.createFolder(part)
@@ -129,7 +137,8 @@ import Testing
         }
     }
 
-    @Test func whatIsBeingWrittenIsNeverSwept() throws {
+    @Test("Threads that write one file never sweep each other's temporaries")
+    func whatIsBeingWrittenIsNeverSwept() throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("a.txt")
             nonisolated(unsafe) var failures: [any Error] = []
@@ -148,7 +157,8 @@ import Testing
         }
     }
 
-    @Test func writingAFileSweepsItsOwnTemporaries() throws {
+    @Test("Writing a file sweeps that file's temporaries and no other's")
+    func writingAFileSweepsItsOwnTemporaries() throws {
         try withTemporaryFolder { folder in
             for name in [".m.safetensors.123.1f.tmp", ".n.safetensors.123.1f.tmp"] {
                 #expect(

@@ -1,12 +1,13 @@
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 import Testing
 
 @testable import Checkpoints
 
-/// Numbers of a file are bounded before anything is made of them.
-@Suite struct HostileSizesTests {
+@Suite("Numbers in a file are bounded before anything is made of them")
+struct HostileSizesTests {
     /// A timm folder whose tensors have these shapes and no data, which only works while all have a zero or the reader
     /// stops at the header.
     private func load(_ shapes: [String: [Int]], config: String? = nil) throws {
@@ -29,14 +30,16 @@ import Testing
     }
 
     /// The tensors that sizes are read from, and what is said of them.
-    @Test(arguments: [
-        ([1, Int.max, 0], [4, 3, 2, 2], [8, 4], "of"),
-        ([1, 3_037_000_499 * 3_037_000_499, 0], [4, 3, 2, 2], [8, 4], "image size"),
-        ([1, 4, 4], [4, 3, 1 << 62, 0], [8, 4], "larger than memory"),
-        ([1, 4, 4], [1 << 62, 0, 2, 2], [8, 4], "width"),
-        ([1, 4, 4], [4, 3, 2, 2], [1 << 62, 0], "hidden width"),
-        ([1, 1 << 40, 0], [0, 3, 1 << 12, 1 << 12], [8, 4], "not positive"),
-    ])
+    @Test(
+        "Sizes read from tensors that hold nothing are refused",
+        arguments: [
+            ([1, Int.max, 0], [4, 3, 2, 2], [8, 4], "of"),
+            ([1, 3_037_000_499 * 3_037_000_499, 0], [4, 3, 2, 2], [8, 4], "image size"),
+            ([1, 4, 4], [4, 3, 1 << 62, 0], [8, 4], "larger than memory"),
+            ([1, 4, 4], [1 << 62, 0, 2, 2], [8, 4], "width"),
+            ([1, 4, 4], [4, 3, 2, 2], [1 << 62, 0], "hidden width"),
+            ([1, 1 << 40, 0], [0, 3, 1 << 12, 1 << 12], [8, 4], "not positive"),
+        ])
     func sizesOfTensorsThatHoldNothing(_ positions: [Int], _ kernel: [Int], _ hidden: [Int], _ part: String) {
         expectError(part) {
             try load([
@@ -45,7 +48,8 @@ import Testing
         }
     }
 
-    @Test func sizesBeyondEveryModel() throws {
+    @Test("Sizes beyond every model's are refused")
+    func sizesBeyondEveryModel() throws {
         var plain = ViTConfiguration(
             imageSize: 224, patchSize: 16, width: 768, depth: 12, heads: 12, hiddenWidth: 3072,
             classCount: 1000)
@@ -74,11 +78,13 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        #"{"size": 9223372036854775807}"#, #"{"size": {"shortest_edge": 4611686018427387904}}"#,
-        #"{"size": {"height": 65537, "width": 65537}}"#,
-        #"{"do_center_crop": true, "crop_size": 9223372036854775807}"#,
-    ])
+    @Test(
+        "An image processor's sides are bounded",
+        arguments: [
+            #"{"size": 9223372036854775807}"#, #"{"size": {"shortest_edge": 4611686018427387904}}"#,
+            #"{"size": {"height": 65537, "width": 65537}}"#,
+            #"{"do_center_crop": true, "crop_size": 9223372036854775807}"#,
+        ])
     func sidesOfProcessorsAreBounded(_ json: String) throws {
         let settings = try JSONValue(parsing: json.utf8)
         expectError("1 to 65536 pixels") {
@@ -86,7 +92,8 @@ import Testing
         }
     }
 
-    @Test func settingsAreShortAndFiles() throws {
+    @Test("Settings that are too long or no file are refused")
+    func settingsAreShortAndFiles() throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("config.json")
             try AtomicFile.write([UInt8](repeating: 0x20, count: JSONValue.largestText + 1), to: url)
@@ -100,8 +107,8 @@ import Testing
         }
     }
 
-    /// A rank that no tensor of the file has costs nothing; one beyond all is refused.
-    @Test func ranksOfAdapters() throws {
+    @Test("A rank that no tensor has costs nothing, and one beyond all is refused")
+    func ranksOfAdapters() throws {
         let base = try ViTCheckpoint.load(fixture("timm"))
         func load(_ rank: Int) throws -> GLoRAAdapter {
             try withTemporaryFolder { folder in

@@ -6,7 +6,8 @@ import Testing
 @testable import Checkpoints
 
 /// Archives as numpy writes them, and as somebody who means harm does.
-@Suite struct NPZTests {
+@Suite("NumPy's archives, and archives that mean harm")
+struct NPZTests {
     /// A member of an archive that the test makes.
     struct Member {
         var name = "a.npy"
@@ -86,7 +87,8 @@ import Testing
         }
     }
 
-    @Test func arraysOfEveryKindAreRead() throws {
+    @Test("Arrays of every kind are read")
+    func arraysOfEveryKindAreRead() throws {
         let values = numbers([2, 3]).values
         let large = numbers([300, 500])
         let file = NPZTests.zip([
@@ -134,38 +136,44 @@ import Testing
     /// One array of four numbers, changed.
     static let data = npy("<f4", "4", raw([Float(1), 2, 3, 4]))
 
-    @Test(arguments: [
-        (zip([Member(data: npy("|O", "1", [0x80, 4]))]), "pickled Python object"),
-        (zip([Member(data: npy("<f4", "5", raw([Float(1), 2])))]), "lies about 'a'"),
-        (
-            zip([Member(data: npy("<f4", "4", raw([Float](repeating: 0, count: 4000))), isDeflated: true)]),
-            "lies about 'a'"
-        ),
-        (zip([Member(data: data, isDeflated: true, claimedSize: 5 << 30, isZip64: true)]), "more than 4 GiB"),
-        (zip([Member(name: "../a.npy", data: data)]), "'../a.npy', which no array has"),
-        (zip([Member(name: "/etc/a.npy", data: data)]), "which no array has"),
-        (zip([Member(name: "a\\b.npy", data: data)]), "which no array has"),
-        (zip([Member(name: "a.txt", data: data)]), "no array"),
-        (zip([Member(data: data), Member(data: data)]), "a name twice"),
-        (zip([Member(data: Array("hello, this is text".utf8))]), "no .npy array"),
-        (zip([Member(data: npy("<f4", "-4", []))]), "impossible dimension -4"),
-        (zip([Member(data: npy("<f4", "4611686018427387904, 4", []))]), "lies about"),
-        (zip([Member(data: npy("<V2", "4", []))]), "type '<V2'"),
-        (zip([Member(data: npy("<f4', 'x': '1", "4", []))]), "damaged header"),
-        (zip([Member(data: Array(data.prefix(30)))]), "truncated or too long"),
-        (zip([Member(data: [0x93] + Array("NUMPY".utf8) + [9, 0, 0, 0])]), "version 9.0"),
-        (Array(zip([Member(data: data)]).dropLast(30)), "no complete zip file"),
-        (Array(zip([Member(data: data)]).dropFirst(20)), "damaged in its directory"),
-        (Array("PK".utf8), "no complete zip file"),
-        ([UInt8](repeating: 0, count: 100), "no complete zip file"),
-    ])
+    @Test(
+        "An archive that lies is refused by its name and reason",
+        arguments: [
+            (zip([Member(data: npy("|O", "1", [0x80, 4]))]), "pickled Python object"),
+            (zip([Member(data: npy("<f4", "5", raw([Float(1), 2])))]), "lies about 'a'"),
+            (
+                zip([Member(data: npy("<f4", "4", raw([Float](repeating: 0, count: 4000))), isDeflated: true)]
+                ),
+                "lies about 'a'"
+            ),
+            (
+                zip([Member(data: data, isDeflated: true, claimedSize: 5 << 30, isZip64: true)]),
+                "more than 4 GiB"
+            ),
+            (zip([Member(name: "../a.npy", data: data)]), "'../a.npy', which no array has"),
+            (zip([Member(name: "/etc/a.npy", data: data)]), "which no array has"),
+            (zip([Member(name: "a\\b.npy", data: data)]), "which no array has"),
+            (zip([Member(name: "a.txt", data: data)]), "no array"),
+            (zip([Member(data: data), Member(data: data)]), "a name twice"),
+            (zip([Member(data: Array("hello, this is text".utf8))]), "no .npy array"),
+            (zip([Member(data: npy("<f4", "-4", []))]), "impossible dimension -4"),
+            (zip([Member(data: npy("<f4", "4611686018427387904, 4", []))]), "lies about"),
+            (zip([Member(data: npy("<V2", "4", []))]), "type '<V2'"),
+            (zip([Member(data: npy("<f4', 'x': '1", "4", []))]), "damaged header"),
+            (zip([Member(data: Array(data.prefix(30)))]), "truncated or too long"),
+            (zip([Member(data: [0x93] + Array("NUMPY".utf8) + [9, 0, 0, 0])]), "version 9.0"),
+            (Array(zip([Member(data: data)]).dropLast(30)), "no complete zip file"),
+            (Array(zip([Member(data: data)]).dropFirst(20)), "damaged in its directory"),
+            (Array("PK".utf8), "no complete zip file"),
+            ([UInt8](repeating: 0, count: 100), "no complete zip file"),
+        ])
     func hostileArchivesAreRefused(_ file: [UInt8], _ part: String) throws {
         expectError(part) { try open(file) { _ = $0.names } }
         expectError("x.npz") { try open(file) { _ = $0.names } }
     }
 
-    /// The header is right but the stream behind it is not.
-    @Test func membersThatLieAreRefused() throws {
+    @Test("A member whose stream isn't what its header says is refused")
+    func membersThatLieAreRefused() throws {
         let zeros = NPZTests.npy("<f4", "4000", NPZTests.raw([Float](repeating: 0, count: 4000)))
         func failure(_ member: Member) -> String? {
             message { try open(NPZTests.zip([member])) { _ = try $0.tensor("a") } }
@@ -182,7 +190,8 @@ import Testing
         #expect(failure(Member(data: zeros)) == nil)
     }
 
-    @Test func overlappingMembersAreRefused() throws {
+    @Test("Members that overlap are refused")
+    func overlappingMembersAreRefused() throws {
         var file = NPZTests.zip([Member(data: NPZTests.data), Member(name: "b.npy", data: NPZTests.data)])
         // The first member's two sizes in the directory, 50 bytes larger than they are.
         let entry = file.indices.first { file[$0...].starts(with: [0x50, 0x4B, 1, 2]) }!
@@ -195,8 +204,8 @@ import Testing
         expectError("doesn't fit the member 'a.npy'") { try open(file) { _ = $0.names } }
     }
 
-    /// Any byte of a real archive changed is an error or another number, never a crash.
-    @Test func damagedArchivesNeverCrash() throws {
+    @Test("A changed byte gives an error or another number, never a crash")
+    func damagedArchivesNeverCrash() throws {
         let whole = Array(try Data(contentsOf: fixture("google.npz")))
         var refused = 0
         for position in stride(from: 0, to: whole.count, by: whole.count / 150) {

@@ -4,8 +4,8 @@ import Testing
 
 @testable import Checkpoints
 
-/// Names of architectures, tensors and files that mean something.
-@Suite struct NamesOfModelsTests {
+@Suite("What names of architectures, tensors and files mean")
+struct NamesOfModelsTests {
     /// The timm fixture with other tensors and a changed config.json, read.
     func load(
         _ tensors: (inout [String: HostTensor]) -> Void = { _ in }, replacing old: String = "",
@@ -28,18 +28,21 @@ import Testing
     // MARK: Architectures
 
     /// What timm 1.0.31 builds under these names computes something else from the same tensors.
-    @Test(arguments: [
-        ("vit_base_patch16_rpn_224.sw_in1k", "puts each LayerNorm behind"),
-        ("vit_so400m_patch16_siglip_gap_256", "tanh form of GELU"),
-        ("vit_base_patch32_clip_quickgelu_224", "QuickGELU"),
-        ("flexivit_base", "positions for the patches only"),
-        ("eva02_base_patch16_clip_224", "rotary positions"),
-    ])
+    @Test(
+        "Architectures that compute something else are refused",
+        arguments: [
+            ("vit_base_patch16_rpn_224.sw_in1k", "puts each LayerNorm behind"),
+            ("vit_so400m_patch16_siglip_gap_256", "tanh form of GELU"),
+            ("vit_base_patch32_clip_quickgelu_224", "QuickGELU"),
+            ("flexivit_base", "positions for the patches only"),
+            ("eva02_base_patch16_clip_224", "rotary positions"),
+        ])
     func architecturesOfOtherFunctionsAreRefused(_ name: String, _ part: String) {
         expectError(part) { _ = try load(replacing: "vision_transformer", by: name) }
     }
 
-    @Test func knownArchitecturesNeedNoNote() throws {
+    @Test("Known architectures need no note")
+    func knownArchitecturesNeedNoNote() throws {
         for name in [
             "vit_tiny_patch16_224.augreg_in21k", "vit_base_patch16_224_miil", "deit_small_patch16_224",
         ] {
@@ -51,7 +54,8 @@ import Testing
     }
 
     /// timm's own heads: of 64 columns each, but for the largest models and vit_base_patch16_gap_224.
-    @Test func theTableHasTimmsHeadsAndPooling() throws {
+    @Test("The table has timm's heads and pooling")
+    func theTableHasTimmsHeadsAndPooling() throws {
         let table = TimmArchitectures.plain
         #expect(table["vit_base_patch16_224"]?.heads == 12)
         #expect(table["vit_base_patch16_gap_224"]?.heads == 16)
@@ -62,7 +66,8 @@ import Testing
         #expect(table["vit_so400m_patch16_siglip_gap_256"] == nil)
     }
 
-    @Test func headsThatNothingTellsAreAskedFor() throws {
+    @Test("A number of heads that no file tells is asked for")
+    func headsThatNothingTellsAreAskedFor() throws {
         expectError("doesn't tell the number of heads of 'vision_transformer'") {
             _ = try load(replacing: "\"num_heads\": 2,", by: "")
         }
@@ -70,7 +75,8 @@ import Testing
 
     // MARK: Pooling
 
-    @Test func anEmptyPoolingLeavesTheHeadOut() throws {
+    @Test("An empty pooling leaves the head out")
+    func anEmptyPoolingLeavesTheHeadOut() throws {
         let whole = try load()
         let text = "\"global_pool\": \"token\""
         let headless = try load(replacing: text, by: "\"global_pool\": \"\"")
@@ -89,7 +95,8 @@ import Testing
     }
 
     /// timm takes the word at the top for information: what the name means is what it builds.
-    @Test func aPoolingThatTheNameContradictsIsRefused() throws {
+    @Test("A pooling that the architecture's name contradicts is refused")
+    func aPoolingThatTheNameContradictsIsRefused() throws {
         func stated(_ pooling: String) throws -> ViTCheckpoint {
             try load(
                 replacing:
@@ -103,7 +110,9 @@ import Testing
 
     // MARK: Prefixes
 
-    @Test(arguments: ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "model.", "a.b."])
+    @Test(
+        "Wrappers' prefixes are taken off",
+        arguments: ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "model.", "a.b."])
     func prefixesOfWrappersAreTakenOff(_ prefix: String) throws {
         let plain = try load()
         let wrapped = try load { tensors in
@@ -118,7 +127,9 @@ import Testing
     }
 
     /// Single blocks are compiled or wrapped too; torch's AveragedModel counts beside the model.
-    @Test(arguments: ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "module"])
+    @Test(
+        "Wrappers' words within names are taken off",
+        arguments: ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "module"])
     func wrappersWithinNamesAreTakenOff(_ wrapper: String) throws {
         let wrapped = try load { tensors in
             tensors = Dictionary(
@@ -132,7 +143,8 @@ import Testing
         #expect(wrapped.notes[0].contains("'\(wrapper).'"), "\(wrapped.notes)")
     }
 
-    @Test func huggingFacesOwnPrefixStays() throws {
+    @Test("Hugging Face's own prefix stays where a wrapper's is taken off")
+    func huggingFacesOwnPrefixStays() throws {
         try withTemporaryFolder { folder in
             for name in ["config.json", "preprocessor_config.json"] {
                 try FileManager.default.copyItem(
@@ -151,7 +163,8 @@ import Testing
         }
     }
 
-    @Test func aModelBesideOthersIsRefusedByItsPrefix() {
+    @Test("A model beside other tensors is refused by its prefix")
+    func aModelBesideOthersIsRefusedByItsPrefix() {
         expectError("a vision transformer under 'encoder.' and, beside it, 'head.bias' and 1 more") {
             _ = try load { tensors in
                 tensors = Dictionary(
@@ -163,7 +176,8 @@ import Testing
 
     // MARK: Leaves
 
-    @Test func whatOnlyPretrainingUsesIsLeftOut() throws {
+    @Test("What only pretraining uses is left out")
+    func whatOnlyPretrainingUsesIsLeftOut() throws {
         let plain = try load()
         let autoencoder = try load {
             $0["mask_token"] = numbers([1, 1, 12])
@@ -176,7 +190,7 @@ import Testing
                 "left out, as only pretraining uses them: 'decoder_blocks.0.attn.qkv.weight' and 2 more"))
     }
 
-    @Test(arguments: [Float.nan, .infinity, -.infinity])
+    @Test("NaN and infinity are refused by their tensor", arguments: [Float.nan, .infinity, -.infinity])
     func numbersThatArentAreRefusedByTheirTensor(_ value: Float) {
         expectError("'blocks.1.mlp.fc1.weight' holds \(value) at element 7 and 1 more such values") {
             _ = try load {
@@ -187,7 +201,8 @@ import Testing
         }
     }
 
-    @Test func rectanglesAreRefused() {
+    @Test("Rectangular patches and images are refused")
+    func rectanglesAreRefused() {
         expectError("patches of 8 × 4 pixels") {
             _ = try load { $0["patch_embed.proj.weight"] = numbers([24, 3, 8, 4]) }
         }
@@ -199,7 +214,8 @@ import Testing
 
     // MARK: Pickles
 
-    @Test func picklesAreRefusedWithAWayOut() throws {
+    @Test("Pickles are refused with a way out")
+    func picklesAreRefusedWithAWayOut() throws {
         try withTemporaryFolder { folder in
             let archive = NPZTests.zip([NPZTests.Member(name: "archive/data.pkl", data: [0x80, 2])])
             for (name, bytes) in [
@@ -215,14 +231,16 @@ import Testing
 
     // MARK: Hugging Face's configuration
 
-    @Test(arguments: [
-        ("\"pooler_act\": \"tanh\"", "\"pruned_heads\": {\"0\": [1]}", "pruned_heads"),
-        ("\"pooler_act\": \"tanh\"", "\"use_rotary\": true", "use_rotary = true is not known"),
-        ("\"qkv_bias\": true", "\"qkv_bias\": false", "qkv_bias = false, but the tensors say true"),
-        ("ViTForImageClassification", "ViTHybridModel", "architecture ViTHybridModel"),
-        ("\"image_size\": 16", "\"image_size\": [8, 32]", "image_size = [8, 32], but the tensors say 16"),
-        ("\"pooler_act\": \"tanh\"", "\"top_k\": 50, \"is_decoder\": false", nil),
-    ])
+    @Test(
+        "Unknown keys that may change the function are refused",
+        arguments: [
+            ("\"pooler_act\": \"tanh\"", "\"pruned_heads\": {\"0\": [1]}", "pruned_heads"),
+            ("\"pooler_act\": \"tanh\"", "\"use_rotary\": true", "use_rotary = true is not known"),
+            ("\"qkv_bias\": true", "\"qkv_bias\": false", "qkv_bias = false, but the tensors say true"),
+            ("ViTForImageClassification", "ViTHybridModel", "architecture ViTHybridModel"),
+            ("\"image_size\": 16", "\"image_size\": [8, 32]", "image_size = [8, 32], but the tensors say 16"),
+            ("\"pooler_act\": \"tanh\"", "\"top_k\": 50, \"is_decoder\": false", nil),
+        ])
     func keysThatMayChangeTheFunctionAreRefused(_ old: String, _ new: String, _ part: String?) throws {
         try withTemporaryFolder { folder in
             let hf = folder.appendingPathComponent("hf")
@@ -236,7 +254,8 @@ import Testing
         }
     }
 
-    @Test func aHeadOfSeveralLabelsIsNoted() throws {
+    @Test("A head for several labels is noted")
+    func aHeadOfSeveralLabelsIsNoted() throws {
         try withTemporaryFolder { folder in
             let hf = folder.appendingPathComponent("hf")
             try FileManager.default.copyItem(at: fixture("huggingface"), to: hf)

@@ -7,15 +7,18 @@ import Testing
 @testable import Checkpoints
 
 /// What PEFT trained has PEFT's effective weights here, and what we write says every path without loss.
-@Suite struct PEFTAdapterTests {
+@Suite("Adapters in PEFT's format, read and written")
+struct PEFTAdapterTests {
     let base = try! ViTCheckpoint.load(fixture("timm"))
 
-    @Test(arguments: [
-        ("peft-lora", GLoRAPath.full(rank: 2)),
-        ("peft-vector", GLoRAPath(a: .vector, b: .vector, c: .vector, d: .constant, e: .constant)),
-        ("peft-constant", GLoRAPath(a: .constant, b: .constant)),
-        ("peft-none", GLoRAPath(c: .vector, d: .vector, e: .vector)),
-    ])
+    @Test(
+        "What PEFT trained gives PEFT's logits",
+        arguments: [
+            ("peft-lora", GLoRAPath.full(rank: 2)),
+            ("peft-vector", GLoRAPath(a: .vector, b: .vector, c: .vector, d: .constant, e: .constant)),
+            ("peft-constant", GLoRAPath(a: .constant, b: .constant)),
+            ("peft-none", GLoRAPath(c: .vector, d: .vector, e: .vector)),
+        ])
     func whatPEFTTrainedIsRead(_ name: String, _ path: GLoRAPath) throws {
         let (adapter, extra, notes) = try PEFTAdapter.load(fixture(name), for: base)
         #expect(extra.isEmpty && notes.isEmpty)
@@ -44,7 +47,7 @@ import Testing
             GLoRAPath(c: .vector), GLoRAPath(a: .lowRank(1), e: .constant),
         ]
         var layers: [String: GLoRAAdapter.Layer] = [:]
-        for (index, (name, path)) in zip(base.configuration.linearPaths, paths).enumerated() {
+        for (index, (name, path)) in zip(base.configuration.shape.linears.map(\.name), paths).enumerated() {
             let shape = base.tensors[name + ".weight"]!.shape
             var tensors: [String: HostTensor] = [:]
             for (letter, rows, columns) in [
@@ -60,7 +63,8 @@ import Testing
         return GLoRAAdapter(rank: rank, layers: layers, head: head)
     }
 
-    @Test func mixedPathsComeBack() throws {
+    @Test("Paths that differ by layer come back as they were written")
+    func mixedPathsComeBack() throws {
         try withTemporaryFolder { folder in
             let adapter = mixed()
             let extra: [String: JSONValue] = [
@@ -83,7 +87,8 @@ import Testing
         }
     }
 
-    @Test func aTableThatTheTensorsLeftIsNotBelieved() throws {
+    @Test("A table of paths that contradicts the tensors isn't believed")
+    func aTableThatTheTensorsLeftIsNotBelieved() throws {
         try withTemporaryFolder { folder in
             let adapter = mixed()
             try PEFTAdapter.save(adapter, to: folder)
@@ -102,7 +107,8 @@ import Testing
         }
     }
 
-    @Test func adapterNamesInKeysAreAccepted() throws {
+    @Test("Keys may hold the adapter's name")
+    func adapterNamesInKeysAreAccepted() throws {
         try withTemporaryFolder { folder in
             try FileManager.default.removeItem(at: folder)
             try FileManager.default.copyItem(at: fixture("peft-vector"), to: folder)
@@ -123,19 +129,21 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        ("\"GLORA\"", "\"IA3\"", "type 'IA3' can't be loaded"),
-        ("\"r\": 2", "\"r\": 4", "has shape [24, 2], but the model and r = 4 need [24, 4]"),
-        ("\"r\": 2", "\"r\": -1", "r = -1"), ("\"none\"", "\"all\"", "bias"),
-        ("\"config_A_B\": \"lora\"", "\"config_A_B\": \"vector\"", "lacks the tensor 'glora_A.X'"),
-        ("\"config_C\": \"lora\"", "\"config_C\": \"none\"", "which doesn't fit adapter_config.json"),
-        ("\"config_C\": \"lora\"", "\"config_C\": \"constant\"", "'constant' is unknown"),
-        ("\"r\": 2", "\"glora_format_version\": 2, \"r\": 2", "format version 2"),
-        (
-            "\"revision\": null", "\"glora_layer_configs\": {\"blocks.0.attn.qkv\": {\"A\": \"lora4\"}}",
-            "'lora4'"
-        ),
-    ])
+    @Test(
+        "Settings that don't fit the tensors are refused",
+        arguments: [
+            ("\"GLORA\"", "\"IA3\"", "type 'IA3' can't be loaded"),
+            ("\"r\": 2", "\"r\": 4", "has shape [24, 2], but the model and r = 4 need [24, 4]"),
+            ("\"r\": 2", "\"r\": -1", "r = -1"), ("\"none\"", "\"all\"", "bias"),
+            ("\"config_A_B\": \"lora\"", "\"config_A_B\": \"vector\"", "lacks the tensor 'glora_A.X'"),
+            ("\"config_C\": \"lora\"", "\"config_C\": \"none\"", "which doesn't fit adapter_config.json"),
+            ("\"config_C\": \"lora\"", "\"config_C\": \"constant\"", "'constant' is unknown"),
+            ("\"r\": 2", "\"glora_format_version\": 2, \"r\": 2", "format version 2"),
+            (
+                "\"revision\": null", "\"glora_layer_configs\": {\"blocks.0.attn.qkv\": {\"A\": \"lora4\"}}",
+                "'lora4'"
+            ),
+        ])
     func settingsThatDontFitAreRefused(_ old: String, _ new: String, _ part: String) throws {
         try withTemporaryFolder { folder in
             try FileManager.default.removeItem(at: folder)
@@ -148,18 +156,20 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        ("base_model.model.blocks.0.attn.qkv.glora_A.Xd", [71, 2], "has shape [71, 2]"),
-        (
-            "base_model.model.blocks.0.attn.qkv.glora_A.Xd", [],
-            "lacks the tensor 'glora_A.Xd' of 'blocks.0.attn.qkv'"
-        ),
-        ("base_model.model.blocks.9.attn.qkv.glora_A.Xd", [72, 2], "adapts 'blocks.9.attn.qkv'"),
-        ("base_model.model.norm.weight", [24], "a LayerNorm that was trained whole"),
-        ("base_model.model.head.bias", [], "half of the head"),
-        ("base_model.model.head.weight", [5, 23], "[5, 23]"),
-        ("lora_A.weight", [3], "no tensor of PEFT's"),
-    ])
+    @Test(
+        "Tensors that don't fit the model are refused",
+        arguments: [
+            ("base_model.model.blocks.0.attn.qkv.glora_A.Xd", [71, 2], "has shape [71, 2]"),
+            (
+                "base_model.model.blocks.0.attn.qkv.glora_A.Xd", [],
+                "lacks the tensor 'glora_A.Xd' of 'blocks.0.attn.qkv'"
+            ),
+            ("base_model.model.blocks.9.attn.qkv.glora_A.Xd", [72, 2], "adapts 'blocks.9.attn.qkv'"),
+            ("base_model.model.norm.weight", [24], "a LayerNorm that was trained whole"),
+            ("base_model.model.head.bias", [], "half of the head"),
+            ("base_model.model.head.weight", [5, 23], "[5, 23]"),
+            ("lora_A.weight", [3], "no tensor of PEFT's"),
+        ])
     func tensorsThatDontFitAreRefused(_ name: String, _ shape: [Int], _ part: String) throws {
         try withTemporaryFolder { folder in
             try FileManager.default.removeItem(at: folder)
@@ -174,7 +184,8 @@ import Testing
         }
     }
 
-    @Test func missingLayersAreNamed() throws {
+    @Test("Missing layers are named")
+    func missingLayersAreNamed() throws {
         try withTemporaryFolder { folder in
             let adapter = mixed()
             try PEFTAdapter.save(adapter, to: folder)

@@ -5,8 +5,8 @@ import Testing
 
 @testable import Checkpoints
 
-/// What a model's own files say of its images is obeyed, or refused by name.
-@Suite struct PreprocessingTests {
+@Suite("What a model's files say of its images is obeyed or refused")
+struct PreprocessingTests {
     func huggingFace(_ json: String, imageSize: Int = 224) throws -> Preprocessing {
         try Preprocessing(huggingFace: JSONValue(parsing: json.utf8), imageSize: imageSize, path: "p.json")
     }
@@ -22,82 +22,92 @@ import Testing
     )
 
     /// What transformers 5.24's AutoImageProcessor says of these files.
-    @Test(arguments: [
-        ("{}", Preprocessing(filter: .bilinear, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])),
-        (
-            #"{"image_processor_type": "ViTImageProcessorFast", "size": [224, 224], "image_mean": null}"#,
-            Preprocessing(filter: .bilinear, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])
-        ),
-        (
-            #"{"feature_extractor_type": "DeiTFeatureExtractor", "size": 256, "crop_size": 224}"#,
-            Preprocessing(side: 256, crop: .truncated, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])
-        ),
-        (
-            #"{"image_processor_type": "DeiTImageProcessor"}"#,
-            Preprocessing(side: 256, crop: .truncated, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])
-        ),
-        (
-            #"{"image_processor_type": "BeitImageProcessor"}"#,
-            Preprocessing(mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])
-        ),
-        (
-            #"{"image_processor_type": "BitImageProcessor"}"#,
-            Preprocessing(resize: .shorterSide, crop: .truncated, mean: clip.mean, std: clip.std)
-        ),
-        (
-            #"{"image_processor_type": "CLIPImageProcessor", "size": 256, "crop_size": 224}"#,
-            Preprocessing(resize: .shorterSide, side: 256, crop: .truncated, mean: clip.mean, std: clip.std)
-        ),
-        (
-            #"{"image_processor_type": "SiglipImageProcessor", "size": 224}"#,
-            Preprocessing(resize: .shorterSide, crop: .none, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])
-        ),
-        (
-            #"{"image_processor_type": "PvtImageProcessor"}"#,
-            Preprocessing()
-        ),
-        (
-            #"{"resample": 1, "image_mean": 0.5, "image_std": 0.25, "rescale_factor": 0.0078125}"#,
-            Preprocessing(
-                filter: .lanczos, rescale: 0.0078125, mean: [0.5, 0.5, 0.5],
-                std: [0.25, 0.25, 0.25])
-        ),
-        (
-            #"{"do_rescale": false, "do_resize": false, "do_normalize": false, "do_pad": false, "clusters": null}"#,
-            Preprocessing(
-                resize: .none, crop: .none, filter: .bilinear, rescale: 1, mean: [0, 0, 0], std: [1, 1, 1])
-        ),
-    ])
+    @Test(
+        "Hugging Face's image processors are obeyed",
+        arguments: [
+            ("{}", Preprocessing(filter: .bilinear, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])),
+            (
+                #"{"image_processor_type": "ViTImageProcessorFast", "size": [224, 224], "image_mean": null}"#,
+                Preprocessing(filter: .bilinear, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])
+            ),
+            (
+                #"{"feature_extractor_type": "DeiTFeatureExtractor", "size": 256, "crop_size": 224}"#,
+                Preprocessing(side: 256, crop: .truncated, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])
+            ),
+            (
+                #"{"image_processor_type": "DeiTImageProcessor"}"#,
+                Preprocessing(side: 256, crop: .truncated, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])
+            ),
+            (
+                #"{"image_processor_type": "BeitImageProcessor"}"#,
+                Preprocessing(mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])
+            ),
+            (
+                #"{"image_processor_type": "BitImageProcessor"}"#,
+                Preprocessing(resize: .shorterSide, crop: .truncated, mean: clip.mean, std: clip.std)
+            ),
+            (
+                #"{"image_processor_type": "CLIPImageProcessor", "size": 256, "crop_size": 224}"#,
+                Preprocessing(
+                    resize: .shorterSide, side: 256, crop: .truncated, mean: clip.mean, std: clip.std)
+            ),
+            (
+                #"{"image_processor_type": "SiglipImageProcessor", "size": 224}"#,
+                Preprocessing(
+                    resize: .shorterSide, crop: .none, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])
+            ),
+            (
+                #"{"image_processor_type": "PvtImageProcessor"}"#,
+                Preprocessing()
+            ),
+            (
+                #"{"resample": 1, "image_mean": 0.5, "image_std": 0.25, "rescale_factor": 0.0078125}"#,
+                Preprocessing(
+                    filter: .lanczos, rescale: 0.0078125, mean: [0.5, 0.5, 0.5],
+                    std: [0.25, 0.25, 0.25])
+            ),
+            (
+                #"{"do_rescale": false, "do_resize": false, "do_normalize": false, "do_pad": false, "clusters": null}"#,
+                Preprocessing(
+                    resize: .none, crop: .none, filter: .bilinear, rescale: 1, mean: [0, 0, 0],
+                    std: [1, 1, 1])
+            ),
+        ])
     func processorsAreObeyed(_ json: String, _ expected: Preprocessing) throws {
         #expect(try huggingFace(json) == expected)
     }
 
-    @Test func filtersHavePillowsNumbers() throws {
+    @Test("Filters have Pillow's numbers")
+    func filtersHavePillowsNumbers() throws {
         let filters = try (0..<6).map { try huggingFace("{\"resample\": \($0)}").filter }
         #expect(filters == [.nearest, .lanczos, .bilinear, .bicubic, .box, .hamming])
     }
 
-    @Test(arguments: [
-        (#"{"image_processor_type": "ConvNextImageProcessor"}"#, "ConvNextImageProcessor"),
-        (#"{"size": {"height": 224, "width": 448}}"#, "neither a square"),
-        (#"{"size": {"longest_edge": 224}}"#, "neither a square"),
-        (#"{"size": {"shortest_edge": 224, "longest_edge": 300}}"#, "neither a square"),
-        (#"{"size": 256}"#, "size makes images of 256 × 256 pixels, but the model takes 224"),
-        (#"{"do_center_crop": true, "crop_size": 192}"#, "crop_size makes images of 192 × 192"),
-        (#"{"do_center_crop": true}"#, "crop_size isn't given"),
-        (#"{"size": 192, "do_center_crop": true, "crop_size": 224}"#, "would be padded"),
-        (#"{"resample": 6}"#, "no filter of Pillow"), (#"{"resample": "bicubic"}"#, "no filter of Pillow"),
-        (#"{"do_pad": true}"#, "do_pad = true"), (#"{"do_color_quantize": true}"#, "do_color_quantize"),
-        (#"{"do_reduce_labels": true}"#, "do_reduce_labels"), (#"{"crop_pct": 0.9}"#, "crop_pct = 0.9"),
-        (#"{"do_normalize": "no"}"#, "neither true nor false"),
-        (#"{"rescale_factor": 0}"#, "no factor"), (#"{"image_mean": [0.5, 0.5]}"#, "not three numbers"),
-    ])
+    @Test(
+        "Processors that can't be obeyed are refused",
+        arguments: [
+            (#"{"image_processor_type": "ConvNextImageProcessor"}"#, "ConvNextImageProcessor"),
+            (#"{"size": {"height": 224, "width": 448}}"#, "neither a square"),
+            (#"{"size": {"longest_edge": 224}}"#, "neither a square"),
+            (#"{"size": {"shortest_edge": 224, "longest_edge": 300}}"#, "neither a square"),
+            (#"{"size": 256}"#, "size makes images of 256 × 256 pixels, but the model takes 224"),
+            (#"{"do_center_crop": true, "crop_size": 192}"#, "crop_size makes images of 192 × 192"),
+            (#"{"do_center_crop": true}"#, "crop_size isn't given"),
+            (#"{"size": 192, "do_center_crop": true, "crop_size": 224}"#, "would be padded"),
+            (#"{"resample": 6}"#, "no filter of Pillow"),
+            (#"{"resample": "bicubic"}"#, "no filter of Pillow"),
+            (#"{"do_pad": true}"#, "do_pad = true"), (#"{"do_color_quantize": true}"#, "do_color_quantize"),
+            (#"{"do_reduce_labels": true}"#, "do_reduce_labels"), (#"{"crop_pct": 0.9}"#, "crop_pct = 0.9"),
+            (#"{"do_normalize": "no"}"#, "neither true nor false"),
+            (#"{"rescale_factor": 0}"#, "no factor"), (#"{"image_mean": [0.5, 0.5]}"#, "not three numbers"),
+        ])
     func processorsThatCantBeObeyedAreRefused(_ json: String, _ part: String) {
         expectError(part) { _ = try huggingFace(json) }
     }
 
     /// The order in which transformers looks for the file.
-    @Test func theProcessorsOwnSettingsWinOverTheOldFile() throws {
+    @Test("processor_config.json wins over preprocessor_config.json")
+    func theProcessorsOwnSettingsWinOverTheOldFile() throws {
         try withTemporaryFolder { folder in
             let hf = folder.appendingPathComponent("hf")
             try FileManager.default.copyItem(at: fixture("huggingface"), to: hf)
@@ -129,7 +139,8 @@ import Testing
     // MARK: timm
 
     /// timm 1.0.31's resolve_data_config and transforms_imagenet_eval: 7/8, bicubic, ImageNet's where nothing is said.
-    @Test func timmsConfigurationIsObeyed() throws {
+    @Test("timm's configuration is obeyed")
+    func timmsConfigurationIsObeyed() throws {
         #expect(try timm("{}") == Preprocessing(resize: .shorterSide, side: 256))
         #expect(
             try timm(
@@ -142,20 +153,24 @@ import Testing
         #expect(try timm(#"{"test_crop_pct": 1.0, "crop_pct": 0.95}"#).side == 224 / 0.95)
     }
 
-    @Test(arguments: [
-        (#"{"crop_mode": "border"}"#, "crop_mode = \"border\""),
-        (#"{"interpolation": "random"}"#, "interpolation = \"random\""),
-        (#"{"crop_pct": 1.2}"#, "crop_pct = 1.2"), (#"{"std": [1, 2]}"#, "std = [1, 2]"),
-    ])
+    @Test(
+        "Settings of timm's that can't be obeyed are refused",
+        arguments: [
+            (#"{"crop_mode": "border"}"#, "crop_mode = \"border\""),
+            (#"{"interpolation": "random"}"#, "interpolation = \"random\""),
+            (#"{"crop_pct": 1.2}"#, "crop_pct = 1.2"), (#"{"std": [1, 2]}"#, "std = [1, 2]"),
+        ])
     func timmsSettingsThatCantBeObeyedAreRefused(_ json: String, _ part: String) {
         expectError(part) { _ = try timm(json) }
     }
 
-    @Test(arguments: [
-        (#""mean""#, #""label_offset": 1, "mean""#, "label_offset = 1"),
-        (#""mean""#, #""crop_border_pixels": 4, "mean""#, "crop_border_pixels"),
-        ("      16\n    ],", "      32\n    ],", "input_size = [3, 16, 32]"),
-    ])
+    @Test(
+        "Settings anywhere in timm's file are checked",
+        arguments: [
+            (#""mean""#, #""label_offset": 1, "mean""#, "label_offset = 1"),
+            (#""mean""#, #""crop_border_pixels": 4, "mean""#, "crop_border_pixels"),
+            ("      16\n    ],", "      32\n    ],", "input_size = [3, 16, 32]"),
+        ])
     func timmsFilesAreCheckedWhole(_ old: String, _ new: String, _ part: String) throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("timm")
@@ -168,7 +183,8 @@ import Testing
         }
     }
 
-    @Test func aConfigurationThatSaysNothingIsNoted() throws {
+    @Test("A configuration that says nothing of images is noted")
+    func aConfigurationThatSaysNothingIsNoted() throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("timm")
             try FileManager.default.copyItem(at: fixture("timm"), to: url)
@@ -187,7 +203,8 @@ import Testing
 
     /// timm floors S / crop_pct, so that a crop_pct that is off in its last bit loses a pixel: of 224 / (224 / side)
     /// as doubles, 1 in 17 does.
-    @Test func timmReadsTheSideThatWasWritten() throws {
+    @Test("timm reads back the very side that was written")
+    func timmReadsTheSideThatWasWritten() throws {
         for size in [16, 224, 336, 384, 518] {
             for side in size...2 * size {
                 let written = Preprocessing(
@@ -207,7 +224,8 @@ import Testing
     }
 
     /// timm multiplies by 1/255 and no other number.
-    @Test func otherScalesAreFoldedIntoTimmsMean() throws {
+    @Test("Other scales than 1/255 are folded into timm's mean and deviation")
+    func otherScalesAreFoldedIntoTimmsMean() throws {
         let scaled = Preprocessing(rescale: 1 / 127.5, mean: [1, 1, 1], std: [1, 0.5, 2])
         let read = try timm(JSONValue.object(scaled.timm(imageSize: 224)).text())
         #expect(read == Preprocessing(mean: [0.5, 0.5, 0.5], std: [0.5, 0.25, 1]))
@@ -219,7 +237,8 @@ import Testing
         }
     }
 
-    @Test func transformersReadsWhatWasWritten() throws {
+    @Test("transformers' form reads back what was written")
+    func transformersReadsWhatWasWritten() throws {
         for resize in Preprocessing.Resize.allCases {
             for filter in Preprocessing.Filter.allCases {
                 for crop in [Preprocessing.Crop.none, .truncated] {
@@ -235,10 +254,12 @@ import Testing
     }
 
     /// Half of an odd cut goes to the even side in timm and is truncated in transformers.
-    @Test(arguments: [
-        (Preprocessing.Resize.shorterSide, 256.0, true), (.squash, 17, false), (.squash, 19, true),
-        (.squash, 20, false),
-    ])
+    @Test(
+        "A cut that moves by a pixel in the other library is noted",
+        arguments: [
+            (Preprocessing.Resize.shorterSide, 256.0, true), (.squash, 17, false), (.squash, 19, true),
+            (.squash, 20, false),
+        ])
     func aCutThatMovesByAPixelIsSaid(_ resize: Preprocessing.Resize, _ side: Double, _ isSaid: Bool) throws {
         try withTemporaryFolder { folder in
             var checkpoint = try ViTCheckpoint.load(fixture("timm"))

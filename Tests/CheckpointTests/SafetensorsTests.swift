@@ -5,7 +5,8 @@ import Testing
 @testable import Checkpoints
 
 /// The reader takes what the format's library writes and nothing that it would refuse.
-@Suite struct SafetensorsTests {
+@Suite("safetensors files, as the format's own library takes them")
+struct SafetensorsTests {
     /// Writes a file of this header and these data and opens it.
     private func open(_ header: String, data: [UInt8] = [], length: UInt64? = nil) throws -> SafetensorsFile {
         try withTemporaryFolder { folder in
@@ -16,7 +17,8 @@ import Testing
         }
     }
 
-    @Test func writtenTensorsAreReadBack() throws {
+    @Test("Written tensors are read back to the bit")
+    func writtenTensorsAreReadBack() throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("x.safetensors")
             let special: [Float] = [
@@ -44,7 +46,8 @@ import Testing
         }
     }
 
-    @Test func everyFlippedBitIsNoticedOrChangesNothing() throws {
+    @Test("Every flipped bit is noticed or changes nothing")
+    func everyFlippedBitIsNoticedOrChangesNothing() throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("x.safetensors")
             let tensors = ["a": numbers([2, 3]), "bä": numbers([4], seed: 2)]
@@ -76,7 +79,8 @@ import Testing
         }
     }
 
-    @Test func float16IsRoundedToNearestEven() throws {
+    @Test("float16 is rounded to the nearest even number")
+    func float16IsRoundedToNearestEven() throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("x.safetensors")
             // 2049 and 2051 lie halfway between the even numbers that float16 has there.
@@ -96,7 +100,8 @@ import Testing
         }
     }
 
-    @Test func everyNumberTypeIsConverted() throws {
+    @Test("Numbers of every type are converted")
+    func everyNumberTypeIsConverted() throws {
         func entry(_ name: String, _ type: String, _ range: Range<Int>, _ count: Int) -> String {
             "\"\(name)\":{\"dtype\":\"\(type)\",\"shape\":[\(count)],\"data_offsets\":[\(range.lowerBound),\(range.upperBound)]}"
         }
@@ -132,52 +137,68 @@ import Testing
     static let tensor = "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}"
 
     /// A header, the number of bytes of data, and what the error must say.
-    @Test(arguments: [
-        ("{\(tensor)}", 7, "'a' ends at byte 8 of the data, which have 7"), ("{\(tensor)}", 9, "cover 8"),
-        ("{\(tensor),\(tensor)}", 8, "'a' occurs twice"),
-        ("{\(tensor),\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "overlaps"),
-        ("{\(tensor),\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}", 16, "leaves a hole"),
-        ("{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "takes 12 bytes"),
-        ("{\"a\":{\"dtype\":\"F33\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "unknown dtype F33"),
-        ("{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, "impossible dimension -2"),
-        ("{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, "impossible dimension 2.0"),
-        (
-            "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,8]}}", 8,
-            "larger than memory"
-        ),
-        (
-            "{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,8]}}", 8,
-            "impossible dimension"
-        ),
-        ("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "impossible data_offsets"),
-        (
-            "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[9223372036854775800,9223372036854775807]}}",
-            8, "impossible"
-        ),
-        ("{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "lacks its dtype, shape or data_offsets"),
-        ("{\"a\":3}", 0, "lacks its dtype"), ("{\"__metadata__\":{\"a\":3}}", 0, "else than strings"),
-        ("{\"__metadata__\":[]}", 0, "no object"), ("[]", 0, "no JSON object"), ("{", 0, "key is missing"),
-        ("{\"a\":", 0, "ends too early"),
-        (" {}", 0, "no JSON object"), ("{} x", 0, "more text"),
-        ("{\"a\":{\"shape\":[01]}}", 0, "invalid JSON"),
-        (String(repeating: "[", count: 100_000), 0, "no JSON object"),
-        ("{\"a\":\(String(repeating: "[", count: 100_000))", 0, "'a' lacks its dtype"),
-        ("{\"a\":{\"x\":[[]]}}", 0, "has a member 'x' that is no number or word"),
-        ("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\"}}", 0, "'dtype' occurs twice"),
-        ("{\"a\":{\"shape\":[1\(String(repeating: ",1", count: 64))]}}", 0, "lacks its dtype, shape"),
-        ("{\"__metadata__\":{\"a\":\"\",\"a\":\"\"}}", 0, "'a' occurs twice"),
-        ("{\"__metadata__\":{},\"__metadata__\":{}}", 0, "'__metadata__' occurs twice"),
-        (
-            "{\"__metadata__\":{" + (0...65536).map { "\"\($0)\":\"\"" }.joined(separator: ",") + "}}", 0,
-            "more than 65536 strings"
-        ),
-    ])
+    @Test(
+        "A header that lies is refused",
+        arguments: [
+            ("{\(tensor)}", 7, "'a' ends at byte 8 of the data, which have 7"), ("{\(tensor)}", 9, "cover 8"),
+            ("{\(tensor),\(tensor)}", 8, "'a' occurs twice"),
+            ("{\(tensor),\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "overlaps"),
+            (
+                "{\(tensor),\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}", 16,
+                "leaves a hole"
+            ),
+            ("{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "takes 12 bytes"),
+            ("{\"a\":{\"dtype\":\"F33\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "unknown dtype F33"),
+            (
+                "{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8,
+                "impossible dimension -2"
+            ),
+            (
+                "{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8,
+                "impossible dimension 2.0"
+            ),
+            (
+                "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,8]}}", 8,
+                "larger than memory"
+            ),
+            (
+                "{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,8]}}", 8,
+                "impossible dimension"
+            ),
+            (
+                "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8,
+                "impossible data_offsets"
+            ),
+            (
+                "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[9223372036854775800,9223372036854775807]}}",
+                8, "impossible"
+            ),
+            ("{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "lacks its dtype, shape or data_offsets"),
+            ("{\"a\":3}", 0, "lacks its dtype"), ("{\"__metadata__\":{\"a\":3}}", 0, "else than strings"),
+            ("{\"__metadata__\":[]}", 0, "no object"), ("[]", 0, "no JSON object"),
+            ("{", 0, "key is missing"),
+            ("{\"a\":", 0, "ends too early"),
+            (" {}", 0, "no JSON object"), ("{} x", 0, "more text"),
+            ("{\"a\":{\"shape\":[01]}}", 0, "invalid JSON"),
+            (String(repeating: "[", count: 100_000), 0, "no JSON object"),
+            ("{\"a\":\(String(repeating: "[", count: 100_000))", 0, "'a' lacks its dtype"),
+            ("{\"a\":{\"x\":[[]]}}", 0, "has a member 'x' that is no number or word"),
+            ("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\"}}", 0, "'dtype' occurs twice"),
+            ("{\"a\":{\"shape\":[1\(String(repeating: ",1", count: 64))]}}", 0, "lacks its dtype, shape"),
+            ("{\"__metadata__\":{\"a\":\"\",\"a\":\"\"}}", 0, "'a' occurs twice"),
+            ("{\"__metadata__\":{},\"__metadata__\":{}}", 0, "'__metadata__' occurs twice"),
+            (
+                "{\"__metadata__\":{" + (0...65536).map { "\"\($0)\":\"\"" }.joined(separator: ",") + "}}", 0,
+                "more than 65536 strings"
+            ),
+        ])
     func lyingHeadersAreRefused(_ header: String, _ count: Int, _ part: String) throws {
         expectError(part) { _ = try open(header, data: [UInt8](repeating: 0, count: count)) }
         expectError("x.safetensors") { _ = try open(header, data: [UInt8](repeating: 0, count: count)) }
     }
 
-    @Test func wrongLengthsAreRefused() throws {
+    @Test("A header of a wrong length is refused")
+    func wrongLengthsAreRefused() throws {
         expectError("truncated within its header") { _ = try open("{}", length: 3) }
         expectError("at most 100000000") { _ = try open("{}", length: 100_000_001) }
         expectError("at most 100000000") { _ = try open("{}", length: .max) }
@@ -198,8 +219,8 @@ import Testing
         }
     }
 
-    /// A file that shrinks after it was opened is an error, not a signal.
-    @Test func aFileThatShrinksIsAnError() throws {
+    @Test("A file that shrinks after it was opened is an error, not a signal")
+    func aFileThatShrinksIsAnError() throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("x.safetensors")
             try writeSafetensors(["a": numbers([1000])], to: url)

@@ -1,23 +1,27 @@
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 import TestSupport
 import Testing
 
 @testable import Checkpoints
 
-/// Every format gives the numbers that its own tool computes.
-@Suite struct ViTCheckpointTests {
+@Suite("Checkpoints of every format give their own tool's numbers")
+struct ViTCheckpointTests {
     /// Inputs [2, 3, 16, 16].
     let x = try! SafetensorsFile(fixture("inputs.safetensors")).tensor("x")
 
-    @Test(arguments: ["timm", "timm-mean", "huggingface", "google"])
+    @Test(
+        "Logits are those of the tool that the format belongs to",
+        arguments: ["timm", "timm-mean", "huggingface", "google"])
     func logitsAreTheTools(_ name: String) throws {
         let checkpoint = try ViTCheckpoint.load(fixture(name == "google" ? "google.npz" : name))
         expectClose(try expected(name).values, referenceLogits(checkpoint, x), name)
     }
 
-    @Test func configurationIsReadNotAssumed() throws {
+    @Test("The configuration is read, not assumed")
+    func configurationIsReadNotAssumed() throws {
         let timm = try ViTCheckpoint.load(fixture("timm")).configuration
         var expected = ViTConfiguration(
             imageSize: 16, patchSize: 8, width: 24, depth: 2, heads: 2, hiddenWidth: 36, classCount: 5)
@@ -65,7 +69,8 @@ import Testing
             .replacingOccurrences(of: "MlpBlock_3", with: "MlpBlock_0")
     }
 
-    @Test func bigVisionsNamesAreTheSameModel() throws {
+    @Test("big_vision's names give the same model")
+    func bigVisionsNamesAreTheSameModel() throws {
         let plain = try ViTCheckpoint.load(fixture("google.npz"))
         let renamed = try google { arrays in
             arrays = Dictionary(uniqueKeysWithValues: arrays.map { (bigVision($0), $1) })
@@ -77,7 +82,8 @@ import Testing
     }
 
     /// Stacked blocks and a class token without a position, against timm 1.0.31 (Fixtures/make_big_vision.py).
-    @Test func bigVisionsStackedBlocksAreRead() throws {
+    @Test("big_vision's stacked blocks are read")
+    func bigVisionsStackedBlocksAreRead() throws {
         let checkpoint = try google { arrays in
             var stacked: [String: HostTensor] = [:]
             for (name, tensor) in arrays {
@@ -103,7 +109,8 @@ import Testing
         expectClose(referenceLogits(checkpoint, x).map { Float($0) }, timm, "logits")
     }
 
-    @Test func positionsAreInterpolatedAsTimmDoes() throws {
+    @Test("Positions are interpolated as timm does it")
+    func positionsAreInterpolatedAsTimmDoes() throws {
         let checkpoint = try ViTCheckpoint.load(fixture("timm")).interpolated(toImageSize: 24)
         let positions = checkpoint.tensors["pos_embed"]!
         #expect(positions.shape == [1, 10, 24])
@@ -115,7 +122,8 @@ import Testing
     }
 
     /// Far up and down: the support of the kernel grows only downwards.
-    @Test(arguments: [5, 16]) func gridsOfAnySizeAreInterpolated(_ size: Int) throws {
+    @Test("Grids of any size are interpolated", arguments: [5, 16])
+    func gridsOfAnySizeAreInterpolated(_ size: Int) throws {
         var configuration = ViTConfiguration(
             imageSize: 7, patchSize: 1, width: 4, depth: 1, heads: 1, hiddenWidth: 4, classCount: 0)
         var tensors = configuration.tensorShapes.mapValues { HostTensor(shape: $0, repeating: 0) }
@@ -128,7 +136,8 @@ import Testing
         expectClose(result.tensors["pos_embed"]!.values, truth, "to \(size)", limit: 1e-12)
     }
 
-    @Test func filesWrittenAreReadBack() throws {
+    @Test("Written checkpoints are read back the same in both formats")
+    func filesWrittenAreReadBack() throws {
         try withTemporaryFolder { folder in
             for name in ["timm", "timm-mean"] {
                 var checkpoint = try ViTCheckpoint.load(fixture(name))
@@ -153,7 +162,8 @@ import Testing
     }
 
     /// timm's ViT has no argument for another ε than 1e-6 and stops at the word; our own reader obeys it.
-    @Test func anEpsilonThatTimmCantBeToldIsSaid() throws {
+    @Test("An epsilon that timm can't be told is noted")
+    func anEpsilonThatTimmCantBeToldIsSaid() throws {
         try withTemporaryFolder { folder in
             var checkpoint = try ViTCheckpoint.load(fixture("timm"))
             let url = folder.appendingPathComponent("merged")
@@ -165,7 +175,8 @@ import Testing
         }
     }
 
-    @Test func float16FilesAreCloseAndHalfAsLarge() throws {
+    @Test("A float16 file is close to the original and half as large")
+    func float16FilesAreCloseAndHalfAsLarge() throws {
         try withTemporaryFolder { folder in
             let checkpoint = try ViTCheckpoint.load(fixture("timm"))
             let url = folder.appendingPathComponent("model.safetensors")
@@ -179,7 +190,8 @@ import Testing
         }
     }
 
-    @Test func theHeadIsReplaced() throws {
+    @Test("The head can be replaced and left out")
+    func theHeadIsReplaced() throws {
         let checkpoint = try ViTCheckpoint.load(fixture("timm"))
         let weight = numbers([3, 24])
         let replaced = checkpoint.withHead(weight: weight, bias: numbers([3]))
@@ -192,7 +204,8 @@ import Testing
 
     // MARK: Without a config.json, and with other kinds
 
-    @Test func aLoneFileSaysWhatIsAssumed() throws {
+    @Test("A file without a configuration says what is assumed")
+    func aLoneFileSaysWhatIsAssumed() throws {
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("model.safetensors")
             try FileManager.default.copyItem(at: fixture("timm/model.safetensors"), to: url)
@@ -209,7 +222,8 @@ import Testing
         }
     }
 
-    @Test func anArchitectureNameTellsTheHeads() throws {
+    @Test("The architecture's name tells the number of heads")
+    func anArchitectureNameTellsTheHeads() throws {
         for (name, width, heads) in [
             ("vit_base_patch16_224", 192, 12), ("vit_huge_patch14_224", 160, 16),
             ("deit_tiny_patch16_224", 192, 3),
@@ -231,7 +245,8 @@ import Testing
         }
     }
 
-    @Test func shardsAndTransformers5NamesAreRead() throws {
+    @Test("Shards and the names of transformers 5 are read")
+    func shardsAndTransformers5NamesAreRead() throws {
         let whole = try ViTCheckpoint.load(fixture("huggingface"))
         let file = try SafetensorsFile(fixture("huggingface/model.safetensors"))
         var tensors: [String: HostTensor] = [:]
@@ -272,18 +287,21 @@ import Testing
     // MARK: Refused
 
     /// Changes to the timm fixture and a part of the sentence that names what is wrong.
-    @Test(arguments: [
-        (
-            "blocks.1.mlp.fc2.weight", [24, 35],
-            "'blocks.1.mlp.fc2.weight' has shape [24, 35], but the rest of the model needs [24, 36]"
-        ),
-        ("blocks.1.norm2.bias", [], "lacks the tensor 'blocks.1.norm2.bias' of shape [24]"),
-        ("blocks.0.ls1.gamma", [24], "LayerScale"), ("dist_token", [1, 1, 24], "distillation token"),
-        ("pre_logits.fc.weight", [24, 24], "layer before the head"), ("extra.thing", [3], "'extra.thing'"),
-        ("pos_embed", [1, 6, 24], "6 positions, not a square"), ("head.bias", [4], "has shape [4]"),
-        ("blocks.7.norm1.bias", [24], "tensors say 3"),
-        ("patch_embed.proj.weight", [24, 1, 8, 8], "1 channels"),
-    ])
+    @Test(
+        "Models that don't fit are refused by their tensor",
+        arguments: [
+            (
+                "blocks.1.mlp.fc2.weight", [24, 35],
+                "'blocks.1.mlp.fc2.weight' has shape [24, 35], but the rest of the model needs [24, 36]"
+            ),
+            ("blocks.1.norm2.bias", [], "lacks the tensor 'blocks.1.norm2.bias' of shape [24]"),
+            ("blocks.0.ls1.gamma", [24], "LayerScale"), ("dist_token", [1, 1, 24], "distillation token"),
+            ("pre_logits.fc.weight", [24, 24], "layer before the head"),
+            ("extra.thing", [3], "'extra.thing'"),
+            ("pos_embed", [1, 6, 24], "6 positions, not a square"), ("head.bias", [4], "has shape [4]"),
+            ("blocks.7.norm1.bias", [24], "tensors say 3"),
+            ("patch_embed.proj.weight", [24, 1, 8, 8], "1 channels"),
+        ])
     func modelsThatDontFitAreRefused(_ name: String, _ shape: [Int], _ part: String) throws {
         var tensors = try ViTCheckpoint.load(fixture("timm")).tensors
         tensors[name] = shape.isEmpty ? nil : numbers(shape)
@@ -295,16 +313,18 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        ("\"depth\": 2", "\"depth\": 3", "depth = 3, but the tensors say 2"),
-        ("\"num_heads\": 2", "\"num_heads\": 5", "among 5 heads"),
-        ("\"num_heads\": 2", "\"num_heads\": 0", "not positive"),
-        ("\"qkv_bias\": true", "\"qk_norm\": true", "qk_norm = true, which is not supported"),
-        ("\"qkv_bias\": true", "\"act_layer\": \"quick_gelu\"", "act_layer"),
-        ("\"mlp_ratio\": 1.5", "\"mlp_ratio\": 1e300", "mlp_ratio"), ("0.2,", "0,", "positive std"),
-        ("\"global_pool\": \"token\"", "\"global_pool\": \"map\"", "pooling 'map'"),
-        ("{", "[", "invalid JSON"), ("\"norm_eps\": 1e-05", "\"norm_eps\": 0", "eps 0.0"),
-    ])
+    @Test(
+        "Configurations that the tensors contradict are refused",
+        arguments: [
+            ("\"depth\": 2", "\"depth\": 3", "depth = 3, but the tensors say 2"),
+            ("\"num_heads\": 2", "\"num_heads\": 5", "among 5 heads"),
+            ("\"num_heads\": 2", "\"num_heads\": 0", "not positive"),
+            ("\"qkv_bias\": true", "\"qk_norm\": true", "qk_norm = true, which is not supported"),
+            ("\"qkv_bias\": true", "\"act_layer\": \"quick_gelu\"", "act_layer"),
+            ("\"mlp_ratio\": 1.5", "\"mlp_ratio\": 1e300", "mlp_ratio"), ("0.2,", "0,", "positive std"),
+            ("\"global_pool\": \"token\"", "\"global_pool\": \"map\"", "pooling 'map'"),
+            ("{", "[", "invalid JSON"), ("\"norm_eps\": 1e-05", "\"norm_eps\": 0", "eps 0.0"),
+        ])
     func configurationsThatDontFitAreRefused(_ old: String, _ new: String, _ part: String) throws {
         try withTemporaryFolder { folder in
             try FileManager.default.copyItem(
@@ -317,7 +337,8 @@ import Testing
         }
     }
 
-    @Test func otherFilesAreRefused() throws {
+    @Test("Other files are refused")
+    func otherFilesAreRefused() throws {
         try withTemporaryFolder { folder in
             expectError("no model.safetensors") { _ = try ViTCheckpoint.load(folder) }
             let missing = folder.appendingPathComponent("absent")

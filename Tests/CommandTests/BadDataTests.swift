@@ -1,8 +1,8 @@
 import Foundation
 import Testing
 
-/// Tasks and images that can't be used.
-@Suite struct BadDataTests {
+@Suite("Tasks and images that can't be used")
+struct BadDataTests {
     private static let image = "task/train800/an image 5.png"
 
     /// Trains on the fixture's task as `change` leaves it, and expects a refusal.

@@ -4,7 +4,8 @@ import TensorCore
 import Testing
 
 /// Checkpoints and adapters that can't be used: each is refused in a sentence, before a run's folder is made.
-@Suite struct BadModelTests {
+@Suite("Checkpoints and adapters that can't be used")
+struct BadModelTests {
     private func refuse(_ model: String, in folder: URL, saying words: [String]) throws {
         try Glora.refuse(Fixture.train("new", "--model", model), in: folder, saying: [model] + words)
         #expect(!folder.exists("new"))

@@ -1,8 +1,8 @@
 import Foundation
 import Testing
 
-/// Command lines, devices and disks that can't be used.
-@Suite struct BadSettingsTests {
+@Suite("Command lines, devices and disks that can't be used")
+struct BadSettingsTests {
     private static let usage: [([String], [String])] = [
         (["train"], ["--run"]),
         (["train", "--run", "new"], ["--model is missing"]),

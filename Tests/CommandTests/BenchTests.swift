@@ -2,7 +2,8 @@ import Checkpoints
 import Foundation
 import Testing
 
-@Suite struct BenchTests {
+@Suite("The benchmarks")
+struct BenchTests {
     private func bench(_ arguments: String...) throws -> JSONValue {
         let flags = ["--model", "vit_tiny_patch16_224", "--batch", "1", "--json"]
         return try Glora.succeed(

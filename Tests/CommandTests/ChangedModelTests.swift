@@ -3,7 +3,8 @@ import Foundation
 import Testing
 
 /// What was made on a model goes by that model, whatever becomes of its folder.
-@Suite struct ChangedModelTests {
+@Suite("What was made on a model goes by that model")
+struct ChangedModelTests {
     /// The fixture with a model of its own, in which `change` then says four heads and another mean.
     private func withModel(_ body: (_ folder: URL, _ change: () throws -> Void) throws -> Void) throws {
         try Fixture.withFolder { folder in

@@ -3,7 +3,8 @@ import Foundation
 import Testing
 
 /// A model knows what its classes are called, and a data set is scored by name.
-@Suite struct ClassNameTests {
+@Suite("Data are scored by the names of their classes")
+struct ClassNameTests {
     /// `folders` with class folders renamed, and a run on it: red, green, blue are c0, c1, c2.
     private func withNamedRun(_ body: (URL) throws -> Void) throws {
         try Fixture.withFolder { folder in

@@ -2,7 +2,8 @@ import Checkpoints
 import Foundation
 import Testing
 
-@Suite struct CommandTests {
+@Suite("The command line")
+struct CommandTests {
     @Test(
         "Every command has --help with an example that fits a terminal",
         arguments: [

@@ -3,7 +3,8 @@ import Foundation
 import Testing
 
 /// `compare`, `shift`, `vtab` and `fewshot`, on trees of their exact layouts made of the fixture's images.
-@Suite struct CompareTests {
+@Suite("The comparisons: compare, shift, vtab and fewshot")
+struct CompareTests {
     /// Flags of a training of three epochs of four steps.
     private static func flags(_ methods: String, _ more: String...) -> [String] {
         [

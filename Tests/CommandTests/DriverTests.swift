@@ -1,8 +1,8 @@
 import Foundation
 import Testing
 
-/// Drivers that fail, as a person meets them.
-@Suite struct DriverTests {
+@Suite("Drivers that fail")
+struct DriverTests {
     /// Lets launches of kernels fail after so many; OpenCL's loader gets those before.
     private static let shim = """
         #define _GNU_SOURCE

@@ -1,15 +1,18 @@
 import Foundation
 import Testing
 
-/// What a file or a flag claims ends in a sentence, within 500 MB.
-@Suite struct HostileSizesTests {
+@Suite("What a file or a flag claims ends in a sentence, within 500 MB")
+struct HostileSizesTests {
     private static let memory = "ulimit -d \(500 << 10);"
 
-    @Test(arguments: [
-        (["--method", "fact-tk", "--rank", "4096"], "--rank 4096 is more than the model's width"),
-        (["--method", "noah", "--dims", "9223372036854775807:1:1"], "--dims"),
-        (["--image-size", "16384"], "number of patches"), (["--ranks", "4096"], "--ranks 4096 is more than"),
-    ])
+    @Test(
+        "A training's flags that claim too much are refused",
+        arguments: [
+            (["--method", "fact-tk", "--rank", "4096"], "--rank 4096 is more than the model's width"),
+            (["--method", "noah", "--dims", "9223372036854775807:1:1"], "--dims"),
+            (["--image-size", "16384"], "number of patches"),
+            (["--ranks", "4096"], "--ranks 4096 is more than"),
+        ])
     func flagsOfTrainings(_ flags: [String], _ part: String) throws {
         try Fixture.withFolder { folder in
             try Glora.refuse(
@@ -18,12 +21,16 @@ import Testing
         }
     }
 
-    /// Adapters of other methods whose settings claim more than their tensors hold.
-    @Test(arguments: [
-        (#""glora_method": "fact-tk", "rank": 64"#, "FacTu.weight of shape [64, 16]"),
-        (#""glora_method": "vpt-deep", "prompts": 4096"#, "prompt_embeddings of shape [1, 4096, 16]"),
-        (#""glora_method": "adaptformer", "width": 4611686018427387904"#, "--width must be from 1 to 4096"),
-    ])
+    @Test(
+        "Adapters whose settings claim more than their tensors hold are refused",
+        arguments: [
+            (#""glora_method": "fact-tk", "rank": 64"#, "FacTu.weight of shape [64, 16]"),
+            (#""glora_method": "vpt-deep", "prompts": 4096"#, "prompt_embeddings of shape [1, 4096, 16]"),
+            (
+                #""glora_method": "adaptformer", "width": 4611686018427387904"#,
+                "--width must be from 1 to 4096"
+            ),
+        ])
     func claimsOfAdapters(_ settings: String, _ part: String) throws {
         try Fixture.withFolder { folder in
             try folder.write(
@@ -40,7 +47,8 @@ import Testing
         }
     }
 
-    @Test func modelsToBePretrained() throws {
+    @Test("A model too large to be pretrained is refused")
+    func modelsToBePretrained() throws {
         try Fixture.withFolder { folder in
             try Glora.refuse(
                 [
@@ -52,7 +60,8 @@ import Testing
     }
 
     /// 26 MB of header, of half a million tensors.
-    @Test func headersOfManyTensors() throws {
+    @Test("A header of half a million tensors is refused")
+    func headersOfManyTensors() throws {
         try Fixture.withFolder { folder in
             var header = "{"
             for index in 0..<500_000 {

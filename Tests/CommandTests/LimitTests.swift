@@ -3,7 +3,8 @@ import Foundation
 import Testing
 
 /// Under a batch system's limits a command works or says what it lacks; it never waits for ever. (`Glora` ends what runs for a minute.)
-@Suite struct LimitTests {
+@Suite("Under a batch system's limits")
+struct LimitTests {
     /// In KiB, from where the program can't even start to where it is happy.
     @Test(
         "With little address space a training ends well or with a sentence",

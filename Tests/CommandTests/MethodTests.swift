@@ -4,7 +4,8 @@ import TensorCore
 import Testing
 
 /// `train --method`, `convert`, `inspect`, and what they say of what can't be.
-@Suite struct MethodCommandTests {
+@Suite("Other methods on the command line")
+struct MethodCommandTests {
     private func trained(_ method: String, _ more: String...) -> [String] {
         Fixture.train(method, "--method", method, "--epochs", "2") + more
     }

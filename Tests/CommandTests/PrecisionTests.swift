@@ -1,8 +1,8 @@
 import Foundation
 import Testing
 
-/// `--precision` on the command line.
-@Suite struct PrecisionCommandTests {
+@Suite("--precision on the command line")
+struct PrecisionCommandTests {
     /// A run of three epochs on PoCL: the later of two equal flags counts.
     private func train(_ run: String, _ more: String...) -> [String] {
         Fixture.train(run, "--path", "full", "--device", "opencl:0") + more

@@ -4,8 +4,10 @@ import TensorCore
 import Testing
 
 /// What is printed is safe to print and to paste, and counts only when it could be printed.
-@Suite struct PrintingTests {
-    @Test func printable() {
+@Suite("What is printed is safe to print and to paste")
+struct PrintingTests {
+    @Test("Characters that would move the cursor are printed as escapes")
+    func printable() {
         #expect("plain ä 한국어 👩‍👩‍👧 e\u{301}".printable == "plain ä 한국어 👩‍👩‍👧 e\u{301}")
         #expect(
             "a\nb\t\u{1b}[31m\u{7f}\u{9b}2J\u{202e}x\u{2028}\0".printable
@@ -13,11 +15,12 @@ import Testing
         #expect("a\r\nb".printable == "a\\r\\nb" && "a\nb\u{7}".printableLines == "a\nb\\u{7}")
     }
 
-    /// As a shell reads them again.
-    @Test(arguments: [
-        "runs/a-1.2", "", "two words", "it's", "$(touch x)`;&|<>*?~!#\"\\", "a\nb", "\u{1b}[31m'\\",
-        "ä\u{202e}", "r'\u{301};touch PWNED;#", "\n'\u{301}",
-    ])
+    @Test(
+        "A shell reads a quoted word as it was",
+        arguments: [
+            "runs/a-1.2", "", "two words", "it's", "$(touch x)`;&|<>*?~!#\"\\", "a\nb", "\u{1b}[31m'\\",
+            "ä\u{202e}", "r'\u{301};touch PWNED;#", "\n'\u{301}",
+        ])
     func shellQuoted(_ word: String) throws {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/bin/bash")

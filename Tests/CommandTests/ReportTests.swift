@@ -2,7 +2,8 @@ import Foundation
 import Testing
 
 /// The charts of `report`, made of runs whose `metrics.jsonl` a test writes.
-@Suite struct ReportTests {
+@Suite("The charts of a report")
+struct ReportTests {
     /// What a page draws: its charts in order.
     private struct Chart {
         /// The points of each line.

@@ -1,7 +1,8 @@
 import Foundation
 import Testing
 
-@Suite struct ResumeTests {
+@Suite("Runs that were stopped or killed go on")
+struct ResumeTests {
     private let resume = ["train", "--run", "parts", "--resume", "--device", "cpu"]
 
     /// The files of the long run when nothing stops it.

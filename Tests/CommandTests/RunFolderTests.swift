@@ -3,7 +3,8 @@ import Foundation
 import Testing
 
 /// Who may write into a run's folder, and what is written there.
-@Suite struct RunFolderTests {
+@Suite("Who may write into a run's folder, and what")
+struct RunFolderTests {
     private static let resume = ["train", "--run", "run", "--resume", "--device", "cpu"]
     private static let compare = [
         "compare", "--data", "task", "--model", "model", "--methods", "linear", "--seeds", "1", "--device",

@@ -2,7 +2,8 @@ import Checkpoints
 import Foundation
 import Testing
 
-@Suite struct SearchCommandTests {
+@Suite("The search on the command line")
+struct SearchCommandTests {
     private func search(_ more: String...) -> [String] {
         [
             "search", "--run", "run", "--max-params", "2k", "--population", "8", "--generations", "3",

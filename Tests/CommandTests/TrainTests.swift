@@ -2,7 +2,8 @@ import Checkpoints
 import Foundation
 import Testing
 
-@Suite struct TrainTests {
+@Suite("Training on the command line")
+struct TrainTests {
     @Test("A run says what it does, gives its result as one object, and leaves the files that it promises")
     func result() throws {
         try Fixture.withFolder { folder in

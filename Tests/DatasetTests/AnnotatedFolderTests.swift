@@ -2,7 +2,8 @@ import Datasets
 import Foundation
 import Testing
 
-@Suite struct AnnotatedFolderTests {
+@Suite("Folders with lists beside them")
+struct AnnotatedFolderTests {
     /// A data set whose images lie at `place`, in a folder that is gone afterwards.
     private func withFolder(_ place: String, _ body: (URL) throws -> Void) throws {
         let root = FileManager.default.temporaryDirectory.appendingPathComponent("glora-\(UUID().uuidString)")

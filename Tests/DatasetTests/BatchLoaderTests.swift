@@ -33,7 +33,8 @@ private final class GreySource: ImageSource {
     }
 }
 
-@Suite struct BatchLoaderTests {
+@Suite("The batch loader")
+struct BatchLoaderTests {
     private let preprocessing: Preprocessor
     private let batches = [[5, 3, 8], [0, 1, 2], [7], [9, 9, 4, 6]]
 
@@ -55,7 +56,9 @@ private final class GreySource: ImageSource {
         return all
     }
 
-    @Test(arguments: [0, 1, 2, 7], [0, 1 << 20])
+    @Test(
+        "Batches come in their order, whatever the threads and the cache", arguments: [0, 1, 2, 7],
+        [0, 1 << 20])
     func deliversInOrder(threads: Int, cacheByteLimit: Int) throws {
         let source = GreySource(count: 10)
         let loader = BatchLoader(source, preprocessing, threads: threads, cacheByteLimit: cacheByteLimit)
@@ -72,7 +75,8 @@ private final class GreySource: ImageSource {
         }
     }
 
-    @Test func keepsResizedImages() throws {
+    @Test("Resized images are kept as far as the limit allows")
+    func keepsResizedImages() throws {
         for (limit, decodings) in [(10 * 48, 10), (10 * 48 - 1, 20)] {
             let source = GreySource(count: 10)
             let loader = BatchLoader(source, preprocessing, threads: 1, cacheByteLimit: limit)
@@ -84,7 +88,8 @@ private final class GreySource: ImageSource {
         }
     }
 
-    @Test func decodesAheadButNotFar() throws {
+    @Test("Batches are decoded ahead, but not far")
+    func decodesAheadButNotFar() throws {
         let source = GreySource(count: 10)
         let loader = BatchLoader(source, preprocessing, threads: 2, batchesAhead: 2, cacheByteLimit: 0)
         loader.start((0..<10).map { [$0] })
@@ -97,7 +102,7 @@ private final class GreySource: ImageSource {
         #expect(source.decoded.sorted() == [0, 1, 2])
     }
 
-    @Test(arguments: [0, 1, 4])
+    @Test("An error comes in its batch's place", arguments: [0, 1, 4])
     func errorsComeInTheirPlace(threads: Int) throws {
         let source = GreySource(count: 10, broken: [7, 9])
         let loader = BatchLoader(source, preprocessing, threads: threads)
@@ -109,7 +114,8 @@ private final class GreySource: ImageSource {
         #expect(try loader.next()?.images == expected([4]))
     }
 
-    @Test func anEpochCanBeDropped() throws {
+    @Test("An epoch can be dropped")
+    func anEpochCanBeDropped() throws {
         let loader = BatchLoader(GreySource(count: 10), preprocessing, threads: 3)
         loader.start(batches)
         let first = try loader.next()
@@ -195,7 +201,8 @@ private final class GreySource: ImageSource {
         }
     }
 
-    @Test func readsFilesAndMemory() throws {
+    @Test("Images are read from files and from memory")
+    func readsFilesAndMemory() throws {
         let png = try Fixtures.bytes("rgb8.png")
         let lines = Array("a.png 0\nb.png 1".utf8)
         try withTemporaryFolder(["a.png": png, "b.png": Array(png[..<90]), "train.txt": lines]) { folder in
@@ -217,7 +224,8 @@ private final class GreySource: ImageSource {
         }
     }
 
-    @Test func memoryHashesKnowPixelsAndLabels() {
+    @Test("The hash of images in memory depends on pixels and labels")
+    func memoryHashesKnowPixelsAndLabels() {
         func hash(_ value: UInt8, _ label: Int) -> UInt64 {
             let image = RGBImage(width: 1, height: 1, pixels: [value, 0, 0])
             return InMemoryImages(name: "", images: [image], labels: [label], classCount: 2).contentHash

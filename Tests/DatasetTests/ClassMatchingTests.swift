@@ -2,7 +2,8 @@ import Datasets
 import Foundation
 import Testing
 
-@Suite struct ClassMatchingTests {
+@Suite("Data are matched with a model's classes")
+struct ClassMatchingTests {
     /// A folder with an image of each of these classes to test on, and of others to train on.
     private func withFolder(
         _ classes: [String], training: [String] = [], _ body: (TaskFolder) throws -> Void

@@ -2,7 +2,8 @@ import Datasets
 import Foundation
 import Testing
 
-@Suite struct DataSummaryTests {
+@Suite("What is said of a data set before it is used")
+struct DataSummaryTests {
     /// A folder with images 0.png to 9.png of different bytes and these lists, each image with its label.
     private func withLists(
         _ lists: [String: [(image: Int, label: Int)]], _ body: (TaskFolder) throws -> Void

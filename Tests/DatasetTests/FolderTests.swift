@@ -2,8 +2,8 @@ import Datasets
 import Foundation
 import Testing
 
-/// Class folders as people and their systems leave them.
-@Suite struct FolderTests {
+@Suite("Class folders as people and their systems leave them")
+struct FolderTests {
     /// An ImageFolder with these images, changed by `change`.
     private func withFolder(
         _ images: [String], _ change: (URL) throws -> Void = { _ in }, _ body: (URL) throws -> Void

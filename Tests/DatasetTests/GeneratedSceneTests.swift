@@ -3,9 +3,10 @@ import Testing
 
 @testable import GeneratedTasks
 
-@Suite struct GeneratedSceneTests {
+@Suite("Generated scenes show what their labels say")
+struct GeneratedSceneTests {
     /// Each object alone is one connected patch of paint, and no two touch.
-    @Test(arguments: 1...GeneratedTask.largestCount)
+    @Test("A scene has as many objects as the label says", arguments: 1...GeneratedTask.largestCount)
     func asManyObjectsAsTheLabelSays(count: Int) {
         for index in 0..<40 {
             var scene = Scene(Random(7, "components", index))
@@ -43,7 +44,7 @@ import Testing
 
     /// Near the tip, and on both sides of the head but not of the shaft, there is paint: in the label's
     /// direction and in no other.
-    @Test(arguments: 0..<GeneratedTask.directionCount)
+    @Test("The arrow points where the label says", arguments: 0..<GeneratedTask.directionCount)
     func theArrowPointsWhereTheLabelSays(label: Int) {
         let directions: [Point] = [
             Point(1, 0), Point(0.7071, -0.7071), Point(0, -1), Point(-0.7071, -0.7071),
@@ -66,7 +67,8 @@ import Testing
     }
 
     /// Labels run through all pairs of outline and fill, in the order of the names.
-    @Test func sourceClassesCoverOutlinesTimesFills() {
+    @Test("The source task's classes are all pairs of outline and fill")
+    func sourceClassesCoverOutlinesTimesFills() {
         let classes = (0..<32).map { Scene.sourceClass($0) }
         #expect(Set(classes.map { "\($0.shape)-\($0.fill)" }).count == 32)
         for (label, kind) in classes.enumerated() {
@@ -76,10 +78,12 @@ import Testing
     }
 
     /// The distance is negative inside and grows by at most 1 per unit: area from a grid against the formula.
-    @Test(arguments: [
-        (Shape.disc, 2.545), (.square, 2.074), (.triangle, 1.299), (.star, 1.3225), (.cross, 1.92),
-        (.ring, 2.199), (.corner, 1.25), (.arrow, 1.225),
-    ])
+    @Test(
+        "Outlines have the areas of their formulas",
+        arguments: [
+            (Shape.disc, 2.545), (.square, 2.074), (.triangle, 1.299), (.star, 1.3225), (.cross, 1.92),
+            (.ring, 2.199), (.corner, 1.25), (.arrow, 1.225),
+        ])
     func areasOfTheOutlines(shape: Shape, area: Double) {
         let n = 400
         var inside = 0
@@ -98,7 +102,8 @@ import Testing
         #expect(abs(Double(inside) * 2.2 * 2.2 / Double(n * n) - area) < 0.02)
     }
 
-    @Test func directionsAreUnitVectors() {
+    @Test("Directions are unit vectors")
+    func directionsAreUnitVectors() {
         for (turns, x, y) in [
             (0, 1, 0), (0.25, 0, 1), (0.5, -1, 0), (-0.25, 0, -1), (1.125, 0.707_106_8, 0.707_106_8),
             (1.0 / 12, 0.866_025_4, 0.5), (0.999_999_9, 1, 0),
@@ -113,8 +118,7 @@ import Testing
         }
     }
 
-    /// A pattern uses both inks, a plain fill one.
-    @Test(arguments: Fill.allCases)
+    @Test("A pattern uses both inks, a plain fill one", arguments: Fill.allCases)
     func patternsUseBothInks(fill: Fill) {
         var sum: Float = 0
         var lowest: Float = 1

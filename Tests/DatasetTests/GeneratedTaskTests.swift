@@ -4,7 +4,8 @@ import Testing
 
 @testable import GeneratedTasks
 
-@Suite struct GeneratedTaskTests {
+@Suite("Generated tasks")
+struct GeneratedTaskTests {
     private static let checksums: [UInt64] = [
         6_021_891_579_121_353_691, 546_287_425_381_878_534,
         476_449_819_541_051_971, 3_228_027_364_137_843_923,
@@ -12,7 +13,7 @@ import Testing
 
     /// FNV-1a of the first images of every split: a machine that draws other pixels can't reproduce the pretrained
     /// backbone. A change on purpose raises `GeneratedTask.version` and needs a new backbone.
-    @Test(arguments: zip(GeneratedTask.allCases, checksums))
+    @Test("Pixels are the same on every machine", arguments: zip(GeneratedTask.allCases, checksums))
     func pixelsAreTheSameOnEveryMachine(task: GeneratedTask, checksum: UInt64) {
         var hash: UInt64 = 0xcbf2_9ce4_8422_2325
         for split in GeneratedSplit.allCases {
@@ -26,7 +27,7 @@ import Testing
         #expect(hash == checksum)
     }
 
-    @Test(arguments: GeneratedTask.allCases)
+    @Test("An image depends on its index and not on how many there are", arguments: GeneratedTask.allCases)
     func anImageIsAFunctionOfItsIndex(task: GeneratedTask) {
         let few = task.source(split: .train, count: 40)
         let many = task.source(split: .train, count: 4000)
@@ -37,7 +38,7 @@ import Testing
         #expect(few.image(at: 0) != few.image(at: few.classCount))
     }
 
-    @Test(arguments: GeneratedTask.allCases)
+    @Test("Splits and seeds share no image", arguments: GeneratedTask.allCases)
     func splitsAndSeedsShareNoImage(task: GeneratedTask) {
         var seen: Set<[UInt8]> = []
         var count = 0
@@ -51,7 +52,7 @@ import Testing
         #expect(seen.count == count)
     }
 
-    @Test(arguments: GeneratedTask.allCases)
+    @Test("Labels are balanced", arguments: GeneratedTask.allCases)
     func labelsAreBalanced(task: GeneratedTask) {
         for split in GeneratedSplit.allCases {
             let images = task.source(split: split)
@@ -64,7 +65,8 @@ import Testing
         }
     }
 
-    @Test func contentHashTellsSourcesApart() {
+    @Test("The content hash tells sources apart")
+    func contentHashTellsSourcesApart() {
         var hashes: Set<UInt64> = []
         for task in GeneratedTask.allCases {
             for split in GeneratedSplit.allCases {
@@ -81,7 +83,8 @@ import Testing
     }
 
     /// The lists in VTAB-1K's layout, each image decoded again.
-    @Test func folderHoldsTheImagesInVTABLayout() throws {
+    @Test("A task is written as a folder in VTAB-1K's layout")
+    func folderHoldsTheImagesInVTABLayout() throws {
         let folder = FileManager.default.temporaryDirectory
             .appendingPathComponent("generated-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -110,7 +113,8 @@ import Testing
         }
     }
 
-    @Test func aFolderThatCannotBeWrittenIsNamed() throws {
+    @Test("A folder that can't be written to is named")
+    func aFolderThatCannotBeWrittenIsNamed() throws {
         let file = FileManager.default.temporaryDirectory
             .appendingPathComponent("generated-\(UUID().uuidString)")
         try Data().write(to: file)

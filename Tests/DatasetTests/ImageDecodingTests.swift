@@ -2,8 +2,9 @@ import Datasets
 import Foundation
 import Testing
 
-@Suite struct ImageDecodingTests {
-    @Test(arguments: Fixtures.expected.decoded)
+@Suite("PNG and JPEG files are decoded as Pillow decodes them")
+struct ImageDecodingTests {
+    @Test("Pixels are Pillow's", arguments: Fixtures.expected.decoded)
     func equalsPillow(_ expected: Fixtures.Decoded) throws {
         let image = try RGBImage(contentsOf: Fixtures.path(expected.file))
         #expect(image.width == expected.width && image.height == expected.height)
@@ -12,13 +13,15 @@ import Testing
         #expect(difference == 0)
     }
 
-    @Test func everyFixtureIsCompared() throws {
+    @Test("Every fixture is compared")
+    func everyFixtureIsCompared() throws {
         let images = try FileManager.default.contentsOfDirectory(atPath: Fixtures.folder.path)
             .filter { $0.hasSuffix(".jpg") || $0.hasSuffix(".png") }
         #expect(images.count == Fixtures.expected.decoded.count + 1)  // All but source.png, which is resized.
     }
 
-    @Test func theContentDecidesNotTheName() throws {
+    @Test("The content decides the format, not the name")
+    func theContentDecidesNotTheName() throws {
         let png = try Fixtures.bytes("rgb8.png")
         try withTemporaryFolder(["wrong.jpg": png]) { folder in
             let image = try RGBImage(contentsOf: folder.path + "/wrong.jpg")
@@ -26,7 +29,8 @@ import Testing
         }
     }
 
-    @Test func writesWhatItReads() throws {
+    @Test("A written PNG is read back the same")
+    func writesWhatItReads() throws {
         try withTemporaryFolder([:]) { folder in
             for (width, height) in [(1, 1), (5, 3), (64, 17)] {
                 let pixels = (0..<width * height * 3).map { UInt8(truncatingIfNeeded: $0 &* 37) }
@@ -39,21 +43,23 @@ import Testing
         }
     }
 
-    @Test func writingToNowhereNamesThePath() {
+    @Test("Writing into a folder that isn't there names the path")
+    func writingToNowhereNamesThePath() {
         let image = RGBImage(width: 1, height: 1, pixels: [1, 2, 3])
         let error = #expect(throws: DatasetError.self) { try image.writePNG(to: "/no/such/folder/a.png") }
         #expect(error?.description.contains("/no/such/folder/a.png") == true)
     }
 }
 
-@Suite struct DamagedImageTests {
+@Suite("Damaged images end in an error, never in a crash")
+struct DamagedImageTests {
     static let files = [
         "rgb420.jpg", "progressive.jpg", "restarts.jpg", "cmyk.jpg", "grey.jpg", "rgb8.png", "interlaced.png",
         "palette2.png", "rgba16.png",
     ]
 
     /// Every proper prefix of every form: never a crash, always an error with the name.
-    @Test(arguments: files)
+    @Test("A truncated image is an error, wherever it ends", arguments: files)
     func truncated(_ file: String) throws {
         let bytes = try Fixtures.bytes(file)
         for count in bytes.indices {
@@ -64,8 +70,7 @@ import Testing
         }
     }
 
-    /// Bits flipped anywhere end in an image of some size or in an error, and never in a crash.
-    @Test(arguments: files)
+    @Test("Flipped bits give an image or an error", arguments: files)
     func flippedBits(_ file: String) throws {
         let bytes = try Fixtures.bytes(file)
         var generator = Generator(state: 1)
@@ -89,7 +94,8 @@ import Testing
         #expect(errors > 0)
     }
 
-    @Test func garbage() {
+    @Test("What is no image is refused")
+    func garbage() {
         for bytes in [[], [0xff], Array("<html>not found</html>".utf8), [UInt8](repeating: 0, count: 4096)] {
             let error = #expect(throws: DatasetError.self) { try decode(bytes) }
             #expect(error?.description.contains("neither a JPEG nor a PNG") == true)
@@ -113,7 +119,8 @@ import Testing
         return bytes
     }
 
-    @Test func headersThatLie() throws {
+    @Test("A PNG whose header lies is refused")
+    func headersThatLie() throws {
         #expect(try decode(png(claiming: 23, 17)) == decode(Fixtures.bytes("rgb8.png")))
         for (width, height, words) in [
             (0, 17, "0x17 pixels"), (23, 0, "23x0 pixels"), (23, 18, "damaged"), (46, 17, "damaged"),
@@ -124,7 +131,8 @@ import Testing
         }
     }
 
-    @Test func jpegHeadersThatLie() throws {
+    @Test("A JPEG whose header lies is refused")
+    func jpegHeadersThatLie() throws {
         let bytes = try Fixtures.bytes("rgb420.jpg")
         let frame = try #require(
             bytes.indices.dropLast().first { bytes[$0] == 0xff && bytes[$0 + 1] == 0xc0 })
@@ -141,7 +149,8 @@ import Testing
     }
 
     /// Pillow, too, reads over stray bytes before a marker, and stops at an unknown marker even after a warning.
-    @Test func jpegWarningsPassAndErrorsDoNot() throws {
+    @Test("libjpeg's warnings pass and its errors don't")
+    func jpegWarningsPassAndErrorsDoNot() throws {
         let bytes = try Fixtures.bytes("rgb420.jpg")
         let tables = try #require(
             bytes.indices.dropLast().first { bytes[$0] == 0xff && bytes[$0 + 1] == 0xc4 })
@@ -152,14 +161,16 @@ import Testing
         #expect(throws: DatasetError.self) { try decode(unended + [0xff, 0x31, 0xff, 0xd9]) }
     }
 
-    @Test func pngChecksums() throws {
+    @Test("A PNG with a wrong checksum is refused")
+    func pngChecksums() throws {
         var bytes = try Fixtures.bytes("rgb8.png")
         // The last byte of the pixels' checksum; the 12 bytes after it are the end chunk.
         bytes[bytes.count - 13] ^= 1
         #expect(throws: DatasetError.self) { try decode(bytes) }
     }
 
-    @Test func filesNameTheirPath() throws {
+    @Test("An image that can't be read is named by its path")
+    func filesNameTheirPath() throws {
         let whole = try Fixtures.bytes("rgb8.png")
         try withTemporaryFolder(["cut off.png": Array(whole[..<100])]) { folder in
             for name in ["cut off.png", "missing.png"] {

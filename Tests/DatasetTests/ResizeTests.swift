@@ -1,10 +1,11 @@
 import Datasets
 import Testing
 
-@Suite struct ResizeTests {
+@Suite("Images are resized as Pillow resizes them")
+struct ResizeTests {
     static let source = try? RGBImage(contentsOf: Fixtures.path("source.png"))
 
-    @Test(arguments: Fixtures.expected.resized)
+    @Test("Resized pixels are Pillow's", arguments: Fixtures.expected.resized)
     func equalsPillow(_ expected: Fixtures.Resized) throws {
         let source = try #require(ResizeTests.source)
         let image = source.resized(width: expected.width, height: expected.height)
@@ -15,7 +16,9 @@ import Testing
         #expect(fnv(image.pixels) == expected.hash)
     }
 
-    @Test(arguments: Fixtures.expected.cropped)
+    @Test(
+        "Resizing the shorter side and cropping gives torchvision's pixels",
+        arguments: Fixtures.expected.cropped)
     func cropEqualsTorchvision(_ expected: Fixtures.Cropped) throws {
         let source = try view(expected.view)
         let preprocessing = try Preprocessor(
@@ -86,7 +89,8 @@ import Testing
         return RGBImage(width: width, height: height, pixels: pixels)
     }
 
-    @Test func oneColourStaysOneColour() {
+    @Test("An image of one colour stays so at any size")
+    func oneColourStaysOneColour() {
         for value in [0, 1, 127, 254, 255] as [UInt8] {
             let image = RGBImage(width: 9, height: 5, pixels: [UInt8](repeating: value, count: 135))
             for (width, height) in [(1, 1), (4, 31), (100, 2)] {
@@ -96,8 +100,10 @@ import Testing
     }
 }
 
-@Suite struct PreprocessingTests {
-    @Test func normalises() throws {
+@Suite("From pixels to a model's input")
+struct PreprocessingTests {
+    @Test("The input is resized and normalised by mean and deviation")
+    func normalises() throws {
         let source = try #require(ResizeTests.source)
         let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
         let preprocessing = try Preprocessor(
@@ -118,7 +124,8 @@ import Testing
         #expect(error / total < 1e-12)
     }
 
-    @Test func refusesWhatCannotBe() {
+    @Test("Preprocessing that can't be meant is refused")
+    func refusesWhatCannotBe() {
         let (zero, one) = ([0, 0, 0] as [Float], [1, 1, 1] as [Float])
         func refuse(_ preprocessing: Preprocessing, imageSize: Int = 8) {
             #expect(throws: DatasetError.self) { try Preprocessor(preprocessing, imageSize: imageSize) }

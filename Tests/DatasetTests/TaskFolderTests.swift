@@ -2,7 +2,8 @@ import Datasets
 import Foundation
 import Testing
 
-@Suite struct TaskFolderTests {
+@Suite("Folders that hold a task")
+struct TaskFolderTests {
     /// A VTAB-1K folder with three training, two validation and one test image, over these changes.
     private func withTask(_ changes: [String: String], _ body: (URL) throws -> Void) throws {
         let png = try Fixtures.bytes("grey1.png")
@@ -20,7 +21,8 @@ import Testing
         #expect(throws: DatasetError.self) { try TaskFolder.open(url).split(split) }?.description ?? ""
     }
 
-    @Test func readsLists() throws {
+    @Test("VTAB-1K's lists are read")
+    func readsLists() throws {
         try withTask([:]) { url in
             let task = try TaskFolder.open(url)
             #expect(task.classCount == 4)  // The test split's label 3 counts.
@@ -38,7 +40,8 @@ import Testing
         }
     }
 
-    @Test func joinsTrainingAndValidation() throws {
+    @Test("Training and validation images can be joined")
+    func joinsTrainingAndValidation() throws {
         try withTask([:]) { url in
             let both = try TaskFolder.open(url).split(.trainAndValidation)
             #expect(both.samples.map(\.label) == [0, 2, 1, 1, 0])
@@ -49,7 +52,8 @@ import Testing
         }
     }
 
-    @Test func readsClassNames() throws {
+    @Test("classes.txt names the classes")
+    func readsClassNames() throws {
         try withTask(["classes.txt": "cat\ndog\nowl\nsoap dispenser\nzebra\n"]) { url in
             let task = try TaskFolder.open(url)
             #expect(task.classCount == 5)
@@ -65,7 +69,8 @@ import Testing
         }
     }
 
-    @Test func readsOtherLists() throws {
+    @Test("Lists of any name are splits")
+    func readsOtherLists() throws {
         let png = try Fixtures.bytes("grey1.png")
         let line = Array("p/a.png 4\n".utf8)
         try withTemporaryFolder(["p/a.png": png, "shots.seed0.txt": line]) { url in
@@ -78,7 +83,8 @@ import Testing
         }
     }
 
-    @Test func badLinesAreNamed() throws {
+    @Test("A bad line of a list is named with its number")
+    func badLinesAreNamed() throws {
         for (lines, words) in [
             ("images/a.png 0\nimages/missing.png 1\n", ["line 2", "/images/missing.png"]),
             ("images/a.png 0\n\nimages/a.png one\n", ["line 3", "\"one\"", "not an integer"]),
@@ -182,21 +188,24 @@ import Testing
         }
     }
 
-    @Test func missingSplitsListThoseThatAreThere() throws {
+    @Test("The error for a missing split lists those that are there")
+    func missingSplitsListThoseThatAreThere() throws {
         try withTask([:]) { url in
             let text = message(url, "holdout")
             #expect(text.contains("no split holdout") && text.contains("test, train800, val200"))
         }
     }
 
-    @Test func foldersWithoutATaskAreRefused() throws {
+    @Test("A folder without a task is refused")
+    func foldersWithoutATaskAreRefused() throws {
         try withTemporaryFolder(["notes.md": [65]]) { url in
             #expect(message(url, "train").contains("holds no task"))
             #expect(message(url.appendingPathComponent("nowhere"), "train").contains("no folder"))
         }
     }
 
-    @Test func readsImageFolders() throws {
+    @Test("A folder for each class is a task")
+    func readsImageFolders() throws {
         let png = try Fixtures.bytes("grey1.png")
         let names = [
             "train/dog/2.png", "train/dog/10.png", "train/Zebra/1.png", "train/cat/deep/1.jpg",
@@ -217,7 +226,8 @@ import Testing
         }
     }
 
-    @Test func imageFoldersWithStrangersAreRefused() throws {
+    @Test("Class folders with stray files or unknown classes are refused")
+    func imageFoldersWithStrangersAreRefused() throws {
         let png = try Fixtures.bytes("grey1.png")
         try withTemporaryFolder(["train/a/1.png": png, "test/b/1.png": png, "val/a/note.txt": [65]]) { url in
             #expect(message(url, "test").contains("test/b is not one of the 1 classes"))
@@ -232,7 +242,8 @@ import Testing
         }
     }
 
-    @Test func hashesKnowContentAndNotPlace() throws {
+    @Test("The content hash depends on the content and not on the place")
+    func hashesKnowContentAndNotPlace() throws {
         var hashes: [UInt64] = []
         let reordered = "images/b.png 2\nimages/a.png 0\nimages/soap dispenser 3.png 1\n"
         let relabelled = "images/a.png 1\nimages/b.png 2\nimages/soap dispenser 3.png 1\n"

@@ -5,7 +5,8 @@ import Testing
 import VisionModels
 
 /// Gradients accumulate until they are cleared, whatever is trained: what a step over several batches relies on.
-@Suite struct AccumulationTests {
+@Suite("Gradients accumulate until they are cleared")
+struct AccumulationTests {
     /// What is trained, and on which paths.
     enum Case: CustomStringConvertible, Sendable {
         case method(MethodTests.Variant)
@@ -31,16 +32,14 @@ import VisionModels
                 ]
             } + [.everything]
 
-        func model(on backend: any Backend) throws -> (model: VisionTransformer, paths: [GLoRAPath]) {
+        func model(on backend: any Backend) throws -> VisionTransformer {
             switch self {
-            case .method(let variant):
-                let model = try variant.model(variant.tiny(), on: backend)
-                return (model, model.uniformPath(.none))
+            case .method(let variant): return try variant.model(variant.tiny(), on: backend)
             case .glora(_, let paths, let width):
-                return (try TinyModel(width: width, hiddenWidth: 2 * width).adapted(on: backend), paths)
-            case .everything:
-                let model = try TinyModel().model(.everything, on: backend)
-                return (model, model.uniformPath(.none))
+                let model = try TinyModel(width: width, hiddenWidth: 2 * width).adapted(on: backend)
+                model.layers.take(paths)
+                return model
+            case .everything: return try TinyModel().model(Backbone.everything, on: backend)
             }
         }
     }
@@ -56,14 +55,14 @@ import VisionModels
         }
         for device in TestDevice.all {
             try device.withBackend { backend in
-                let (model, paths) = try trained.model(on: backend)
+                let model = try trained.model(on: backend)
                 let plan = try model.plan(batch: batch, isForTraining: true)
                 /// The gradients after a backward of each of these batches.
                 func gradients(_ indices: Int...) -> [String: [Double]] {
                     backend.fill(model.store.gradients, .nan)
                     model.store.clearGradients()
                     for index in indices {
-                        model.step(plan, batches[index], labels, paths: paths, scales: scales, noise: 77)
+                        model.step(plan, batches[index], labels, scales: scales, noise: 77)
                     }
                     return model.store.unpack(model.store.gradients).mapValues { doubles($0.values) }
                 }
@@ -74,7 +73,7 @@ import VisionModels
                 for (first, second, both) in [(0, 0, gradients(0, 0)), (0, 1, gradients(0, 1))] {
                     let whole = length(both.values.flatMap { $0 })
                     #expect(whole > 0 && whole.isFinite)
-                    for name in model.trainedNames(paths).sorted() {
+                    for name in model.trainedNames.sorted() {
                         let sum = zip(each[first][name]!, each[second][name]!).map { $0 + $1 }
                         let error = length(zip(both[name]!, sum).map { $0 - $1 })
                         // To float32's rounding, also where a gradient is nothing but that.

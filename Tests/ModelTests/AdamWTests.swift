@@ -7,7 +7,8 @@ import Training
 /// AdamW on a store whose tensors come onto the path and leave it, against the formulas in double:
 ///
 ///     θ ← θ (1 − λη);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − η · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε)
-@Suite struct AdamWTests {
+@Suite("AdamW against its formulas in double precision")
+struct AdamWTests {
     /// One tensor as PyTorch would hold it.
     struct Reference {
         var value: [Double]
@@ -42,7 +43,9 @@ import Training
         "always": [5], "twice": [3, 4], "late": [128], "early": [1], "never": [7], "big": [13, 20],
     ]
 
-    @Test(arguments: TestDevice.all, AdamW.Mode.allCases)
+    @Test(
+        "Tensors that come onto the path and leave it are updated as the mode says",
+        arguments: TestDevice.all, AdamW.Mode.allCases)
     func tensorsComeAndGo(device: TestDevice, mode: AdamW.Mode) throws {
         try device.withBackend { backend in
             let names = AdamWTests.shapes.keys.sorted()
@@ -92,7 +95,8 @@ import Training
     }
 
     /// An optimizer that takes over another's step counts, over the same moments, goes on as the first would have.
-    @Test func stepCountsCarryAnOptimizerOver() throws {
+    @Test("An optimizer that takes over step counts goes on as the first would have")
+    func stepCountsCarryAnOptimizerOver() throws {
         try TestDevice.all[0].withBackend { backend in
             func run(handsOver: Bool) throws -> [Float] {
                 let initial = HostTensor(shape: [4], values: [1, -2, 3, -4])
@@ -116,8 +120,10 @@ import Training
 }
 
 /// The schedule by the numbers that timm gives (goldens/vit/lr_schedule) and at its edges.
-@Suite struct CosineScheduleTests {
-    @Test func theOriginalsRates() {
+@Suite("The cosine schedule")
+struct CosineScheduleTests {
+    @Test("The learning rates are those that timm gives")
+    func theOriginalsRates() {
         let schedule = CosineSchedule(learningRate: 1e-4, epochs: 500, warmupEpochs: 10)
         let rates: [(Int, Double)] = [
             (0, 1e-6), (1, 1e-6), (2, 1.09e-5), (10, 9.01e-5), (11, 9.991120277927223e-05),
@@ -132,7 +138,8 @@ import Training
         #expect(schedule.learningRate(inEpoch: 10_000) == 1e-5)
     }
 
-    @Test func withoutWarmUpItStartsAtTheTop() {
+    @Test("Without warm-up the rate starts at its highest")
+    func withoutWarmUpItStartsAtTheTop() {
         let schedule = CosineSchedule(learningRate: 3e-3, epochs: 4, warmupEpochs: 0)
         #expect(schedule.learningRate(inEpoch: 0) == 3e-3)
         #expect(abs(schedule.learningRate(inEpoch: 1) - 3e-3) < 1e-15)

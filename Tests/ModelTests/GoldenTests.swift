@@ -7,8 +7,10 @@ import TestSupport
 import Testing
 
 /// The golden vectors inside the program on every device, and what a suite says of files that are wrong.
-@Suite struct GoldenTests {
-    @Test(arguments: TestDevice.all) func builtInVectorsPass(device: TestDevice) throws {
+@Suite("The golden vectors, and what is said of wrong ones")
+struct GoldenTests {
+    @Test("The built-in vectors pass on every device", arguments: TestDevice.all)
+    func builtInVectorsPass(device: TestDevice) throws {
         let suite = try GoldenSuite.builtIn()
         var results: [GoldenResult] = []
         try device.withBackend { backend in try suite.run(on: backend) { results.append($0) } }
@@ -25,7 +27,9 @@ import Testing
     }
 
     /// The same truth within the bounds of what is stored in 16 bits.
-    @Test(arguments: [Precision.bfloat16, .float16]) func builtInVectorsPass(precision: Precision) throws {
+    @Test(
+        "The built-in vectors pass within the bounds of 16 bits", arguments: [Precision.bfloat16, .float16])
+    func builtInVectorsPass(precision: Precision) throws {
         let suite = try GoldenSuite.builtIn()
         var results: [GoldenResult] = []
         try TestDevice.withOpenCL(precision) { backend in try suite.run(on: backend) { results.append($0) } }
@@ -37,9 +41,11 @@ import Testing
     }
 
     /// Numbers of a layer and of a transformer changed by more than 16 bits explain.
-    @Test(arguments: [
-        (Precision.bfloat16, Float(1.1)), (.float16, 1.02), (.bfloat16, .nan),
-    ])
+    @Test(
+        "Numbers that 16 bits can't explain fail",
+        arguments: [
+            (Precision.bfloat16, Float(1.1)), (.float16, 1.02), (.bfloat16, .nan),
+        ])
     func wrongNumbersFailIn16Bits(precision: Precision, factor: Float) throws {
         for (file, tensor, message) in [
             ("glora_layer/000_pw_i12o20r2_n1_b", "out.y", "out.y: error of an element"),
@@ -67,16 +73,18 @@ import Testing
     }
 
     /// A layer's numbers, each changed a little both as truth and as the authors' float32, with what the suite has to say.
-    @Test(arguments: [
-        ("out.y", Float(1.00001), "out.y: error of an element"),
-        ("out.dx", 1.00001, "out.dx: error of an element"),
-        ("out.W_merged", 1.00001, "out.W_merged: error of an element"),
-        ("grad.D", 1.00001, "grad.D: error of an element"),
-        ("grad.Ad", .nan, "grad.Ad: error of an element nan"),
-        ("grad.E", 0, "grad.E: error of an element"),
-        ("in.Ad", .nan, "out.y: error of an element nan"),
-        ("in.Ad", .infinity, "out.y: error of an element nan"),
-    ])
+    @Test(
+        "A number that is a little wrong fails by its name",
+        arguments: [
+            ("out.y", Float(1.00001), "out.y: error of an element"),
+            ("out.dx", 1.00001, "out.dx: error of an element"),
+            ("out.W_merged", 1.00001, "out.W_merged: error of an element"),
+            ("grad.D", 1.00001, "grad.D: error of an element"),
+            ("grad.Ad", .nan, "grad.Ad: error of an element nan"),
+            ("grad.E", 0, "grad.E: error of an element"),
+            ("in.Ad", .nan, "out.y: error of an element nan"),
+            ("in.Ad", .infinity, "out.y: error of an element nan"),
+        ])
     func wrongNumbersFail(tensor: String, factor: Float, message: String) throws {
         let folder = try TemporaryFolder()
         let layer = try folder.unpack("glora_layer/000_pw_i12o20r2_n1_b.safetensors")
@@ -91,7 +99,9 @@ import Testing
 
     /// Σ dy of a thousand elements that cancel to a millionth of their magnitudes: float32 can't give that to a part of itself,
     /// and is held to what it can give.
-    @Test(arguments: TestDevice.all, [(0, true), (1e-4, false), (-1e-4, false)])
+    @Test(
+        "A sum that nearly cancels is held to the magnitude of its terms", arguments: TestDevice.all,
+        [(0, true), (1e-4, false), (-1e-4, false)])
     func aSumThatNearlyCancelsIsHeldToItsTerms(
         device: TestDevice, moved: (part: Double, passes: Bool)
     ) throws {
@@ -147,20 +157,22 @@ import Testing
     }
 
     /// A description that doesn't fit the numbers.
-    @Test(arguments: [
-        (
-            #""kind": "glora_layer""#, #""kind": "glora_tensor""#,
-            "is of the kind 'glora_tensor', which this program doesn't know"
-        ),
-        (
-            #""grad_is_None": ["#, #""grad_is_None": ["Ad", "#,
-            "Ad is off the path and its gradient was written"
-        ),
-        (#""A": "vector""#, #""A": "constant""#, "out.y: error of an element"),
-        (#""A": "vector""#, #""A": "matrix""#, "'matrix' is no form of A or B"),
-        (#""in": 12"#, #""in": 13"#, "has shape"),
-        (#""in": 12"#, #""inputs": 12"#, "the description has no number 'in'"),
-    ])
+    @Test(
+        "A description that doesn't fit the numbers fails",
+        arguments: [
+            (
+                #""kind": "glora_layer""#, #""kind": "glora_tensor""#,
+                "is of the kind 'glora_tensor', which this program doesn't know"
+            ),
+            (
+                #""grad_is_None": ["#, #""grad_is_None": ["Ad", "#,
+                "Ad is off the path and its gradient was written"
+            ),
+            (#""A": "vector""#, #""A": "constant""#, "out.y: error of an element"),
+            (#""A": "vector""#, #""A": "matrix""#, "'matrix' is no form of A or B"),
+            (#""in": 12"#, #""in": 13"#, "has shape"),
+            (#""in": 12"#, #""inputs": 12"#, "the description has no number 'in'"),
+        ])
     func wrongDescriptionsFail(text: String, replacement: String, message: String) throws {
         let folder = try TemporaryFolder()
         let layer = try folder.unpack("glora_layer/000_pw_i12o20r2_n1_b.safetensors")
@@ -174,7 +186,8 @@ import Testing
         try folder.expectFailure(message)
     }
 
-    @Test func otherFilesFailOneByOne() throws {
+    @Test("Files that are no vectors fail one by one")
+    func otherFilesFailOneByOne() throws {
         let folder = try TemporaryFolder()
         try folder.unpack("vit/fixed_mixed.safetensors")
         try folder.expectFailure("needs vit/base.safetensors, which isn't in")
@@ -195,7 +208,8 @@ import Testing
         #expect(statuses[4].contains("vit/fixed_mixed.safetensors: failed"))
     }
 
-    @Test func wrongCountsFail() throws {
+    @Test("A wrong number of parameters fails")
+    func wrongCountsFail() throws {
         let folder = try TemporaryFolder()
         let url = try folder.unpack("search/param_count_mixed.json").url
         let text = try String(contentsOf: url, encoding: .utf8)
@@ -205,17 +219,19 @@ import Testing
         try folder.expectFailure("candidate 1: 868791 parameters, the file 868790")
     }
 
-    @Test(arguments: [
-        // A candidate, the counts, the final best's parameters, an accuracy.
-        ("\"generations\":[[\"231", "\"generations\":[[\"232", "generation 0: other candidates"),
-        ("\"n_evaluated\":18", "\"n_evaluated\":12", "18 candidates were judged"),
-        ("\"n_seen\":332", "\"n_seen\":331", "332 candidates were drawn"),
-        ("145.50545014285714,0.44862", "145.50545014285714,0.44861", "other parameter counts"),
-        (
-            "\"top_accuracies\":[[144.94779414285713", "\"top_accuracies\":[[144.94779514285713",
-            "generation 0: relative error"
-        ),
-    ])
+    @Test(
+        "A search that went another way fails",
+        arguments: [
+            // A candidate, the counts, the final best's parameters, an accuracy.
+            ("\"generations\":[[\"231", "\"generations\":[[\"232", "generation 0: other candidates"),
+            ("\"n_evaluated\":18", "\"n_evaluated\":12", "18 candidates were judged"),
+            ("\"n_seen\":332", "\"n_seen\":331", "332 candidates were drawn"),
+            ("145.50545014285714,0.44862", "145.50545014285714,0.44861", "other parameter counts"),
+            (
+                "\"top_accuracies\":[[144.94779414285713", "\"top_accuracies\":[[144.94779514285713",
+                "generation 0: relative error"
+            ),
+        ])
     func wrongSearchesFail(text: String, replacement: String, message: String) throws {
         let folder = try TemporaryFolder()
         let url = try folder.unpack("search/trace.json").url
@@ -228,7 +244,8 @@ import Testing
         try folder.expectFailure(message)
     }
 
-    @Test func foldersWithoutVectorsAreRefused() throws {
+    @Test("A folder without vectors is refused")
+    func foldersWithoutVectorsAreRefused() throws {
         let folder = try TemporaryFolder()
         #expect(throws: (any Error).self) { try GoldenSuite(directory: folder.url) }
         #expect(throws: (any Error).self) {

@@ -1,13 +1,16 @@
 import Adapters
 import Checkpoints
+import ModelConfiguration
 import TensorCore
 import TestSupport
 import Testing
+import Transformers
 import VisionModels
 
 /// The methods that GLoRA is compared with, beyond what the golden vectors hold: every option, dropout and batch norm while
 /// training, other pooling, drop-path, merging, and the GLoRA paths that compute the same.
-@Suite struct MethodTests {
+@Suite("The methods that GLoRA is compared with")
+struct MethodTests {
     /// A method with settings, and a model that it is put on.
     struct Variant: CustomStringConvertible, Sendable {
         let description: String
@@ -30,12 +33,12 @@ import VisionModels
         }
 
         func make(_ tiny: TinyModel) throws -> any TuningMethod {
-            try #require(try method.method(settings, for: tiny.checkpoint.configuration.shape))
+            try method.method(settings, for: tiny.checkpoint.configuration.shape)
         }
 
         /// The model with every trained tensor random, so that nothing is zero or the identity by its first value.
         func model(_ tiny: TinyModel, on backend: any Backend) throws -> VisionTransformer {
-            let model = try tiny.model(.method(make(tiny)), headKind: head, memory: memory, on: backend)
+            let model = try tiny.model(make(tiny), headKind: head, memory: memory, on: backend)
             var values = model.store.unpack(model.store.values)
             for (seed, name) in values.keys.sorted().enumerated() where !name.hasPrefix("head.") {
                 let drawn = randomValues(values[name]!.values.count, seed: 70 + seed, scale: 0.3)
@@ -98,7 +101,8 @@ import VisionModels
     private static let batch = 4
 
     /// Every tensor's gradient, along itself and along a random direction, against the difference of two losses.
-    @Test(arguments: Variant.all) func gradientsAreTheLossesSlopes(_ variant: Variant) throws {
+    @Test("Every gradient is the slope of the loss", arguments: Variant.all)
+    func gradientsAreTheLossesSlopes(_ variant: Variant) throws {
         let tiny = try variant.tiny()
         let (images, labels) = (TinyModel.images(MethodTests.batch), TinyModel.labels(MethodTests.batch))
         let kept: Float = 4 / 3
@@ -110,10 +114,9 @@ import VisionModels
         for device in TestDevice.all {
             try device.withBackend { backend in
                 let model = try variant.model(tiny, on: backend)
-                let paths = model.uniformPath(.none)
                 let plan = try model.plan(batch: MethodTests.batch, isForTraining: true)
                 model.store.clearGradients()
-                model.step(plan, images, labels, paths: paths, scales: scales, noise: 77)
+                model.step(plan, images, labels, scales: scales, noise: 77)
                 let gradients = model.store.unpack(model.store.gradients)
                 let values = model.store.unpack(model.store.values)
                 func loss(_ name: String, _ direction: [Double], _ step: Double) -> Double {
@@ -122,11 +125,11 @@ import VisionModels
                         Float(Double($0) + step * $1)
                     }
                     model.store.pack(model.store.values, moved)
-                    model.forward(plan, paths: paths, dropsBranches: scales != nil, noise: 77)
+                    model.forward(plan, PassMode(dropoutSeed: 77, dropsBranches: scales != nil))
                     model.loss(plan)
                     return backend.values(plan.losses).reduce(0) { $0 + Double($1) } / 4
                 }
-                let trained = model.trainedNames(paths)
+                let trained = model.trainedNames
                 #expect(!trained.isEmpty)
                 for name in trained.sorted() {
                     let gradient = doubles(try #require(gradients[name]).values)
@@ -149,21 +152,21 @@ import VisionModels
     }
 
     /// In evaluation all blocks share memory, and no noise is drawn; a smaller batch is a part of a larger one.
-    @Test(arguments: Variant.all) func evaluationIsTrainingWithoutNoise(_ variant: Variant) throws {
+    @Test("Evaluation gives the logits of training without noise", arguments: Variant.all)
+    func evaluationIsTrainingWithoutNoise(_ variant: Variant) throws {
         let tiny = try variant.tiny()
         let (images, labels) = (TinyModel.images(5), TinyModel.labels(5))
         for device in TestDevice.all {
             try device.withBackend { backend in
                 let model = try variant.model(tiny, on: backend)
-                let paths = model.uniformPath(.none)
                 let training = try model.plan(batch: 5, isForTraining: true)
-                model.step(training, images, labels, paths: paths)
+                model.step(training, images, labels)
                 let logits = doubles(backend.values(training.logits))
                 let evaluation = try model.plan(batch: 5, isForTraining: false)
-                model.step(evaluation, images, labels, paths: paths)
+                model.step(evaluation, images, labels)
                 expectClose(backend.values(evaluation.logits), logits, "logits on \(device)", limit: 1e-12)
                 let small = try model.plan(batch: 2, isForTraining: false)
-                model.step(small, Array(images[3 * 48..<5 * 48]), Array(labels[3..<5]), paths: paths)
+                model.step(small, Array(images[3 * 48..<5 * 48]), Array(labels[3..<5]))
                 expectClose(
                     backend.values(small.logits), Array(logits[9..<15]), "two of them on \(device)",
                     limit: 1e-12)
@@ -171,20 +174,22 @@ import VisionModels
         }
     }
 
-    @Test(arguments: Variant.all) func mergedComputesTheSame(_ variant: Variant) throws {
+    @Test(
+        "The merged model computes the same, or the method says why it can't be merged",
+        arguments: Variant.all) func mergedComputesTheSame(_ variant: Variant) throws
+    {
         let tiny = try variant.tiny()
         let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
         for device in TestDevice.all {
             try device.withBackend { backend in
                 let model = try variant.model(tiny, on: backend)
-                let paths = model.uniformPath(.none)
                 guard model.method?.unmergeable == nil else {
-                    #expect(throws: CheckpointError.self) { try model.merged(paths: paths) }
+                    #expect(throws: CheckpointError.self) { try model.merged() }
                     return
                 }
                 let plan = try model.plan(batch: 3, isForTraining: false)
-                model.step(plan, images, labels, paths: paths)
-                let merged = try model.merged(paths: paths)
+                model.step(plan, images, labels)
+                let merged = try model.merged()
                 let reference = ReferenceViT(
                     configuration: merged.configuration,
                     tensors: merged.tensors.mapValues { doubles($0.values) })
@@ -196,7 +201,8 @@ import VisionModels
     }
 
     /// LoRA, FacT, RepAdapter, SSF on Linears and BitFit as paths; what no path can stand for is refused.
-    @Test(arguments: Variant.all) func aGLoRAPathComputesTheSame(_ variant: Variant) throws {
+    @Test("The GLoRA path of a method computes the same, where there is one", arguments: Variant.all)
+    func aGLoRAPathComputesTheSame(_ variant: Variant) throws {
         let tiny = try variant.tiny()
         let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
         let expressible: Set<MethodName> = [
@@ -210,13 +216,13 @@ import VisionModels
                     return
                 }
                 let plan = try model.plan(batch: 3, isForTraining: false)
-                model.step(plan, images, labels, paths: model.uniformPath(.none))
+                model.step(plan, images, labels)
                 let adapter = try model.gloraAdapter(on: tiny.checkpoint)
                 #expect(adapter.layers.values.contains { $0.path != .none } == (variant.method != .linear))
-                let (glora, paths) = try VisionTransformer.applying(
+                let glora = try VisionTransformer.applying(
                     adapter, to: tiny.checkpoint, on: backend)
                 let other = try glora.plan(batch: 3, isForTraining: false)
-                glora.step(other, images, labels, paths: paths)
+                glora.step(other, images, labels)
                 expectClose(
                     backend.values(other.logits), doubles(backend.values(plan.logits)),
                     "as GLoRA on \(device)")
@@ -232,16 +238,15 @@ import VisionModels
         let tiny = try TinyModel(width: 8, hiddenWidth: 16)
         let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
         try TestDevice.all[0].withBackend { backend in
-            func logits(_ trained: VisionTransformer.Trained) throws -> [Float] {
-                let model = try tiny.model(trained, on: backend)
+            func logits(_ method: any TuningMethod) throws -> [Float] {
+                let model = try tiny.model(method, on: backend)
                 let plan = try model.plan(batch: 3, isForTraining: false)
-                model.step(plan, images, labels, paths: model.uniformPath(.none))
+                model.step(plan, images, labels)
                 return backend.values(plan.logits)
             }
-            let plain = try logits(.adapters(rank: 1, sites: []))
-            let other = try #require(
-                try method.method(MethodSettings(), for: tiny.checkpoint.configuration.shape))
-            let begun = try logits(.method(other))
+            let plain = try logits(Backbone.frozen)
+            let other = try method.method(MethodSettings(), for: tiny.checkpoint.configuration.shape)
+            let begun = try logits(other)
             if [.ssf, .vptShallow, .vptDeep, .noah].contains(method) {
                 let largest = zip(begun, plain).reduce(Float(0)) { max($0, abs($1.0 - $1.1)) }
                 #expect(largest > 1e-3)
@@ -264,7 +269,7 @@ import VisionModels
         (settings.prompts, settings.width) = (numbers["prompts"], numbers["width"])
         let shape = TransformerShape(
             width: 768, hiddenWidth: 3072, depth: 12, patchSize: 16, hasClassToken: true)
-        #expect(try method.method(settings, for: shape)?.parameterCount(shape) == expected)
+        #expect(try method.method(settings, for: shape).parameterCount(shape, []) == expected)
     }
 
     @Test("RepAdapter before attention alone has half, and NOAH's count is its slices'")
@@ -273,35 +278,34 @@ import VisionModels
             width: 768, hiddenWidth: 3072, depth: 12, patchSize: 16, hasClassToken: true)
         var settings = MethodSettings()
         settings.targets = "attention"
-        #expect(try MethodName.repadapter.method(settings, for: shape)?.parameterCount(shape) == 119_904)
+        #expect(try MethodName.repadapter.method(settings, for: shape).parameterCount(shape, []) == 119_904)
         settings = MethodSettings()
         settings.dims = "5:0:0"
-        #expect(try MethodName.noah.method(settings, for: shape)?.parameterCount(shape) == 12 * 5 * 768)
+        #expect(try MethodName.noah.method(settings, for: shape).parameterCount(shape, []) == 12 * 5 * 768)
         settings.dims = "0:8:8"
         #expect(
-            try MethodName.noah.method(settings, for: shape)?.parameterCount(shape)
+            try MethodName.noah.method(settings, for: shape).parameterCount(shape, [])
                 == 294_912 + 12 * (2 * 768 * 8 + 8 + 768))
     }
 
     /// Mean and variance with momentum 0.1, the variance unbiased; in evaluation they take the batch's place.
-    @Test(arguments: TestDevice.all) func batchNormKeepsRunningStatistics(_ device: TestDevice) throws {
+    @Test("Batch norm keeps running statistics and evaluates with them", arguments: TestDevice.all)
+    func batchNormKeepsRunningStatistics(_ device: TestDevice) throws {
         let tiny = try TinyModel(width: 8, hiddenWidth: 16)
         let (images, labels) = (TinyModel.images(4), TinyModel.labels(4))
         try device.withBackend { backend in
-            let method = try #require(
-                try MethodName.linear.method(MethodSettings(), for: tiny.checkpoint.configuration.shape))
-            let model = try tiny.model(.method(method), headKind: .batchNorm, on: backend)
+            let method = try MethodName.linear.method(MethodSettings(), for: tiny.checkpoint.configuration.shape)
+            let model = try tiny.model(method, headKind: .batchNorm, on: backend)
             let plan = try model.plan(batch: 4, isForTraining: true)
-            let paths = model.uniformPath(.none)
             // A head of the identity on the first three features shows what it reads.
             var values = model.store.unpack(model.store.values)
             values["head.weight"]!.values = (0..<24).map { $0 / 8 == $0 % 8 ? 1 : 0 }
             values["head.bias"]!.values = [0, 0, 0]
             model.store.pack(model.store.values, values)
-            model.step(plan, images, labels, paths: paths)
+            model.step(plan, images, labels)
             // Running mean 0 and variance 1: the features themselves, but for the epsilon.
             let features = doubles(backend.values(plan.logits))
-            model.step(plan, images, labels, paths: paths, noise: 1)
+            model.step(plan, images, labels, noise: 1)
             let normed = doubles(backend.values(plan.logits))
             var (means, variances): ([Double], [Double]) = ([], [])
             for column in 0..<3 {
@@ -318,7 +322,7 @@ import VisionModels
             let kept = model.store.unpack(model.store.values)
             expectClose(Array(kept["head.running_mean"]!.values[..<3]), means, "mean", limit: 1e-8)
             expectClose(Array(kept["head.running_var"]!.values[..<3]), variances, "variance", limit: 1e-8)
-            #expect(model.trainedNames(paths) == ["head.weight", "head.bias"])
+            #expect(model.trainedNames == ["head.weight", "head.bias"])
         }
     }
 

@@ -1,15 +1,18 @@
 import Adapters
 import CPUBackend
 import Checkpoints
+import ModelConfiguration
 import OpenCLBackend
 import TensorCore
 import TestSupport
 import Testing
+import Transformers
 
 @testable import VisionModels
 
 /// What a plan keeps and takes, weights that are built once, and the costs that benchmarks state.
-@Suite struct PlanTests {
+@Suite("What a plan keeps, takes and costs")
+struct PlanTests {
     /// Paths in which A scales a z that is kept, where activation space is the cheaper one, beside others.
     static let keepingPaths: [GLoRAPath] = [
         GLoRAPath(a: .vector, b: .lowRank(2), e: .vector), GLoRAPath(a: .constant, d: .vector),
@@ -25,20 +28,19 @@ import Testing
     // MARK: Memory
 
     /// The memory of a model, of its plans and of its methods' terms goes when it goes.
-    @Test(arguments: [MethodName.glora, .lora, .vptDeep])
+    @Test("A model gives its memory back", arguments: [MethodName.glora, .lora, .vptDeep])
     func aModelGivesItsMemoryBack(method: MethodName) throws {
         let tiny = try TinyModel(width: 8, hiddenWidth: 16)
         try TestDevice(description: "opencl:0").withBackend { backend in
             let backend = try #require(backend as? OpenCLBackend)
             let before = backend.allocatedByteCount
             for isForTraining in [true, false] {
-                let other = try method.method(MethodSettings(), for: tiny.checkpoint.configuration.shape)
+                let shape = tiny.checkpoint.configuration.shape
                 var model: VisionTransformer? = try tiny.model(
-                    other.map { .method($0) } ?? .adapters(rank: 2, sites: SearchSpace.Site.allCases),
-                    on: backend)
+                    method.method(MethodSettings(), for: shape), on: backend)
                 let plan = try model!.plan(batch: 2, isForTraining: isForTraining)
                 backend.upload(plan.images, TinyModel.images(2))
-                model!.forward(plan, paths: model!.uniformPath(.none))
+                model!.forward(plan)
                 #expect(backend.values(plan.logits).allSatisfy { $0.isFinite })
                 #expect(backend.allocatedByteCount > before)
                 model = nil
@@ -48,7 +50,7 @@ import Testing
     }
 
     /// Whatever is kept, and whatever is computed again, losses and gradients are the same.
-    @Test(arguments: TestDevice.all, cases)
+    @Test("Every memory policy gives the same step", arguments: TestDevice.all, cases)
     func everyPolicyGivesTheSameStep(
         device: TestDevice, what: (width: Int, pooling: ViTConfiguration.Pooling)
     ) throws {
@@ -79,7 +81,9 @@ import Testing
 
     /// The gradients of the support tensors are those of the merged weights, contracted: a model that trains everything
     /// keeps no z and rebuilds nothing.
-    @Test(arguments: TestDevice.all, cases)
+    @Test(
+        "Gradients of support tensors are the merged weights' gradients, contracted",
+        arguments: TestDevice.all, cases)
     func supportGradientsAreContractedOnes(
         device: TestDevice, what: (width: Int, pooling: ViTConfiguration.Pooling)
     ) throws {
@@ -95,13 +99,13 @@ import Testing
                 let stored = model.store.unpack(model.store.values)
 
                 let whole = try VisionTransformer(
-                    try model.merged(paths: paths), classCount: TinyModel.classCount, trained: .everything,
+                    try model.merged(), classCount: TinyModel.classCount, method: Backbone.everything,
                     seed: 1, head: tiny.head, on: backend)
                 let wholePlan = try whole.plan(batch: 2, isForTraining: true)
                 whole.store.clearGradients()
-                whole.step(wholePlan, images, labels, paths: whole.uniformPath(.none))
+                whole.step(wholePlan, images, labels)
                 let merged = whole.store.unpack(whole.store.gradients)
-                for (linear, path) in zip(model.linears, paths) {
+                for (linear, path) in zip(model.layers.map(\.base), paths) {
                     let (outputs, inputs) = (linear.outputs, linear.inputs)
                     let dw = doubles(merged["\(linear.name).weight"]!.values)
                     let db = doubles(merged["\(linear.name).bias"]!.values)
@@ -151,44 +155,57 @@ import Testing
 
     /// A plan takes what `byteCount` says, to the byte: an arena whose chunk is that large needs one, and two when the chunk
     /// is one view smaller.
-    @Test(arguments: MemoryPolicy.allCases, [true, false])
+    @Test(
+        "A plan takes the bytes that it says, to the byte", arguments: MemoryPolicy.allCases, [true, false])
     func byteCount(policy: MemoryPolicy, isForTraining: Bool) throws {
         for pooling in [ViTConfiguration.Pooling.classToken, .meanAfterNorm] {
-            let configuration = try TinyModel(pooling: pooling, width: 64).checkpoint.configuration
-            let bytes = ViTPlan.byteCount(
-                configuration, rank: 2, policy: policy, batch: 3, isForTraining: isForTraining)
+            let backend = try CPUBackend()
+            let model = try TinyModel(pooling: pooling, width: 64).adapted(memory: policy, on: backend)
+            let bytes = model.planByteCount(batch: 3, isForTraining: isForTraining)
             for (less, chunks) in [(0, 1), (4 * viewAlignment, 2)] {
-                let arena = Arena(try CPUBackend(), chunkByteCount: bytes - less)
-                _ = try ViTPlan(
-                    configuration, rank: 2, policy: policy, batch: 3, isForTraining: isForTraining,
-                    take: arena.take)
+                let arena = Arena(backend, chunkByteCount: bytes - less)
+                _ = try Workspace.layOut(in: arena, isForTraining: isForTraining, stored: .float32) {
+                    try model.layOut(batch: 3, $0)
+                }
                 #expect(arena.byteCount == chunks * (bytes - less))
             }
         }
     }
 
-    /// What a policy saves, by hand: fast keeps GELU's output [B, Q, F] of every block beside the shared one, balanced the
-    /// LayerNorms' [B, T, D] and [B, Q, D].
-    @Test func policiesDifferByWhatTheyKeep() throws {
-        let configuration = try #require(ViTConfiguration(named: "vit_base_patch16_224", classCount: 10))
-        func bytes(_ policy: MemoryPolicy, isForTraining: Bool = true) -> Int {
-            ViTPlan.byteCount(
-                configuration, rank: 4, policy: policy, batch: 8, isForTraining: isForTraining)
+    /// What a policy saves, by hand: fast keeps GELU's output [B, Q, F] of every block in place of a shared one, balanced the
+    /// LayerNorms' [B, T, D] and [B, Q, D] likewise.
+    @Test("Memory policies differ by the tensors that they keep")
+    func policiesDifferByWhatTheyKeep() throws {
+        func bytes(_ policy: MemoryPolicy, isForTraining: Bool = true) throws -> Int {
+            try PlanTests.zeros("vit_tiny_patch16_224", memory: policy)
+                .planByteCount(batch: 8, isForTraining: isForTraining)
         }
-        let (all, one) = (8 * 197 * 768, 8 * 768)  // [B, T, D] and [B, 1, D]
-        #expect(bytes(.fast) - bytes(.balanced) == 4 * (11 * 4 * all + 4 * one))
-        #expect(bytes(.balanced) - bytes(.low) == 4 * (11 * 2 * all + all + one))
+        let (all, one) = (8 * 197 * 192, 8 * 192)  // [B, T, D] and [B, 1, D]
+        #expect(try bytes(.fast) - bytes(.balanced) == 4 * (10 * 4 * all + 4 * one))
+        #expect(try bytes(.balanced) - bytes(.low) == 4 * (11 * 2 * all + one))
         for policy in MemoryPolicy.allCases {
-            #expect(bytes(policy, isForTraining: false) == bytes(.low, isForTraining: false))
+            #expect(try bytes(policy, isForTraining: false) == bytes(.low, isForTraining: false))
         }
         // An evaluation keeps one block's tensors, not twelve's.
-        #expect(bytes(.low, isForTraining: false) < bytes(.low) / 4)
+        #expect(try bytes(.low, isForTraining: false) < bytes(.low) / 4)
+    }
+
+    /// An architecture with weights of zero, GLoRA of rank 4 in every layer and ten classes.
+    static func zeros(_ name: String, memory: MemoryPolicy = .balanced) throws -> VisionTransformer {
+        let configuration = try #require(ViTConfiguration(named: name, classCount: 0))
+        let checkpoint = try ViTCheckpoint(
+            configuration: configuration,
+            tensors: configuration.tensorShapes.mapValues { HostTensor(shape: $0, repeating: 0) })
+        return try VisionTransformer(
+            checkpoint, classCount: 10, method: GLoRA(rank: 4), seed: 1, memory: memory, on: try CPUBackend())
     }
 
     // MARK: Prepared weights
 
     /// The same logits from weights built once as from weights built in every batch, for those paths and for others.
-    @Test(arguments: TestDevice.all) func preparedPathsGiveTheSameLogits(device: TestDevice) throws {
+    @Test(
+        "Weights built once give the same logits as weights built in every batch", arguments: TestDevice.all)
+    func preparedPathsGiveTheSameLogits(device: TestDevice) throws {
         try device.withBackend { backend in
             for width in [6, 64] {
                 let model = try TinyModel(width: width).adapted(on: backend)
@@ -197,11 +214,12 @@ import Testing
                     model.step(plan, TinyModel.images(3), TinyModel.labels(3), paths: paths)
                     return backend.values(plan.logits)
                 }
-                let others = model.uniformPath(.full(rank: 2))
+                let others = model.layers.uniformPath(.full(rank: 2))
                 let (expected, expectedOthers) = (
                     doubles(logits(PlanTests.keepingPaths)), doubles(logits(others))
                 )
-                try model.prepare(paths: PlanTests.keepingPaths)
+                model.layers.take(PlanTests.keepingPaths)
+                try model.prepare()
                 // What is prepared doesn't follow the parameters; other paths do.
                 let saved = model.store.unpack(model.store.values)
                 expectClose(logits(others), expectedOthers, "paths that aren't prepared", limit: 1e-12)
@@ -219,14 +237,9 @@ import Testing
 
     /// ViT-B/16, batch 8, 10 classes, by hand. A block's Linears have 12 · 768² = 7,077,888 weights and see 8 · 197 = 1,576
     /// tokens; behind the last attention 8 do. A score costs 4 · 64 + 5 = 261, in the backward 10 · 64 + 6 = 646.
-    @Test func costOfAViTBase() throws {
-        let configuration = try #require(ViTConfiguration(named: "vit_base_patch16_224", classCount: 0))
-        let zeros = try ViTCheckpoint(
-            configuration: configuration,
-            tensors: configuration.tensorShapes.mapValues { HostTensor(shape: $0, repeating: 0) })
-        let model = try VisionTransformer(
-            zeros, classCount: 10, trained: .adapters(rank: 4, sites: SearchSpace.Site.allCases), seed: 1,
-            on: try CPUBackend())
+    @Test("The cost of a ViT-B/16 is that counted by hand")
+    func costOfAViTBase() throws {
+        let model = try PlanTests.zeros("vit_base_patch16_224")
         let block = 2 * 1_576 * 7_077_888
         let (qkv, behind) = (2 * 1_576 * 1_769_472, 2 * 8 * 5_308_416)
         let ends = 2 * 1_568 * 768 * 768 + 2 * 8 * 768 * 10
@@ -238,24 +251,26 @@ import Testing
             12 * block == 267_714_035_712 && 12 * block - (11 * block + qkv + behind) == 16_647_192_576)
 
         // The frozen path: a backward through the head alone, which counts as nothing.
-        let none = model.uniformPath(.none)
+        let none = model.layers.uniformPath(.none)
         #expect(model.stepCost(batch: 8, paths: none).flops == Double(forward))
         // lowRank B in activation space: a second product everywhere but in the first Linear, whose dx nobody needs.
-        let lora = model.uniformPath(GLoRAPath(b: .lowRank(4)))
+        let lora = model.layers.uniformPath(GLoRAPath(b: .lowRank(4)))
         let second = 11 * block + qkv + behind - qkv + 646 * scores
         #expect(model.stepCost(batch: 8, paths: lora).flops == Double(forward + second))
         // lowRank A needs dW too, everywhere.
-        let full = model.uniformPath(.full(rank: 4))
+        let full = model.layers.uniformPath(.full(rank: 4))
         let third = 11 * block + qkv + behind
         #expect(model.stepCost(batch: 8, paths: full).flops == Double(forward + second + third))
     }
 
     /// timm's names, with its counts of parameters at 1,000 classes.
-    @Test(arguments: [
-        ("vit_tiny_patch16_224", 5_717_416), ("vit_small_patch16_224", 22_050_664),
-        ("vit_base_patch16_224", 86_567_656), ("vit_base_patch32_224", 88_224_232),
-        ("vit_base_patch16_384", 86_859_496), ("vit_large_patch16_224", 304_326_632),
-    ])
+    @Test(
+        "An architecture's name gives timm's number of parameters",
+        arguments: [
+            ("vit_tiny_patch16_224", 5_717_416), ("vit_small_patch16_224", 22_050_664),
+            ("vit_base_patch16_224", 86_567_656), ("vit_base_patch32_224", 88_224_232),
+            ("vit_base_patch16_384", 86_859_496), ("vit_large_patch16_224", 304_326_632),
+        ])
     func namedArchitectures(name: String, parameterCount: Int) throws {
         let configuration = try #require(ViTConfiguration(named: name, classCount: 1000))
         let count = configuration.tensorShapes.values.reduce(0) { $0 + $1.reduce(1, *) }
@@ -265,11 +280,13 @@ import Testing
         #expect(parts[2] == "patch\(configuration.patchSize)" && parts[3] == "\(configuration.imageSize)")
     }
 
-    @Test(arguments: [
-        "", "vit", "resnet50", "vit_huge_patch14_224", "vit_base_patch16", "vit_base_patch0_224",
-        "vit_base_patch16_225", "vit_base_patch16_8", "vit_base_patchx_224", "deit_base_patch16_224",
-        "vit_base_patch16_224_in21k", "vit_base_patch-16_224",
-    ])
+    @Test(
+        "Names of other architectures give none",
+        arguments: [
+            "", "vit", "resnet50", "vit_huge_patch14_224", "vit_base_patch16", "vit_base_patch0_224",
+            "vit_base_patch16_225", "vit_base_patch16_8", "vit_base_patchx_224", "deit_base_patch16_224",
+            "vit_base_patch16_224_in21k", "vit_base_patch-16_224",
+        ])
     func otherNames(name: String) {
         #expect(ViTConfiguration(named: name, classCount: 10) == nil)
     }

@@ -3,11 +3,13 @@ import Checkpoints
 import TensorCore
 import TestSupport
 import Testing
+import Transformers
 import VisionModels
 
 /// The methods that GLoRA is compared with, in a model whose weights and activations are stored in 16 bits, beside the same in
 /// float32.
-@Suite struct StoredMethodTests {
+@Suite("The other methods in models stored in 16 bits")
+struct StoredMethodTests {
     private static let batch = 4
 
     /// A step's losses and gradients, the latter divided by the loss's factor.
@@ -23,7 +25,6 @@ import VisionModels
         let scale: Float = precision == .float16 ? 256 : 1
         return try TestDevice.withOpenCL(precision) { backend in
             let model = try variant.model(tiny, on: backend)
-            let paths = model.uniformPath(.none)
             let plan = try model.plan(batch: StoredMethodTests.batch, isForTraining: true)
             backend.upload(plan.images, TinyModel.images(StoredMethodTests.batch))
             backend.upload(plan.labels, TinyModel.labels(StoredMethodTests.batch).map { Int32($0) })
@@ -31,13 +32,14 @@ import VisionModels
                 backend.upload(scales, (0..<StoredMethodTests.batch).map { $0 == index ? 0 : Float(4) / 3 })
             }
             model.store.clearGradients()
-            model.forward(plan, paths: paths, dropsBranches: variant.dropsBranches, noise: 77)
+            model.forward(plan, PassMode(dropoutSeed: 77, dropsBranches: variant.dropsBranches))
             model.loss(plan)
             let losses = backend.values(plan.losses)
             model.backward(
-                plan, paths: paths, dropsBranches: variant.dropsBranches, noise: 77, lossScale: scale)
+                plan, PassMode(dropoutSeed: 77, dropsBranches: variant.dropsBranches),
+                lossScale: scale)
             let gradients = model.store.unpack(model.store.gradients)
-            let trained = model.trainedNames(paths)
+            let trained = model.trainedNames
             return Step(
                 losses: losses,
                 gradients: gradients.filter { trained.contains($0.key) }
@@ -48,7 +50,9 @@ import VisionModels
     /// The bounds are `StoredModelTests.aStepIsClose`'s, for the losses and for the gradients as one vector. A single tensor,
     /// of those that are a hundredth of it or more, has fewer values to average over, and one value of ReLU's may
     /// change sides: three times as much.
-    @Test(arguments: MethodTests.Variant.all, [(Precision.bfloat16, 0.03), (.float16, 0.004)])
+    @Test(
+        "A step in 16 bits is as close to float32's as rounding allows", arguments: MethodTests.Variant.all,
+        [(Precision.bfloat16, 0.03), (.float16, 0.004)])
     func aStepIsClose(
         of variant: MethodTests.Variant, to: (precision: Precision, error: Double)
     ) throws {
@@ -74,17 +78,17 @@ import VisionModels
     }
 
     /// In evaluation all blocks share memory, that of the widened tensors too.
-    @Test(arguments: MethodTests.Variant.all) func evaluationIsTrainingWithoutNoise(
+    @Test("Evaluation gives the logits of training without noise", arguments: MethodTests.Variant.all)
+    func evaluationIsTrainingWithoutNoise(
         _ variant: MethodTests.Variant
     ) throws {
         let tiny = try StoredMethodTests.tiny(variant)
         let (images, labels) = (TinyModel.images(5), TinyModel.labels(5))
         try TestDevice.withOpenCL(.bfloat16) { backend in
             let model = try variant.model(tiny, on: backend)
-            let paths = model.uniformPath(.none)
             let logits = try [true, false].map { isForTraining in
                 let plan = try model.plan(batch: 5, isForTraining: isForTraining)
-                model.step(plan, images, labels, paths: paths)
+                model.step(plan, images, labels)
                 return backend.values(plan.logits)
             }
             expectClose(logits[1], doubles(logits[0]), "logits", limit: 1e-12)
@@ -92,17 +96,17 @@ import VisionModels
     }
 
     /// Weights that a step has changed are rounded anew, whether they are prepared or not.
-    @Test func aForwardReadsWhatWasTrained() throws {
+    @Test("A forward pass reads the weights that a step has changed")
+    func aForwardReadsWhatWasTrained() throws {
         let variant = try #require(MethodTests.Variant.all.first { $0.method == .full })
         let tiny = try StoredMethodTests.tiny(variant)
         try TestDevice.withOpenCL(.bfloat16) { backend in
             let model = try variant.model(tiny, on: backend)
-            let paths = model.uniformPath(.none)
             let plan = try model.plan(batch: 5, isForTraining: false)
             func logits(isPrepared: Bool) throws -> [Float] {
-                if isPrepared { try model.prepare(paths: paths) }
+                if isPrepared { try model.prepare() }
                 defer { model.unprepare() }
-                model.step(plan, TinyModel.images(5), TinyModel.labels(5), paths: paths)
+                model.step(plan, TinyModel.images(5), TinyModel.labels(5))
                 return backend.values(plan.logits)
             }
             let before = try logits(isPrepared: true)
@@ -118,14 +122,15 @@ import VisionModels
     }
 
     /// What SSF scales is kept for the backward as it is stored: the bytes that an image adds to a linear probe's are halved.
-    @Test func whatIsScaledIsKeptStored() throws {
+    @Test("What SSF scales is kept in the bytes of its precision")
+    func whatIsScaledIsKeptStored() throws {
         let tiny = try TinyModel(width: 64, hiddenWidth: 128)
         let shape = tiny.checkpoint.configuration.shape
         let bytes = try [Precision.float32, .bfloat16].map { precision in
             try TestDevice.withOpenCL(precision) { backend in
                 let each = try [MethodName.ssf, .linear].map { name in
-                    let method = try #require(try name.method(MethodSettings(), for: shape))
-                    let model = try tiny.model(.method(method), on: backend)
+                    let method = try name.method(MethodSettings(), for: shape)
+                    let model = try tiny.model(method, on: backend)
                     return model.plannedByteCount(batch: 512) - model.plannedByteCount(batch: 256)
                 }
                 return each[0] - each[1]

@@ -1,16 +1,21 @@
 import Adapters
 import Checkpoints
+import ModelConfiguration
 import TensorCore
 import TestSupport
 import Testing
-import VisionModels
+import Transformers
+
+@testable import VisionModels
 
 /// A model whose weights and activations are stored in 16 bits, beside the same in float32.
-@Suite struct StoredModelTests {
+@Suite("Models stored in 16 bits")
+struct StoredModelTests {
     /// A step's losses, and its gradients as one vector. Each of some twenty operations between the pixels and the loss
     /// rounds by u = 2⁻⁸ (bfloat16) or 2⁻¹¹ (float16) at most, at random: √20 · u / √3 is 1.0 % and 0.13 % of their norm.
     /// Three times that is allowed.
     @Test(
+        "A step in 16 bits is as close to float32's as rounding allows",
         arguments: [(Precision.bfloat16, 0.03), (.float16, 0.004)],
         [ViTConfiguration.Pooling.classToken, .meanAfterNorm])
     func aStepIsClose(
@@ -26,10 +31,11 @@ import VisionModels
                 backend.upload(plan.images, TinyModel.images(4))
                 backend.upload(plan.labels, TinyModel.labels(4).map { Int32($0) })
                 model.store.clearGradients()
-                model.forward(plan, paths: PlanTests.keepingPaths)
+                model.layers.take(PlanTests.keepingPaths)
+                model.forward(plan)
                 model.loss(plan)
                 let losses = backend.values(plan.losses)
-                model.backward(plan, paths: PlanTests.keepingPaths, lossScale: scale)
+                model.backward(plan, lossScale: scale)
                 var gradients = model.store.unpack(model.store.gradients)
                 for name in gradients.keys {
                     gradients[name]!.values = gradients[name]!.values.map { $0 / scale }
@@ -48,11 +54,13 @@ import VisionModels
     }
 
     /// Of a step's memory, all but the residual stream is halved.
-    @Test(arguments: MemoryPolicy.allCases) func memoryIsSaved(policy: MemoryPolicy) throws {
-        let base = try #require(ViTConfiguration(named: "vit_base_patch16_224", classCount: 10))
-        let counts = [Precision.float32, .bfloat16].map {
-            ViTPlan.byteCount(
-                base, rank: 4, policy: policy, batch: 8, isForTraining: true, stored: $0.stored)
+    @Test(
+        "Storing in 16 bits halves all of a step's memory but the residual stream",
+        arguments: MemoryPolicy.allCases) func memoryIsSaved(policy: MemoryPolicy) throws
+    {
+        let model = try PlanTests.zeros("vit_tiny_patch16_224", memory: policy)
+        let counts = [ElementType.float32, .bfloat16].map {
+            model.planByteCount(batch: 8, isForTraining: true, stored: $0)
         }
         #expect(Double(counts[1]) < 0.65 * Double(counts[0]), "\(counts)")
     }

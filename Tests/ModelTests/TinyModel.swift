@@ -1,7 +1,9 @@
 import Adapters
 import Checkpoints
+import ModelConfiguration
 import TensorCore
 import TestSupport
+import Transformers
 import VisionModels
 
 /// A model small enough for central differences in every element: 2 blocks, width 6, 2 heads, 4 patches, 3 classes.
@@ -37,18 +39,17 @@ struct TinyModel {
 
     /// The model under another treatment, with this head.
     func model(
-        _ trained: VisionTransformer.Trained, headKind: HeadKind = .linear, memory: MemoryPolicy = .balanced,
+        _ method: any TuningMethod, headKind: HeadKind = .linear, memory: MemoryPolicy = .balanced,
         on backend: any Backend
     ) throws -> VisionTransformer {
         try VisionTransformer(
-            checkpoint, classCount: TinyModel.classCount, trained: trained, seed: 5, head: head,
+            checkpoint, classCount: TinyModel.classCount, method: method, seed: 5, head: head,
             headKind: headKind, memory: memory, on: backend)
     }
 
     /// The model with support tensors of rank 2, all of them random: no path is the frozen model by chance.
     func adapted(memory: MemoryPolicy = .balanced, on backend: any Backend) throws -> VisionTransformer {
-        let model = try model(
-            .adapters(rank: 2, sites: SearchSpace.Site.allCases), memory: memory, on: backend)
+        let model = try model(GLoRA(rank: 2), memory: memory, on: backend)
         var values = model.store.unpack(model.store.values)
         for (seed, name) in values.keys.sorted().enumerated() where !name.hasPrefix("head.") {
             values[name]!.values = randomValues(values[name]!.values.count, seed: 50 + seed, scale: 0.3)
@@ -85,15 +86,17 @@ struct TinyModel {
 extension VisionTransformer {
     /// Uploads a batch and computes logits and losses; with a plan for training the gradients too.
     func step(
-        _ plan: ViTPlan, _ images: [Float], _ labels: [Int], paths: [GLoRAPath], scales: [[Float]]? = nil,
+        _ plan: VisionTransformer.Plan, _ images: [Float], _ labels: [Int], paths: [GLoRAPath]? = nil, scales: [[Float]]? = nil,
         noise: UInt64? = nil
     ) {
+        if let paths { layers.take(paths) }
         backend.upload(plan.images, images)
         backend.upload(plan.labels, labels.map { Int32($0) })
         for (tensor, values) in zip(plan.branchScales, scales ?? []) { backend.upload(tensor, values) }
         backend.fill(plan.logits, .nan)
-        forward(plan, paths: paths, dropsBranches: scales != nil, noise: noise)
+        let mode = PassMode(dropoutSeed: noise, dropsBranches: scales != nil)
+        forward(plan, mode)
         loss(plan)
-        if plan.isForTraining { backward(plan, paths: paths, dropsBranches: scales != nil, noise: noise) }
+        if plan.isForTraining { backward(plan, mode) }
     }
 }

@@ -3,11 +3,13 @@ import Checkpoints
 import TensorCore
 import TestSupport
 import Testing
+import Transformers
 import VisionModels
 
 /// The model's forward and hand-written backward against the definition in double precision, and against itself where two
 /// ways must give the same.
-@Suite struct VisionTransformerTests {
+@Suite("The model against its definition in double precision")
+struct VisionTransformerTests {
     /// What the head reads, with and without a class token and a bias of q, k and v.
     enum Variant: CaseIterable, Sendable {
         case classToken, meanAfterNorm, meanBeforeNorm, noClassToken, noQKVBias, dropPath
@@ -30,7 +32,8 @@ import VisionModels
     }
 
     /// Loss and every element of every gradient in pretraining, where everything is trained.
-    @Test(arguments: Variant.allCases) func everyGradient(variant: Variant) throws {
+    @Test("The loss and every gradient are the reference's in pretraining", arguments: Variant.allCases)
+    func everyGradient(variant: Variant) throws {
         let tiny = try variant.make()
         let (images, labels) = (TinyModel.images(2), TinyModel.labels(2))
         let scales = variant.scales?.map { doubles($0) }
@@ -40,8 +43,8 @@ import VisionModels
         let loss = reference.loss(doubles(images), labels: labels, scales: scales)
         for device in TestDevice.all {
             try device.withBackend { backend in
-                let model = try tiny.model(.everything, on: backend)
-                let paths = model.uniformPath(.none)
+                let model = try tiny.model(Backbone.everything, on: backend)
+                let paths = model.layers.uniformPath(.none)
                 let plan = try model.plan(batch: 2, isForTraining: true)
                 model.store.clearGradients()
                 model.step(plan, images, labels, paths: paths, scales: variant.scales)
@@ -50,12 +53,12 @@ import VisionModels
                 expectClose([losses.reduce(0, +) / 2], [loss], "loss on \(device)")
                 let gradients = model.store.unpack(model.store.gradients)
                 #expect(Set(gradients.keys) == Set(expected.keys))
-                #expect(model.trainedNames(paths) == Set(expected.keys))
+                #expect(model.trainedNames == Set(expected.keys))
                 for (name, gradient) in gradients {
                     expectClose(gradient.values, expected[name]!, "gradient of \(name) on \(device)")
                 }
                 // A second backward adds the same once more.
-                model.backward(plan, paths: paths, dropsBranches: variant.scales != nil)
+                model.backward(plan, PassMode(dropsBranches: variant.scales != nil))
                 for (name, gradient) in model.store.unpack(model.store.gradients) {
                     expectClose(gradient.values, expected[name]!.map { 2 * $0 }, "\(name) twice on \(device)")
                 }
@@ -64,7 +67,8 @@ import VisionModels
     }
 
     /// A plan for evaluation shares one block's memory among all blocks and gives the same logits.
-    @Test(arguments: TestDevice.all) func evaluationGivesTheLogitsOfTraining(device: TestDevice) throws {
+    @Test("Evaluation gives the logits of training", arguments: TestDevice.all)
+    func evaluationGivesTheLogitsOfTraining(device: TestDevice) throws {
         try device.withBackend { backend in
             let model = try TinyModel().adapted(on: backend)
             let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
@@ -79,7 +83,8 @@ import VisionModels
     }
 
     /// An image's logits don't depend on the batch around it, though the smaller plan lies over the larger one's memory.
-    @Test(arguments: TestDevice.all) func aSmallerBatchGivesASliceOfTheLarger(device: TestDevice) throws {
+    @Test("A smaller batch gives a slice of the larger one's logits", arguments: TestDevice.all)
+    func aSmallerBatchGivesASliceOfTheLarger(device: TestDevice) throws {
         try device.withBackend { backend in
             let model = try TinyModel().adapted(on: backend)
             let (images, labels) = (TinyModel.images(5), TinyModel.labels(5))
@@ -95,15 +100,16 @@ import VisionModels
     }
 
     /// The merged checkpoint computes the same as the adapted model, in the reference and in a model without support tensors.
-    @Test(arguments: TestDevice.all) func mergedEqualsUnmerged(device: TestDevice) throws {
+    @Test("The merged checkpoint computes the same as the adapted model", arguments: TestDevice.all)
+    func mergedEqualsUnmerged(device: TestDevice) throws {
         try device.withBackend { backend in
             let model = try TinyModel(pooling: .meanBeforeNorm).adapted(on: backend)
             let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
             let plan = try model.plan(batch: 3, isForTraining: false)
-            for paths in [TinyModel.mixedPaths, model.uniformPath(.full(rank: 2)), model.uniformPath(.none)] {
+            for paths in [TinyModel.mixedPaths, model.layers.uniformPath(.full(rank: 2)), model.layers.uniformPath(.none)] {
                 model.step(plan, images, labels, paths: paths)
                 let logits = backend.values(plan.logits)
-                let merged = try model.merged(paths: paths)
+                let merged = try model.merged()
                 #expect(merged.tensors.mapValues(\.shape) == merged.configuration.tensorShapes)
                 let reference = ReferenceViT(
                     configuration: merged.configuration,
@@ -111,10 +117,10 @@ import VisionModels
                 expectClose(
                     logits, reference.logits(doubles(images), batch: 3, scales: nil), "merged in double")
                 let plain = try VisionTransformer(
-                    merged, classCount: TinyModel.classCount, trained: .adapters(rank: 1, sites: []), seed: 1,
+                    merged, classCount: TinyModel.classCount, method: Backbone.frozen, seed: 1,
                     head: merged.tensors, on: backend)
                 let plainPlan = try plain.plan(batch: 3, isForTraining: false)
-                plain.step(plainPlan, images, labels, paths: plain.uniformPath(.none))
+                plain.step(plainPlan, images, labels, paths: plain.layers.uniformPath(.none))
                 expectClose(backend.values(plainPlan.logits), doubles(logits), "merged")
             }
         }
@@ -122,7 +128,8 @@ import VisionModels
 
     /// A layer whose support tensors are zero computes the same off its path and on the full one; so must everything above.
     /// The backward stops at the lowest layer that is on a path: at each of the 8 Linears, and at the head.
-    @Test(arguments: TestDevice.all) func theBackwardStopsWhereNothingIsTrainedBelow(device: TestDevice)
+    @Test("The backward stops where nothing is trained below", arguments: TestDevice.all)
+    func theBackwardStopsWhereNothingIsTrainedBelow(device: TestDevice)
         throws
     {
         let kept: Float = 4 / 3
@@ -133,20 +140,21 @@ import VisionModels
             let random = model.store.unpack(model.store.values)
             let (images, labels) = (TinyModel.images(2), TinyModel.labels(2))
             let plan = try model.plan(batch: 2, isForTraining: true)
-            for lowest in 0...model.linears.count {
+            for lowest in 0...model.layers.count {
                 var values = random
-                let frozen = model.linears[..<lowest].map { "\($0.name)." }
+                let frozen = model.layers[..<lowest].map { "\($0.base.name)." }
                 func isFrozen(_ name: String) -> Bool { frozen.contains { name.hasPrefix($0) } }
                 for name in values.keys where isFrozen(name) {
                     values[name] = HostTensor(shape: values[name]!.shape, repeating: 0)
                 }
                 model.store.pack(model.store.values, values)
-                let full = model.uniformPath(.full(rank: 2))
+                let full = model.layers.uniformPath(.full(rank: 2))
                 model.store.clearGradients()
                 model.step(plan, images, labels, paths: full, scales: scales)
                 let everywhere = model.store.unpack(model.store.gradients)
                 let upper = Array(repeating: GLoRAPath.none, count: lowest) + full[lowest...]
-                let trained = model.trainedNames(upper)
+                model.layers.take(upper)
+                let trained = model.trainedNames
                 model.store.clearGradients()
                 for segment in model.store.segments where !trained.contains(segment.name) {
                     backend.fill(model.store[segment.name]!.gradient!, mark)
@@ -166,45 +174,50 @@ import VisionModels
     }
 
     /// Layers that the search space leaves out, or that have no bias, take the part of a path that they can.
-    @Test func pathsAreMadeAdmissible() throws {
+    @Test("A layer takes the part of a path that it can")
+    func pathsAreMadeAdmissible() throws {
         try TestDevice.all[0].withBackend { backend in
             let full = GLoRAPath.full(rank: 2)
-            let some = try TinyModel().model(.adapters(rank: 2, sites: [.qkv, .fc1]), on: backend)
-            #expect(some.uniformPath(full) == [full, .none, full, .none, full, .none, full, .none])
+            let some = try TinyModel().model(GLoRA(rank: 2, roles: [.fusedQKV, .up]), on: backend)
+            #expect(some.layers.uniformPath(full) == [full, .none, full, .none, full, .none, full, .none])
             #expect(some.store["blocks.0.attn.proj.Ad"] == nil)
             let counts = [(6, 18), (6, 5)].map { full.parameterCount(inputs: $0.0, outputs: $0.1) }
-            #expect(some.parameterCount(some.uniformPath(full)) == 2 * counts.reduce(0, +))
+            some.layers.take(some.layers.uniformPath(full))
+            #expect(some.parameterCount == 2 * counts.reduce(0, +))
             #expect(some.headParameterCount == 21)
             let unbiased = try TinyModel(qkvBias: false).adapted(on: backend)
-            let paths = unbiased.uniformPath(full)
+            let paths = unbiased.layers.uniformPath(full)
             #expect(paths[0] == GLoRAPath(a: .lowRank(2), b: .lowRank(2)) && paths[1] == full)
-            let merged = try unbiased.merged(paths: paths)
+            unbiased.layers.take(paths)
+            let merged = try unbiased.merged()
             #expect(merged.tensors["blocks.0.attn.qkv.bias"] == nil)
         }
     }
 
     /// Paths are drawn for each layer by itself, and again the same from the same stream.
-    @Test func pathsAreDrawnPerLayer() throws {
+    @Test("Paths are drawn for each layer by itself")
+    func pathsAreDrawnPerLayer() throws {
         try TestDevice.all[0].withBackend { backend in
             let model = try TinyModel().adapted(on: backend)
             let space = try SearchSpace(ranks: [2])
             var (first, again) = (Random(1, "path", 7), Random(1, "path", 7))
-            let paths = model.drawPaths(from: space, using: &first)
+            let paths = model.layers.drawPaths(from: space, using: &first)
             #expect(paths.count == 8)
             #expect(Set(paths).count > 4)
-            #expect(model.drawPaths(from: space, using: &again) == paths)
-            #expect(model.drawPaths(from: space, using: &again) != paths)
+            #expect(model.layers.drawPaths(from: space, using: &again) == paths)
+            #expect(model.layers.drawPaths(from: space, using: &again) != paths)
         }
     }
 
     /// A fresh head and fresh support tensors follow the seed, and the fresh model computes what the frozen one computes.
-    @Test func aFreshModelIsTheFrozenOne() throws {
+    @Test("A fresh model follows its seed and computes what the frozen one computes")
+    func aFreshModelIsTheFrozenOne() throws {
         try TestDevice.all[0].withBackend { backend in
             let tiny = try TinyModel()
             func fresh(_ seed: Int) throws -> VisionTransformer {
                 try VisionTransformer(
                     tiny.checkpoint, classCount: 4,
-                    trained: .adapters(rank: 2, sites: SearchSpace.Site.allCases),
+                    method: GLoRA(rank: 2),
                     seed: seed, on: backend)
             }
             let model = try fresh(3)
@@ -217,7 +230,7 @@ import VisionModels
             // U(±1/√6).
             #expect(values["head.weight"]!.values.allSatisfy { abs($0) <= 0.40825 })
             let plan = try model.plan(batch: 2, isForTraining: false)
-            model.step(plan, TinyModel.images(2), [0, 1], paths: model.uniformPath(.full(rank: 2)))
+            model.step(plan, TinyModel.images(2), [0, 1], paths: model.layers.uniformPath(.full(rank: 2)))
             var reference = ReferenceViT(
                 configuration: model.configuration,
                 tensors: tiny.checkpoint.tensors.mapValues { doubles($0.values) })

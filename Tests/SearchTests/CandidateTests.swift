@@ -4,7 +4,8 @@ import Testing
 
 @testable import ArchitectureSearch
 
-@Suite struct CandidateTests {
+@Suite("Candidates and their genes")
+struct CandidateTests {
     let problem: Problem
 
     init() throws { problem = try Problem() }

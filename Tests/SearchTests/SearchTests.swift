@@ -3,7 +3,8 @@ import Testing
 
 @testable import ArchitectureSearch
 
-@Suite struct SearchTests {
+@Suite("The searches")
+struct SearchTests {
     let problem: Problem
     let budget = ParameterBudget(100...700)
 

@@ -1,9 +1,11 @@
+import Experiments
 import Foundation
 import TensorCore
 import Testing
 import Training
 
-@Suite struct ComparisonTests {
+@Suite("The numbers of a comparison's tables")
+struct ComparisonTests {
     @Test(
         "The averages are the mean of the group means and the mean of the tasks, each of all its tasks or none"
     )

@@ -10,7 +10,8 @@ import VisionModels
 
 @testable import OpenCLBackend
 
-@Suite(.serialized) struct FineTuningTests {
+@Suite("Fine-tuning runs", .serialized)
+struct FineTuningTests {
     /// Trains `options` in `folder`, stopping after `stopAfter` steps if given; returns the losses of the steps.
     private func train(
         _ options: TrainingOptions, _ folder: URL, resumes: Bool = false, stopAfter: Int? = nil,
@@ -139,14 +140,14 @@ import VisionModels
         try TestDevice.withOpenCL(.float32) { backend in
             let checkpoint = try TinyTask.checkpoint()
             let model = try VisionTransformer(
-                checkpoint, classCount: 3, trained: .adapters(rank: 1, sites: []), seed: 1, on: backend)
+                checkpoint, classCount: 3, method: Backbone.frozen, seed: 1, on: backend)
             let images = PreparedImages(
                 TinyTask.images(12, seed: 2),
                 try checkpoint.configuration.preprocessor)
             var batches = 0
             #expect(throws: BackendError.self) {
                 _ = try evaluate(
-                    model, paths: model.uniformPath(.none), on: images, batchSize: 4, isForTraining: true
+                    model, on: images, batchSize: 4, isForTraining: true
                 ) { _, _ in
                     batches += 1
                     if batches == 2 { backend.perform("add_product") { -36 } }
@@ -154,8 +155,8 @@ import VisionModels
             }
             #expect(batches == 2)
             // Nor tensors to save.
-            #expect(throws: BackendError.self) { try model.merged(paths: model.uniformPath(.none)) }
-            #expect(throws: BackendError.self) { try model.adapter(paths: model.uniformPath(.none)) }
+            #expect(throws: BackendError.self) { try model.merged() }
+            #expect(throws: BackendError.self) { try model.adapter() }
         }
     }
 

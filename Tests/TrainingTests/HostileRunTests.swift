@@ -2,20 +2,22 @@ import Adapters
 import CPUBackend
 import Checkpoints
 import Foundation
+import SupernetSearch
 import TensorCore
 import TestSupport
 import Testing
 
 @testable import Training
 
-/// What a run's folder says is checked before anything is computed from it.
-@Suite struct HostileRunTests {
+@Suite("What a run's folder says is checked before anything is computed from it")
+struct HostileRunTests {
     private func sentence(_ body: () throws -> Void) -> String {
         do { try body() } catch { return "\(error)" }
         return "nothing"
     }
 
-    @Test func statesThatNoRunHas() throws {
+    @Test("A state that no run can have is refused")
+    func statesThatNoRunHas() throws {
         let options = TinyTask.options()
         for (part, change) in [
             ("step", { $0.step = .max }), ("step -5", { $0.step = -5 }), ("epoch", { $0.epoch = .max }),
@@ -36,7 +38,8 @@ import Testing
         }
     }
 
-    @Test func lossScalesThatNoRunHas() throws {
+    @Test("A loss scale that no run can have is refused")
+    func lossScalesThatNoRunHas() throws {
         var options = TinyTask.options()
         options.precision = .float16
         for json in [
@@ -50,7 +53,8 @@ import Testing
         }
     }
 
-    @Test func settingsOutOfBounds() {
+    @Test("Settings out of bounds are refused by their flag")
+    func settingsOutOfBounds() {
         for (part, change) in [
             ("--batch-size", { $0.batchSize = 1 << 62 }), ("--batch-size", { $0.batchSize = 0 }),
             ("--image-size", { $0.imageSize = .max }), ("--epochs", { $0.epochs = .max }),
@@ -76,8 +80,8 @@ import Testing
         }
     }
 
-    /// A run whose files are edited, and what is said of it.
-    @Test func editedFilesOfARun() throws {
+    @Test("Edited files of a run are refused by name")
+    func editedFilesOfARun() throws {
         try TinyTask.withRun(on: .cpu) { backend, folder in
             let directory = RunDirectory(folder.appendingPathComponent("run"))
             _ = try FineTuning(
@@ -123,21 +127,23 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        (
-            #"{"generation": {"number": 0, "judged": 1, "accuracy": 0.5, "parameters": 1, "seconds": 1e300}}"#,
-            "1e+300 s"
-        ),
-        (
-            #"{"generation": {"number": -1, "judged": 1, "accuracy": 0.5, "parameters": 1, "seconds": 1}}"#,
-            "generation -1"
-        ),
-        (#"{"judged": {"candidate": "0", "parameters": -1}}"#, "-1 parameters"),
-        (
-            #"{"judged": {"candidate": "0", "parameters": 1, "score": {"accuracy": 7, "loss": 1}}}"#,
-            "accuracy of 7.0"
-        ),
-    ])
+    @Test(
+        "A journal that no search has written is refused",
+        arguments: [
+            (
+                #"{"generation": {"number": 0, "judged": 1, "accuracy": 0.5, "parameters": 1, "seconds": 1e300}}"#,
+                "1e+300 s"
+            ),
+            (
+                #"{"generation": {"number": -1, "judged": 1, "accuracy": 0.5, "parameters": 1, "seconds": 1}}"#,
+                "generation -1"
+            ),
+            (#"{"judged": {"candidate": "0", "parameters": -1}}"#, "-1 parameters"),
+            (
+                #"{"judged": {"candidate": "0", "parameters": 1, "score": {"accuracy": 7, "loss": 1}}}"#,
+                "accuracy of 7.0"
+            ),
+        ])
     func journalsThatNoSearchHas(_ line: String, _ part: String) throws {
         try TinyTask.withFolder { folder in
             let directory = SearchDirectory(RunDirectory(folder))
@@ -148,7 +154,8 @@ import Testing
         }
     }
 
-    @Test func firstValuesAreMadeWhenThereIsMemory() throws {
+    @Test("First values are made only when there is memory for them")
+    func firstValuesAreMadeWhenThereIsMemory() throws {
         let backend = try CPUBackend()
         for shape in [[1 << 62], [1 << 40, 1 << 40], [1 << 40, 8]] {
             let declaration = ParameterStore.Declaration("x", shape, repeating: 0)
@@ -161,7 +168,8 @@ import Testing
     }
 
     /// The last line may be torn, and lines of steps are not read whole: a run has millions.
-    @Test func linesOfMetrics() throws {
+    @Test("A torn last line of the metrics is passed over, and another bad one is refused")
+    func linesOfMetrics() throws {
         try TinyTask.withFolder { folder in
             let directory = RunDirectory(folder)
             let epoch = #"{"epoch":0,"trainLoss":2.5}"#
@@ -187,7 +195,8 @@ import Testing
         }
     }
 
-    @Test func mergeKeysOfYAML() throws {
+    @Test("YAML's merge keys are refused")
+    func mergeKeysOfYAML() throws {
         try TinyTask.withFolder { folder in
             var text = "a: &a {x: 1}\n"
             for (name, before) in zip("bcdefgh", "abcdefg") {

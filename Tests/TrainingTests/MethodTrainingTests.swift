@@ -9,7 +9,8 @@ import Training
 import VisionModels
 
 /// Runs of the methods that GLoRA is compared with: exact resume, what their folders hold, and what their authors set.
-@Suite(.serialized) struct MethodTrainingTests {
+@Suite("Runs of the methods that GLoRA is compared with", .serialized)
+struct MethodTrainingTests {
     private func options(_ method: MethodName) -> TrainingOptions {
         var options = TrainingOptions(method: method, batchSize: 8)
         options.model = "tiny"
@@ -89,7 +90,7 @@ import VisionModels
                 try ReadyModel(opened, adapter: run.adapter, on: backend),
             ] {
                 let score = try evaluate(
-                    ready.model, paths: ready.paths, on: try ready.prepare(images), batchSize: 8)
+                    ready.model, on: try ready.prepare(images), batchSize: 8)
                 #expect(score.correct == expected.correct)
                 #expect(abs(score.loss - expected.loss) < 1e-5)
             }

@@ -10,7 +10,8 @@ import VisionModels
 @testable import Training
 
 /// Logits that are no numbers are an error that says where the forward pass lost them, never a score.
-@Suite(.serialized) struct OverflowTests {
+@Suite("Logits that aren't numbers are an error, never a score", .serialized)
+struct OverflowTests {
     /// A model of finite weights whose second block's MLP leaves the range of float16 (65504), or that of float32.
     private func checkpoint(scale: Float) throws -> ViTCheckpoint {
         var checkpoint = try TinyTask.checkpoint()
@@ -22,11 +23,11 @@ import VisionModels
 
     private func score(_ checkpoint: ViTCheckpoint, on backend: any Backend) throws -> EvaluationResult {
         let model = try VisionTransformer(
-            checkpoint, classCount: 3, trained: .adapters(rank: 1, sites: []), seed: 1, head: checkpoint.head,
+            checkpoint, classCount: 3, method: Backbone.frozen, seed: 1, head: checkpoint.head,
             on: backend)
         let images = PreparedImages(
             TinyTask.images(5, seed: 1), try checkpoint.configuration.preprocessor)
-        return try evaluate(model, paths: model.uniformPath(.none), on: images, batchSize: 2)
+        return try evaluate(model, on: images, batchSize: 2)
     }
 
     private func train(

@@ -3,13 +3,15 @@ import ArchitectureSearch
 import Checkpoints
 import Datasets
 import Foundation
+import SupernetSearch
 import TensorCore
 import TestSupport
 import Testing
 import Training
 import VisionModels
 
-@Suite struct PathEvaluatorTests {
+@Suite("The scoring of candidates")
+struct PathEvaluatorTests {
     /// A model whose support tensors aren't zero, its space and images.
     private func model(on backend: any Backend) throws -> (VisionTransformer, CandidateSpace, PreparedImages)
     {
@@ -17,7 +19,7 @@ import VisionModels
         let checkpoint = try TinyTask.checkpoint()
         let model = try VisionTransformer(
             checkpoint, classCount: 3,
-            trained: .adapters(rank: 4, sites: SearchSpace.Site.allCases), seed: 1, on: backend)
+            method: GLoRA(rank: 4), seed: 1, on: backend)
         let values = model.store.unpack(model.store.values)
         model.store.pack(
             model.store.values,
@@ -51,11 +53,12 @@ import VisionModels
             let (model, space, images) = try model(on: backend)
             let candidates = group(space)
             let expected = try candidates.map {
-                try evaluate(model, paths: space.paths($0), on: images, batchSize: 8)
+                model.layers.take(space.paths($0))
+                return try evaluate(model, on: images, batchSize: 8)
             }
             #expect(Set(expected.map(\.correct)).count > 2)
             let evaluator = try PathEvaluator(
-                model, space, on: images, reference: model.uniformPath(.none), batchSize: 8,
+                model, space, on: images, reference: model.layers.uniformPath(.none), batchSize: 8,
                 memoryLimit: memoryLimit, fitness: .accuracy)
             for _ in 0..<2 {
                 var scores = [Score?](repeating: nil, count: candidates.count)
@@ -78,7 +81,8 @@ import VisionModels
             let (model, space, images) = try model(on: backend)
             let candidates = group(space)
             let expected = try candidates.map {
-                try evaluate(model, paths: space.paths($0), on: images, batchSize: 4)
+                model.layers.take(space.paths($0))
+                return try evaluate(model, on: images, batchSize: 4)
             }
             func value(_ result: EvaluationResult) -> Double {
                 fitness.value(Score(accuracy: result.accuracy, loss: result.loss))
@@ -86,7 +90,7 @@ import VisionModels
             // A little below one of them: their losses agree to rounding only.
             let needed = expected.map(value).sorted()[candidates.count / 2] - 1e-5
             let evaluator = try PathEvaluator(
-                model, space, on: images, reference: model.uniformPath(.none), batchSize: 4,
+                model, space, on: images, reference: model.layers.uniformPath(.none), batchSize: 4,
                 memoryLimit: 1 << 20, fitness: fitness)
             var scores = [Score?](repeating: nil, count: candidates.count)
             try evaluator.evaluate(candidates, { needed }) { scores[$0] = $1 }

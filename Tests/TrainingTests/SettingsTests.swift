@@ -3,12 +3,14 @@ import CPUBackend
 import Checkpoints
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 import Testing
 import Training
 import VisionModels
 
-@Suite(.serialized) struct SettingsTests {
+@Suite("Settings", .serialized)
+struct SettingsTests {
     @Test("The defaults are the original's")
     func defaults() {
         let options = TrainingOptions()
@@ -71,17 +73,17 @@ import VisionModels
     func recipes() throws {
         let space = try SearchSpace(ranks: [4, 2])
         let model = try VisionTransformer(
-            TinyTask.checkpoint(), classCount: 3, trained: .adapters(rank: 4, sites: space.sites), seed: 1,
+            TinyTask.checkpoint(), classCount: 3, method: GLoRA(rank: 4, roles: space.sites), seed: 1,
             on: try CPUBackend())
-        let original = try PathChoice("supernet", space: space, model: model)
-        let sandwich = try PathChoice("supernet", space: space, recipe: .sandwich, model: model)
+        let original = try PathChoice("supernet", space: space, for: model.shape)
+        let sandwich = try PathChoice("supernet", space: space, recipe: .sandwich, for: model.shape)
         for step in 0..<20 {
             let (mine, theirs) = (
-                sandwich.paths(atStep: step, seed: 3, model: model),
-                original.paths(atStep: step, seed: 3, model: model)
+                sandwich.paths(atStep: step, seed: 3, model.layers),
+                original.paths(atStep: step, seed: 3, model.layers)
             )
-            #expect(theirs != model.uniformPath(space.fullPath))
-            #expect(mine == (step % 2 == 1 ? model.uniformPath(space.fullPath) : theirs))
+            #expect(theirs != model.layers.uniformPath(space.fullPath))
+            #expect(mine == (step % 2 == 1 ? model.layers.uniformPath(space.fullPath) : theirs))
         }
     }
 
@@ -89,13 +91,12 @@ import VisionModels
     func paths() throws {
         let space = try SearchSpace(ranks: [4, 2])
         let model = try VisionTransformer(
-            TinyTask.checkpoint(), classCount: 3, trained: .adapters(rank: 4, sites: space.sites), seed: 1,
+            TinyTask.checkpoint(), classCount: 3, method: GLoRA(rank: 4, roles: space.sites), seed: 1,
             on: try CPUBackend())
         func fixed(_ text: String) throws -> [GLoRAPath] {
-            guard case .fixed(let paths) = try PathChoice(text, space: space, model: model) else {
-                throw TrainingError.settings("not fixed")
-            }
-            return paths
+            let choice = try PathChoice(text, space: space, for: model.shape)
+            guard case .fixed = choice else { throw TrainingError.settings("not fixed") }
+            return choice.readingPaths(model.layers)
         }
         #expect(try fixed("full") == Array(repeating: .full(rank: 4), count: 8))
         #expect(try fixed("none") == Array(repeating: .none, count: 8))

@@ -10,7 +10,8 @@ import VisionModels
 @testable import Training
 
 /// What decides a run's function lies in its folder, whatever becomes of the files that it was started from.
-@Suite(.serialized) struct StandaloneRunTests {
+@Suite("A run needs nothing but its folder and its model's tensors", .serialized)
+struct StandaloneRunTests {
     /// A finished run on `folder/model`, and what its last state scores on twelve images.
     private func run(
         in folder: URL, _ change: (inout TrainingOptions) -> Void = { _ in }
@@ -35,7 +36,7 @@ import VisionModels
     private func score(_ directory: RunDirectory) throws -> (loss: Double, notes: [String]) {
         let ready = try ReadyModel(run: directory, state: .last, on: try CPUBackend())
         let result = try evaluate(
-            ready.model, paths: ready.paths, on: try ready.prepare(TinyTask.images(12, seed: 2)),
+            ready.model, on: try ready.prepare(TinyTask.images(12, seed: 2)),
             batchSize: 12)
         #expect(result.loss.isFinite)
         return (result.loss, ready.notes)
@@ -168,7 +169,7 @@ import VisionModels
             #expect(try ready.merged().classNames == ["emu", "cat", "dog"])
             let adapter = folder.appendingPathComponent("adapter")
             try PEFTAdapter.save(
-                try ready.model.adapter(paths: ready.paths), to: adapter, extra: ready.adapterExtra)
+                try ready.model.adapter(), to: adapter, extra: ready.adapterExtra)
             var options = TrainingOptions()
             options.model = folder.appendingPathComponent("model").path
             let read = try ReadyModel(options, adapter: adapter, on: try CPUBackend())
@@ -178,8 +179,8 @@ import VisionModels
     }
 }
 
-/// Which preprocessing the settings make of what a model's files say.
-@Suite struct PreprocessingChoiceTests {
+@Suite("Which preprocessing the settings choose")
+struct PreprocessingChoiceTests {
     private func checkpoint() throws -> ViTCheckpoint {
         var checkpoint = try TinyTask.checkpoint()
         checkpoint.configuration.preprocessing = Preprocessing(

@@ -7,7 +7,8 @@ import Testing
 @testable import Training
 
 /// Training with 16 bits: the factor of the loss, and runs that learn what float32's learn.
-@Suite struct StoredTrainingTests {
+@Suite("Training in 16 bits")
+struct StoredTrainingTests {
     @Test("The loss's factor is halved by an overflow and doubled after 2,000 steps without one")
     func lossScale() {
         var scale = LossScale()

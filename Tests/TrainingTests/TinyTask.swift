@@ -1,6 +1,7 @@
 import Checkpoints
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 import TestSupport
 import Training

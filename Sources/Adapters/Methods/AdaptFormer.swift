@@ -62,10 +62,10 @@ struct AdaptFormer: TuningMethod {
         }
     }
 
-    func attachments(
-        _ shape: TransformerShape, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
-    ) throws -> Attachments {
-        var result = Attachments(depth: shape.depth)
+    func attach(
+        to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws {
+        let shape = model.shape
         for block in 0..<shape.depth {
             let name = "blocks.\(block).adaptmlp"
             let update = try Bottleneck(
@@ -79,13 +79,12 @@ struct AdaptFormer: TuningMethod {
                     : Bottleneck.Norm(
                         weight: store["\(name).adapter_layer_norm_before.weight"]!,
                         bias: store["\(name).adapter_layer_norm_before.bias"]!, isBefore: norm == "in"),
-                site: block, arena, backend)
+                place: block, arena, backend)
             if isSequential {
-                result.blocks[block].behindMLP = update
+                model.blocks[block].behindMLP = update
             } else {
-                result.blocks[block].besideMLP = update
+                model.blocks[block].besideMLP = update
             }
         }
-        return result
     }
 }

@@ -29,18 +29,17 @@ struct Adapter: TuningMethod {
         }
     }
 
-    func attachments(
-        _ shape: TransformerShape, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
-    ) throws -> Attachments {
-        var result = Attachments(depth: shape.depth)
+    func attach(
+        to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws {
+        let shape = model.shape
         for block in 0..<shape.depth {
             let name = "blocks.\(block).adapter"
-            result.blocks[block].behindMLP = try Bottleneck(
+            model.blocks[block].behindMLP = try Bottleneck(
                 inputs: shape.width, outputs: shape.width, hidden: width,
                 down: store["\(name).down.weight"]!, downBias: store["\(name).down.bias"]!,
                 up: store["\(name).up.weight"]!, upBias: store["\(name).up.bias"]!, activation: .gelu,
-                dropout: dropout, site: block, arena, backend)
+                dropout: dropout, place: block, arena, backend)
         }
-        return result
     }
 }

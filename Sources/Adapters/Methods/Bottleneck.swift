@@ -44,24 +44,24 @@ final class Bottleneck: Update {
     private let scale: Scale
     private let dropout: Double
     private let norm: Norm?
-    private let site: UInt64
+    private let seed: UInt64
     private let backend: any Backend
     // Up, s · Up, dyᵀ H and s · dyᵀ H: [out, h]; s · b and Σ dy: [out].
     private let dense, scaled, gradient, scaledGradient: Tensor
     private let scaledBias, biasGradient: Tensor
     private var factor: Float = 1
 
-    /// `down` is [≥ h, in], of which the first h rows count, in any shape that holds them. `site` is another number at each
-    /// place, so that their dropouts differ. Throws `BackendError.outOfMemory`.
+    /// `down` is [≥ h, in], of which the first h rows count, in any shape that holds them. `place` is another number for each
+    /// term, so that their dropouts differ. Throws `BackendError.outOfMemory`.
     init(
         inputs: Int, outputs: Int, hidden: Int, down: Parameter, downBias: Parameter? = nil, up: Parameter,
         upBlocks: [Up.Block] = [], upBias: Parameter? = nil, activation: Activation = .identity,
-        scale: Scale = .constant(1), dropout: Double = 0, norm: Norm? = nil, site: Int, _ arena: Arena,
+        scale: Scale = .constant(1), dropout: Double = 0, norm: Norm? = nil, place: Int, _ arena: Arena,
         _ backend: any Backend
     ) throws {
         (self.inputs, self.outputs, self.hidden) = (inputs, outputs, hidden)
-        self.down = Tensor(buffer: down.value.buffer, shape: [hidden, inputs])
-        downGradient = Tensor(buffer: down.gradient!.buffer, shape: [hidden, inputs])
+        self.down = down.value.leading([hidden, inputs])
+        downGradient = down.gradient!.leading([hidden, inputs])
         self.downBias = downBias
         self.up = Up(parameter: up, blocks: upBlocks)
         self.upBias = upBias
@@ -69,7 +69,7 @@ final class Bottleneck: Update {
         self.scale = scale
         self.dropout = dropout
         self.norm = norm
-        self.site = UInt64(site + 1) &* 0x9e37_79b9_7f4a_7c15
+        self.seed = UInt64(place + 1) &* 0x9e37_79b9_7f4a_7c15
         self.backend = backend
         dense = upBlocks.isEmpty ? up.value.reshaped([outputs, hidden]) : try arena.take([outputs, hidden])
         scaled = try arena.take([outputs, hidden])
@@ -89,7 +89,7 @@ final class Bottleneck: Update {
         return narrow + [[rows, width], [rows, width], [rows], [rows]]
     }
 
-    func add(to y: Tensor, _ x: Tensor, _ kept: [Tensor], noise: UInt64?) {
+    func add(to y: Tensor, _ x: Tensor, _ kept: [Tensor], dropoutSeed: UInt64?) {
         loadUp()
         var x = x
         if let norm, norm.isBefore {
@@ -98,10 +98,10 @@ final class Bottleneck: Update {
             x = kept[3]
         }
         let (pre, hidden) = (kept[0], kept[1])
-        backend.linear(pre, x, down, downBias.map { Tensor(buffer: $0.value.buffer, shape: [self.hidden]) })
+        backend.linear(pre, x, down, downBias.map { $0.value.leading([self.hidden]) })
         backend.activate(hidden, pre, activation)
-        if let noise, dropout > 0 {
-            backend.dropout(hidden, hidden, rate: dropout, seed: noise ^ site)
+        if let dropoutSeed, dropout > 0 {
+            backend.dropout(hidden, hidden, rate: dropout, seed: dropoutSeed ^ seed)
         }
         if let norm, !norm.isBefore {
             let (out, normed) = (kept[3], kept[4])
@@ -116,7 +116,7 @@ final class Bottleneck: Update {
         }
     }
 
-    func backward(_ dx: Tensor?, _ dy: Tensor, _ x: Tensor, _ kept: [Tensor], noise: UInt64?) {
+    func backward(_ dx: Tensor?, _ dy: Tensor, _ x: Tensor, _ kept: [Tensor], dropoutSeed: UInt64?) {
         var (dy, read) = (dy, x)
         let narrow = kept[2]
         if let norm, !norm.isBefore {
@@ -129,12 +129,12 @@ final class Bottleneck: Update {
         if upBias != nil || learned != nil { backend.sumRows(biasGradient, dy, accumulate: false) }
         storeUpGradient()
         backend.matmul(narrow, dy, scaled, transposeA: false, transposeB: false, accumulate: false)
-        if let noise, dropout > 0 { backend.dropout(narrow, narrow, rate: dropout, seed: noise ^ site) }
+        if let dropoutSeed, dropout > 0 { backend.dropout(narrow, narrow, rate: dropout, seed: dropoutSeed ^ seed) }
         backend.activateBackward(narrow, narrow, kept[0], activation)
         if let norm, norm.isBefore { read = kept[3] }
         backend.matmul(downGradient, narrow, read, transposeA: true, transposeB: false, accumulate: true)
         if let bias = downBias?.gradient {
-            backend.sumRows(Tensor(buffer: bias.buffer, shape: [hidden]), narrow, accumulate: true)
+            backend.sumRows(bias.leading([hidden]), narrow, accumulate: true)
         }
         if let norm, norm.isBefore {
             backend.matmul(kept[4], narrow, down, transposeA: false, transposeB: false, accumulate: false)
@@ -145,6 +145,13 @@ final class Bottleneck: Update {
         } else if let dx {
             backend.matmul(dx, narrow, down, transposeA: false, transposeB: false, accumulate: true)
         }
+    }
+
+    var parameterCount: Int {
+        let biases = (downBias == nil ? 0 : hidden) + (upBias == nil ? 0 : outputs)
+        let blocks = up.blocks.isEmpty ? outputs * hidden : up.blocks.reduce(0) { $0 + $1.rows * $1.columns }
+        let norms = norm.map { $0.weight.value.count + $0.bias.value.count } ?? 0
+        return hidden * inputs + blocks + biases + norms + (learned == nil ? 0 : 1)
     }
 
     func factors() -> LinearFactors? {

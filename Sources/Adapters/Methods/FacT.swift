@@ -57,10 +57,10 @@ struct FacT: TuningMethod {
         return declared
     }
 
-    func attachments(
-        _ shape: TransformerShape, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
-    ) throws -> Attachments {
-        var result = Attachments(depth: shape.depth)
+    func attach(
+        to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws {
+        let shape = model.shape
         let (r, m) = (rank, shape.hiddenWidth / shape.width)
         let (u, v) = (store["FacTu.weight"]!, store["FacTv.weight"]!)
         let slices = (4 + 2 * m) * shape.depth
@@ -124,19 +124,21 @@ struct FacT: TuningMethod {
                     direct("mlp.fc1"), direct("mlp.fc2"),
                 ]
             }
-            for (index, core) in cores.enumerated() {
-                result.blocks[block].linears[index].beside = try FacTUpdate(
-                    u: u, v: v, core: core, width: shape.width, inputParts: index == 3 ? m : 1,
-                    outputParts: [3, 1, m, 1][index], scale: scale, dropout: dropout,
-                    site: 4 * block + index, arena, backend)
+            for (linear, core) in zip(shape.sites, cores) {
+                let base = model.blocks[block][linear.role].base
+                let term = try FacTUpdate(
+                    u: u, v: v, core: core, width: shape.width, inputParts: linear.inputs / shape.width,
+                    outputParts: linear.outputs / shape.width, scale: scale, dropout: dropout,
+                    place: shape.ordinal(block, linear.role), arena, backend)
+                model.blocks[block][linear.role] = AdaptedLinear(base, beside: term)
             }
         }
         if let (s, ds) = products, let c = store["FacTc"], let p = store["FacTp"] {
             let flat = c.value.reshaped([r * r, r])
-            result.begin = {
+            model.begin = {
                 backend.matmul(s, flat, p.value, transposeA: false, transposeB: false, accumulate: false)
             }
-            result.end = {
+            model.end = {
                 backend.matmul(
                     c.gradient!.reshaped([r * r, r]), ds, p.value, transposeA: false, transposeB: true,
                     accumulate: true)
@@ -144,7 +146,6 @@ struct FacT: TuningMethod {
                     p.gradient!, flat, ds, transposeA: true, transposeB: false, accumulate: true)
             }
         }
-        return result
     }
 }
 
@@ -172,20 +173,20 @@ final class FacTUpdate: Update {
     private let width, rank, inputParts, outputParts: Int
     private let scale: Float
     private let dropout: Double
-    private let site: UInt64
+    private let seed: UInt64  // of this place, so that dropouts differ
     private let scaled, gradient: Tensor  // s · V and dyᵀ c: [D, r]
     private let backend: any Backend
 
     init(
         u: Parameter, v: Parameter, core: Core, width: Int, inputParts: Int, outputParts: Int, scale: Double,
-        dropout: Double, site: Int, _ arena: Arena, _ backend: any Backend
+        dropout: Double, place: Int, _ arena: Arena, _ backend: any Backend
     ) throws {
         (self.u, self.v, self.core, self.width) = (u, v, core, width)
         rank = u.value.shape[0]
         (self.inputParts, self.outputParts) = (inputParts, outputParts)
         self.scale = Float(scale)
         self.dropout = dropout
-        self.site = UInt64(site + 1) &* 0x9e37_79b9_7f4a_7c15
+        self.seed = UInt64(place + 1) &* 0x9e37_79b9_7f4a_7c15
         scaled = try arena.take([width, rank])
         gradient = try arena.take([width, rank])
         self.backend = backend
@@ -197,18 +198,18 @@ final class FacTUpdate: Update {
         return [narrow, wide, narrow, wide]
     }
 
-    func add(to y: Tensor, _ x: Tensor, _ kept: [Tensor], noise: UInt64?) {
+    func add(to y: Tensor, _ x: Tensor, _ kept: [Tensor], dropoutSeed: UInt64?) {
         load()
         let (u, c) = (kept[0], kept[1])
         backend.linear(parts(u, rank), parts(x, width), self.u.value, nil)
         backend.matmul(
             c, u, core.matrix, transposeA: false, transposeB: core.isTransposed, accumulate: false)
-        if let noise, dropout > 0 { backend.dropout(c, c, rate: dropout, seed: noise ^ site) }
+        if let dropoutSeed, dropout > 0 { backend.dropout(c, c, rate: dropout, seed: dropoutSeed ^ seed) }
         backend.matmul(
             parts(y, width), parts(c, rank), scaled, transposeA: false, transposeB: true, accumulate: true)
     }
 
-    func backward(_ dx: Tensor?, _ dy: Tensor, _ x: Tensor, _ kept: [Tensor], noise: UInt64?) {
+    func backward(_ dx: Tensor?, _ dy: Tensor, _ x: Tensor, _ kept: [Tensor], dropoutSeed: UInt64?) {
         let (u, c, du, dc) = (kept[0], kept[1], kept[2], kept[3])
         let dyParts = parts(dy, width)
         backend.matmul(
@@ -216,7 +217,7 @@ final class FacTUpdate: Update {
         backend.addScaled(v.gradient!, gradient, scale)
         backend.matmul(
             parts(dc, rank), dyParts, scaled, transposeA: false, transposeB: false, accumulate: false)
-        if let noise, dropout > 0 { backend.dropout(dc, dc, rate: dropout, seed: noise ^ site) }
+        if let dropoutSeed, dropout > 0 { backend.dropout(dc, dc, rate: dropout, seed: dropoutSeed ^ seed) }
         backend.matmul(
             du, dc, core.matrix, transposeA: false, transposeB: !core.isTransposed, accumulate: false)
         backend.matmul(
@@ -236,6 +237,9 @@ final class FacTUpdate: Update {
                 accumulate: true)
         }
     }
+
+    /// The core alone: U and V belong to all.
+    var parameterCount: Int { core.matrix.count }
 
     func factors() -> LinearFactors? {
         load()
@@ -279,14 +283,4 @@ final class FacTUpdate: Update {
 
     /// [n, parts · length] as [n · parts, length].
     private func parts(_ x: Tensor, _ length: Int) -> Tensor { x.reshaped([x.count / length, length]) }
-}
-
-extension HostTensor {
-    /// The transpose of a matrix.
-    public var transposed: HostTensor {
-        let (rows, columns) = (shape[0], shape[1])
-        var result = values
-        for i in 0..<rows { for j in 0..<columns { result[j * rows + i] = values[i * columns + j] } }
-        return HostTensor(shape: [columns, rows], values: result)
-    }
 }

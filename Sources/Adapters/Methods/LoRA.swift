@@ -21,7 +21,7 @@ struct LoRA: TuningMethod {
     func declarations(_ shape: TransformerShape, seed: Int) -> [ParameterStore.Declaration] {
         var random = Initialization(seed, "lora")
         return (0..<shape.depth).flatMap { block in
-            (isEverywhere ? shape.linears : [shape.linears[0]]).flatMap { linear in
+            (shape.sites.filter { isEverywhere || $0.role == .fusedQKV }).flatMap { linear in
                 let name = "blocks.\(block).\(linear.name)"
                 let (rows, outputs) =
                     isEverywhere ? (rank, linear.outputs) : (2 * rank, 2 * shape.width)
@@ -33,10 +33,10 @@ struct LoRA: TuningMethod {
         }
     }
 
-    func attachments(
-        _ shape: TransformerShape, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
-    ) throws -> Attachments {
-        var result = Attachments(depth: shape.depth)
+    func attach(
+        to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws {
+        let shape = model.shape
         let d = shape.width
         // B's rows of q and of v, in the rows of q and of v and the columns of their rows of A.
         let thirds = [(0, 0), (2, 1)].map { third, half in
@@ -45,15 +45,15 @@ struct LoRA: TuningMethod {
                 columns: rank)
         }
         for block in 0..<shape.depth {
-            for (index, linear) in shape.linears.enumerated() where isEverywhere || index == 0 {
-                let name = "blocks.\(block).\(linear.name)"
-                result.blocks[block].linears[index].beside = try Bottleneck(
+            for linear in shape.sites where isEverywhere || linear.role == .fusedQKV {
+                let base = model.blocks[block][linear.role].base
+                let term = try Bottleneck(
                     inputs: linear.inputs, outputs: linear.outputs, hidden: isEverywhere ? rank : 2 * rank,
-                    down: store["\(name).lora_A"]!, up: store["\(name).lora_B"]!,
+                    down: store["\(base.name).lora_A"]!, up: store["\(base.name).lora_B"]!,
                     upBlocks: isEverywhere ? [] : thirds, scale: .constant(alpha / Double(rank)),
-                    site: 4 * block + index, arena, backend)
+                    place: shape.ordinal(block, linear.role), arena, backend)
+                model.blocks[block][linear.role] = AdaptedLinear(base, beside: term)
             }
         }
-        return result
     }
 }

@@ -31,17 +31,20 @@ public enum MethodName: String, SettingChoice {
 }
 
 extension MethodName {
-    /// The method with these settings for a transformer of these sizes; nil for GLoRA, whose paths are no attachments. Throws
-    /// `MethodError`.
-    public func method(_ settings: MethodSettings, for shape: TransformerShape) throws -> (any TuningMethod)?
-    {
+    /// The method with these settings for a transformer of these sizes. GLoRA is the supernet of
+    /// `space`; its choice of paths may be set afterwards. Throws `MethodError`.
+    public func method(
+        _ settings: MethodSettings, for shape: TransformerShape, space: @autoclosure () throws -> SearchSpace = try SearchSpace()
+    ) throws -> any TuningMethod {
         if let rank = settings.rank, self != .glora {
             try MethodSettings.checkRank(rank, flag: "--rank", modelWidth: shape.width)
         }
         switch self {
         case .glora:
             try settings.allow("glora")
-            return nil
+            let space = try space()
+            try MethodSettings.checkRank(space.largestRank, flag: "--ranks", modelWidth: shape.width)
+            return GLoRA(rank: space.largestRank, roles: space.sites, .supernet(space, .original))
         case .lora: return try LoRA(settings)
         case .ssf: return try SSF(settings)
         case .vptShallow: return try VPT(isDeep: false, settings)
@@ -57,7 +60,7 @@ extension MethodName {
             return Backbone.biases
         case .linear:
             try settings.allow("linear")
-            return Backbone.nothing
+            return Backbone.frozen
         case .full:
             try settings.allow("full")
             return Backbone.everything

@@ -100,7 +100,7 @@ public struct NOAH: TuningMethod {
     }
 
     /// The slices that are used. The authors' count has p₀ + P more rows of D that don't reach the output (P: the storage).
-    public func parameterCount(_ shape: TransformerShape) -> Int {
+    public func parameterCount(_ shape: TransformerShape, _ layers: [any LinearLayer] = []) -> Int {
         (0..<shape.depth).reduce(0) { sum, block in
             let (d, size) = (shape.width, of(block))
             return sum + size.prompts * d + size.rank * 4 * d
@@ -115,39 +115,40 @@ public struct NOAH: TuningMethod {
     }
 
     /// See `TuningMethod`.
-    public func attachments(
-        _ shape: TransformerShape, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
-    ) throws -> Attachments {
-        var result = Attachments(depth: shape.depth)
+    public func attach(
+        to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws {
+        let shape = model.shape
         let d = shape.width
         var earlier = 0  // the prompts at the end of the sequence that the next ones would replace
         for block in 0..<shape.depth {
             let (name, size) = ("blocks.\(block)", of(block))
             if size.prompts > 0 {
-                result.blocks[block].tokens = TokenEdit(
+                model.blocks[block].tokens = TokenEdit(
                     prompts: store["\(name).visual_prompt_token"]!, offset: 0, count: size.prompts,
                     removed: earlier, front: nil, dropout: 0)
             }
             // As the authors: the last block's number, also when that is 0 and earlier prompts are still there.
             earlier = size.prompts
             if size.rank > 0 {
-                result.blocks[block].linears[0].beside = try Bottleneck(
+                let term = try Bottleneck(
                     inputs: d, outputs: 3 * d, hidden: size.rank, down: store["\(name).attn.LoRA_a.weight"]!,
                     up: store["\(name).attn.LoRA_b.weight"]!,
-                    upBlocks: [columns(size.rank, of: storage.rank, rows: 3 * d)], site: 2 * block, arena,
+                    upBlocks: [columns(size.rank, of: storage.rank, rows: 3 * d)], place: 2 * block, arena,
                     backend)
+                let base = model.blocks[block][.fusedQKV].base
+                model.blocks[block][.fusedQKV] = AdaptedLinear(base, beside: term)
             }
             if size.width > 0 {
-                result.blocks[block].behindMLP = try Bottleneck(
+                model.blocks[block].behindMLP = try Bottleneck(
                     inputs: d, outputs: d, hidden: size.width, down: store["\(name).adapter.ln1.weight"]!,
                     downBias: store["\(name).adapter.ln1.bias"]!,
                     up: store["\(name).adapter.ln2.weight"]!,
                     upBlocks: [columns(size.width, of: storage.width, rows: d)],
-                    upBias: store["\(name).adapter.ln2.bias"]!, activation: .quickGELU, site: 2 * block + 1,
+                    upBias: store["\(name).adapter.ln2.bias"]!, activation: .quickGELU, place: 2 * block + 1,
                     arena, backend)
             }
         }
-        return result
     }
 
     private func columns(_ count: Int, of stride: Int, rows: Int) -> Bottleneck.Up.Block {

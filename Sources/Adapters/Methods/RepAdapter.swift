@@ -32,8 +32,8 @@ struct RepAdapter: TuningMethod {
         isBlock = settings.targets != "attention"
     }
 
-    private var places: [(name: String, linear: Int)] {
-        isBlock ? [("adapter_attn", 0), ("adapter_mlp", 2)] : [("adapter_attn", 0)]
+    private var places: [(name: String, role: LinearRole)] {
+        isBlock ? [("adapter_attn", .fusedQKV), ("adapter_mlp", .up)] : [("adapter_attn", .fusedQKV)]
     }
 
     func declarations(_ shape: TransformerShape, seed: Int) -> [ParameterStore.Declaration] {
@@ -52,10 +52,10 @@ struct RepAdapter: TuningMethod {
         }
     }
 
-    func attachments(
-        _ shape: TransformerShape, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
-    ) throws -> Attachments {
-        var result = Attachments(depth: shape.depth)
+    func attach(
+        to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws {
+        let shape = model.shape
         let (rows, columns) = (shape.width / groups, width / groups)
         let blocks = (0..<groups).map {
             Bottleneck.Up.Block(
@@ -65,14 +65,15 @@ struct RepAdapter: TuningMethod {
         for block in 0..<shape.depth {
             for place in places {
                 let name = "blocks.\(block).\(place.name)"
-                result.blocks[block].linears[place.linear].before = try Bottleneck(
+                let term = try Bottleneck(
                     inputs: shape.width, outputs: shape.width, hidden: width,
                     down: store["\(name).conv_A.weight"]!, downBias: store["\(name).conv_A.bias"]!,
                     up: store["\(name).conv_B.weight"]!, upBlocks: blocks,
                     upBias: store["\(name).conv_B.bias"]!, scale: .constant(scale), dropout: dropout,
-                    site: 4 * block + place.linear, arena, backend)
+                    place: shape.ordinal(block, place.role), arena, backend)
+                let base = model.blocks[block][place.role].base
+                model.blocks[block][place.role] = AdaptedLinear(base, before: term)
             }
         }
-        return result
     }
 }

@@ -13,15 +13,20 @@ struct SSF: TuningMethod {
         isEverywhere = settings.targets != "linears"
     }
 
+    // The authors' names of the Linears' scales, in the order of the sites.
+    private static let linears: [(role: LinearRole, place: String, number: Int)] = [
+        (.fusedQKV, "attn", 1), (.output, "attn", 2), (.up, "mlp", 1), (.down, "mlp", 2),
+    ]
+
     // The authors' names: the place, the number there, the width.
     private func places(_ shape: TransformerShape) -> [(name: String, number: Int, width: Int)] {
         let d = shape.width
         let blocks = (0..<shape.depth).flatMap { block -> [(name: String, number: Int, width: Int)] in
             let norms = isEverywhere ? [("blocks.\(block)", 1, d), ("blocks.\(block)", 2, d)] : []
-            return norms + [
-                ("blocks.\(block).attn", 1, 3 * d), ("blocks.\(block).attn", 2, d),
-                ("blocks.\(block).mlp", 1, shape.hiddenWidth), ("blocks.\(block).mlp", 2, d),
-            ]
+            return norms
+                + zip(SSF.linears, shape.sites).map {
+                    ("blocks.\(block).\($0.place)", $0.number, $1.outputs)
+                }
         }
         return isEverywhere ? [("patch_embed", 1, d)] + blocks + [("", 1, d)] : blocks
     }
@@ -40,25 +45,27 @@ struct SSF: TuningMethod {
         }
     }
 
-    func attachments(
-        _ shape: TransformerShape, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
-    ) throws -> Attachments {
-        var result = Attachments(depth: shape.depth)
+    func attach(
+        to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws {
+        let shape = model.shape
         func at(_ place: String, _ number: Int) -> ScaleShift {
-            ScaleShift(store, scale: name(place, "scale", number), shift: name(place, "shift", number))
+            ScaleShift(
+                store, scale: name(place, "scale", number), shift: name(place, "shift", number), on: backend)
         }
         for block in 0..<shape.depth {
-            for (index, place) in [("attn", 1), ("attn", 2), ("mlp", 1), ("mlp", 2)].enumerated() {
-                result.blocks[block].linears[index].behind = at("blocks.\(block).\(place.0)", place.1)
+            for (role, place, number) in SSF.linears {
+                let base = model.blocks[block][role].base
+                model.blocks[block][role] = AdaptedLinear(
+                    base, behind: at("blocks.\(block).\(place)", number))
             }
             if isEverywhere {
-                result.blocks[block].norms = [at("blocks.\(block)", 1), at("blocks.\(block)", 2)]
+                model.blocks[block].norms = [at("blocks.\(block)", 1), at("blocks.\(block)", 2)]
             }
         }
         if isEverywhere {
-            result.patches = at("patch_embed", 1)
-            result.norm = at("", 1)
+            model.patches = at("patch_embed", 1)
+            model.norm = at("", 1)
         }
-        return result
     }
 }

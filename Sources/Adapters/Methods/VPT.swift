@@ -35,21 +35,20 @@ struct VPT: TuningMethod {
         return declared
     }
 
-    func attachments(
-        _ shape: TransformerShape, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
-    ) throws -> Attachments {
-        var result = Attachments(depth: shape.depth)
+    func attach(
+        to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws {
+        let shape = model.shape
         let front = shape.hasClassToken ? 1 : 0
-        result.blocks[0].tokens = TokenEdit(
+        model.blocks[0].tokens = TokenEdit(
             prompts: store["prompt_embeddings"]!, offset: 0, count: count, removed: 0, front: front,
             dropout: dropout)
         if let deep = store["deep_prompt_embeddings"] {
             for block in 1..<shape.depth {
-                result.blocks[block].tokens = TokenEdit(
+                model.blocks[block].tokens = TokenEdit(
                     prompts: deep, offset: (block - 1) * count * shape.width, count: count, removed: count,
                     front: front, dropout: dropout)
             }
         }
-        return result
     }
 }

@@ -1,7 +1,8 @@
 import ArgumentParser
-import Checkpoints
 import CPUBackend
+import Checkpoints
 import Foundation
+import ModelConfiguration
 import OpenCLBackend
 import TensorCore
 import VisionModels
@@ -194,19 +195,17 @@ extension Console {
     /// A line of a benchmark's table.
     func say(_ row: BenchResult.Row) {
         func number(_ value: Double?, _ decimals: Int) -> String { value.map { $0.fixed(decimals) } ?? "" }
-        let cells = [
-            (row.seconds * 1e3).fixed(2), number(row.gflops, 1), number(row.gbps, 1),
-            number(row.shareOfRoof.map { 100 * $0 }, 0), number(row.ratio, 2),
-        ]
         say(
-            row.name.padding(toLength: 34, withPad: " ", startingAt: 0)
-                + cells.map { String(repeating: " ", count: max(0, 10 - $0.count)) + $0 }.joined())
+            row.name,
+            [
+                (row.seconds * 1e3).fixed(2), number(row.gflops, 1), number(row.gbps, 1),
+                number(row.shareOfRoof.map { 100 * $0 }, 0), number(row.ratio, 2),
+            ])
     }
 
-    func sayHeader(ratio: String = "") {
-        let cells = ["ms", "GFLOP/s", "GB/s", "% of roof", ratio]
-        say(
-            String(repeating: " ", count: 34)
-                + cells.map { String(repeating: " ", count: max(0, 10 - $0.count)) + $0 }.joined())
+    func sayHeader(ratio: String = "") { say("", ["ms", "GFLOP/s", "GB/s", "% of roof", ratio]) }
+
+    private func say(_ name: String, _ cells: [String]) {
+        say(name.padded(to: 34) + cells.map { $0.padded(to: 10, right: true) }.joined())
     }
 }

@@ -1,7 +1,8 @@
 import ArgumentParser
-import Checkpoints
 import CPUBackend
+import Checkpoints
 import Foundation
+import ModelConfiguration
 import TensorCore
 import VisionModels
 

@@ -4,6 +4,7 @@ import Checkpoints
 import OpenCLBackend
 import TensorCore
 import Training
+import Transformers
 import VisionModels
 
 struct BenchStep: ParsableCommand {
@@ -47,8 +48,7 @@ struct BenchStep: ParsableCommand {
         let space = try SearchSpace(ranks: [rank])
         let model = try VisionTransformer(
             flags.checkpoint(), classCount: configuration.classCount,
-            trained: .adapters(rank: rank, sites: SearchSpace.Site.allCases), seed: 1, memory: memory,
-            on: backend)
+            method: GLoRA(rank: rank), seed: 1, memory: memory, on: backend)
         console.say(
             "\(flags.model), batch \(flags.batch), --memory \(memory.rawValue): "
                 + "\(model.plannedByteCount(batch: flags.batch) >> 20) MiB planned")
@@ -59,13 +59,13 @@ struct BenchStep: ParsableCommand {
         let optimizer = AdamW(model.store, mode: .dense, on: backend)
         var random = Random(1, "bench-paths")
         func step() {
-            let paths = paths(model, space, &random)
+            model.layers.take(paths(model, space, &random))
             model.store.clearGradients()
-            model.forward(plan, paths: paths)
+            model.forward(plan)
             model.loss(plan)
-            model.backward(plan, paths: paths)
+            model.backward(plan)
             optimizer.step(
-                AdamWSettings(learningRate: 1e-4, weightDecay: 1e-4), onPath: model.trainedNames(paths))
+                AdamWSettings(learningRate: 1e-4, weightDecay: 1e-4), onPath: model.trainedNames)
         }
         let watch = Stopwatch(backend: backend)
         let first = watch.time(step)
@@ -93,11 +93,11 @@ struct BenchStep: ParsableCommand {
         _ model: VisionTransformer, _ space: SearchSpace, _ random: inout Random
     ) -> [GLoRAPath] {
         switch method {
-        case .glora: model.drawPaths(from: space, using: &random)
+        case .glora: model.layers.drawPaths(from: space, using: &random)
         case .lora:
-            model.uniformPath(GLoRAPath(a: .none, b: .lowRank(rank), c: .none, d: .none, e: .none))
-        case .full: model.uniformPath(space.fullPath)
-        case .none: model.uniformPath(.none)
+            model.layers.uniformPath(GLoRAPath(a: .none, b: .lowRank(rank), c: .none, d: .none, e: .none))
+        case .full: model.layers.uniformPath(space.fullPath)
+        case .none: model.layers.uniformPath(.none)
         }
     }
 }
@@ -120,17 +120,16 @@ struct BenchInference: ParsableCommand {
         try flags.device.tuneIfNew(backend, configuration, batch: flags.batch, console)
         let before = ResidentMemory.current
         let model = try VisionTransformer(
-            flags.checkpoint(), classCount: configuration.classCount, trained: .adapters(rank: 1, sites: []),
+            flags.checkpoint(), classCount: configuration.classCount, method: Backbone.frozen,
             seed: 1, on: backend)
         let plan = try model.plan(batch: flags.batch, isForTraining: false)
         backend.upload(
             plan.images, (0..<plan.images.count).map { Float(($0 &* 7919) % 2003) / 1001 - 1 })
-        let paths = model.uniformPath(.none)
-        try model.prepare(paths: paths)
+        try model.prepare()
         let watch = Stopwatch(backend: backend)
         var logits: [Float] = []
         let seconds = try watch.medians(budget: 8, least: 5) {
-            model.forward(plan, paths: paths)
+            model.forward(plan)
             logits = backend.values(plan.logits)
         }
         guard logits.allSatisfy(\.isFinite) else {

@@ -69,7 +69,7 @@ struct BenchGLoRA: ParsableCommand {
                     $0.cost(path, rows: rows, inputs: model.width, outputs: model.hiddenWidth)
                 }
                 console.say(
-                    "A \(a), B \(b)".padding(toLength: 36, withPad: " ", startingAt: 0)
+                    "A \(a), B \(b)".padded(to: 36)
                         + "\((seconds[0] * 1e3).fixed(1))  \((seconds[1] * 1e3).fixed(1))  "
                         + "\((seconds[0] / seconds[1]).fixed(2))  \((costs[0] / costs[1]).fixed(2))")
                 for (formulation, time) in zip(Formulation.allCases, seconds) {
@@ -89,40 +89,45 @@ struct BenchGLoRA: ParsableCommand {
 
 /// One GLoRA layer with memory for its step.
 struct BenchLayer {
-    let backend: any Backend
     let layer: GLoRALinear
-    let scratch: GLoRALinear.Scratch
-    let kept: GLoRALinear.Kept
-    let x, y, dx: Tensor
+    private let pass: any LinearPass
+    private let x, y, dx: Tensor
 
-    var weight: Tensor { layer.weight.value }
+    var weight: Tensor { layer.base.weight.value }
 
     init(_ outputs: Int, _ inputs: Int, rows: Int, rank: Int, _ backend: any Backend) throws {
-        self.backend = backend
         let watch = Stopwatch(backend: backend)
+        let stored = backend.precision.stored
         var random = Random(1, "bench-layer")
         let store = try ParameterStore(
             backend,
             GLoRALinear.declarations("layer", inputs: inputs, outputs: outputs, rank: rank, random: &random))
-        layer = GLoRALinear(
-            name: "layer", weight: Parameter(name: "weight", value: try watch.stored([outputs, inputs])),
-            bias: Parameter(name: "bias", value: try watch.tensor([outputs])),
-            support: GLoRALinear.Support("layer", in: store))
-        scratch = try GLoRALinear.Scratch(
-            Arena(backend), weightCount: outputs * inputs, outputs: outputs, inputs: inputs)
-        kept = GLoRALinear.Kept(
-            bias: try backend.allocate([outputs], .float32), t: try backend.allocate([rows, rank], .float32),
-            product: try backend.allocate([rows, outputs], backend.precision.stored))
+        let arena = Arena(backend)
+        let scratch = try LinearScratch(
+            arena, weightCount: outputs * inputs, outputs: outputs, inputs: inputs)
+        let base = BaseLinear(
+            "layer", weight: Parameter(name: "weight", value: try watch.stored([outputs, inputs])),
+            bias: Parameter(name: "bias", value: try watch.tensor([outputs])), scratch, backend)
+        let layer = GLoRALinear(base, GLoRALinear.Support("layer", in: store)!)
+        self.layer = layer
+        let product = try backend.allocate([rows, outputs], stored)
+        pass = try Workspace.layOut(in: arena, isForTraining: true, stored: stored) {
+            try layer.pass(rows: rows, product: product, in: $0)
+        }
         x = try watch.stored([rows, inputs])
         y = try watch.stored([rows, outputs])
-        dx = try backend.allocate([rows, inputs], backend.precision.stored)
+        dx = try backend.allocate([rows, inputs], stored)
     }
 
-    func terms(_ path: GLoRAPath) -> (a: MatrixTerm, b: MatrixTerm) { layer.matrixTerms(path)! }
+    func terms(_ path: GLoRAPath) -> (a: MatrixTerm, b: MatrixTerm) {
+        (layer.support.a(path), layer.support.b(path))
+    }
 
     func run(_ path: GLoRAPath, _ formulation: Formulation) {
-        layer.forward(y, x, path: path, formulation: formulation, kept, backend, scratch)
-        layer.backward(dx, y, x, path: path, formulation: formulation, kept, backend, scratch)
+        (layer.path, layer.forced) = (path, formulation)
+        pass.begin()
+        pass.forward(y, x, activated: nil, dropoutSeed: nil)
+        pass.backward(dx, y, x, dropoutSeed: nil)
     }
 }
 
@@ -150,12 +155,12 @@ struct BenchAttention: ParsableCommand {
             let logs = try backend.allocate([b, model.heads, t], .float32)
             return [
                 (
-                    "forward", .attention(batch: b, tokens: t, asking: t, width: d, heads: model.heads),
+                    "forward", .attention(batch: b, tokens: t, queries: t, width: d, heads: model.heads),
                     { backend.attention(out, logs, qkv, heads: model.heads) }
                 ),
                 (
                     "backward",
-                    .attentionBackward(batch: b, tokens: t, asking: t, width: d, heads: model.heads),
+                    .attentionBackward(batch: b, tokens: t, queries: t, width: d, heads: model.heads),
                     { backend.attentionBackward(dqkv, dOut, out, logs, qkv, heads: model.heads) }
                 ),
             ]

@@ -1,6 +1,7 @@
 import Adapters
 import ArgumentParser
 import Checkpoints
+import Experiments
 import Foundation
 import Training
 import VisionModels
@@ -23,7 +24,7 @@ struct CellFlags: ParsableArguments {
     var sgdLrs: FlagValue<[Double]>?
     @OptionGroup var training: CellTrainingFlags
     @Option(help: "last or best (by validation): which state is tested.")
-    var checkpoint = ReadyModel.State.last
+    var checkpoint = RunState.last
     @Option(help: "A YAML file of these flags.")
     var config: String?
     @OptionGroup var checks: ImageCheckFlags

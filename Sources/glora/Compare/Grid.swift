@@ -1,7 +1,9 @@
 import ArgumentParser
 import Checkpoints
 import Datasets
+import Experiments
 import Foundation
+import ModelConfiguration
 import TensorCore
 import Training
 

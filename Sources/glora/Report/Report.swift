@@ -3,6 +3,7 @@ import ArchitectureSearch
 import ArgumentParser
 import Checkpoints
 import Foundation
+import SupernetSearch
 import TensorCore
 import Training
 

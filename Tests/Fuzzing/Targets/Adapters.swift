@@ -12,7 +12,7 @@ private let scratch = Scratch("adapter")
 private let checkpoint = try! ViTCheckpoint.load(
     URL(fileURLWithPath: "Tests/CheckpointTests/Fixtures/timm"), heads: 2)
 nonisolated(unsafe) private let model = try! VisionTransformer(
-    checkpoint, classCount: 5, trained: .adapters(rank: 4, sites: SearchSpace.Site.allCases), seed: 1,
+    checkpoint, classCount: 5, method: GLoRA(rank: 4), seed: 1,
     on: CPUBackend(threads: 1))
 
 /// `adapter/`: PEFT's, and other methods'.
@@ -21,9 +21,9 @@ let adapterTargets = [
         name: "adapter",
         seeds: {
             let fixtures = "CheckpointTests/Fixtures"
-            let method = try MethodName.ssf.method(MethodSettings(), for: checkpoint.configuration.shape)!
+            let method = try MethodName.ssf.method(MethodSettings(), for: checkpoint.configuration.shape)
             let segments = try VisionTransformer(
-                checkpoint, classCount: 5, trained: .method(method), seed: 1, on: model.backend
+                checkpoint, classCount: 5, method: method, seed: 1, on: model.backend
             ).store.segments
             let shapes = Dictionary(uniqueKeysWithValues: segments.map { ($0.name, $0.shape) })
             let ours = [
@@ -68,7 +68,7 @@ let path = Target(
 ) { input in
     let space = try SearchSpace(ranks: [4, 2])
     let file = scratch.write(input.bytes, "path.json").path
-    for path in try PathChoice(file, space: space, model: model).readingPaths(model: model) {
+    for path in try PathChoice(file, space: space, for: model.shape).readingPaths(model.layers) {
         _ = path.parameterCount(inputs: 16, outputs: 32)
     }
 }

@@ -1,6 +1,8 @@
+import Foundation
+import ModelConfiguration
+
 @testable import Checkpoints
 @testable import Datasets
-import Foundation
 
 private let scratch = Scratch("model")
 private let fixtures = "CheckpointTests/Fixtures"

@@ -1,10 +1,13 @@
+import Adapters
 import ArchitectureSearch
+import Foundation
+import ModelConfiguration
+import SupernetSearch
+import Yams
+
 @testable import Checkpoints
 @testable import Datasets
-import Adapters
-import Foundation
 @testable import Training
-import Yams
 
 private let scratch = Scratch("run", folder: "search")
 private let task = Scratch("task")
@@ -70,7 +73,7 @@ let runTargets = [
     Target(name: "metrics", seeds: { [Input.joined([metrics, summary])] }) { input in
         input.write(["metrics.jsonl", "summary.json"], to: scratch)
         let run = RunDirectory(scratch.url)
-        for state in [ReadyModel.State.last, .best] { _ = try? run.validation(of: state) }
+        for state in [RunState.last, .best] { _ = try? run.validation(of: state) }
         try? run.addToSummary(seconds: 1, peakBytes: 1)
         var state = TrainingState()
         (state.step, state.epoch) = (1, 1)

@@ -1,8 +1,8 @@
 import Adapters
 import ArchitectureSearch
-import Datasets
 import TensorCore
-import VisionModels
+import Training
+import Transformers
 
 /// What each of A to E is worth to what a search has found: the score without it.
 public struct Ablation: Codable, Equatable, Sendable {
@@ -26,30 +26,29 @@ public struct Ablation: Codable, Equatable, Sendable {
 
 /// Scores what `directory` holds without each of A to E, and with `searches` repeats its search without them. `onEntry` hears of
 /// each entry. Throws `TrainingError.run` when no search has ended there, and what a search throws.
-public func ablate(
-    _ ready: ReadyModel, _ directory: SearchDirectory, on images: PreparedImages, searches: Bool,
+public func ablate<Model: TrainableModel>(
+    _ ready: ReadyModel<Model>, _ directory: SearchDirectory, on examples: Model.Examples, searches: Bool,
     batchSize: Int, onEntry: (_ isSearched: Bool, Ablation.Entry) -> Void
 ) throws -> Ablation {
     let architecture = try directory.found()
     let configuration = try directory.configuration()
     let model = ready.model
-    let paths = try model.linears.map { linear in
-        guard let path = architecture.layers[linear.name] else {
-            throw TrainingError.run("\(directory.architecture.path) has no layer \(linear.name)")
+    let paths = try model.layers.map { layer in
+        guard let path = architecture.layers[layer.base.name] else {
+            throw TrainingError.run("\(directory.architecture.path) has no layer \(layer.base.name)")
         }
         return path
     }
     try PathChoice.check(
-        paths, model: model, rank: ready.options.searchSpace().largestRank,
-        source: directory.architecture.path)
+        paths, try ready.options.searchSpace(), model.shape, source: directory.architecture.path)
     var ablation = Ablation(found: [], searched: [])
     let tensors = ["A", "B", "C", "D", "E"]
     for tensor in [""] + tensors {
-        let left = paths.map { $0.without(tensor) }
-        let result = try evaluate(model, paths: left, on: images, batchSize: batchSize)
+        model.layers.take(paths.map { $0.without(tensor) })
+        let result = try evaluate(model, on: examples, batchSize: batchSize)
         let entry = Ablation.Entry(
             without: tensor, accuracy: result.accuracy, loss: result.loss,
-            parameters: model.parameterCount(left))
+            parameters: model.parameterCount)
         ablation.found.append(entry)
         onEntry(false, entry)
     }
@@ -57,7 +56,7 @@ public func ablate(
     for tensor in tensors {
         let space = try model.candidateSpace(try ready.options.searchSpace().without(tensor))
         let evaluator = try PathEvaluator(
-            model, space, on: images, reference: ready.paths, batchSize: batchSize, memoryLimit: 0,
+            model, space, on: examples, reference: ready.paths, batchSize: batchSize, memoryLimit: 0,
             fitness: configuration.settings.fitness)
         let fitness = configuration.settings.fitness
         let judge = Judge(

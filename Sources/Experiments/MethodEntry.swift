@@ -1,5 +1,6 @@
 import Adapters
 import Foundation
+import Training
 
 /// A method as a comparison's command line names it: `lora`; `glora`, a supernet, a search and the training of what was found;
 /// and GLoRA with a path that is known, `glora:full`, `glora:none` or `glora:FILE.json`.

@@ -1,9 +1,9 @@
-import Checkpoints
 import Foundation
+import ModelConfiguration
 
 extension ViTConfiguration {
     /// What differs from `other`, as `heads 8, not 4`.
-    func differences(from other: ViTConfiguration) -> [String] {
+    package func differences(from other: ViTConfiguration) -> [String] {
         let (mine, theirs) = (leaves, other.leaves)
         return Set(mine.keys).union(theirs.keys).sorted().filter { mine[$0] != theirs[$0] }
             .map { "\($0) \(mine[$0] ?? "unset"), not \(theirs[$0] ?? "unset")" }

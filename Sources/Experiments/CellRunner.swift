@@ -3,20 +3,22 @@ import ArchitectureSearch
 import Checkpoints
 import Datasets
 import Foundation
+import SupernetSearch
 import TensorCore
+import Training
 import VisionModels
 
 /// Trains, tests and measures the cells of a comparison, all on one base and one device.
 public struct CellRunner {
     private let checkpoint: ViTCheckpoint
     private let baseHash: String
-    private let state: ReadyModel.State
+    private let state: RunState
     private let backend: any Backend
     private let deviceBytes: (() -> Int)?
 
     /// A runner that scores `state`. `deviceBytes` says what tensors hold on a device with memory of its own.
     public init(
-        _ checkpoint: ViTCheckpoint, scoring state: ReadyModel.State, on backend: any Backend,
+        _ checkpoint: ViTCheckpoint, scoring state: RunState, on backend: any Backend,
         deviceBytes: (() -> Int)? = nil
     ) {
         self.checkpoint = checkpoint
@@ -34,7 +36,7 @@ public struct CellRunner {
     /// Trains a cell, from its last state if it was begun, and writes its result; tests nothing. Returns nil when
     /// `shouldStop` ended it: the same call goes on from there. Throws what `FineTuning` throws.
     public func train(
-        _ cell: Cell, onEvent: (TrainingOptions, Trainer.Event) -> Void, shouldStop: @escaping () -> Bool
+        _ cell: Cell, onEvent: (TrainingOptions, TrainingEvent) -> Void, shouldStop: @escaping () -> Bool
     ) throws -> CellResult? {
         ResidentMemory.resetPeak()
         guard let tuning = try trained(cell, onEvent: onEvent, shouldStop: shouldStop) else { return nil }
@@ -52,7 +54,7 @@ public struct CellRunner {
             task: cell.task, method: cell.method.description, settings: cell.options, checkpoint: state,
             baseHash: baseHash, trainingHash: hex(cell.images.training),
             validationHash: cell.images.validation.map(hex), valAccuracy: score?.valAccuracy,
-            valLoss: score?.valLoss, adapterParameters: tuning.model.parameterCount(tuning.readingPaths),
+            valLoss: score?.valLoss, adapterParameters: tuning.model.parameterCount,
             headParameters: tuning.model.headParameterCount,
             seconds: (summary?.seconds ?? 0) + earlier.seconds,
             peakBytes: max(summary?.peakBytes ?? 0, earlier.peakBytes), deviceBytes: deviceBytes?())
@@ -63,8 +65,8 @@ public struct CellRunner {
     /// The one place that knows how a method's run comes about. A method that needs more than one training does the others
     /// here, in folders below the cell's own, before the one whose last state counts.
     private func trained(
-        _ cell: Cell, onEvent: (TrainingOptions, Trainer.Event) -> Void, shouldStop: @escaping () -> Bool
-    ) throws -> FineTuning? {
+        _ cell: Cell, onEvent: (TrainingOptions, TrainingEvent) -> Void, shouldStop: @escaping () -> Bool
+    ) throws -> FineTuning<VisionTransformer>? {
         var options = cell.options
         var inherited: [String: HostTensor]?
         if cell.method.isSearched {
@@ -88,9 +90,9 @@ public struct CellRunner {
     /// A run at its end, from wherever it stands; nil when it was stopped.
     private func finished(
         _ options: TrainingOptions, in directory: RunDirectory, _ images: CellImages,
-        _ inherited: [String: HostTensor]?, _ onEvent: (TrainingOptions, Trainer.Event) -> Void,
+        _ inherited: [String: HostTensor]?, _ onEvent: (TrainingOptions, TrainingEvent) -> Void,
         _ shouldStop: () -> Bool
-    ) throws -> FineTuning? {
+    ) throws -> FineTuning<VisionTransformer>? {
         let tuning = try FineTuning(
             options, checkpoint: checkpoint, training: images.training, validation: images.validation,
             in: directory, resumes: directory.holdsRun, inheriting: inherited, on: backend,
@@ -111,7 +113,7 @@ public struct CellRunner {
             ready, in: folder,
             SearchDirectory.Configuration(
                 settings: SearchSettings(), minParameters: 0,
-                maxParameters: ready.model.parameterCount(ready.paths) / 2, fitnessSplit: "val",
+                maxParameters: ready.model.parameterCount / 2, fitnessSplit: "val",
                 checkpoint: .last, step: ready.step, exhaustive: false,
                 refinement: Refinement(
                     count: 4, epochs: max(1, ready.options.epochs / 4),
@@ -134,7 +136,7 @@ public struct CellRunner {
         let ready = try ReadyModel(run: cell.directory, state: state, on: backend)
         for test in cell.images.tests where result.accuracy(on: test.name) == nil {
             let score = try evaluate(
-                ready.model, paths: ready.paths, on: try ready.prepare(test.images),
+                ready.model, on: try ready.prepare(test.images),
                 batchSize: min(cell.options.batchSize, test.images.count))
             result.tests.append(CellResult.Test(name: test.name, hash: hex(test.images), score: score))
         }
@@ -149,7 +151,7 @@ public struct CellRunner {
         let ready = try ReadyModel(run: cell.directory, state: state, on: backend)
         let plain = try VisionTransformer(
             checkpoint, classCount: cell.images.training.classCount,
-            trained: .adapters(rank: 1, sites: []), seed: 0, on: backend)
+            method: Backbone.frozen, seed: 0, on: backend)
         result.inference = try inferenceCost(
             ready, against: plain, batch: cell.options.batchSize)
         try cell.write(result)

@@ -1,6 +1,8 @@
 import Checkpoints
 import Datasets
 import Foundation
+import ModelConfiguration
+import Training
 
 /// The images of one training and of what it is tested on.
 public struct CellImages: Sendable {
@@ -123,7 +125,7 @@ public struct CellResult: Codable, Equatable, Sendable {
     /// Every setting.
     public var settings: TrainingOptions
     /// Which state was scored.
-    public var checkpoint: ReadyModel.State
+    public var checkpoint: RunState
     /// The frozen base, hashed.
     public var baseHash: String
     /// The training split, hashed.
@@ -161,7 +163,7 @@ extension Cell {
     /// The result that is there, or nil. Throws `TrainingError.run` when it was made with other settings, another base
     /// (`configuration`, and the hash of its tensors) or other images, or the run that is half done is.
     public func result(
-        checkpoint: ReadyModel.State, baseHash: String, configuration: ViTConfiguration
+        checkpoint: RunState, baseHash: String, configuration: ViTConfiguration
     ) throws -> CellResult? {
         guard FileManager.default.fileExists(atPath: file.path) else {
             if directory.holdsRun {

@@ -1,5 +1,3 @@
-import Checkpoints
-
 extension ViTConfiguration {
     /// The architecture that timm calls by this name: `vit_base_patch16_224`, `vit_small_patch32_384`, … Nil for others.
     /// Source: timm 0.6.5, `vision_transformer.py`.

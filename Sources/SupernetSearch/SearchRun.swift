@@ -1,16 +1,15 @@
 import Adapters
 import ArchitectureSearch
-import Checkpoints
-import Datasets
-import Foundation
 import TensorCore
-import VisionModels
+import Training
+import Transformers
 
 /// A search for the best paths of a trained supernet, from its settings to its folder.
-public final class SearchRun {
+public final class SearchRun<Model: TrainableModel> {
     /// What can be found.
     public let space: CandidateSpace
-    private let ready: ReadyModel
+    private let ready: ReadyModel<Model>
+    private let saveAdapter: () throws -> Void
     private let directory: SearchDirectory
     private let configuration: SearchDirectory.Configuration
     private var known: [Judged] = []
@@ -18,19 +17,21 @@ public final class SearchRun {
     private var generationsKnown = 0
     private var secondsKnown = 0.0
 
-    /// A search in the run's folder: a new one, or with `resumes` the one that is there.
+    /// A search in the run's folder: a new one, or with `resumes` the one that is there. `saveAdapter` writes the model as its
+    /// layers are set into the folder.
     ///
     /// Throws `BudgetError` for a budget that no candidate fits, `TrainingError.run`, `FormError`, `CheckpointError`.
     public init(
-        _ ready: ReadyModel, in directory: SearchDirectory, _ configuration: SearchDirectory.Configuration,
-        resumes: Bool
+        _ ready: ReadyModel<Model>, in directory: SearchDirectory,
+        _ configuration: SearchDirectory.Configuration, resumes: Bool,
+        saveAdapter: @escaping () throws -> Void
     ) throws {
-        guard ready.options.method == .glora else {
+        guard ready.model.method is GLoRA else {
             throw TrainingError.run(
                 "this is a run of \(ready.options.method.rawValue); only a supernet of GLoRA's can be searched"
             )
         }
-        self.ready = ready
+        (self.ready, self.saveAdapter) = (ready, saveAdapter)
         self.directory = directory
         self.configuration = configuration
         space = try ready.model.candidateSpace(try ready.options.searchSpace())
@@ -56,7 +57,7 @@ public final class SearchRun {
     /// hold activations that candidates share. Throws `CancellationError` when `shouldStop` says so after a candidate; the
     /// folder then holds what a resumed search needs.
     public func run(
-        fitness: PreparedImages, test: PreparedImages?, training: PreparedImages? = nil, batchSize: Int,
+        fitness: Model.Examples, test: Model.Examples?, training: Model.Examples? = nil, batchSize: Int,
         memoryLimit: Int, onGeneration: (SearchDirectory.Generation) -> Void,
         onRefined: (Judged, Int) -> Void = { _, _ in }, shouldStop: @escaping () -> Bool
     ) throws -> (best: Architecture, summary: SearchDirectory.Summary) {
@@ -92,9 +93,9 @@ public final class SearchRun {
         }
         let took = seconds()
         let paths = space.paths(best.candidate)
+        ready.model.layers.take(paths)
         let result = try test.map {
-            try evaluate(
-                ready.model, paths: paths, on: $0, batchSize: min(batchSize, $0.source.count))
+            try evaluate(ready.model, on: $0, batchSize: min(batchSize, $0.count))
         }
         var architecture = self.architecture(best)
         architecture.refined = refined?.score
@@ -103,16 +104,14 @@ public final class SearchRun {
             blocksRun: Double(evaluator.blocksRun) / Double(max(evaluator.blocksWanted, 1)), seconds: took,
             peakBytes: ResidentMemory.peak, test: result)
         try directory.write(paretoFront(judge.all).map(self.architecture), to: directory.front)
-        try PEFTAdapter.save(
-            try ready.model.adapter(paths: paths), to: directory.adapter,
-            extra: ready.adapterExtra)
+        try saveAdapter()
         try directory.write(summary, to: directory.summary)
         try directory.write(architecture, to: directory.architecture)
         return (architecture, summary)
     }
 
     /// The best of the search and the best uniform paths, each once.
-    private func pool(_ count: Int, _ judge: Judge, _ evaluator: PathEvaluator) throws -> [Judged] {
+    private func pool(_ count: Int, _ judge: Judge, _ evaluator: PathEvaluator<Model>) throws -> [Judged] {
         let fitness = configuration.settings.fitness
         var uniform: [Judged] = []
         let group = space.uniformCandidates(in: budget)
@@ -131,14 +130,14 @@ public final class SearchRun {
     /// loss. Not by loss alone: what has been trained on a few images is as sure of its errors as of the rest, and the lowest
     /// loss is that of what has learned least.
     private func refine(
-        _ refinement: Refinement, _ pool: [Judged], _ training: PreparedImages, _ images: PreparedImages,
+        _ refinement: Refinement, _ pool: [Judged], _ training: Model.Examples, _ examples: Model.Examples,
         onRefined: (Judged, Int) -> Void, shouldStop: () -> Bool
     ) throws -> Judged? {
         var trained = refinedBefore
         let known = Set(trained.map(\.candidate))
         ready.model.unprepare()
         try refinement.train(
-            pool.filter { !known.contains($0.candidate) }, of: space, ready, on: training, scoring: images,
+            pool.filter { !known.contains($0.candidate) }, of: space, ready, on: training, scoring: examples,
             shouldStop: shouldStop
         ) { judged in
             trained.append(judged)
@@ -161,14 +160,14 @@ public final class SearchRun {
     }
 }
 
-extension VisionTransformer {
+extension TrainableModel {
     /// The candidates that this model has in a space.
     public func candidateSpace(_ space: SearchSpace) throws -> CandidateSpace {
         CandidateSpace(
-            linears.map {
+            layers.map {
                 CandidateSpace.Layer(
-                    name: $0.name, inputs: $0.inputs, outputs: $0.outputs, hasSupport: $0.support != nil,
-                    hasBias: $0.bias != nil, space: space)
+                    name: $0.base.name, inputs: $0.base.inputs, outputs: $0.base.outputs,
+                    hasSupport: $0 is GLoRALinear, hasBias: $0.base.bias != nil, space: space)
             })
     }
 }

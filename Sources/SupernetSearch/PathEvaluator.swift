@@ -1,8 +1,8 @@
 import Adapters
 import ArchitectureSearch
-import Datasets
 import TensorCore
-import VisionModels
+import Training
+import Transformers
 
 /// Scores many candidates on the same images.
 ///
@@ -10,16 +10,16 @@ import VisionModels
 /// wrong it gets wrong early, and one that can't be among the best any more is given up soon. The weights of a candidate are built once, and of layers that it shares with the one before not
 /// at all. A group is scored in the order of its genes, so that neighbours agree on as many of their first blocks as they can: the
 /// residual streams behind those are kept, one level for each block, and the next candidate goes on from there.
-public final class PathEvaluator {
+public final class PathEvaluator<Model: TrainableModel> {
     /// Passes of a batch through a block.
     public private(set) var blocksRun = 0
     /// Those that a plain loop over all candidates and batches would have made.
     public private(set) var blocksWanted = 0
 
-    private let model: VisionTransformer
+    private let model: Model
     private let space: CandidateSpace
-    private let batches: [(plan: ViTPlan, labels: [Int32])]
-    private let imageCount: Int
+    private let batches: [(plan: Model.Plan, labels: [Int32])]
+    private let exampleCount: Int
     private let fitness: Fitness
     // streams[l][b]: [B, T, D] of batch b as it enters block l, of the candidate whose genes are `genes[l]` up to there.
     private var streams: [[Tensor]]
@@ -31,32 +31,33 @@ public final class PathEvaluator {
     /// Throws `DatasetError` for an unreadable image, `TrainingError.overflow` where the reference paths' loss is not a finite
     /// number, and `BackendError.outOfMemory`.
     public init(
-        _ model: VisionTransformer, _ space: CandidateSpace, on images: PreparedImages,
+        _ model: Model, _ space: CandidateSpace, on examples: Model.Examples,
         reference: [GLoRAPath], batchSize: Int, memoryLimit: Int, fitness: Fitness
     ) throws {
         self.model = model
         self.fitness = fitness
         self.space = space
-        let (backend, count) = (model.backend, images.source.count)
-        imageCount = count
+        let (backend, count) = (model.backend, examples.count)
+        exampleCount = count
         // The largest plan first: plans share their memory.
         _ = try model.plan(batch: min(batchSize, count), isForTraining: false)
         let ranges = stride(from: 0, to: count, by: batchSize).map { $0..<min($0 + batchSize, count) }
-        images.loader.start(ranges.map { Array($0) })
-        try model.prepare(paths: reference)
+        examples.start(ranges.map { Array($0) })
+        model.paths = reference
+        try model.prepare()
         var (values, labels, losses): ([Float], [Int32], [Float]) = ([], [], [])
-        while let batch = try images.loader.next() {
+        while let batch = try examples.next() {
             let plan = try model.plan(batch: batch.count, isForTraining: false)
-            batch.upload(to: plan, on: backend)
+            model.load(batch, into: plan)
             model.embed(plan)
             values += backend.values(plan.stream(into: 0))
-            model.forward(plan, fromBlock: 0, paths: reference)
+            model.forward(plan, fromBlock: 0, .evaluation) { _ in }
             model.loss(plan)
             labels += batch.labels
             let batchLosses = backend.values(plan.losses)
             try backend.checkForFailure()
             guard batchLosses.allSatisfy(\.isFinite) else {
-                throw model.overflow(plan, reference, "the logits of \(images.source.name)")
+                throw model.overflow(plan, "the logits of \(examples.name)")
             }
             losses += batchLosses
         }
@@ -73,7 +74,7 @@ public final class PathEvaluator {
         }
         streams = [embedded]
         let levelBytes = embedded.reduce(0) { $0 + $1.byteCount }
-        for _ in 1..<max(2, model.configuration.depth) where streams.count * levelBytes <= memoryLimit {
+        for _ in 1..<max(2, model.blocks.count) where streams.count * levelBytes <= memoryLimit {
             guard let level = try? embedded.map({ try backend.allocate($0.shape, .float32) }) else { break }
             streams.append(level)
         }
@@ -95,7 +96,7 @@ public final class PathEvaluator {
 
     /// The genes of the blocks below `level`.
     private func prefix(_ candidate: Candidate, _ level: Int) -> ArraySlice<UInt8> {
-        candidate.genes[..<(20 * level)]
+        candidate.genes[..<(level * candidate.genes.count / model.blocks.count)]
     }
 
     private func score(
@@ -108,38 +109,34 @@ public final class PathEvaluator {
         }
         for level in kept { genes[level] = nil }
         let paths = space.paths(candidate)
-        try model.prepare(paths: paths)
-        let (backend, classes, depth) = (
-            model.backend, model.configuration.classCount, model.configuration.depth
-        )
+        model.paths = paths
+        try model.prepare()
+        let (backend, depth) = (model.backend, model.blocks.count)
         var (correct, done, loss) = (0, 0, 0.0)
         blocksWanted += depth * batches.count
         for (number, (plan, labels)) in batches.enumerated() {
             backend.copy(plan.stream(into: first), streams[first][number])
             backend.upload(plan.labels, labels)
-            model.forward(plan, fromBlock: first, paths: paths) { level in
+            model.forward(plan, fromBlock: first, .evaluation) { level in
                 if kept.contains(level) { backend.copy(streams[level][number], plan.stream(into: level)) }
             }
             blocksRun += depth - first
             model.loss(plan)
-            let logits = backend.values(plan.logits)
+            let outputs = backend.values(plan.logits)
             let losses = backend.values(plan.losses)
             try backend.checkForFailure()
-            for (row, label) in labels.enumerated()
-            where logits[row * classes..<(row + 1) * classes].indexOfLargest - row * classes == Int(label) {
-                correct += 1
-            }
+            correct += model.isRight(outputs, labels: labels).count { $0 }
             loss += losses.reduce(0) { $0 + Double($1) }
             // A candidate that overflows can't be judged; the reference didn't.
             guard loss.isFinite else { return nil }
             done += labels.count
             // What it would score if all that is left were right, and without loss.
             let atBest = Score(
-                accuracy: Double(correct + imageCount - done) / Double(imageCount),
-                loss: loss / Double(imageCount))
-            if done < imageCount, fitness.value(atBest) < needed() { return nil }
+                accuracy: Double(correct + exampleCount - done) / Double(exampleCount),
+                loss: loss / Double(exampleCount))
+            if done < exampleCount, fitness.value(atBest) < needed() { return nil }
         }
         for level in kept { genes[level] = prefix(candidate, level) }
-        return Score(accuracy: Double(correct) / Double(imageCount), loss: loss / Double(imageCount))
+        return Score(accuracy: Double(correct) / Double(exampleCount), loss: loss / Double(exampleCount))
     }
 }

@@ -1,8 +1,8 @@
 import Adapters
 import ArchitectureSearch
-import Datasets
 import TensorCore
-import VisionModels
+import Training
+import Transformers
 
 /// Short trainings that choose among what a search has found.
 ///
@@ -23,35 +23,40 @@ public struct Refinement: Codable, Equatable, Sendable {
         (self.count, self.epochs, self.learningRate) = (count, epochs, learningRate)
     }
 
-    /// Trains every candidate of `pool` and calls `onTrained` with its score on `images`; nil where the loss stopped being a
+    /// Trains every candidate of `pool` and calls `onTrained` with its score on `examples`; nil where the loss stopped being a
     /// number. The model's tensors are as they were afterwards. Throws `DatasetError`, `BackendError`, and `CancellationError`
     /// when `shouldStop` says so.
-    func train(
-        _ pool: [Judged], of space: CandidateSpace, _ ready: ReadyModel, on training: PreparedImages,
-        scoring images: PreparedImages, shouldStop: () -> Bool, onTrained: (Judged) throws -> Void
+    func train<Model: TrainableModel>(
+        _ pool: [Judged], of space: CandidateSpace, _ ready: ReadyModel<Model>, on training: Model.Examples,
+        scoring examples: Model.Examples, shouldStop: () -> Bool, onTrained: (Judged) throws -> Void
     ) throws {
-        let model = ready.model
+        let (model, method) = (ready.model, ready.model.method)
+        guard var glora = method as? GLoRA else { preconditionFailure("only GLoRA has candidates") }
         let start = model.store.unpack(model.store.values)
-        defer { model.store.pack(model.store.values, start) }
+        defer {
+            model.store.pack(model.store.values, start)
+            model.method = method
+        }
         var options = ready.options
         (options.epochs, options.warmupEpochs, options.learningRate) = (
             epochs, max(1, epochs / 10), learningRate
         )
         for candidate in pool {
-            let paths = space.paths(candidate.candidate)
+            glora.choice = .fixed(space.paths(candidate.candidate))
+            model.method = glora
             model.store.pack(model.store.values, start)
             for moments in [model.store.firstMoments, model.store.secondMoments] {
                 model.backend.fill(moments, 0)
             }
-            let trainer = try Trainer(
-                model, options, paths: .fixed(paths), training: training, validation: nil)
+            let trainer = try Trainer(model, options, training: training, validation: nil)
             var score: Score?
             do {
                 guard try trainer.run(onEvent: { _ in }, save: { _ in }, shouldStop: shouldStop) else {
                     throw CancellationError()
                 }
+                model.method.beginReading(model.layers)
                 let result = try evaluate(
-                    model, paths: paths, on: images, batchSize: min(options.batchSize, images.source.count),
+                    model, on: examples, batchSize: min(options.batchSize, examples.count),
                     isForTraining: true)
                 score = Score(accuracy: result.accuracy, loss: result.loss)
             } catch TrainingError.notANumber {} catch TrainingError.overflow {}

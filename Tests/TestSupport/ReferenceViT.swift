@@ -1,19 +1,24 @@
-import Checkpoints
 import Foundation
-import TensorCore
+import ModelConfiguration
 
 /// A vision transformer in double precision, forward only, from the definition; gradients of it are central differences.
 ///
 ///     x ← [class; patches · Wᵖ] + positions
 ///     x ← x + s · proj(attention(qkv(LN₁ x)));   x ← x + s · fc2(GELU(fc1(LN₂ x)))
 ///     logits = head(pool(LN x))
-struct ReferenceViT {
+public struct ReferenceViT {
     let configuration: ViTConfiguration
     /// By timm's names, the head's included.
-    var tensors: [String: [Double]]
+    public var tensors: [String: [Double]]
+
+    /// A model of these tensors, by timm's names, the head's included.
+    public init(configuration: ViTConfiguration, tensors: [String: [Double]]) {
+        self.configuration = configuration
+        self.tensors = tensors
+    }
 
     /// The mean cross-entropy of images [B, 3, S, S]. `scales` holds [B] for each branch, two for a block.
-    func loss(_ images: [Double], labels: [Int], scales: [[Double]]?) -> Double {
+    public func loss(_ images: [Double], labels: [Int], scales: [[Double]]?) -> Double {
         let k = configuration.classCount
         let logits = logits(images, batch: labels.count, scales: scales)
         var sum = 0.0
@@ -26,7 +31,7 @@ struct ReferenceViT {
     }
 
     /// [B, K].
-    func logits(_ images: [Double], batch: Int, scales: [[Double]]?) -> [Double] {
+    public func logits(_ images: [Double], batch: Int, scales: [[Double]]? = nil) -> [Double] {
         let (d, t, f) = (configuration.width, configuration.tokenCount, configuration.hiddenWidth)
         var x = embed(images, batch)  // [B, T, D]
         func add(_ branch: [Double], _ scale: [Double]?) {
@@ -120,8 +125,10 @@ struct ReferenceViT {
                     var weights = [Double](repeating: 0, count: t)
                     for key in 0..<t {
                         for i in 0..<h { weights[key] += at(0, query, i) * at(1, key, i) }
-                        weights[key] = exp(weights[key] / Double(h).squareRoot())
+                        weights[key] /= Double(h).squareRoot()
                     }
+                    let top = weights.max()!
+                    for key in 0..<t { weights[key] = exp(weights[key] - top) }
                     let sum = weights.reduce(0, +)
                     for i in 0..<h {
                         for key in 0..<t {
@@ -147,7 +154,7 @@ struct ReferenceViT {
 
     /// The gradient of the loss for every tensor, each element by a central difference. The step 1e-4 leaves 1e-8 of
     /// the gradient; the sum of a float32 backward is compared to 1e-5 of it.
-    func gradients(_ images: [Double], labels: [Int], scales: [[Double]]?) -> [String: [Double]] {
+    public func gradients(_ images: [Double], labels: [Int], scales: [[Double]]?) -> [String: [Double]] {
         var model = self
         var gradients: [String: [Double]] = [:]
         for (name, values) in tensors {

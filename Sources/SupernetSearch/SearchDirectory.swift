@@ -2,6 +2,7 @@ import Adapters
 import ArchitectureSearch
 import Checkpoints
 import Foundation
+import Training
 
 /// A path for every layer by its name, and what it scored: `architecture.json`, which `--path` and `--architecture` read.
 public struct Architecture: Codable, Equatable, Sendable {
@@ -12,7 +13,7 @@ public struct Architecture: Codable, Equatable, Sendable {
     /// Which search found it.
     public var algorithm: String
     /// Which state of the run it was found in.
-    public var checkpoint: ReadyModel.State
+    public var checkpoint: RunState
     /// The split that it was chosen on; `test` is the original's early protocol, not a result.
     public var fitnessSplit: String
     /// What it is the best in.
@@ -62,7 +63,7 @@ public struct SearchDirectory {
         /// The split that candidates are scored on.
         public var fitnessSplit: String
         /// The state of the run whose weights are used, and its step.
-        public var checkpoint: ReadyModel.State
+        public var checkpoint: RunState
         /// See `checkpoint`.
         public var step: Int
         /// Whether every evaluation ran to its end.
@@ -73,7 +74,7 @@ public struct SearchDirectory {
         /// A search of these parts.
         public init(
             settings: SearchSettings, minParameters: Int, maxParameters: Int, fitnessSplit: String,
-            checkpoint: ReadyModel.State, step: Int, exhaustive: Bool, refinement: Refinement? = nil
+            checkpoint: RunState, step: Int, exhaustive: Bool, refinement: Refinement? = nil
         ) {
             self.settings = settings
             self.minParameters = minParameters
@@ -259,6 +260,9 @@ public struct SearchDirectory {
         return value
     }
 }
+
+/// The longest journal of a search that is read, in bytes: some ten thousand candidates of the deepest models.
+private let largestJournal = 128 << 20
 
 private let newline = UInt8(ascii: "\n")
 

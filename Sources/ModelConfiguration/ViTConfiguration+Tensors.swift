@@ -1,9 +1,10 @@
+import Adapters
 import Datasets
 
 extension ViTConfiguration {
     /// Every tensor of the model by timm's name, with its shape; a Linear's weight is [out, in].
     public var tensorShapes: [String: [Int]] {
-        let (D, H) = (width, hiddenWidth)
+        let D = width
         var shapes: [String: [Int]] = [
             "pos_embed": [1, tokenCount, D],
             "patch_embed.proj.weight": [D, channels, patchSize, patchSize],
@@ -16,11 +17,9 @@ extension ViTConfiguration {
                 shapes[block + norm + ".weight"] = [D]
                 shapes[block + norm + ".bias"] = [D]
             }
-            for (linear, outputs, inputs) in [
-                ("attn.qkv", 3 * D, D), ("attn.proj", D, D), ("mlp.fc1", H, D), ("mlp.fc2", D, H),
-            ] {
-                shapes[block + linear + ".weight"] = [outputs, inputs]
-                if linear != "attn.qkv" || qkvBias { shapes[block + linear + ".bias"] = [outputs] }
+            for site in shape.sites {
+                shapes[block + site.name + ".weight"] = [site.outputs, site.inputs]
+                if site.hasBias { shapes[block + site.name + ".bias"] = [site.outputs] }
             }
         }
         shapes[finalNorm + ".weight"] = [D]
@@ -35,12 +34,11 @@ extension ViTConfiguration {
     /// The final LayerNorm's name: `norm`, or `fc_norm` when it comes after the mean.
     public var finalNorm: String { pooling == .meanBeforeNorm ? "fc_norm" : "norm" }
 
-    /// The paths of the Linears in the blocks, in the order of the forward pass: `blocks.0.attn.qkv`,
-    /// `blocks.0.attn.proj`, `blocks.0.mlp.fc1`, `blocks.0.mlp.fc2`, `blocks.1.attn.qkv`, …
-    public var linearPaths: [String] {
-        (0..<depth).flatMap { index in
-            ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"].map { "blocks.\(index).\($0)" }
-        }
+    /// The sizes that methods ask for, with the one list of a block's Linears.
+    public var shape: TransformerShape {
+        TransformerShape(
+            width: width, hiddenWidth: hiddenWidth, depth: depth, patchSize: patchSize,
+            hasClassToken: hasClassToken, qkvBias: qkvBias)
     }
 
     /// The most that sizes may be, so that no product of them overflows and no loop over them takes long: four times and more of
@@ -57,10 +55,10 @@ extension ViTConfiguration {
         ]
     }
 
-    /// Throws `CheckpointError` beginning with `source` when the sizes contradict each other or are larger than any model's.
-    public func check(source: String) throws {
+    /// Throws `ConfigurationError` when the sizes contradict each other or are larger than any model's.
+    public func check() throws {
         func require(_ condition: Bool, _ what: String) throws {
-            if !condition { throw CheckpointError("\(source): \(what)") }
+            if !condition { throw ConfigurationError(description: what) }
         }
         try require(
             [imageSize, patchSize, width, depth, heads, hiddenWidth].allSatisfy { $0 > 0 } && classCount >= 0,
@@ -100,4 +98,10 @@ extension ViTConfiguration {
             hasClassToken || pooling != .classToken,
             "the head reads the class token, which the model doesn't have")
     }
+}
+
+/// Numbers that no model has.
+public struct ConfigurationError: Error, CustomStringConvertible {
+    /// What is wrong and what to do, without the file that says so.
+    public let description: String
 }

@@ -1,27 +1,6 @@
 import Checkpoints
+import Experiments
 import Foundation
-import Training
-
-/// A table for a terminal and for a page.
-struct Table {
-    let head: [String]
-    var rows: [[String]] = []
-
-    /// Columns as wide as their widest cell: the first flush left, the others right.
-    var lines: [String] {
-        let all = [head] + rows
-        let widths = head.indices.map { column in all.map { $0[column].count }.max() ?? 0 }
-        return all.map { row in
-            let cells = row.enumerated().map { column, cell in
-                let space = String(repeating: " ", count: widths[column] - cell.count)
-                return column == 0 ? cell + space : space + cell
-            }
-            return cells.joined(separator: "  ").replacing(/\ +$/, with: "")
-        }
-    }
-
-    var html: String { Page.table(head, rows) }
-}
 
 extension Spread {
     /// In per cent: `71.3 ± 0.4`, or `71.3` of one seed.

@@ -1,6 +1,8 @@
 import Adapters
 import Checkpoints
 import TensorCore
+import Training
+import Transformers
 import VisionModels
 
 /// What an image costs a fine-tuned model, beside the plain one that it was made of.
@@ -20,34 +22,33 @@ public struct InferenceCost: Codable, Equatable, Sendable {
 /// Times forwards of `batch` made-up images: the fine-tuned model's, merged where it can be, in turn with the plain one's.
 /// Throws `BackendError`.
 func inferenceCost(
-    _ ready: ReadyModel, against plain: VisionTransformer, batch: Int, rounds: Int = 9
+    _ ready: ReadyModel<VisionTransformer>, against plain: VisionTransformer, batch: Int, rounds: Int = 9
 ) throws -> InferenceCost {
-    var (model, paths) = (ready.model, ready.paths)
-    let merges = model.method?.unmergeable == nil
+    let merges = ready.model.method.unmergeable == nil
+    var model = ready.model
     if merges {
-        let merged = try ready.model.merged(paths: ready.paths)
+        let merged = try ready.model.merged()
         model = try VisionTransformer(
-            merged, classCount: merged.configuration.classCount, trained: .adapters(rank: 1, sites: []),
-            seed: 0, head: merged.head, on: ready.model.backend)
-        paths = model.uniformPath(.none)
+            merged, classCount: merged.configuration.classCount, method: Backbone.frozen, seed: 0,
+            head: merged.head, on: ready.model.backend)
     }
     defer {
         model.unprepare()
         plain.unprepare()
     }
-    func timer(_ model: VisionTransformer, _ paths: [GLoRAPath]) throws -> () -> Double {
+    func timer(_ model: VisionTransformer) throws -> () -> Double {
         let plan = try model.plan(batch: batch, isForTraining: false)
         let backend = model.backend
         backend.upload(plan.images, (0..<plan.images.count).map { Float(($0 &* 7919) % 2003) / 1001 - 1 })
-        try? model.prepare(paths: paths)
+        try? model.prepare()
         return {
             let start = ContinuousClock.now
-            model.forward(plan, paths: paths)
+            model.forward(plan)
             _ = backend.values(plan.logits)
             return start.secondsPassed / Double(batch)
         }
     }
-    let (mine, theirs) = (try timer(model, paths), try timer(plain, plain.uniformPath(.none)))
+    let (mine, theirs) = (try timer(model), try timer(plain))
     // The first forward fills caches.
     _ = (mine(), theirs())
     // Each goes first in every other round.

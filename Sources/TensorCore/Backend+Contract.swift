@@ -1,0 +1,671 @@
+// Every operation as it is called: its shapes and types are checked here, once for all backends, which get the sizes with their part
+// of it. A tensor that doesn't fit is a mistake in this program and stops it, with the names and shapes of all that the operation has.
+
+/// Stops the program unless the condition holds, with the operation's name; `precondition` is mute in a release build.
+@inline(__always)
+package func require(_ condition: Bool, _ operation: String, _ message: @autoclosure () -> String) {
+    if !condition { fatalError("\(operation): \(message())") }
+}
+
+/// The sizes of attention: qkv [B, T, 3·D], of whose T tokens the first Q are queries, out [B, Q, D], D = heads · head.
+public struct AttentionSizes {
+    /// B, T, Q, the heads and the width of each.
+    public let batch, tokens, queries, heads, head: Int
+    /// D.
+    public var width: Int { heads * head }
+    /// 1/√head.
+    public var scale: Float { 1 / Float(head).squareRoot() }
+}
+
+/// The sizes of tokens [B, T, D] over projected patches [B, N, D].
+public struct TokenSizes {
+    /// B, T, N and D.
+    public let batch, tokens, patches, width: Int
+    /// T − N, the first patch's token: 1 after a class token, else 0.
+    public var first: Int { tokens - patches }
+}
+
+/// An operation's tensors, those that it has, with their names and the count of elements that each must have.
+private typealias Operands = KeyValuePairs<String, (Tensor?, count: Int)>
+
+extension Backend {
+    /// Stops the program, which names all tensors and shapes, unless the counts are right and `fits`; and unless `stored` are of one
+    /// type, which is float32 or the precision's, `floats` float32 and `integers` int32.
+    private func require(
+        _ operation: String, _ fits: Bool = true, stored: Operands = [:], floats: Operands = [:],
+        integers: Operands = [:], _ constants: @autoclosure () -> String = ""
+    ) {
+        var fits = fits
+        func check(_ operands: Operands, _ type: ElementType) {
+            for case let (name, (tensor?, count)) in operands {
+                fits = fits && tensor.count == count
+                TensorCore.require(
+                    tensor.elementType == type, operation,
+                    "\(name) \(tensor.shape) is \(tensor.elementType), not \(type)")
+            }
+        }
+        let first = stored.first { $0.value.0 != nil }?.value.0!.elementType
+        check(stored, first == .float32 ? .float32 : precision.stored)
+        check(floats, .float32)
+        check(integers, .int32)
+        if !fits {
+            let tensors = [stored, floats, integers].joined().compactMap { name, operand in
+                operand.0.map { "\(name) \($0.shape)" }
+            }
+            fatalError("\(operation): \(tensors.joined(separator: ", "))\(constants()) don't fit")
+        }
+    }
+
+    /// Stops the program unless the terms' factors are float32, of a matrix [outputs, inputs], and hold their forms' ranks.
+    private func requireFit(
+        _ terms: MatrixTerm?..., outputs: Int, inputs: Int? = nil, _ operation: String
+    ) {
+        for case let term? in terms {
+            let (down, up) = (term.down.value, term.up.value)
+            require(
+                operation, up.columns == inputs ?? up.columns && term.form.columnCount <= down.columns,
+                floats: ["Xd": (down, outputs * down.columns), "Xu": (up, down.columns * up.columns)],
+                " in the form \(term.form) of [\(outputs), \(inputs ?? up.columns)]")
+        }
+    }
+
+    // MARK: Memory
+
+    /// A tensor, uninitialised. Throws `BackendError.outOfMemory` with the size when the device has not enough.
+    public func allocate(_ shape: [Int], _ elementType: ElementType) throws -> Tensor {
+        TensorCore.require(shape.allSatisfy { $0 >= 0 }, "allocate", "shape \(shape) has a negative size")
+        let byteCount = product([elementType.byteCount] + shape) ?? .max
+        return Tensor(buffer: try makeBuffer(byteCount: byteCount), shape: shape, elementType: elementType)
+    }
+
+    /// A part of `tensor` from element `offset` on, without a copy. `offset` is a multiple of `viewAlignment`, or of twice that
+    /// where elements have 16 bits: 512 bytes. Views are made when a plan is built, not in a step.
+    public func view(_ tensor: Tensor, at offset: Int, _ shape: [Int]) throws -> Tensor {
+        let size = tensor.elementType.byteCount
+        TensorCore.require(
+            offset * size % (4 * viewAlignment) == 0, "view",
+            "offset \(offset) of \(tensor.elementType) is not a multiple of \(4 * viewAlignment) bytes")
+        let count = shape.reduce(1, *)
+        TensorCore.require(
+            offset >= 0 && offset + count <= tensor.count, "view",
+            "\(shape) at \(offset) is not inside a tensor of shape \(tensor.shape)")
+        let part = try makeBuffer(partOf: tensor, byteOffset: offset * size, byteCount: count * size)
+        return Tensor(buffer: part, shape: shape, elementType: tensor.elementType)
+    }
+
+    /// Copies exactly `tensor.byteCount` bytes from the host; the source may be reused on return.
+    public func upload(_ tensor: Tensor, _ source: UnsafeRawBufferPointer) {
+        TensorCore.require(
+            source.count == tensor.byteCount, "upload", "\(source.count) bytes for shape \(tensor.shape)")
+        if tensor.byteCount > 0 { upload(tensor, from: source.baseAddress!) }
+    }
+
+    /// Waits for the operations before it, then copies `tensor.byteCount` bytes to the host.
+    public func download(_ destination: UnsafeMutableRawBufferPointer, _ tensor: Tensor) {
+        TensorCore.require(
+            destination.count >= tensor.byteCount, "download",
+            "\(destination.count) bytes for shape \(tensor.shape)")
+        if tensor.byteCount > 0 { download(destination.baseAddress!, from: tensor) }
+    }
+
+    /// out ← value, float32.
+    public func fill(_ out: Tensor, _ value: Float) {
+        require("fill", floats: ["out": (out, out.count)])
+        fill(out, value, count: out.count)
+    }
+
+    /// out ← x, of the same count. Each may be stored in the precision: then x is widened, or rounded to the nearest.
+    public func copy(_ out: Tensor, _ x: Tensor) {
+        require("copy", stored: ["out": (out, x.count)], " from \(x.shape)")
+        require("copy", stored: ["x": (x, x.count)])
+        copy(out, x, count: x.count)
+    }
+
+    // MARK: Matrices
+
+    /// c [m, n] ← op(a) · op(b), or c + op(a) · op(b) when `accumulate`. op(a) is [m, k], op(b) [k, n];
+    /// `transposeA` means that a is stored [k, m], `transposeB` that b is stored [n, k].
+    public func matmul(
+        _ c: Tensor, _ a: Tensor, _ b: Tensor, transposeA: Bool, transposeB: Bool, accumulate: Bool
+    ) {
+        let (m, n, k) = (c.rows, c.columns, transposeA ? a.rows : a.columns)
+        require(
+            "matmul", (transposeA ? a.columns : a.rows) == m && (transposeB ? b.rows : b.columns) == n,
+            stored: ["c": (c, m * n), "a": (a, m * k), "b": (b, k * n)],
+            "\(transposeA ? ", a transposed" : "")\(transposeB ? ", b transposed" : "")")
+        matmul(
+            c, a, b, transposeA: transposeA, transposeB: transposeB, accumulate: accumulate, m: m, n: n, k: k)
+    }
+
+    /// z [n, out] = x [n, in] · Wᵀ, and what `epilogue` makes of it: y [n, out], z itself and GELU(y), each where it is
+    /// wanted: the three are different tensors, and there is at least one.
+    public func linear(_ y: Tensor?, _ x: Tensor, _ weight: LinearWeight, _ epilogue: Epilogue) {
+        let (rows, outputs, inputs) = (x.rows, weight.frozen.rows, weight.frozen.columns)
+        let output = y ?? epilogue.preActivation ?? epilogue.activated
+        require(
+            "linear", output != nil && x.columns == inputs,
+            stored: [
+                "y": (output, rows * outputs), "x": (x, x.count), "W": (weight.frozen, outputs * inputs),
+            ])
+        requireFit(weight.terms?.a, weight.terms?.b, outputs: outputs, inputs: inputs, "linear")
+        requireFit(y, epilogue, rows: rows, outputs: outputs, "linear")
+        linear(y, x, weight, epilogue, rows: rows, outputs: outputs, inputs: inputs)
+    }
+
+    /// The epilogue alone, of a z [n, out] that is in memory. y may be z.
+    public func finish(_ y: Tensor?, _ z: Tensor, _ epilogue: Epilogue) {
+        require("finish", stored: ["y": (y, z.count), "z": (z, z.count)])
+        requireFit(y, epilogue, rows: z.rows, outputs: z.columns, "finish")
+        finish(y, z, epilogue, rows: z.rows, outputs: z.columns)
+    }
+
+    private func requireFit(
+        _ y: Tensor?, _ epilogue: Epilogue, rows: Int, outputs: Int, _ operation: String
+    ) {
+        let outs = [y, epilogue.preActivation, epilogue.activated]
+        let (a, b, t, count) = (epilogue.a, epilogue.b, epilogue.t, rows * outputs)
+        require(
+            operation,
+            outs.allSatisfy { $0?.columns ?? outputs == outputs } && a?.form.isLowRank != true
+                && t?.columns ?? 0 == b?.form.columnCount ?? 0,
+            stored: ["y": (outs[0], count), "z": (outs[1], count), "GELU(y)": (outs[2], count)],
+            floats: ["bias": (epilogue.bias, outputs), "t": (t, rows * (t?.columns ?? 0))],
+            ", a \(a?.form ?? .none) and b \(b?.form ?? .none) for a product of [\(rows), \(outputs)]")
+        requireFit(a, b, outputs: outputs, operation)
+    }
+
+    /// dx [n, in] ← dy [n, out] · W, which isn't a prepared one.
+    public func linearBackward(_ dx: Tensor, _ dy: Tensor, _ weight: LinearWeight) {
+        let (rows, outputs, inputs) = (dy.rows, weight.frozen.rows, weight.frozen.columns)
+        require(
+            "linearBackward", dx.columns == inputs && dy.columns == outputs,
+            stored: ["dx": (dx, rows * inputs), "dy": (dy, dy.count), "W": (weight.frozen, outputs * inputs)])
+        TensorCore.require(
+            weight.ready == nil, "linearBackward", "a prepared weight is for the forward alone")
+        requireFit(weight.terms?.a, weight.terms?.b, outputs: outputs, inputs: inputs, "linearBackward")
+        linearBackward(dx, dy, weight, rows: rows, outputs: outputs, inputs: inputs)
+    }
+
+    /// x [n, d] ← x + row [d] in every row.
+    public func addRow(_ x: Tensor, _ row: Tensor) {
+        let d = x.columns
+        require("addRow", floats: ["x": (x, x.count), "row": (row, d)])
+        copyBlock(
+            MatrixBlock(x, stride: d), MatrixBlock(row, stride: 0), rows: x.rows, columns: d, accumulate: true
+        )
+    }
+
+    /// out [d] ← Σₙ x [n, d], or out + Σₙ x when `accumulate`.
+    public func sumRows(_ out: Tensor, _ x: Tensor, accumulate: Bool) {
+        require("sumRows", stored: ["x": (x, x.count)], floats: ["out": (out, x.columns)])
+        sumRows(out, x, accumulate: accumulate, rows: x.rows, columns: x.columns)
+    }
+
+    // MARK: GLoRA
+
+    /// W = W₀ ⊙ (1 + A) + B, all [out, in]. `weight` is not `frozen`, which is never written.
+    public func gloraWeight(_ weight: Tensor, _ frozen: Tensor, _ a: MatrixTerm, _ b: MatrixTerm) {
+        let (outputs, inputs) = (frozen.rows, frozen.columns)
+        let count = frozen.count
+        require("gloraWeight", stored: ["W": (weight, count), "W₀": (frozen, count)])
+        requireFit(a, b, outputs: outputs, inputs: inputs, "gloraWeight")
+        gloraWeight(weight, frozen, a, b, outputs: outputs, inputs: inputs)
+    }
+
+    /// Given dW = dyᵀ · x, with dy [n, out] and x [n, in], accumulates into the gradients of a and b:
+    ///
+    ///     ∂A = dW ⊙ W₀, ∂B = dW;  lowRank: ∂Xd[:, :r] += ∂X · Xu[:r]ᵀ, ∂Xu[:r] += Xd[:, :r]ᵀ · ∂X;
+    ///     vector: ∂Xd[:, 0] += Σᵢ ∂X[:, i];  constant: ∂Xd[0, 0] += Σ ∂X.
+    ///
+    /// Elements that the form doesn't read are left as they are. `scratch` [out, in] may be written: a backend that
+    /// contracts dW as it is computed leaves it alone.
+    public func gloraWeightBackward(
+        _ a: MatrixTerm, _ b: MatrixTerm, _ scratch: Tensor, _ dy: Tensor, _ x: Tensor, _ frozen: Tensor
+    ) {
+        let (rows, outputs, inputs) = (dy.rows, frozen.rows, frozen.columns)
+        require(
+            "gloraWeightBackward",
+            scratch.count == frozen.count && dy.columns == outputs && x.columns == inputs,
+            stored: ["dy": (dy, dy.count), "x": (x, rows * inputs), "W₀": (frozen, outputs * inputs)],
+            " and scratch \(scratch.shape)")
+        requireFit(a, b, outputs: outputs, inputs: inputs, "gloraWeightBackward")
+        gloraWeightBackward(a, b, scratch, dy, x, frozen, rows: rows, outputs: outputs, inputs: inputs)
+    }
+
+    /// t [n, r] ← x [n, in] · Bu[:r]ᵀ for a lowRank b; for vector and constant r = 1 and t = Σᵢ x.
+    public func gloraProject(_ t: Tensor, _ x: Tensor, _ b: MatrixTerm) {
+        let rank = b.form.columnCount
+        require(
+            "gloraProject", t.columns == rank, stored: ["x": (x, x.count)], floats: ["t": (t, x.rows * rank)],
+            " in the form \(b.form)")
+        requireFit(b, outputs: b.down.value.rows, inputs: x.columns, "gloraProject")
+        gloraProject(t, x, b, rows: x.rows, inputs: x.columns)
+    }
+
+    /// The sums over the rows of dy [n, out] that activation space needs:
+    ///
+    ///     dBias = Σₙ dy;   vector a: ∂Ad[:, 0] += Σₙ dy ⊙ z, constant: the sum of that into [0, 0];
+    ///     lowRank b: ∂Bd[:, :r] += dyᵀ · t, vector: ∂Bd[:, 0] += dyᵀ · t, constant: the sum of that into [0, 0].
+    ///
+    /// dBias [out] is overwritten. z [n, out] belongs to a, t [n, r] to b; nil where the form is none.
+    public func gloraOutputBackward(
+        _ dBias: Tensor, _ a: MatrixTerm?, _ b: MatrixTerm?, _ dy: Tensor, _ z: Tensor?, _ t: Tensor?
+    ) {
+        let (rows, outputs) = (dy.rows, dy.columns)
+        let needsZ = a.map { $0.form != .none && $0.down.gradient != nil } ?? false
+        let rank = b?.form.columnCount ?? 0
+        require(
+            "gloraOutputBackward",
+            (z != nil || !needsZ) && t?.columns ?? 0 == rank && a?.form.isLowRank != true,
+            stored: ["dy": (dy, dy.count), "z": (z, dy.count)],
+            floats: ["dBias": (dBias, outputs), "t": (t, rows * rank)],
+            ", a \(a?.form ?? .none) and b \(b?.form ?? .none)")
+        requireFit(a, b, outputs: outputs, "gloraOutputBackward")
+        gloraOutputBackward(dBias, a, b, dy, z, t, rows: rows, outputs: outputs)
+    }
+
+    /// u [n, r] ← dy · Bd[:, :r] (lowRank), dy · Bd[:, 0] (vector), Bd[0, 0] · Σₒ dy (constant); and for lowRank
+    /// ∂Bu[:r] += uᵀ · x.
+    public func gloraProjectBackward(_ u: Tensor, _ b: MatrixTerm, _ dy: Tensor, _ x: Tensor) {
+        let (rows, outputs, inputs) = (dy.rows, dy.columns, x.columns)
+        let rank = b.form.columnCount
+        require(
+            "gloraProjectBackward", u.columns == rank,
+            stored: ["dy": (dy, dy.count), "x": (x, rows * inputs)], floats: ["u": (u, rows * rank)],
+            " in the form \(b.form)")
+        requireFit(b, outputs: outputs, inputs: inputs, "gloraProjectBackward")
+        gloraProjectBackward(u, b, dy, x, rows: rows, outputs: outputs, inputs: inputs)
+    }
+
+    /// b = b₀ ⊙ (1 + D) + E + W₀ · C with b [out], and `prompt` [in] receives the column C (it is scratch; zeros when
+    /// C is none). Without b₀: b = E + W₀ · C, and D is not used. C goes through the frozen W₀, never through W.
+    public func gloraBias(
+        _ bias: Tensor, _ prompt: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?,
+        _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm
+    ) {
+        requireFit(bias, prompt, frozen, frozenBias, c, d, e, "gloraBias")
+        gloraBias(bias, prompt, frozen, frozenBias, c, d, e, outputs: frozen.rows, inputs: frozen.columns)
+    }
+
+    /// Given dBias [out] = Σ dy, accumulates into the gradients of c, d and e, using `dPrompt` [in] as scratch:
+    ///
+    ///     ∂C = W₀ᵀ · db;  lowRank: ∂Cd[:, :r] += ∂C · Cu[:r]ᵀ, ∂Cu[:r] += Cd[:, :r]ᵀ · ∂C;  vector: ∂Cd[:, 0] += ∂C;
+    ///     ∂D = db ⊙ b₀, ∂E = db;  constant: the sum goes into element 0.
+    public func gloraBiasBackward(
+        _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm,
+        _ dPrompt: Tensor, _ dBias: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?
+    ) {
+        requireFit(dBias, dPrompt, frozen, frozenBias, c, d, e, "gloraBiasBackward")
+        gloraBiasBackward(
+            c, d, e, dPrompt, dBias, frozen, frozenBias, outputs: frozen.rows, inputs: frozen.columns)
+    }
+
+    private func requireFit(
+        _ bias: Tensor, _ prompt: Tensor, _ frozen: Tensor, _ frozenBias: Tensor?,
+        _ c: PromptTerm, _ d: ScaleTerm, _ e: ScaleTerm, _ operation: String
+    ) {
+        let (outputs, inputs, storageRank) = (frozen.rows, frozen.columns, c.down.value.columns)
+        require(
+            operation, c.form.columnCount <= storageRank, stored: ["W₀": (frozen, outputs * inputs)],
+            floats: [
+                "b": (bias, outputs), "C": (prompt, inputs), "b₀": (frozenBias, outputs),
+                "Cd": (c.down.value, inputs * storageRank), "Cu": (c.up.value, storageRank),
+                "D": (d.values.value, outputs), "E": (e.values.value, outputs),
+            ], " in the form \(c.form)")
+    }
+
+    // MARK: Transformer
+
+    /// patches [B, (H/p)·(W/p), C·p·p] ← images [B, C, H, W], each patch flattened channel, row, column (the order of a
+    /// convolution's weight [D, C, p, p]); patches in raster order.
+    public func extractPatches(_ patches: Tensor, _ images: Tensor, patchSize: Int) {
+        let shape = images.shape
+        require(
+            "extractPatches",
+            shape.count == 4 && patchSize > 0 && shape[2] % patchSize == 0 && shape[3] % patchSize == 0,
+            stored: ["patches": (patches, images.count)], floats: ["images": (images, images.count)],
+            " in patches of \(patchSize) pixels")
+        extractPatches(
+            patches, images, patchSize: patchSize, batch: shape[0], channels: shape[1], height: shape[2],
+            width: shape[3])
+    }
+
+    /// tokens [B, T, D] ← positions [T, D] + [class token; projected patches [B, N, D]], with T = N + 1, or T = N
+    /// without a class token.
+    public func embedTokens(
+        _ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor
+    ) {
+        let sizes = requireFit(projected, classToken, positions, tokens, "embedTokens")
+        TensorCore.require(
+            (classToken != nil) == (sizes.first == 1), "embedTokens",
+            "tokens \(tokens.shape) and projected \(projected.shape) leave \(sizes.first) tokens to a class token"
+        )
+        embedTokens(tokens, projected, classToken, positions, sizes)
+    }
+
+    /// dProjected [B, N, D] is overwritten; dClassToken [D], nil when frozen, and dPositions [T, D] accumulate sums over the batch.
+    public func embedTokensBackward(
+        _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor
+    ) {
+        let sizes = requireFit(dProjected, dClassToken, dPositions, dTokens, "embedTokensBackward")
+        embedTokensBackward(dProjected, dClassToken, dPositions, dTokens, sizes)
+    }
+
+    private func requireFit(
+        _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor, _ tokens: Tensor, _ operation: String
+    ) -> TokenSizes {
+        let all = tokens.shape.count == 3 ? tokens.shape : [0, 0, 0]
+        let part = projected.shape.count == 3 ? projected.shape : [0, 0, 0]
+        let sizes = TokenSizes(batch: all[0], tokens: all[1], patches: part[1], width: all[2])
+        require(
+            operation,
+            part[2] == all[2] && (classToken == nil ? 0...1 : 1...1).contains(sizes.first),
+            stored: ["projected": (projected, sizes.batch * sizes.patches * sizes.width)],
+            floats: [
+                "tokens": (tokens, tokens.count), "class token": (classToken, sizes.width),
+                "positions": (positions, sizes.tokens * sizes.width),
+            ])
+        return sizes
+    }
+
+    /// y = (x − mean) · rstd ⊙ weight + bias over the last dimension, rstd = 1 / √(var + ε) with the biased variance.
+    /// x, y [n, d]; mean, rstd [n] are kept for the backward.
+    public func layerNorm(
+        _ y: Tensor, _ mean: Tensor, _ rstd: Tensor,
+        _ x: Tensor, _ weight: Tensor, _ bias: Tensor, epsilon: Float
+    ) {
+        let (n, d) = (x.rows, x.columns)
+        require(
+            "layerNorm", stored: ["y": (y, n * d)],
+            floats: [
+                "mean": (mean, n), "rstd": (rstd, n), "x": (x, n * d), "weight": (weight, d),
+                "bias": (bias, d),
+            ])
+        layerNorm(y, mean, rstd, x, weight, bias, epsilon: epsilon, rows: n, columns: d)
+    }
+
+    /// dx [n, d], and with `accumulate` dx + …: the residual stream's gradient is added to in place.
+    /// dWeight and dBias [d] accumulate; nil when frozen.
+    public func layerNormBackward(
+        _ dx: Tensor, _ dWeight: Tensor?, _ dBias: Tensor?,
+        _ dy: Tensor, _ x: Tensor, _ mean: Tensor, _ rstd: Tensor, _ weight: Tensor, accumulate: Bool
+    ) {
+        let (n, d) = (x.rows, x.columns)
+        require(
+            "layerNormBackward", stored: ["dy": (dy, n * d)],
+            floats: [
+                "dx": (dx, n * d), "dWeight": (dWeight, d), "dBias": (dBias, d), "x": (x, n * d),
+                "mean": (mean, n), "rstd": (rstd, n), "weight": (weight, d),
+            ])
+        layerNormBackward(
+            dx, dWeight, dBias, dy, x, mean, rstd, weight, accumulate: accumulate, rows: n, columns: d)
+    }
+
+    /// y = x/2 · (1 + erf(x/√2)), the exact GELU; both of one count, each stored. y may be x.
+    public func gelu(_ y: Tensor, _ x: Tensor) { activate(y, x, .gelu) }
+
+    /// dx = dy ⊙ (Φ(x) + x φ(x)); all of one count, each stored. dx may be dy.
+    public func geluBackward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor) { activateBackward(dx, dy, x, .gelu) }
+
+    /// Multi-head self-attention. qkv [B, T, 3·D] holds q, k, v in thirds, heads first inside each third; per head of
+    /// width h = D/heads: S = q kᵀ / √h, P = softmax(S), out = P v. Only the first Q ≤ T tokens are queries: out is [B, Q, D],
+    /// and `logSumExp` [B, heads, Q] = ln Σⱼ exp(Sⱼ) is what the backward rebuilds P from. No [T, T] matrix is kept.
+    public func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int) {
+        attention(out, logSumExp, qkv, requireFit(nil, out, logSumExp, nil, qkv, heads, "attention"))
+    }
+
+    /// dqkv [B, T, 3·D] is overwritten (dq of the tokens that are no queries is zero), given what `attention` made: out and dOut
+    /// [B, Q, D], logSumExp [B, heads, Q].
+    public func attentionBackward(
+        _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int
+    ) {
+        let sizes = requireFit(dOut, out, logSumExp, dqkv, qkv, heads, "attentionBackward")
+        attentionBackward(dqkv, dOut, out, logSumExp, qkv, sizes)
+    }
+
+    private func requireFit(
+        _ dOut: Tensor?, _ out: Tensor, _ logSumExp: Tensor, _ dqkv: Tensor?, _ qkv: Tensor, _ heads: Int,
+        _ operation: String
+    ) -> AttentionSizes {
+        let all = qkv.shape.count == 3 ? qkv.shape : [0, 0, 0]
+        let part = out.shape.count == 3 ? out.shape : [0, 0, 0]
+        let sizes = AttentionSizes(
+            batch: all[0], tokens: all[1], queries: part[1], heads: heads, head: part[2] / max(1, heads))
+        require(
+            operation,
+            heads > 0 && all[0] == part[0] && all[2] == 3 * sizes.width && sizes.width == part[2]
+                && (1...max(1, all[1])).contains(part[1]),
+            stored: [
+                "out": (out, out.count), "dOut": (dOut, out.count), "qkv": (qkv, qkv.count),
+                "dqkv": (dqkv, qkv.count),
+            ], floats: ["logSumExp": (logSumExp, sizes.batch * heads * sizes.queries)], " and \(heads) heads")
+        return sizes
+    }
+
+    /// out = x + scale[b] · branch, all [B, …]; without `sampleScale` [B], x + branch. out may be x.
+    public func residualAdd(_ out: Tensor, _ x: Tensor, _ branch: Tensor, sampleScale: Tensor?) {
+        let count = x.count
+        require(
+            "residualAdd", stored: ["branch": (branch, count)],
+            floats: ["out": (out, count), "x": (x, count), "scale": (sampleScale, x.shape.first ?? 1)])
+        residualAdd(out, x, branch, sampleScale: sampleScale, count: count)
+    }
+
+    /// out = scale[b] · x, both [B, …], sampleScale [B]; without it a copy, which may be stored in the precision. out may be x.
+    public func scaleSamples(_ out: Tensor, _ x: Tensor, sampleScale: Tensor?) {
+        require(
+            "scaleSamples", stored: ["out": (out, x.count)],
+            floats: ["x": (x, x.count), "scale": (sampleScale, x.shape.first ?? 1)])
+        if let sampleScale {
+            scaleSamples(out, x, sampleScale: sampleScale, count: x.count)
+        } else if out.buffer !== x.buffer {
+            copy(out, x, count: x.count)
+        }
+    }
+
+    /// out [B, D] ← the mean of tokens [B, T, D] over T in `range`; the class token is 0..<1.
+    public func poolTokens(_ out: Tensor, _ tokens: Tensor, range: Range<Int>) {
+        let sizes = requireFit(out, tokens, range, "poolTokens")
+        poolTokens(out, tokens, range: range, sizes)
+    }
+
+    /// dTokens [B, T, D] ← dOut / range.count inside `range`, zero outside.
+    public func poolTokensBackward(_ dTokens: Tensor, _ dOut: Tensor, range: Range<Int>) {
+        let sizes = requireFit(dOut, dTokens, range, "poolTokensBackward")
+        poolTokensBackward(dTokens, dOut, range: range, sizes)
+    }
+
+    private func requireFit(
+        _ out: Tensor, _ tokens: Tensor, _ range: Range<Int>, _ operation: String
+    ) -> TokenSizes {
+        let all = tokens.shape.count == 3 ? tokens.shape : [0, 0, 0]
+        require(
+            operation, !range.isEmpty && range.lowerBound >= 0 && range.upperBound <= all[1],
+            stored: ["tokens": (tokens, tokens.count)], floats: ["out": (out, all[0] * all[2])],
+            " with \(range)")
+        return TokenSizes(batch: all[0], tokens: all[1], patches: all[1], width: all[2])
+    }
+
+    // MARK: Other methods' adapters
+
+    /// out ← x, or out + x when `accumulate`, rows × columns of each, float32; the other elements of out's tensor stay as they
+    /// are. The two blocks don't overlap, though they may lie in one tensor; rows of out don't either.
+    public func copyBlock(
+        _ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int, accumulate: Bool
+    ) {
+        require(
+            "copyBlock",
+            out.holds(rows: rows, columns: columns) && x.holds(rows: rows, columns: columns)
+                && (rows <= 1 || out.stride >= columns),
+            floats: ["out": (out.tensor, out.tensor.count), "x": (x.tensor, x.tensor.count)],
+            ": \(rows) × \(columns) from \(x.offset) on every \(x.stride) to \(out.offset) on every \(out.stride)"
+        )
+        if rows > 0, columns > 0 { copyBlock(out, x, (rows, columns), accumulate: accumulate) }
+    }
+
+    /// y ← f(x), of the same count, float32 but for GELU, where both may be stored. y may be x.
+    public func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation) {
+        let tensors: Operands = ["y": (y, x.count), "x": (x, x.count)]
+        require(
+            "activate", stored: activation == .gelu ? tensors : [:],
+            floats: activation == .gelu ? [:] : tensors)
+        if activation != .identity {
+            activate(y, x, activation, count: x.count)
+        } else if y.buffer !== x.buffer {
+            copy(y, x, count: x.count)
+        }
+    }
+
+    /// dx ← dy ⊙ f′(x), with relu′(0) = 0, float32 but for GELU, where all may be stored. dx may be dy.
+    public func activateBackward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ activation: Activation) {
+        let tensors: Operands = ["dx": (dx, x.count), "dy": (dy, x.count), "x": (x, x.count)]
+        require(
+            "activateBackward", stored: activation == .gelu ? tensors : [:],
+            floats: activation == .gelu ? [:] : tensors)
+        if activation != .identity {
+            activateBackward(dx, dy, x, activation, count: x.count)
+        } else if dx.buffer !== dy.buffer {
+            copy(dx, dy, count: x.count)
+        }
+    }
+
+    /// y [n, d] ← x [n, d] ⊙ scale [d] + shift [d] in every row. y may be x.
+    public func scaleShift(_ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor) {
+        let d = x.columns
+        require(
+            "scaleShift", stored: ["y": (y, x.count), "x": (x, x.count)],
+            floats: ["scale": (scale, d), "shift": (shift, d)])
+        scaleShift(y, x, scale, shift, rows: x.rows, columns: d)
+    }
+
+    /// The gradients of `scaleShift`, each where it is wanted:
+    ///
+    ///     dScale += Σₙ dy ⊙ x;  dShift += Σₙ dy;  dx ← dy ⊙ scale
+    ///
+    /// dx, dy, x [n, d]; dScale, dShift, scale [d]. dx may be dy.
+    public func scaleShiftBackward(
+        _ dx: Tensor?, _ dScale: Tensor?, _ dShift: Tensor?, _ dy: Tensor, _ x: Tensor, _ scale: Tensor
+    ) {
+        let d = x.columns
+        require(
+            "scaleShiftBackward", stored: ["dx": (dx, x.count), "dy": (dy, x.count), "x": (x, x.count)],
+            floats: ["dScale": (dScale, d), "dShift": (dShift, d), "scale": (scale, d)])
+        scaleShiftBackward(dx, dScale, dShift, dy, x, scale, rows: x.rows, columns: d)
+    }
+
+    /// y ← y + factor · x, of the same count.
+    public func addScaled(_ y: Tensor, _ x: Tensor, _ factor: Float) {
+        require("addScaled", floats: ["y": (y, x.count), "x": (x, x.count)])
+        addScaled(y, x, factor, count: x.count)
+    }
+
+    /// yᵢ ← xᵢ / (1 − rate) where `DropoutMask` keeps i, else 0; rate is in 0..<1. y may be x.
+    ///
+    /// The mask is a function of the seed and i alone, the same on every backend, so that the backward is the same call
+    /// on dy, and no mask is kept in between.
+    public func dropout(_ y: Tensor, _ x: Tensor, rate: Double, seed: UInt64) {
+        require(
+            "dropout", (0..<1).contains(rate), floats: ["y": (y, x.count), "x": (x, x.count)],
+            " at a rate of \(rate)")
+        dropout(y, x, DropoutMask(rate: rate, seed: seed), count: x.count)
+    }
+
+    // MARK: Loss and optimizer
+
+    /// losses [B] ← −log softmax(logits [B, K])[label], with labels [B] int32 in 0..<K.
+    /// dLogits [B, K] ← (softmax − onehot) / B unless it is nil.
+    public func softmaxCrossEntropy(_ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ labels: Tensor)
+    {
+        let (batch, count) = (logits.rows, logits.count)
+        require(
+            "softmaxCrossEntropy",
+            floats: ["losses": (losses, batch), "dLogits": (dLogits, count), "logits": (logits, count)],
+            integers: ["labels": (labels, batch)])
+        softmaxCrossEntropy(losses, dLogits, logits, labels, batch: batch, classes: logits.columns)
+    }
+
+    /// One AdamW step over flat tensors [n] that hold many parameters, each a segment of whole blocks of
+    /// `viewAlignment` elements:
+    ///
+    ///     θ ← θ (1 − λη);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − η · c₁ · m / (√v · c₂ + ε)
+    ///
+    /// `segmentOfBlock` [n / viewAlignment] int32 says which segment a block belongs to; `segments` [count, 3] holds for
+    /// each: 1 to update it or 0 to leave it and its moments alone, c₁ = 1/(1−β₁ᵗ), c₂ = 1/√(1−β₂ᵗ).
+    /// Each segment has a step count t of its own.
+    public func adamW(
+        _ values: Tensor, _ firstMoments: Tensor, _ secondMoments: Tensor,
+        _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings
+    ) {
+        let n = values.count
+        require(
+            "adamW", n % viewAlignment == 0 && segments.columns == 3,
+            floats: [
+                "θ": (values, n), "m": (firstMoments, n), "v": (secondMoments, n), "g": (gradients, n),
+                "segments": (segments, segments.count),
+            ], integers: ["blocks": (segmentOfBlock, n / viewAlignment)])
+        adamW(
+            values, firstMoments, secondMoments, gradients, segmentOfBlock, segments, settings,
+            blocks: n / viewAlignment)
+    }
+
+    /// One step of SGD with momentum over flat tensors [n], in segments as `adamW` has them:
+    ///
+    ///     v ← μv + (g + λθ);  θ ← θ − ηv
+    ///
+    /// Of `segments` [count, 3] only the first column counts: 1 to update a segment, 0 to leave it and its velocity alone.
+    /// A velocity of zeros is what PyTorch starts from: its first v is g + λθ.
+    public func sgd(
+        _ values: Tensor, _ velocity: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
+        _ segments: Tensor, _ settings: SGDSettings
+    ) {
+        let n = values.count
+        require(
+            "sgd", n % viewAlignment == 0 && segments.columns == 3,
+            floats: [
+                "θ": (values, n), "v": (velocity, n), "g": (gradients, n),
+                "segments": (segments, segments.count),
+            ], integers: ["blocks": (segmentOfBlock, n / viewAlignment)])
+        sgd(values, velocity, gradients, segmentOfBlock, segments, settings, blocks: n / viewAlignment)
+    }
+}
+
+// MARK: What a backend needn't have
+
+extension Backend {
+    /// The product in memory, and `finish`.
+    public func linear(
+        _ y: Tensor?, _ x: Tensor, _ weight: LinearWeight, _ epilogue: Epilogue, rows: Int, outputs: Int,
+        inputs: Int
+    ) {
+        let z = epilogue.preActivation ?? y ?? epilogue.activated!
+        matmul(z, x, matrix(weight), transposeA: false, transposeB: true, accumulate: false)
+        var rest = epilogue
+        rest.preActivation = nil
+        finish(y, z, rest)
+    }
+
+    /// The product with W in memory.
+    public func linearBackward(
+        _ dx: Tensor, _ dy: Tensor, _ weight: LinearWeight, rows: Int, outputs: Int, inputs: Int
+    ) {
+        matmul(dx, dy, matrix(weight), transposeA: false, transposeB: false, accumulate: false)
+    }
+
+    /// W [out, in], built once.
+    public func prepared(_ weight: LinearWeight) throws -> LinearWeight {
+        guard let terms = weight.terms else { return weight }
+        let w = try allocate([weight.frozen.rows, weight.frozen.columns], weight.frozen.elementType)
+        gloraWeight(w, weight.frozen, terms.a, terms.b)
+        return LinearWeight(weight.frozen, ready: w)
+    }
+
+    /// W in memory, row by row: W₀ itself, a prepared one, or built in the scratch that comes with it.
+    package func matrix(_ weight: LinearWeight) -> Tensor {
+        guard let terms = weight.terms, let scratch = weight.scratch else {
+            return weight.ready ?? weight.frozen
+        }
+        let w = scratch.leading(weight.frozen.shape, weight.frozen.elementType)
+        gloraWeight(w, weight.frozen, terms.a, terms.b)
+        return w
+    }
+}

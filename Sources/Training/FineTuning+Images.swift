@@ -1,0 +1,130 @@
+import Adapters
+import Checkpoints
+import Datasets
+import TensorCore
+import Transformers
+import VisionModels
+
+extension FineTuning where Model == VisionTransformer {
+    /// Prepares a run on images in `directory`: a new one, or with `resumes` the one that is there, from its last state. A new one
+    /// starts from `inherited`, the trained tensors of another run of the same space and classes, or from fresh ones. `check` is
+    /// called before anything is written, with a trainer that has its images: what it throws leaves no folder behind.
+    /// `continuation` is how to go on from the last state, a part of a sentence (default: by `glora train --resume`).
+    ///
+    /// Throws `TrainingError` for settings that can't be meant, a folder in the way, another frozen base or other data than
+    /// the run's, or too little memory (with the batch size that would fit); `CheckpointError`; `BackendError`.
+    public convenience init(
+        _ options: TrainingOptions, checkpoint: ViTCheckpoint, training: any ImageSource,
+        validation: (any ImageSource)?, in directory: RunDirectory, resumes: Bool = false,
+        inheriting inherited: [String: HostTensor]? = nil, on backend: any Backend,
+        continuation: String? = nil, check: (Trainer<VisionTransformer>) throws -> Void = { _ in }
+    ) throws {
+        try options.validate()
+        guard training.count > 0 else {
+            throw TrainingError.settings("\(training.name) has no images to train on")
+        }
+        var checkpoint = checkpoint
+        let saved = resumes ? try directory.configuration() : nil
+        var notes: [String] = []
+        let hashes = [training.contentHash, validation?.contentHash ?? 0].map { String($0, radix: 16) }
+        if let saved {
+            let known = checkpoint.notes.count
+            try saved.restoreBase(&checkpoint, from: options.model, of: directory.url)
+            notes += checkpoint.notes[known...]
+            // A damaged validation image may be replaced: it changes which state counts as the best from here on, no step.
+            let before = saved.dataHash.split(separator: "-").map(String.init)
+            guard before.first == hashes[0] else {
+                throw TrainingError.run(
+                    "the training images of \(options.data) are not the data that \(directory.url.path) was started with "
+                        + "(hash \(hashes[0]), the run has \(before.first ?? "none")); give the same splits")
+            }
+            if let names = saved.classNames, names != training.classNames {
+                notes.append(
+                    "the classes' names have changed since \(directory.url.path) was started; the run keeps its own"
+                )
+            }
+            if let parts = saved.productParts, let own = backend.productParts, parts != own {
+                notes.append(
+                    "\(directory.url.path) was started with products cut into \(parts) parts, here they are cut into \(own): "
+                        + "what follows may differ in its last bits")
+            }
+            if before != hashes {
+                notes.append(
+                    "the validation images have changed since \(directory.url.path) was started; from here on the best "
+                        + "state is chosen on those that are there now")
+            }
+        } else {
+            try directory.refuseExisting()
+            checkpoint.configuration.preprocessing = options.preprocessing(of: checkpoint.configuration)
+        }
+        let baseHash = saved?.baseHash ?? contentHash(checkpoint.tensors)
+        let classNames = saved?.classNames ?? training.classNames
+        let model = try VisionTransformer(
+            checkpoint, classCount: training.classCount,
+            method: try options.tuningMethod(checkpoint.configuration.shape, of: saved),
+            seed: options.seed, headKind: options.head, memory: options.memory, on: backend)
+        try model.checkMemory(batch: min(options.batchSize, training.count))
+        let preprocessing = try model.configuration.preprocessor
+        let trainer = try Trainer(
+            model, options, training: PreparedImages(training, preprocessing),
+            validation: validation.map { PreparedImages($0, preprocessing) })
+        try check(trainer)
+        let notesOfAdapter = adapterNotes(
+            options, model.configuration, baseHash: baseHash, classNames: classNames)
+        try self.init(
+            trainer, in: directory,
+            new: saved != nil
+                ? nil
+                : RunDirectory.Configuration(
+                    options: options, paths: PathChoice.isFile(options.path) ? model.paths : nil,
+                    baseHash: baseHash, dataHash: hashes.joined(separator: "-"),
+                    classCount: training.classCount, classNames: classNames,
+                    architecture: checkpoint.configuration, productParts: backend.productParts),
+            inheriting: inherited, notes: notes, continuation: continuation
+        ) {
+            if model.method is GLoRA {
+                try PEFTAdapter.save(try model.adapter(), to: directory.adapter, extra: notesOfAdapter)
+            } else {
+                try MethodAdapter.save(model, options, to: directory.adapter, extra: notesOfAdapter)
+            }
+        }
+    }
+}
+
+extension TrainableModel {
+    /// Throws before a step's memory is taken when it can't fit, with what is needed and the batch size that would fit.
+    func checkMemory(batch: Int) throws {
+        let needed = plannedByteCount
+        let available = backend.memoryByteCount
+        guard needed(batch) > available else { return }
+        // The largest batch that fits, by bisection.
+        var (fits, tooLarge) = (0, batch)
+        while tooLarge - fits > 1 {
+            let middle = (fits + tooLarge) / 2
+            if needed(middle) <= available { fits = middle } else { tooLarge = middle }
+        }
+        throw TrainingError.settings(
+            "a step of \(batch) images needs about \(needed(batch) >> 20) MiB, \(backend.name) has "
+                + "\(available >> 20) MiB; "
+                + (fits > 0
+                    ? "--batch-size \(fits) would fit"
+                    : "not even one image fits, so use a smaller --image-size or --ranks, or another --device")
+        )
+    }
+}
+
+extension TrainingOptions {
+    /// What these settings train in a model of this shape, on the paths that a run keeps, or else on those that `--path` says.
+    /// Throws `MethodError`, `FormError` and `TrainingError.settings`.
+    public func tuningMethod(
+        _ shape: TransformerShape, of run: RunDirectory.Configuration? = nil
+    ) throws -> any TuningMethod {
+        let space = try searchSpace()
+        let method = try method.method(methodSettings, for: shape, space: space)
+        guard var glora = method as? GLoRA else { return method }
+        glora.choice =
+            try run.map { try PathChoice($0, space: space, for: shape) }
+            ?? PathChoice(path, space: space, recipe: recipe, for: shape)
+        return glora
+    }
+}

@@ -1,0 +1,316 @@
+import Adapters
+import TensorCore
+
+/// A pre-norm block:
+///
+///     x ← x + s · output(attention(qkv(LN₁ x)))        s: drop-path's scale of the sample, 1 in evaluation
+///     x ← x + s · down(GELU(up(LN₂ x)))
+///
+/// B samples, T tokens, D width, F hidden width, H heads. Q tokens go on behind the attention: all T, or in the last block of a model
+/// that pools the class token that one alone (7 % of a ViT-B's step). T is another number in each block of a method that changes
+/// the sequence.
+public final class TransformerBlock {
+    /// The block's number, from 0.
+    public let index: Int
+    /// The layers at the block's sites, in the order of the forward pass.
+    public let layers: [any LinearLayer]
+    /// Before the attention and before the feed-forward layer.
+    public let norm1, norm2: Norm
+
+    private let sites: [LinearSite]
+    private let width, heads: Int
+    private let places: Attachments.Block
+    private let backend: any Backend
+
+    /// Block `index` of a transformer of `shape` with what a method put there.
+    public init(
+        _ index: Int, _ shape: TransformerShape, heads: Int, _ places: Attachments.Block, norm1: Norm,
+        norm2: Norm, _ backend: any Backend
+    ) {
+        (self.index, self.places, self.norm1, self.norm2) = (index, places, norm1, norm2)
+        (sites, layers, width) = (shape.sites, places.linears, shape.width)
+        (self.heads, self.backend) = (heads, backend)
+    }
+
+    /// The places of a block in the order of the forward pass, as far as something can be trained there.
+    public enum Part: Int, Comparable, Sendable {
+        case tokens, norm1, qkv, output, norm2, up, down, besideMLP
+
+        public static func < (a: Part, b: Part) -> Bool { a.rawValue < b.rawValue }
+    }
+
+    /// The first place at which this step trains something; nil for none.
+    public var lowestTrained: Part? {
+        if places.tokens != nil { return .tokens }
+        if norm1.isTrained { return .norm1 }
+        if places[.fusedQKV].isTrained { return .qkv }
+        if places[.output].isTrained { return .output }
+        if norm2.isTrained { return .norm2 }
+        if places[.up].isTrained { return .up }
+        if places[.down].isTrained { return .down }
+        return places.besideMLP == nil && places.behindMLP == nil ? nil : .besideMLP
+    }
+
+    // MARK: Memory
+
+    /// What one pass over B samples works in, and what its backward reads.
+    public struct Memory {
+        /// [B, T₀, D]: where the block before writes the stream.
+        public let entry: Tensor
+        /// [B] for either residual branch: 0 or 1 / (1 − p) where drop-path is on; none in evaluation.
+        public let branchScales: [Tensor]
+
+        let edit: PlacedEdit?
+        let input: Tensor  // [B, T, D] the residual stream as it enters
+        let norm1: Norm.Memory
+        let normed1: Tensor  // [B, T, D]; shared by the blocks under low
+        let qkv: any LinearPass
+        let keptQKV: Tensor  // [B, T, 3·D], or z where the layer keeps that
+        let spareQKV: Tensor?  // [B, T, 3·D] y where z is kept
+        let logSumExp: Tensor  // [B, H, Q]
+        let attended: Tensor  // [B, Q, D] what output reads
+        let output: any LinearPass
+        let goingOn: Tensor?  // [B, Q, D] the tokens of the input that go on, when they are not all
+        let branch: Tensor  // [B, Q, D] a branch's output before the residual
+        let middle: Tensor  // [B, Q, D] the stream between attention and MLP
+        let norm2: Norm.Memory
+        let normed2: Tensor  // [B, Q, D]; shared under low
+        let up: any LinearPass
+        let hidden: Tensor  // [B, Q, F] before GELU, or z where the layer keeps that
+        let activated: Tensor  // [B, Q, F] after GELU; shared under low and balanced
+        let down: any LinearPass
+        let mlpOutput: Tensor?  // [B, Q, D] where something is behind the MLP
+        let behindMLP, besideMLP: PlacedTerm?
+        let gradients: Gradients?  // nil in evaluation
+        let policy: MemoryPolicy
+        let isForTraining: Bool
+
+        /// What the backward alone works in, one block at a time.
+        struct Gradients {
+            let stream: Tensor  // [B, T, D] of the residual stream
+            let middle: Tensor  // [B, Q, D] of the stream behind the attention; `stream` when Q = T
+            let branch: Tensor  // [B, Q, D] of a branch's output, where that isn't the stream's
+            let normed1, normed2: Tensor  // [B, T, D], [B, Q, D] of a LayerNorm's output; of the attention's
+            let hidden: Tensor  // [B, Q, F]
+            let qkv: Tensor  // [B, T, 3·D]
+        }
+
+        /// [B, Q, D]: the gradient of what the block gives, which its backward begins from.
+        public var outputGradient: Tensor? { gradients?.middle }
+        /// [B, T₀, D]: the gradient of what the block got, which its backward ends with.
+        public var entryGradient: Tensor? { gradients?.stream.leading(entry.shape) }
+
+        var sharesNormed: Bool { !isForTraining || policy == .low }
+        var sharesActivated: Bool { !isForTraining || policy != .fast }
+    }
+
+    /// Memory for B samples of which T₀ tokens come in, T are worked on and Q go on. Throws what the workspace throws.
+    public func memory(
+        batch b: Int, incoming: Int, tokens t: Int, goingOn q: Int, policy: MemoryPolicy,
+        _ workspace: Workspace
+    ) throws -> Memory {
+        let (d, f, stored) = (width, places[.up].base.outputs, workspace.stored)
+        let isForTraining = workspace.isForTraining
+        let sharesNormed = !isForTraining || policy == .low
+        let sharesActivated = !isForTraining || policy != .fast
+        func kept(_ name: String, _ shape: [Int]) throws -> Tensor { try workspace.kept(name, shape, stored) }
+        func normed(_ shape: [Int]) throws -> Tensor {
+            sharesNormed ? try workspace.shared("normed", shape, stored) : try workspace.own(shape, stored)
+        }
+        /// A layer's pass; `product` is where z may be kept, by default memory of its own.
+        func pass(_ role: LinearRole, rows: Int, product: Tensor? = nil) throws -> any LinearPass {
+            let layer = places[role]
+            let mayKeep = isForTraining && layer.mayKeepProduct
+            let own = mayKeep ? try product ?? workspace.own([rows, layer.base.outputs], stored) : nil
+            return try layer.pass(rows: rows, product: own, in: workspace)
+        }
+        func term(_ term: (any Update)?, _ type: ElementType, _ name: String) throws -> PlacedTerm? {
+            try term.map {
+                try PlacedTerm(
+                    $0, rows: b * q, inputs: d, outputs: d, type, name: name, workspace, backend)
+            }
+        }
+        let edit = try places.tokens.map {
+            try PlacedEdit($0, block: index, batch: b, tokens: incoming, width: d, workspace)
+        }
+        let input = try workspace.kept("input", [b, t, d])
+        let qkv = try kept("qkv", [b, t, 3 * d])
+        let hidden = try kept("hidden", [b, q, f])
+        var gradients: Memory.Gradients?
+        if isForTraining {
+            func shared(_ name: String, _ shape: [Int], _ type: ElementType) throws -> Tensor {
+                try workspace.shared("d \(name)", shape, type)
+            }
+            _ = try shared("stream", [b, incoming, d], .float32)
+            let stream = try shared("stream", [b, t, d], .float32)
+            let normed = try shared("normed", [b, t, d], stored)
+            gradients = Memory.Gradients(
+                stream: stream, middle: q == t ? stream : try workspace.own([b, q, d]),
+                branch: try shared("branch", [b, q, d], stored), normed1: normed,
+                normed2: normed.leading([b, q, d]), hidden: try shared("hidden", [b, q, f], stored),
+                qkv: try shared("qkv", [b, t, 3 * d], stored))
+        }
+        return Memory(
+            entry: edit?.incoming ?? input,
+            branchScales: isForTraining ? try (0..<2).map { _ in try workspace.own([b]) } : [],
+            edit: edit, input: input,
+            norm1: try norm1.memory(rows: b * t, stored, "norm1", workspace), normed1: try normed([b, t, d]),
+            qkv: try pass(.fusedQKV, rows: b * t, product: qkv), keptQKV: qkv,
+            spareQKV: isForTraining && places[.fusedQKV].mayKeepProduct
+                ? try workspace.shared("spare qkv", [b, t, 3 * d], stored) : nil,
+            logSumExp: try workspace.kept("logSumExp", [b, heads, q]), attended: try kept("attended", [b, q, d]),
+            output: try pass(.output, rows: b * q), goingOn: q == t ? nil : try workspace.own([b, q, d]),
+            branch: try workspace.shared("branch", [b, q, d], stored),
+            middle: try workspace.kept("middle", [b, q, d]),
+            norm2: try norm2.memory(rows: b * q, stored, "norm2", workspace), normed2: try normed([b, q, d]),
+            up: try pass(.up, rows: b * q, product: hidden), hidden: hidden,
+            activated: sharesActivated
+                ? try workspace.shared("activated", [b, q, f], stored) : try workspace.own([b, q, f], stored),
+            down: try pass(.down, rows: b * q),
+            mlpOutput: places.behindMLP == nil ? nil : try kept("MLP", [b, q, d]),
+            behindMLP: try term(places.behindMLP, stored, "behind MLP"),
+            besideMLP: try term(places.besideMLP, .float32, "beside MLP"), gradients: gradients, policy: policy,
+            isForTraining: isForTraining)
+    }
+
+    // MARK: Forward
+
+    /// `out` [B, Q, D] from `memory.entry`.
+    public func forward(_ m: Memory, into out: Tensor, _ mode: PassMode) {
+        let seed = mode.dropoutSeed
+        func scale(_ branch: Int) -> Tensor? { mode.dropsBranches ? m.branchScales[branch] : nil }
+        for pass in [m.qkv, m.output, m.up, m.down] { pass.begin() }
+        m.edit?.forward(m.input, dropoutSeed: seed, backend)
+
+        norm1.forward(m.normed1, m.input, m.norm1)
+        let qkv = m.qkv.keepsProduct ? m.spareQKV! : m.keptQKV
+        m.qkv.forward(qkv, m.normed1, activated: nil, dropoutSeed: seed)
+        backend.attention(m.attended, m.logSumExp, qkv, heads: heads)
+        m.output.forward(m.branch, m.attended, activated: nil, dropoutSeed: seed)
+        if let first = m.goingOn { backend.poolTokens(first.rowsOfFirstToken, m.input, range: 0..<1) }
+        backend.residualAdd(m.middle, m.goingOn ?? m.input, m.branch, sampleScale: scale(0))
+
+        norm2.forward(m.normed2, m.middle, m.norm2)
+        // In evaluation nobody reads what is before GELU, and where z is kept the backward rebuilds it.
+        let isRead = m.up.needsOutput || m.isForTraining && !m.up.keepsProduct
+        m.up.forward(isRead ? m.hidden : nil, m.normed2, activated: m.activated, dropoutSeed: seed)
+        m.down.forward(m.branch, m.activated, activated: nil, dropoutSeed: seed)
+        if let behind = m.behindMLP, let output = m.mlpOutput {
+            backend.copy(output, m.branch)
+            behind.add(to: m.branch, output, dropoutSeed: seed)
+        }
+        backend.residualAdd(out, m.middle, m.branch, sampleScale: scale(1))
+        // Beside the MLP, not part of it: stochastic depth doesn't drop it.
+        m.besideMLP?.add(to: out, m.middle, dropoutSeed: seed)
+    }
+
+    // MARK: Backward
+
+    /// `memory.entryGradient` from `memory.outputGradient`, after `forward` in the same mode; parameters' gradients accumulate.
+    /// Below `lowest` nothing is trained and nothing computed: a gradient that nobody wants is nil, and so is what would follow
+    /// from it.
+    public func backward(_ m: Memory, _ mode: PassMode, lowest: Part?) {
+        guard let g = m.gradients else { preconditionFailure("backward: memory for evaluation") }
+        let seed = mode.dropoutSeed
+        /// dx through a Linear.
+        func through(
+            _ part: Part, _ role: LinearRole, _ pass: any LinearPass, _ dx: Tensor,
+            _ dy: @autoclosure () -> Tensor?, _ x: Tensor
+        ) -> Tensor? {
+            guard lowest.map({ $0 <= part }) ?? true, let dy = dy() else { return nil }
+            let isWanted = lowest.map { $0 < part } ?? true
+            let isNeeded = isWanted || places[role].needsInputGradient
+            pass.backward(isNeeded ? dx : nil, dy, x, dropoutSeed: seed)
+            return isWanted ? dx : nil
+        }
+        /// The gradient of a branch's output, in memory that may be `overwritten`. A branch may be stored in fewer bits than the
+        /// stream.
+        func branch(_ number: Int, overwritten: Bool) -> Tensor {
+            guard overwritten || mode.dropsBranches || g.branch.elementType != g.middle.elementType else {
+                return g.middle
+            }
+            backend.scaleSamples(
+                g.branch, g.middle, sampleScale: mode.dropsBranches ? m.branchScales[number] : nil)
+            return g.branch
+        }
+
+        let behind = m.behindMLP
+        let dMLP = branch(1, overwritten: behind != nil || places[.down].overwritesGradient)
+        behind?.backward(dMLP, dMLP, m.mlpOutput!, dropoutSeed: seed)
+        if m.sharesActivated { restoreActivated(m) }
+        let dActivated = through(.down, .down, m.down, g.hidden, dMLP, m.activated)
+        // The MLP has read the stream's gradient; from here on it may grow.
+        m.besideMLP?.backward(g.middle, g.middle, m.middle, dropoutSeed: seed)
+        if let dActivated { backend.geluBackward(dActivated, dActivated, hidden(m)) }
+        if m.sharesNormed, dActivated != nil { norm2.again(m.normed2, m.middle, m.norm2) }
+        let dNormed2 = through(.up, .up, m.up, g.normed2, dActivated, m.normed2)
+        if let dNormed2 { norm2.backward(g.middle, dNormed2, m.middle, m.norm2, accumulate: true) }
+
+        let dAttended = through(
+            .output, .output, m.output, g.normed2,
+            branch(0, overwritten: places[.output].overwritesGradient), m.attended)
+        let dQKV = dAttended.map { dAttended -> Tensor in
+            if m.qkv.keepsProduct { m.qkv.rebuild(m.spareQKV, activated: nil) }
+            backend.attentionBackward(
+                g.qkv, dAttended, m.attended, m.logSumExp, m.qkv.keepsProduct ? m.spareQKV! : m.keptQKV,
+                heads: heads)
+            return g.qkv
+        }
+        if m.sharesNormed, dQKV != nil { norm1.again(m.normed1, m.input, m.norm1) }
+        let dNormed1 = through(.qkv, .fusedQKV, m.qkv, g.normed1, dQKV, m.normed1)
+        if let dNormed1 {
+            if m.goingOn != nil {
+                backend.poolTokensBackward(g.stream, g.middle.rowsOfFirstToken, range: 0..<1)
+            }
+            norm1.backward(g.stream, dNormed1, m.input, m.norm1, accumulate: true)
+            m.edit?.backward(g.stream, g.stream, dropoutSeed: seed, backend)
+        }
+    }
+
+    /// GELU's output once more, whose memory other blocks have used.
+    private func restoreActivated(_ m: Memory) {
+        if m.up.keepsProduct {
+            m.up.rebuild(nil, activated: m.activated)
+        } else {
+            backend.gelu(m.activated, m.hidden)
+        }
+    }
+
+    /// GELU's input: where z was kept for it, built in the memory of GELU's output, which is done with.
+    private func hidden(_ m: Memory) -> Tensor {
+        guard m.up.keepsProduct else { return m.hidden }
+        m.up.rebuild(m.activated, activated: nil)
+        return m.activated
+    }
+}
+
+extension Tensor {
+    /// [B, 1, D] as [B, D].
+    fileprivate var rowsOfFirstToken: Tensor { reshaped([shape[0], shape[2]]) }
+}
+
+/// How a pass runs.
+public struct PassMode: Sendable {
+    /// Seeds every dropout, and a batch norm uses the batch; nil in evaluation.
+    public var dropoutSeed: UInt64?
+    /// Whether every residual branch is scaled by its `branchScales`.
+    public var dropsBranches: Bool
+
+    /// A pass of a training, or without a seed one of an evaluation.
+    public init(dropoutSeed: UInt64? = nil, dropsBranches: Bool = false) {
+        (self.dropoutSeed, self.dropsBranches) = (dropoutSeed, dropsBranches)
+    }
+
+    /// Nothing is dropped.
+    public static let evaluation = PassMode()
+}
+
+/// What a step keeps for its backward and what it computes once more. Figures are for ViT-B/16, batch 8.
+public enum MemoryPolicy: String, CaseIterable, Sendable, Codable {
+    /// Recomputes both LayerNorms' outputs and GELU's.
+    case low
+    /// Recomputes GELU's output: 1 % of a step against 230 MB.
+    case balanced
+    /// Keeps all that a backward reads.
+    case fast
+}

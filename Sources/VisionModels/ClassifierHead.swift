@@ -1,0 +1,95 @@
+import Adapters
+import ModelConfiguration
+import TensorCore
+import Transformers
+
+/// From the last block's stream [B, Q, D] to the logits:
+///
+///     logits = head(pool(LN x))        or head(LN(pool x)), and a batch norm before the head where a method has one
+struct ClassifierHead {
+    let pooling: ViTConfiguration.Pooling
+    let norm: Norm
+    let featureNorm: FeatureNorm?
+    let head: PlainLinear
+    /// The tokens that are pooled.
+    let range: Range<Int>
+    let backend: any Backend
+
+    struct Memory {
+        let logits: Tensor  // [B, K] what the head says
+        let output: Tensor  // [B, Q, D] the stream as it leaves the last block
+        let normMemory: Norm.Memory
+        let normed: Tensor?  // [B, Q, D] the LayerNorm before a mean
+        let pooled: Tensor?  // [B, D] the mean before the LayerNorm
+        let features: Tensor  // [B, D] what the head reads, or the batch norm before it
+        let featureNorm: FeatureNorm.Memory?
+        let pass: any LinearPass
+        let gradients: Gradients?  // nil in evaluation
+
+        struct Gradients {
+            let logits: Tensor  // [B, K]
+            let features, pooled: Tensor  // [B, D]
+            let normed: Tensor?  // [B, Q, D]
+        }
+    }
+
+    /// Memory for B images of which Q tokens arrive. Throws what the workspace throws.
+    func memory(batch b: Int, output: Tensor, _ workspace: Workspace) throws -> Memory {
+        let (q, d, k) = (output.shape[1], output.shape[2], head.base.outputs)
+        let isMeanOfNormed = pooling == .meanAfterNorm
+        let logits = try workspace.own([b, k])
+        let normed =
+            isMeanOfNormed ? try workspace.shared("normed", [b, q, d], workspace.stored) : nil
+        let pooled = pooling == .meanBeforeNorm ? try workspace.own([b, d]) : nil
+        var gradients: Memory.Gradients?
+        if workspace.isForTraining {
+            gradients = Memory.Gradients(
+                logits: try workspace.own([b, k]), features: try workspace.own([b, d]),
+                pooled: try workspace.own([b, d]),
+                normed: isMeanOfNormed
+                    ? try workspace.shared("d normed", [b, q, d], workspace.stored) : nil)
+        }
+        return Memory(
+            logits: logits, output: output,
+            normMemory: try norm.memory(
+                rows: isMeanOfNormed ? b * q : b, isMeanOfNormed ? workspace.stored : .float32, "last norm",
+                workspace),
+            normed: normed, pooled: pooled, features: try workspace.own([b, d]),
+            featureNorm: try featureNorm?.memory(batch: b, workspace),
+            pass: head.pass(rows: b, product: nil, in: workspace), gradients: gradients)
+    }
+
+    func forward(_ m: Memory, _ mode: PassMode) {
+        if let normed = m.normed {
+            norm.forward(normed, m.output, m.normMemory)
+            backend.poolTokens(m.features, normed, range: range)
+        } else {
+            if let pooled = m.pooled { backend.poolTokens(pooled, m.output, range: range) }
+            norm.forward(m.features, m.pooled ?? m.output, m.normMemory)
+        }
+        if let featureNorm, let memory = m.featureNorm {
+            featureNorm.forward(memory, m.features, isTraining: mode.dropoutSeed != nil)
+        }
+        m.pass.forward(m.logits, m.featureNorm?.output ?? m.features, activated: nil, dropoutSeed: nil)
+    }
+
+    /// The head's gradients, and where `dOutput` [B, Q, D] is wanted that of the last block's stream.
+    func backward(_ m: Memory, _ dOutput: Tensor?, _ mode: PassMode) {
+        guard let g = m.gradients else { preconditionFailure("backward: a plan for evaluation") }
+        m.pass.backward(
+            dOutput == nil ? nil : g.features, g.logits, m.featureNorm?.output ?? m.features, dropoutSeed: nil)
+        guard let dOutput else { return }
+        if let featureNorm, let memory = m.featureNorm {
+            featureNorm.backward(g.features, memory, m.features, isTraining: mode.dropoutSeed != nil)
+        }
+        if let dNormed = g.normed {
+            backend.poolTokensBackward(dNormed, g.features, range: range)
+            norm.backward(dOutput, dNormed, m.output, m.normMemory, accumulate: false)
+        } else if let pooled = m.pooled {
+            norm.backward(g.pooled, g.features, pooled, m.normMemory, accumulate: false)
+            backend.poolTokensBackward(dOutput, g.pooled, range: range)
+        } else {
+            norm.backward(dOutput, g.features, m.output, m.normMemory, accumulate: false)
+        }
+    }
+}

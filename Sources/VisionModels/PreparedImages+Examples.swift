@@ -1,0 +1,12 @@
+import Datasets
+import Transformers
+
+extension PreparedImages: ExampleSource {
+    public var count: Int { source.count }
+    public var name: String { source.name }
+    public func exampleName(at index: Int) -> String { source.imageName(at: index) }
+    public func start(_ batches: [[Int]]) { loader.start(batches) }
+    public func next() throws -> Batch? { try loader.next() }
+}
+
+extension Batch: ExampleBatch {}

@@ -1,0 +1,45 @@
+import Foundation
+import TensorCore
+import TestSupport
+import Testing
+
+@Suite("What every backend checks of an operation") struct ContractTests {
+    /// A call that doesn't fit, with what the program says when it stops.
+    enum Mistake: String, CaseIterable, Codable {
+        case addScaled = "addScaled: y [2, 3], x [2, 2] don't fit"
+        case matmul = "matmul: c [2, 3], a [2, 3], b [2, 2], b transposed don't fit"
+        case sumRows = "sumRows: x [2, 3] is int32, not float32"
+        case attention =
+            "attention: out [2, 3], qkv [2, 2], logSumExp [2, 2] and 2 heads don't fit"
+        case upload = "upload: 28 bytes for shape [2, 3]"
+        case view = "view: [1] at 128 is not inside a tensor of shape [2, 3]"
+    }
+
+    @Test(
+        "A tensor that doesn't fit stops the program, which names the operation and all its shapes",
+        .disabled(if: TestDevice.onlySmall, "each takes a process of its own"),
+        arguments: TestDevice.all, Mistake.allCases)
+    func mistakes(device: TestDevice, mistake: Mistake) async throws {
+        let name = device.description
+        let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            [name, mistake] in
+            try TestDevice(description: name).withBackend { backend in
+                let (a, b) = (
+                    try backend.allocate([2, 3], .float32), try backend.allocate([2, 2], .float32)
+                )
+                switch mistake {
+                case .addScaled: backend.addScaled(a, b, 1)
+                case .matmul: backend.matmul(a, a, b, transposeA: false, transposeB: true, accumulate: false)
+                case .sumRows:
+                    backend.sumRows(
+                        try backend.allocate([3], .float32), a.leading([2, 3], .int32), accumulate: false)
+                case .attention: backend.attention(a, b, b, heads: 2)
+                case .upload: [Float](repeating: 0, count: 7).withUnsafeBytes { backend.upload(a, $0) }
+                case .view: _ = try backend.view(a, at: viewAlignment, [1])
+                }
+            }
+        }
+        let said = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+        #expect(said.contains(mistake.rawValue), "\(said.prefix(300))")
+    }
+}
