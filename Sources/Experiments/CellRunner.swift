@@ -1,3 +1,4 @@
+import Adapters
 import ArchitectureSearch
 import Checkpoints
 import Foundation

@@ -6,6 +6,7 @@ import Foundation
 import GeneratedTasks
 import TensorCore
 import Training
+import VisionModels
 
 struct Demo: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -3,6 +3,7 @@ import Checkpoints
 import Datasets
 import Foundation
 import Training
+import VisionModels
 
 struct Merge: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -2,6 +2,7 @@ import Adapters
 import ArgumentParser
 import Foundation
 import Training
+import VisionModels
 
 struct Train: ParsableCommand {
     static let configuration = CommandConfiguration(

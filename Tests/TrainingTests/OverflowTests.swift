@@ -1,4 +1,6 @@
+import Adapters
 import Checkpoints
+import Datasets
 import Foundation
 import TensorCore
 import TestSupport

@@ -1,5 +1,6 @@
 import Adapters
 import ArchitectureSearch
+import Datasets
 import Foundation
 import SupernetSearch
 import TensorCore
