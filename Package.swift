@@ -105,7 +105,7 @@ let package = Package(
             name: "TrainingTests",
             dependencies: [
                 "TestSupport", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch",
-                "Transformers", "Datasets", "ModelConfiguration", "Checkpoints", "VisionModels", "Training",
+                "Datasets", "ModelConfiguration", "Checkpoints", "VisionModels", "Training",
                 "SupernetSearch", "Experiments",
             ]),
         .testTarget(

@@ -1,6 +1,3 @@
-import Adapters
-import TensorCore
-
 /// How many parameters a search's result may have, ends included.
 public struct ParameterBudget: Sendable, Equatable {
     /// The smallest and the largest count.

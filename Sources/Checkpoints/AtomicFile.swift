@@ -54,6 +54,14 @@ public enum AtomicFile {
         try Array(text.utf8).withUnsafeBytes { try Writer(descriptor: descriptor, path: url.path).write($0) }
     }
 
+    /// A value as JSON with sorted keys and a newline at its end: on one line, or `indented` over many.
+    package static func json(_ value: some Encodable, indented: Bool = false) throws -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        if indented { encoder.outputFormatting.insert(.prettyPrinted) }
+        return String(decoding: try encoder.encode(value), as: UTF8.self) + "\n"
+    }
+
     /// Makes the folder at `url` and those above it. Throws `CheckpointError`; a folder that exists is no error.
     public static func createFolder(_ url: URL) throws {
         do {

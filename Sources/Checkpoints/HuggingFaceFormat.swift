@@ -1,7 +1,6 @@
 import Datasets
 import Foundation
 import ModelConfiguration
-import TensorCore
 
 /// Hugging Face's `ViTModel` (no prefix) and `ViTForImageClassification` (prefix `vit.`, head `classifier`), in the
 /// names of transformers up to 4 (which 5 still writes) or in 5's own.

@@ -1,7 +1,6 @@
 import Datasets
 import Foundation
 import ModelConfiguration
-import TensorCore
 
 /// timm's vision transformers: our own names, so reading them is checking them.
 ///

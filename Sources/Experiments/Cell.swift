@@ -227,9 +227,7 @@ extension Cell {
     }
 
     func write(_ result: CellResult) throws {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        try AtomicFile.write(String(decoding: try encoder.encode(result), as: UTF8.self) + "\n", to: file)
+        try AtomicFile.write(try AtomicFile.json(result, indented: true), to: file)
     }
 }
 

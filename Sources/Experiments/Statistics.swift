@@ -23,9 +23,7 @@ public struct TriedRate: Codable, Equatable, Sendable {
     /// The rate.
     public let rate: Double
     /// On the validation split; nil when the loss stopped being a number.
-    public let accuracy: Double?
-    /// See `accuracy`.
-    public let loss: Double?
+    public let accuracy, loss: Double?
 
     /// A rate with what it scored.
     public init(rate: Double, accuracy: Double?, loss: Double?) {

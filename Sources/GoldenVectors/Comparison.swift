@@ -1,6 +1,5 @@
 import Checkpoints
 import Foundation
-import TensorCore
 
 /// What comes out of replaying one golden file.
 public struct GoldenResult: Sendable {

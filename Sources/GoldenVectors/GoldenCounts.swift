@@ -1,7 +1,6 @@
 import Adapters
 import Checkpoints
 import Foundation
-import TensorCore
 import Training
 
 /// Parameter counts of candidates, each a path for every layer, in all and by layer: equal to the authors'.

@@ -1,4 +1,3 @@
-import Adapters
 import ArchitectureSearch
 import Checkpoints
 import Foundation

@@ -1,6 +1,5 @@
 import Adapters
 import ArchitectureSearch
-import TensorCore
 import Training
 import Transformers
 

@@ -19,9 +19,7 @@ public struct Architecture: Codable, Equatable, Sendable {
     /// What it is the best in.
     public var fitness: Fitness
     /// What it scores there, 0 to 1 and mean cross-entropy.
-    public var accuracy: Double
-    /// See `accuracy`.
-    public var loss: Double
+    public var accuracy, loss: Double
     /// What it scored there after a short training, by which it was chosen; nil when the search was the end.
     public var refined: Score?
 }
@@ -132,7 +130,7 @@ public struct SearchDirectory {
                 "\(url.path) already holds a search; add --resume to go on with it, or remove the folder")
         }
         try AtomicFile.createFolder(url)
-        try AtomicFile.write(try text(Line(search: configuration)), to: journal)
+        try AtomicFile.write(try AtomicFile.json(Line(search: configuration)), to: journal)
     }
 
     /// What a killed search has left: its candidates, those it had trained, the number of generations, and the seconds it took. A torn last
@@ -199,19 +197,11 @@ public struct SearchDirectory {
             "\(search.minParameters) to \(search.maxParameters) parameters")
     }
 
-    func append(_ line: Line) throws { try AtomicFile.append(try text(line), to: journal) }
-
-    private func text(_ line: Line) throws -> String {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        return String(decoding: try encoder.encode(line), as: UTF8.self) + "\n"
-    }
+    func append(_ line: Line) throws { try AtomicFile.append(try AtomicFile.json(line), to: journal) }
 
     /// Writes a value as indented JSON. Throws `CheckpointError`.
     public func write(_ value: some Encodable, to url: URL) throws {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        try AtomicFile.write(String(decoding: try encoder.encode(value), as: UTF8.self) + "\n", to: url)
+        try AtomicFile.write(try AtomicFile.json(value, indented: true), to: url)
     }
 
     /// What the search is. Throws `TrainingError.run` when there is none.

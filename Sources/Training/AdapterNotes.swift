@@ -2,7 +2,6 @@ import Checkpoints
 import Datasets
 import Foundation
 import ModelConfiguration
-import TensorCore
 
 /// What our adapters say beside PEFT's keys: what they belong to, how images are prepared, and what the classes are called.
 func adapterNotes(

@@ -128,9 +128,7 @@ public struct RunDirectory {
         let earlier = readSummary()
         let sum = Summary(
             seconds: seconds + (earlier?.seconds ?? 0), peakBytes: max(peakBytes, earlier?.peakBytes ?? 0))
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
-        try AtomicFile.write(String(decoding: try encoder.encode(sum), as: UTF8.self) + "\n", to: summary)
+        try AtomicFile.write(try AtomicFile.json(sum, indented: true), to: summary)
     }
 
     /// A line of `metrics.jsonl` after an epoch: its mean training loss, or a validation.
@@ -313,9 +311,7 @@ public struct RunDirectory {
 
     /// Appends one object as a line to `metrics.jsonl`. Throws `CheckpointError` when it can't be written.
     public func appendMetric(_ metric: some Encodable) throws {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = .sortedKeys
-        try AtomicFile.append(String(decoding: try encoder.encode(metric), as: UTF8.self) + "\n", to: metrics)
+        try AtomicFile.append(try AtomicFile.json(metric), to: metrics)
     }
 }
 

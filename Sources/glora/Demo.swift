@@ -6,7 +6,6 @@ import Foundation
 import GeneratedTasks
 import TensorCore
 import Training
-import VisionModels
 
 struct Demo: ParsableCommand {
     static let configuration = CommandConfiguration(

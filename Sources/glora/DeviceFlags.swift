@@ -1,6 +1,5 @@
 import ArgumentParser
 import CPUBackend
-import Checkpoints
 import ModelConfiguration
 import OpenCLBackend
 import TensorCore

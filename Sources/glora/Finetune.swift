@@ -1,6 +1,5 @@
 import Adapters
 import ArgumentParser
-import Checkpoints
 import Foundation
 import SupernetSearch
 import Training

@@ -1,7 +1,6 @@
 import Adapters
 import ArgumentParser
 import Foundation
-import TensorCore
 import Training
 import VisionModels
 

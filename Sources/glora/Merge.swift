@@ -2,9 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Datasets
 import Foundation
-import TensorCore
 import Training
-import VisionModels
 
 struct Merge: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,11 +1,9 @@
-import Adapters
 import ArgumentParser
 import Checkpoints
 import Datasets
 import Foundation
 import GeneratedTasks
 import ModelConfiguration
-import TensorCore
 import Training
 import VisionModels
 

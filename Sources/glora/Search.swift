@@ -1,7 +1,5 @@
-import Adapters
 import ArchitectureSearch
 import ArgumentParser
-import Checkpoints
 import Datasets
 import Foundation
 import SupernetSearch

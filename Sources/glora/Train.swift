@@ -1,10 +1,7 @@
 import Adapters
 import ArgumentParser
-import Checkpoints
 import Foundation
-import TensorCore
 import Training
-import VisionModels
 
 struct Train: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,9 +1,7 @@
 import ArgumentParser
-import Checkpoints
 import ModelConfiguration
 import OpenCLBackend
 import TensorCore
-import VisionModels
 
 struct Tune: ParsableCommand {
     static let configuration = CommandConfiguration(

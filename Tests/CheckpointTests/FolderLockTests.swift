@@ -66,14 +66,19 @@ struct FolderLockTests {
         try withTemporaryFolder { folder in
             let run = folder.appendingPathComponent("run")
             let claim = folder.appendingPathComponent("claim").path
-            nonisolated(unsafe) var (wins, doubles) = (0, 0)
+            nonisolated(unsafe) var (tries, wins, doubles) = (0, 0, 0)
             let count = NSLock()
             DispatchQueue.concurrentPerform(iterations: 8) { _ in
                 for _ in 0..<300 {
+                    let before = count.withLock {
+                        tries += 1
+                        return tries
+                    }
                     guard let held = try? lock(run) else { continue }
                     // Of two holders the second finds the first one's claim.
                     let isAlone = mkdir(claim, 0o700) == 0
-                    usleep(200)
+                    // Others try meanwhile, unless they have done all that they do.
+                    for _ in 0..<1000 where count.withLock({ tries < before + 8 }) { sched_yield() }
                     rmdir(claim)
                     held.release()
                     count.withLock { (wins, doubles) = (wins + 1, doubles + (isAlone ? 0 : 1)) }

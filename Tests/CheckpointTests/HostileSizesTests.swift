@@ -1,7 +1,6 @@
 import Datasets
 import Foundation
 import ModelConfiguration
-import TensorCore
 import Testing
 
 @testable import Checkpoints

@@ -1,4 +1,3 @@
-import Adapters
 import TensorCore
 import TestSupport
 

@@ -1,6 +1,5 @@
 import Datasets
 import Foundation
-import TensorCore
 import Testing
 
 @testable import Checkpoints

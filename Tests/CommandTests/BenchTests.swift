@@ -4,16 +4,32 @@ import Testing
 
 @Suite("The benchmarks")
 struct BenchTests {
-    private func bench(_ arguments: String...) throws -> JSONValue {
-        let flags = ["--model", "vit_tiny_patch16_224", "--batch", "1", "--json"]
-        return try Glora.succeed(
-            ["bench"] + arguments + flags, in: FileManager.default.temporaryDirectory
+    /// The result of a benchmark of a ViT-Ti/16 with two images, with these keys and no others: finite numbers above 0, and no more
+    /// seconds than the whole command has taken.
+    private func bench(_ arguments: [String], _ keys: String...) throws -> JSONValue {
+        let start = ContinuousClock.now
+        let json = try Glora.succeed(
+            ["bench"] + arguments + ["--model", "vit_tiny_patch16_224", "--batch", "2", "--json"],
+            in: FileManager.default.temporaryDirectory
         ).json()
+        let took = ContinuousClock.now - start
+        #expect(try json.keys().subtracting(["rows"]) == Set(keys))
+        for object in [json] + (json["rows"]?.arrayValue ?? []) {
+            for key in keys {
+                let number = try object.number(key)
+                #expect(number > 0 && number.isFinite, "\(key) in \(object)")
+            }
+        }
+        #expect(.seconds(try json.number("seconds")) < took)
+        return json
     }
 
-    private func expectPositive(_ json: JSONValue, _ keys: String...) throws {
-        #expect(try json.keys().subtracting(["rows"]) == Set(keys))
-        for key in keys { #expect(try json.number(key) > 0, "\(key) in \(json)") }
+    /// Two images take the seconds, and their model with its ten classes the bytes: 5.5 million parameters of 4 bytes at least.
+    private func expectImages(_ json: JSONValue) throws {
+        let images = try json.number("seconds") * json.number("imagesPerSecond")
+        #expect(abs(images - 2) < 1e-6)
+        let bytes = try json.number("peakBytes")
+        #expect(bytes > 22e6 && bytes < 2e9)
     }
 
     @Test(
@@ -23,35 +39,44 @@ struct BenchTests {
             ["--device", "cpu", "--memory", "low", "--method", "full"],
         ])
     func step(_ flags: [String]) throws {
-        let json = try Glora.succeed(
-            ["bench", "step", "--model", "vit_tiny_patch16_224", "--batch", "1", "--steps", "1", "--json"]
-                + flags,
-            in: FileManager.default.temporaryDirectory
-        ).json()
-        try expectPositive(json, "seconds", "imagesPerSecond", "shareOfRoof", "peakBytes")
-        let product = try json.number("seconds") * json.number("imagesPerSecond")
-        #expect(abs(product - 1) < 1e-6)
-        // 5.5 million parameters and their four copies of float32 in the trained ones, at least.
-        #expect(try json.number("peakBytes") > 22e6)
+        try expectImages(
+            try bench(
+                ["step", "--steps", "1"] + flags, "seconds", "imagesPerSecond", "shareOfRoof", "peakBytes"))
     }
 
     @Test("bench inference says images a second")
     func inference() throws {
-        try expectPositive(
-            try bench("inference", "--device", "cpu"), "seconds", "imagesPerSecond", "shareOfRoof",
-            "peakBytes")
+        try expectImages(
+            try bench(
+                ["inference", "--device", "cpu"], "seconds", "imagesPerSecond", "shareOfRoof", "peakBytes"))
     }
 
+    /// By hand: 2 · 197 rows of 192 values, of which LayerNorm makes 8 operations each, its backward 12; 2 · 3 · 197² scores of
+    /// heads of 64, of 4 · 64 + 5 and 10 · 64 + 6 operations. Bytes are those of the tensors, read or written once.
     @Test(
-        "bench layernorm and attention have a row for each direction",
-        arguments: ["layernorm", "attention"])
-    func operations(_ name: String) throws {
-        let json = try bench(name, "--device", "cpu")
-        try expectPositive(json, "seconds", "gflops", "gbps", "shareOfRoof")
+        "bench layernorm and attention have a row for each direction, whose operations and bytes are those of the tensors",
+        arguments: [
+            ("layernorm", [8 * 75_648, 12 * 75_648], [4 * 152_468, 4 * 303_572]),
+            ("attention", [261 * 232_854, 646 * 232_854], [4 * 303_774, 4 * 606_366]),
+        ])
+    func operations(_ name: String, _ flops: [Int], _ bytes: [Int]) throws {
+        let json = try bench([name, "--device", "cpu"], "seconds", "gflops", "gbps", "shareOfRoof")
         let rows = try #require(json["rows"]?.arrayValue)
         #expect(rows.compactMap { $0["name"]?.stringValue } == ["forward", "backward"])
-        let sum = try rows.reduce(0) { try $0 + $1.number("seconds") }
-        #expect(abs(sum - (try json.number("seconds"))) < 1e-9)
+        /// What a rate comes to in its time.
+        func amounts(_ key: String) throws -> [Double] {
+            try (rows + [json]).map { try $0.number(key) * $0.number("seconds") }
+        }
+        for (key, expected) in [("gflops", flops), ("gbps", bytes)] {
+            for (amount, truth) in zip(try amounts(key), expected + [expected[0] + expected[1]]) {
+                #expect(abs(1e9 * amount / Double(truth) - 1) < 1e-6, "\(key) in \(json)")
+            }
+        }
+        let seconds = try (rows + [json]).map { try $0.number("seconds") }
+        #expect(abs(seconds[0] + seconds[1] - seconds[2]) < 1e-9)
+        // A share of a roof, times the seconds, is the least that an operation could take: of both no more than of each in turn.
+        let least = try amounts("shareOfRoof")
+        #expect(least[2] <= 1.000_001 * (least[0] + least[1]) && least[2] > max(least[0], least[1]))
     }
 
     @Test("bench refuses a model, a batch and a count of steps that can't be")

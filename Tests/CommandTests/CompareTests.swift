@@ -201,11 +201,8 @@ struct CompareTests {
             try Glora.succeed(arguments("whole"), in: folder)
             let running = try Glora.start(arguments("out"), in: folder)
             let cell = "task/glora-full/lr-1e-3/seed-1"
-            let deadline = Date() + 30
-            while !folder.exists("out/\(cell)/config.yaml"), running.process.isRunning, Date() < deadline {
-                usleep(500)
-            }
-            usleep(20_000)
+            // It trains.
+            running.wait { (try? folder.bytes("out/\(cell)/metrics.jsonl"))?.isEmpty == false }
             running.send(signal)
             let outcome = try running.outcome()
             #expect(outcome.exitCode == 130, "\(outcome.errors)")
@@ -228,10 +225,7 @@ struct CompareTests {
         let running = try Glora.start(
             Self.compare("glora:none,linear", "--seeds", "1", "--lr", "1e-3", "--epochs", "100000"),
             in: folder)
-        let deadline = Date() + 30
-        while !folder.exists("out/task/glora-none/lr-1e-3/seed-0/config.yaml"), Date() < deadline {
-            usleep(500)
-        }
+        running.wait { folder.exists("out/task/glora-none/lr-1e-3/seed-0/config.yaml") }
         return (running, try #require(running.children().first))
     }
 

@@ -33,6 +33,12 @@ enum Glora {
 
         func send(_ signal: Int32) { kill(process.processIdentifier, signal) }
 
+        /// Waits until a condition holds, the program has ended or half a minute has passed.
+        func wait(until holds: () throws -> Bool) rethrows {
+            let deadline = Date() + 30
+            while try !holds(), process.isRunning, Date() < deadline { usleep(500) }
+        }
+
         /// The processes that it has started and that run.
         func children() throws -> [pid_t] {
             try FileManager.default.contentsOfDirectory(atPath: "/proc").compactMap { pid_t($0) }.filter {

@@ -100,7 +100,7 @@ struct PrintingTests {
             let none = try Glora.run(arguments, in: folder, setup: "exec >&-;")
             #expect(
                 none.exitCode == 1 && none.sentence?.contains("standard output") == true, "\(none.errors)")
-            let closed = try Glora.run(arguments, in: folder, setup: "exec > >(exec <&-; sleep 0.2);")
+            let closed = try Glora.run(arguments, in: folder, setup: "exec > >(:); wait $!;")
             #expect(closed.exitCode == 0 && closed.sentence == nil, "\(arguments) \(closed.errors)")
         }
     }

@@ -20,15 +20,11 @@ struct ResumeTests {
     /// Starts the long run as `parts`, lets it come to so many lines of metrics, and ends it by `signal`.
     private func interrupt(after lines: Int, by signal: Int32, in folder: URL) throws -> Glora.Outcome {
         let running = try Glora.start(Self.long("parts"), in: folder)
-        let deadline = Date() + 30
-        func hasComeSoFar() -> Bool {
+        running.wait {
             guard folder.exists("parts/config.yaml"), let text = try? folder.bytes("parts/metrics.jsonl")
-            else {
-                return false
-            }
+            else { return false }
             return text.count { $0 == UInt8(ascii: "\n") } >= lines
         }
-        while !hasComeSoFar(), running.process.isRunning, Date() < deadline { usleep(500) }
         running.send(signal)
         return try running.outcome()
     }

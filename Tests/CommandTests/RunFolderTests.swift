@@ -51,8 +51,7 @@ struct RunFolderTests {
     func twoTrainings() throws {
         try Fixture.withFolder { folder in
             let running = try Glora.start(Fixture.train("a", "--epochs", "100000"), in: folder)
-            let deadline = Date() + 30
-            while !folder.exists("a/config.yaml"), Date() < deadline { usleep(500) }
+            running.wait { folder.exists("a/config.yaml") }
             let again = ["train", "--run", "a", "--resume", "--device", "cpu"]
             for arguments in [Fixture.train("a"), again] {
                 let outcome = try Glora.run(arguments, in: folder)
@@ -65,7 +64,7 @@ struct RunFolderTests {
             #expect(folder.exists("a/.glora-lock"))
             let before = try folder.bytes("a/last.safetensors")
             let resumed = try Glora.start(again, in: folder)
-            while try folder.bytes("a/last.safetensors") == before, resumed.process.isRunning { usleep(500) }
+            try resumed.wait { try folder.bytes("a/last.safetensors") != before }
             resumed.send(SIGTERM)
             let outcome = try resumed.outcome()
             #expect(outcome.exitCode == 130, "\(outcome.errors)")

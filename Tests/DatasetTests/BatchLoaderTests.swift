@@ -1,17 +1,17 @@
 import Foundation
-import Synchronization
 import Testing
 
 @testable import Datasets
 
-/// Images that are one grey each, by index; counts what is decoded and how far ahead.
+/// Images that are one grey each, by index; notes what is decoded.
 private final class GreySource: ImageSource {
     let name = "greys"
     let count: Int
     let classCount = 7
     let contentHash: UInt64 = 0
     let broken: Set<Int>
-    private let decodings = Mutex<[Int]>([])
+    private let condition = NSCondition()
+    nonisolated(unsafe) private var decodings: [Int] = []
 
     init(count: Int, broken: Set<Int> = []) {
         self.count = count
@@ -19,17 +19,30 @@ private final class GreySource: ImageSource {
     }
 
     /// The indices that were decoded, in no particular order.
-    var decoded: [Int] { decodings.withLock { $0 } }
+    var decoded: [Int] { decoded(atLeast: 0) }
+
+    /// The same as soon as there are so many, or after a minute.
+    func decoded(atLeast count: Int) -> [Int] {
+        let deadline = Date() + 60
+        return condition.withLock {
+            while decodings.count < count, condition.wait(until: deadline) {}
+            return decodings
+        }
+    }
 
     func label(at index: Int) -> Int { index % 7 }
 
     func image(at index: Int) throws -> RGBImage {
-        decodings.withLock { $0.append(index) }
+        condition.withLock {
+            decodings.append(index)
+            condition.broadcast()
+        }
         if broken.contains(index) { throw DatasetError("image \(index) is broken") }
         // Uneven work, so that threads finish out of order.
-        if index % 3 == 0 { usleep(500) }
+        let (width, height) = index % 3 == 0 ? (600, 400) : (3, 2)
         return RGBImage(
-            width: 3, height: 2, pixels: [UInt8](repeating: UInt8(truncatingIfNeeded: index), count: 18))
+            width: width, height: height,
+            pixels: [UInt8](repeating: UInt8(truncatingIfNeeded: index), count: 3 * width * height))
     }
 }
 
@@ -90,16 +103,16 @@ struct BatchLoaderTests {
 
     @Test("Batches are decoded ahead, but not far")
     func decodesAheadButNotFar() throws {
-        let source = GreySource(count: 10)
+        let count = 300
+        let source = GreySource(count: count)
         let loader = BatchLoader(source, preprocessing, threads: 2, batchesAhead: 2, cacheByteLimit: 0)
-        loader.start((0..<10).map { [$0] })
-        for _ in 0..<3000 where source.decoded.count < 2 { usleep(10_000) }
-        usleep(20_000)
-        #expect(source.decoded.sorted() == [0, 1])
-        #expect(try loader.next()?.indices == [0])
-        for _ in 0..<3000 where source.decoded.count < 3 { usleep(10_000) }
-        usleep(20_000)
-        #expect(source.decoded.sorted() == [0, 1, 2])
+        loader.start((0..<count).map { [$0] })
+        for asked in 0..<count {
+            let ahead = min(asked + 2, count)
+            // A loader that goes further has done so in some of the rounds by the time that this one looks.
+            #expect(source.decoded(atLeast: ahead).sorted() == Array(0..<ahead))
+            #expect(try loader.next()?.indices == [asked])
+        }
     }
 
     @Test("An error comes in its batch's place", arguments: [0, 1, 4])

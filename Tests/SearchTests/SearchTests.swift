@@ -1,4 +1,3 @@
-import TensorCore
 import Testing
 
 @testable import ArchitectureSearch

@@ -1,4 +1,3 @@
-import Adapters
 import Checkpoints
 import Datasets
 import Foundation

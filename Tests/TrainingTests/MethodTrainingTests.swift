@@ -1,12 +1,10 @@
 import Adapters
 import Checkpoints
-import Datasets
 import Foundation
 import TensorCore
 import TestSupport
 import Testing
 import Training
-import VisionModels
 
 /// Runs of the methods that GLoRA is compared with: exact resume, what their folders hold, and what their authors set.
 @Suite("Runs of the methods that GLoRA is compared with", .serialized)

@@ -1,6 +1,4 @@
-import Adapters
 import Checkpoints
-import Datasets
 import Foundation
 import TensorCore
 import TestSupport

@@ -1,7 +1,5 @@
 import Adapters
 import ArchitectureSearch
-import Checkpoints
-import Datasets
 import Foundation
 import SupernetSearch
 import TensorCore

@@ -1,7 +1,5 @@
 import Adapters
 import CPUBackend
-import Checkpoints
-import Datasets
 import Foundation
 import ModelConfiguration
 import TensorCore

@@ -1,11 +1,8 @@
-import Adapters
 import CPUBackend
 import Checkpoints
 import Datasets
 import Foundation
-import TensorCore
 import Testing
-import VisionModels
 
 @testable import Training
 

@@ -1,11 +1,8 @@
 import ArgumentParser
-import CPUBackend
 import Checkpoints
 import Foundation
 import ModelConfiguration
-import OpenCLBackend
 import TensorCore
-import VisionModels
 
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,10 +1,8 @@
 import ArgumentParser
 import CPUBackend
-import Checkpoints
 import Foundation
 import ModelConfiguration
 import TensorCore
-import VisionModels
 
 struct BenchGEMM: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,8 +1,6 @@
 import Adapters
 import ArgumentParser
-import Checkpoints
 import TensorCore
-import VisionModels
 
 struct BenchGLoRA: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,10 +1,8 @@
 import Adapters
 import ArgumentParser
-import Checkpoints
 import Experiments
 import Foundation
 import Training
-import VisionModels
 
 /// What `compare`, `shift`, `vtab` and `fewshot` share: which methods, and how each is trained. What isn't said is the method's own.
 struct CellFlags: ParsableArguments {

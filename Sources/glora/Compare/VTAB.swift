@@ -3,7 +3,6 @@ import Checkpoints
 import Datasets
 import Experiments
 import Foundation
-import Training
 
 struct VTAB: CellsCommand {
     static let configuration = CommandConfiguration(

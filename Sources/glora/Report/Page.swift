@@ -1,5 +1,4 @@
 import Foundation
-import TensorCore
 
 /// Pieces of a page that needs nothing else: no script, no network, light and dark by the reader's setting.
 enum Page {

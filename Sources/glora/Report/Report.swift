@@ -1,10 +1,8 @@
-import Adapters
 import ArchitectureSearch
 import ArgumentParser
 import Checkpoints
 import Foundation
 import SupernetSearch
-import TensorCore
 import Training
 
 struct Report: ParsableCommand {

@@ -2,7 +2,6 @@ import Adapters
 import CPUBackend
 @testable import Checkpoints
 import Foundation
-import TensorCore
 @testable import Training
 import VisionModels
 

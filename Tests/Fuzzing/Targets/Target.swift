@@ -1,4 +1,3 @@
-import Checkpoints
 import Foundation
 
 /// A reader, called with whatever bytes.
