@@ -3,6 +3,7 @@
 
 import Adapters
 import Datasets
+import Foundation
 import TensorCore
 import Transformers
 
@@ -252,5 +253,17 @@ public enum TrainingError: Error, CustomStringConvertible, Equatable {
             "the loss is not a number at step \(step); the last good checkpoint is kept in \(run), "
                 + "start another --run with a lower --lr"
         }
+    }
+}
+
+extension Double {
+    /// The fewest digits that are this number, with an exponent: 1e-3, 2.5e-1.
+    public var short: String {
+        for decimals in 0...16 {
+            let text = String(format: "%.\(decimals)e", self)
+            guard Double(text) == self, let mark = text.firstIndex(of: "e") else { continue }
+            return text[..<mark] + "e\(Int(text[text.index(after: mark)...]) ?? 0)"
+        }
+        return "\(self)"
     }
 }

@@ -75,7 +75,7 @@ struct HostileRunTests {
         ] as [(String, MethodName, (inout TrainingOptions) -> Void)] {
             var options = TrainingOptions(method: method)
             change(&options)
-            let said = sentence { _ = try options.trained(TinyTask.checkpoint().configuration) }
+            let said = sentence { _ = try options.tuningMethod(TinyTask.checkpoint().configuration.shape) }
             #expect(said.contains(part), "\(said)")
         }
     }
