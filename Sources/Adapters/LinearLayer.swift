@@ -69,11 +69,13 @@ public final class BaseLinear {
     /// The name in the model: `blocks.0.attn.qkv`.
     public let name: String
     /// W₀ [out, in]; has a gradient, which is float32, only where the backbone itself is trained.
-    public let weight: Parameter
+    public private(set) var weight: Parameter
     /// b₀ [out], or nil.
     public let bias: Parameter?
     let scratch: LinearScratch
     let backend: any Backend
+    /// W₀ in the layout that a device reads, where that is all that is kept.
+    fileprivate var packed: LinearWeight?
 
     /// A Linear over parameters that exist.
     public init(
@@ -89,6 +91,15 @@ public final class BaseLinear {
     public var inputs: Int { weight.value.shape[1] }
     /// Whether W₀ or b₀ is trained itself.
     public var isTrained: Bool { weight.gradient != nil || bias?.gradient != nil }
+
+    /// Keeps W₀ only in the layout that the device's products read, where that is another one: the layer only infers from then on.
+    /// Throws `BackendError.outOfMemory`.
+    public func keepOnlyPacked() throws {
+        guard packed == nil, let ready = try backend.prepared(LinearWeight(weight.value)).ready else { return }
+        let (shape, type) = (weight.value.shape, weight.value.elementType)
+        weight = Parameter(name: weight.name, value: .withoutMemory(shape, type))
+        packed = LinearWeight(weight.value, ready: ready)
+    }
 
     /// The gradients of W₀ and b₀ [out], where they have one: dyᵀ x and Σ dy are added.
     func accumulateGradients(_ dy: Tensor, _ x: Tensor) {
@@ -140,7 +151,7 @@ public final class PlainLinear: LinearLayer {
         Pass(layer: self, isForTraining: workspace.isForTraining)
     }
     public func prepare() throws {
-        if prepared == nil { prepared = try base.backend.prepared(LinearWeight(base.weight.value)) }
+        if base.packed == nil, prepared == nil { prepared = try base.backend.prepared(LinearWeight(base.weight.value)) }
     }
     public func unprepare() { prepared = nil }
     public func folded() -> (weight: HostTensor, bias: HostTensor?)? { nil }
@@ -157,7 +168,7 @@ public final class PlainLinear: LinearLayer {
         func forward(_ y: Tensor?, _ x: Tensor, activated: Tensor?, dropoutSeed: UInt64?) {
             var epilogue = Epilogue(bias: base.bias?.value)
             epilogue.activated = activated
-            let prepared = isForTraining ? nil : layer.prepared
+            let prepared = isForTraining ? nil : base.packed ?? layer.prepared
             base.backend.linear(y, x, prepared ?? LinearWeight(base.weight.value), epilogue)
         }
 

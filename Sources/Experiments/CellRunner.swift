@@ -149,7 +149,7 @@ public struct CellRunner {
         let ready = try ReadyModel(run: cell.directory, state: state, on: backend)
         let plain = try VisionTransformer(
             checkpoint, classCount: cell.images.training.classCount,
-            method: Backbone.frozen, seed: 0, on: backend)
+            method: Backbone.frozen, seed: 0, forInference: true, on: backend)
         result.inference = try inferenceCost(
             ready, against: plain, batch: cell.options.batchSize)
         try cell.write(result)

@@ -28,7 +28,7 @@ func inferenceCost(
         let merged = try ready.model.merged()
         model = try VisionTransformer(
             merged, classCount: merged.configuration.classCount, method: Backbone.frozen, seed: 0,
-            head: merged.head, on: ready.model.backend)
+            head: merged.head, forInference: true, on: ready.model.backend)
     }
     defer {
         model.unprepare()

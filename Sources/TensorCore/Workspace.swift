@@ -46,14 +46,14 @@ public final class Workspace {
     public func own(_ shape: [Int], _ type: ElementType = .float32) throws -> Tensor {
         if let take { return try take(shape, type) }
         ownWords += Arena.footprint(shape, type)
-        return Tensor(buffer: NoMemory(), shape: shape, elementType: type)
+        return .withoutMemory(shape, type)
     }
 
     /// The memory called `name`, which all who ask for it overwrite in turn.
     public func shared(_ name: String, _ shape: [Int], _ type: ElementType = .float32) throws -> Tensor {
         guard let take else {
             words[name] = max(words[name] ?? 0, (shape.reduce(type.byteCount, *) + 3) / 4)
-            return Tensor(buffer: NoMemory(), shape: shape, elementType: type)
+            return .withoutMemory(shape, type)
         }
         let memory = try byName[name] ?? take([words[name]!], .float32)
         byName[name] = memory
@@ -66,7 +66,13 @@ public final class Workspace {
     }
 }
 
-/// Stands for memory where it is only counted.
+extension Tensor {
+    /// A tensor of this shape that holds no numbers: where sizes are counted, or where a device keeps another layout of them.
+    package static func withoutMemory(_ shape: [Int], _ type: ElementType) -> Tensor {
+        Tensor(buffer: NoMemory(), shape: shape, elementType: type)
+    }
+}
+
 private final class NoMemory: Buffer {
     let byteCount = Int.max
 }

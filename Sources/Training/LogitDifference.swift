@@ -29,7 +29,7 @@ public func mergeDifference(
 ) throws -> LogitDifference {
     let plain = try VisionTransformer(
         merged, classCount: merged.configuration.classCount, method: Backbone.frozen,
-        seed: 0, head: merged.head, on: ready.model.backend)
+        seed: 0, head: merged.head, forInference: true, on: ready.model.backend)
     return try difference(ready, plain, "merged", on: images)
 }
 

@@ -224,11 +224,12 @@ public struct TrainingOptions: SettingGroup {
     /// In which flags these settings differ from `others`, as `--epochs 3, not 2`, by name. Where the model and the data lie is
     /// left out: their hashes decide.
     public func differences(from others: TrainingOptions) -> [String] {
-        zip(settings, others.settings).sorted { $0.0.name < $1.0.name }.compactMap { mine, theirs in
-            let (mine, theirs, name) = (mine.text ?? "unset", theirs.text ?? "unset", mine.name)
-            return mine == theirs || name == $model.name || name == $data.name
-                ? nil : "--\(name) \(mine), not \(theirs)"
+        func text(_ setting: any AnySetting) -> String {
+            (setting.wrappedValue as? Double)?.short ?? setting.text ?? "unset"
         }
+        return zip(settings, others.settings).sorted { $0.0.name < $1.0.name }
+            .filter { text($0) != text($1) && $0.name != $model.name && $0.name != $data.name }
+            .map { "--\($0.name) \(text($0)), not \(text($1))" }
     }
 }
 

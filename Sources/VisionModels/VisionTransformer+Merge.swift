@@ -7,6 +7,7 @@ extension VisionTransformer {
     /// The checkpoint of the same shape that computes what this model computes as its layers are set, in timm's names: W and b
     /// folded, the head the task's. Throws `CheckpointError` when the tensors don't make a checkpoint, and `BackendError.failed`.
     public func merged() throws -> ViTCheckpoint {
+        if isForInference { throw CheckpointError("a model that only infers keeps no weights to merge") }
         if let reason = method.unmergeable { throw CheckpointError("this run can't be merged: \(reason)") }
         var tensors = unused
         for (name, stored) in onDevice where !name.hasPrefix("head.") {

@@ -35,6 +35,7 @@ public final class VisionTransformer: TrainableModel {
     // written, so what a merge needs can be read back; a second copy on the host would be 340 MB for ViT-B.
     let onDevice: [String: (tensor: Tensor, shape: [Int])]
     let unused: [String: HostTensor]
+    let isForInference: Bool
     let embedding: PatchEmbedding
     let head: ClassifierHead
     let attachments: Attachments
@@ -51,23 +52,28 @@ public final class VisionTransformer: TrainableModel {
     /// Builds the model of `checkpoint` on `backend` with a fresh head of `classCount` classes, and what `method` adds to it. First
     /// values of the head and of what is added are drawn from `seed`.
     ///
-    /// `head` overrides the fresh head with given tensors `head.weight` [K, D] and `head.bias` [K].
+    /// `head` overrides the fresh head with given tensors `head.weight` [K, D] and `head.bias` [K]. A model `forInference` alone, of
+    /// the frozen method, keeps its Linears in the layout that the device reads and in no other, and takes the checkpoint's tensors
+    /// one by one where nobody else holds them; it can't be merged.
     /// Throws `BackendError.outOfMemory`.
     public init(
-        _ checkpoint: ViTCheckpoint, classCount: Int, method: any TuningMethod, seed: Int,
+        _ checkpoint: consuming ViTCheckpoint, classCount: Int, method: any TuningMethod, seed: Int,
         head: [String: HostTensor]? = nil, headKind: HeadKind = .linear, memory: MemoryPolicy = .balanced,
-        on backend: any Backend
+        forInference: Bool = false, on backend: any Backend
     ) throws {
+        precondition(!forInference || method is Backbone, "what only infers has nothing that is trained")
         var configuration = checkpoint.configuration
         configuration.classCount = classCount
         let shape = configuration.shape
         (self.configuration, self.backend, self.method) = (configuration, backend, method)
-        (memoryPolicy, self.headKind) = (memory, headKind)
+        (memoryPolicy, self.headKind, isForInference) = (memory, headKind, forInference)
         var declarations = checkpoint.backboneDeclarations(method.trains)
         declarations += method.declarations(shape, seed: seed)
         for declaration in headKind.declarations(classCount, configuration.width, seed: seed) {
             declarations.append(head?[declaration.name].map { .init(declaration.name, $0) } ?? declaration)
         }
+        var tensors = checkpoint.tensors
+        checkpoint.tensors = [:]
         let store = try ParameterStore(backend, declarations)
         self.store = store
 
@@ -78,16 +84,19 @@ public final class VisionTransformer: TrainableModel {
         /// A tensor as operations of `type` read it; one that is trained stays float32 beside that.
         func parameter(_ name: String, _ type: ElementType = .float32) throws -> Parameter? {
             if let trained = store[name] {
-                if let shape = checkpoint.tensors[name]?.shape { onDevice[name] = (trained.value, shape) }
+                if let shape = tensors[name]?.shape { onDevice[name] = (trained.value, shape) }
                 guard type != .float32 else { return trained }
                 let copy = try frozen.take(trained.value.shape, type)
                 rounded.append((copy, trained.value))
                 return Parameter(name: name, value: copy, gradient: trained.gradient)
             }
-            guard let host = checkpoint.tensors[name] else { return nil }
-            let tensor = try frozen.take(host.shape, type)
+            guard let host = forInference ? tensors.removeValue(forKey: name) : tensors[name] else {
+                return nil
+            }
+            let tensor =
+                try forInference ? backend.allocate(host.shape, type) : frozen.take(host.shape, type)
             backend.upload(tensor, host.values)
-            onDevice[name] = (tensor, host.shape)
+            if !forInference { onDevice[name] = (tensor, host.shape) }
             return Parameter(name: name, value: tensor)
         }
         func required(_ name: String, _ type: ElementType = .float32) throws -> Parameter {
@@ -105,7 +114,7 @@ public final class VisionTransformer: TrainableModel {
         let patchLength = configuration.channels * patch * patch
         let largest = shape.sites.map { ($0.outputs, $0.inputs) } + [(classCount, d), (d, patchLength)]
         let scratch = try LinearScratch(
-            frozen, weightCount: largest.map { $0.0 * $0.1 }.max()!, outputs: largest.map(\.0).max()!,
+            frozen, weightCount: forInference ? 0 : largest.map { $0.0 * $0.1 }.max()!, outputs: largest.map(\.0).max()!,
             inputs: largest.map(\.1).max()!)
         func linear(_ name: String, _ type: ElementType, weightShape: [Int]? = nil) throws -> BaseLinear {
             let weight = try required("\(name).weight", type)
@@ -116,7 +125,11 @@ public final class VisionTransformer: TrainableModel {
         var places = Attachments(
             shape,
             try (0..<configuration.depth).map { block in
-                try shape.sites.map { try linear("blocks.\(block).\($0.name)", stored) }
+                try shape.sites.map {
+                    let linear = try linear("blocks.\(block).\($0.name)", stored)
+                    if forInference { try linear.keepOnlyPacked() }
+                    return linear
+                }
             })
         try method.attach(to: &places, store, frozen, backend)
         attachments = places
@@ -146,7 +159,7 @@ public final class VisionTransformer: TrainableModel {
         roundedWeights = rounded
         parameterByteCount = frozen.byteCount + store.values.byteCount * 4
         planArena = Arena(backend)
-        unused = checkpoint.tensors.filter { onDevice[$0.key] == nil && !$0.key.hasPrefix("head.") }
+        unused = forInference ? [:] : tensors.filter { onDevice[$0.key] == nil && !$0.key.hasPrefix("head.") }
         self.onDevice = onDevice
         method.beginReading(layers)
     }

@@ -43,6 +43,10 @@ extension MethodName {
         case .glora:
             try settings.allow("glora")
             let space = try space()
+            for role in space.sites where !shape.sites.contains(where: { $0.role == role }) {
+                let own = shape.sites.map(\.role.rawValue).joined(separator: ", ")
+                throw MethodError("--linears \(role.rawValue): this model's blocks have \(own)")
+            }
             try MethodSettings.checkRank(space.largestRank, flag: "--ranks", modelWidth: shape.width)
             return GLoRA(rank: space.largestRank, roles: space.sites, .supernet(space, .original))
         case .lora: return try LoRA(settings)

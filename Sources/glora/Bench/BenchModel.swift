@@ -118,8 +118,8 @@ struct BenchInference: ParsableCommand {
         try flags.device.tuneIfNew(backend, configuration, batch: flags.batch, console)
         let before = ResidentMemory.current
         let model = try VisionTransformer(
-            flags.checkpoint(), classCount: configuration.classCount, method: Backbone.frozen,
-            seed: 1, on: backend)
+            flags.checkpoint(), classCount: configuration.classCount, method: Backbone.frozen, seed: 1,
+            forInference: true, on: backend)
         let plan = try model.plan(batch: flags.batch, isForTraining: false)
         backend.upload(
             plan.images, (0..<plan.images.count).map { Float(($0 &* 7919) % 2003) / 1001 - 1 })
