@@ -22,7 +22,7 @@ import Testing
     func mistakes(device: TestDevice, mistake: Mistake) async throws {
         let name = device.description
         let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-            [name, mistake] in
+            [name = name as String, mistake = mistake as Mistake] in
             try TestDevice(description: name).withBackend { backend in
                 let (a, b) = (
                     try backend.allocate([2, 3], .float32), try backend.allocate([2, 2], .float32)
