@@ -233,15 +233,3 @@ extension Cell {
 
 /// A split's hash as files hold it.
 func hex(_ images: any ImageSource) -> String { String(images.contentHash, radix: 16) }
-
-extension Double {
-    /// The fewest digits that are this number, with an exponent: 1e-3, 2.5e-1.
-    public var short: String {
-        for decimals in 0...16 {
-            let text = String(format: "%.\(decimals)e", self)
-            guard Double(text) == self, let mark = text.firstIndex(of: "e") else { continue }
-            return text[..<mark] + "e\(Int(text[text.index(after: mark)...]) ?? 0)"
-        }
-        return "\(self)"
-    }
-}
