@@ -70,18 +70,19 @@ struct FolderLockTests {
             let count = NSLock()
             DispatchQueue.concurrentPerform(iterations: 8) { _ in
                 for _ in 0..<300 {
+                    let held = try? lock(run)
+                    // Of two holders the second finds the first one's claim.
+                    let isDouble = held != nil && mkdir(claim, 0o700) != 0
                     let before = count.withLock {
+                        (wins, doubles) = (wins + (held == nil ? 0 : 1), doubles + (isDouble ? 1 : 0))
                         tries += 1
                         return tries
                     }
-                    guard let held = try? lock(run) else { continue }
-                    // Of two holders the second finds the first one's claim.
-                    let isAlone = mkdir(claim, 0o700) == 0
+                    guard let held else { continue }
                     // Others try meanwhile, unless they have done all that they do.
-                    for _ in 0..<1000 where count.withLock({ tries < before + 8 }) { sched_yield() }
+                    for _ in 0..<200 where count.withLock({ tries < before + 4 }) { sched_yield() }
                     rmdir(claim)
                     held.release()
-                    count.withLock { (wins, doubles) = (wins + 1, doubles + (isAlone ? 0 : 1)) }
                 }
             }
             #expect(wins > 8 && doubles == 0, "\(doubles) of \(wins)")

@@ -39,7 +39,7 @@ private final class GreySource: ImageSource {
         }
         if broken.contains(index) { throw DatasetError("image \(index) is broken") }
         // Uneven work, so that threads finish out of order.
-        let (width, height) = index % 3 == 0 ? (600, 400) : (3, 2)
+        let (width, height) = index % 3 == 2 ? (300, 200) : (3, 2)
         return RGBImage(
             width: width, height: height,
             pixels: [UInt8](repeating: UInt8(truncatingIfNeeded: index), count: 3 * width * height))
