@@ -1,3 +1,4 @@
+import Adapters
 import Checkpoints
 import Datasets
 import Foundation
