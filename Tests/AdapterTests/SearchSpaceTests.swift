@@ -83,7 +83,7 @@ struct SearchSpaceTests {
 
     @Test("A space comes back from JSON as it was")
     func aSpaceSurvivesJSON() throws {
-        let space = try SearchSpace(a: [.lowRank, .none], ranks: [8, 4], sites: [.qkv, .fc2])
+        let space = try SearchSpace(a: [.lowRank, .none], ranks: [8, 4], sites: [.fusedQKV, .down])
         let back = try JSONDecoder().decode(SearchSpace.self, from: JSONEncoder().encode(space))
         #expect(back == space)
     }

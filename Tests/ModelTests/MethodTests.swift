@@ -183,7 +183,7 @@ struct MethodTests {
         for device in TestDevice.all {
             try device.withBackend { backend in
                 let model = try variant.model(tiny, on: backend)
-                guard model.method?.unmergeable == nil else {
+                guard model.method.unmergeable == nil else {
                     #expect(throws: CheckpointError.self) { try model.merged() }
                     return
                 }
