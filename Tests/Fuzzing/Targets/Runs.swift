@@ -2,11 +2,11 @@ import Adapters
 import ArchitectureSearch
 import Foundation
 import ModelConfiguration
-import SupernetSearch
 import Yams
 
 @testable import Checkpoints
 @testable import Datasets
+@testable import SupernetSearch
 @testable import Training
 
 private let scratch = Scratch("run", folder: "search")
