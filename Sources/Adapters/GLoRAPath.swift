@@ -23,11 +23,7 @@ public struct GLoRAPath: Hashable, Sendable {
         a: MatrixForm = .none, b: MatrixForm = .none, c: PromptForm = .none, d: ScaleForm = .none,
         e: ScaleForm = .none
     ) {
-        self.a = a
-        self.b = b
-        self.c = c
-        self.d = d
-        self.e = e
+        (self.a, self.b, self.c, self.d, self.e) = (a, b, c, d, e)
     }
 
     /// The largest rank that a path or an adapter may name: four times what a training takes (`--ranks`), as the adapters of query,

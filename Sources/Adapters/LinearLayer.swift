@@ -29,11 +29,8 @@ public protocol LinearLayer: AnyObject {
 }
 
 extension LinearLayer {
-    /// Not by default.
     public var mayKeepProduct: Bool { false }
-    /// Not by default.
     public var needsInputGradient: Bool { false }
-    /// Not by default.
     public var overwritesGradient: Bool { false }
 }
 
@@ -54,11 +51,8 @@ public protocol LinearPass: AnyObject {
 }
 
 extension LinearPass {
-    /// Nothing to choose by default.
     public func begin() {}
-    /// Not by default.
     public var keepsProduct: Bool { false }
-    /// Not by default.
     public var needsOutput: Bool { false }
     /// Where no product is kept there is nothing to rebuild from.
     public func rebuild(_ y: Tensor?, activated: Tensor?) { preconditionFailure("no product was kept") }
@@ -95,7 +89,9 @@ public final class BaseLinear {
     /// Keeps W₀ only in the layout that the device's products read, where that is another one: the layer only infers from then on.
     /// Throws `BackendError.outOfMemory`.
     public func keepOnlyPacked() throws {
-        guard packed == nil, let ready = try backend.prepared(LinearWeight(weight.value)).ready else { return }
+        guard packed == nil, let ready = try backend.prepared(LinearWeight(weight.value)).ready else {
+            return
+        }
         let (shape, type) = (weight.value.shape, weight.value.elementType)
         weight = Parameter(name: weight.name, value: .withoutMemory(shape, type))
         packed = LinearWeight(weight.value, ready: ready)
@@ -151,7 +147,9 @@ public final class PlainLinear: LinearLayer {
         Pass(layer: self, isForTraining: workspace.isForTraining)
     }
     public func prepare() throws {
-        if base.packed == nil, prepared == nil { prepared = try base.backend.prepared(LinearWeight(base.weight.value)) }
+        if base.packed == nil, prepared == nil {
+            prepared = try base.backend.prepared(LinearWeight(base.weight.value))
+        }
     }
     public func unprepare() { prepared = nil }
     public func folded() -> (weight: HostTensor, bias: HostTensor?)? { nil }

@@ -52,12 +52,8 @@ public struct TransformerShape: Equatable, Sendable {
     public init(
         width: Int, hiddenWidth: Int, depth: Int, patchSize: Int, hasClassToken: Bool, qkvBias: Bool = true
     ) {
-        self.width = width
-        self.hiddenWidth = hiddenWidth
-        self.depth = depth
-        self.patchSize = patchSize
-        self.hasClassToken = hasClassToken
-        self.qkvBias = qkvBias
+        (self.width, self.hiddenWidth, self.depth, self.patchSize) = (width, hiddenWidth, depth, patchSize)
+        (self.hasClassToken, self.qkvBias) = (hasClassToken, qkvBias)
     }
 
     /// The Linears of a block, in the order of the forward pass.

@@ -45,8 +45,7 @@ public struct SearchSpace: Codable, Hashable, Sendable {
         ranks: [Int] = [4], sites: [LinearRole] = vitRoles
     ) throws {
         (self.a, self.b, self.c, self.d, self.e) = (a, b, c, d, e)
-        self.ranks = ranks
-        self.sites = sites
+        (self.ranks, self.sites) = (ranks, sites)
         try validate()
     }
 

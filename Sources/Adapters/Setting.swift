@@ -1,5 +1,4 @@
 // What a protocol asks for is described there alone.
-// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
 
 /// What can be behind a flag: a number, a word, a list of them with commas, or nothing, where the flag is left out.
 public protocol SettingValue: Codable, Hashable, Sendable {

@@ -194,7 +194,8 @@ public final class AdaptedLinear: LinearLayer {
             }
             beside = try layer.beside.map {
                 try PlacedTerm(
-                    $0, rows: rows, inputs: base.inputs, outputs: base.outputs, stored, name: "beside \(name)",
+                    $0, rows: rows, inputs: base.inputs, outputs: base.outputs, stored,
+                    name: "beside \(name)",
                     workspace, base.backend)
             }
             input =

@@ -58,9 +58,7 @@ public struct CandidateSpace: Sendable {
         public init(
             name: String, inputs: Int, outputs: Int, hasSupport: Bool, hasBias: Bool, space: SearchSpace
         ) {
-            self.name = name
-            self.inputs = inputs
-            self.outputs = outputs
+            (self.name, self.inputs, self.outputs) = (name, inputs, outputs)
             a = hasSupport ? space.formsOfA : [.none]
             b = hasSupport ? space.formsOfB : [.none]
             c = hasSupport && hasBias ? space.formsOfC : [.none]

@@ -7,8 +7,7 @@ public struct Score: Codable, Equatable, Sendable {
 
     /// A score of these figures.
     public init(accuracy: Double, loss: Double) {
-        self.accuracy = accuracy
-        self.loss = loss
+        (self.accuracy, self.loss) = (accuracy, loss)
     }
 }
 
@@ -38,9 +37,7 @@ public struct Judged: Codable, Equatable, Sendable {
 
     /// A candidate and its score.
     public init(candidate: Candidate, parameters: Int, score: Score?) {
-        self.candidate = candidate
-        self.parameters = parameters
-        self.score = score
+        (self.candidate, self.parameters, self.score) = (candidate, parameters, score)
     }
 
     /// The fitter is better, of equals that with fewer parameters; what was given up is worst.
@@ -87,12 +84,9 @@ public final class Judge {
         _ space: CandidateSpace, keeping kept: Int?, by fitness: Fitness, known: [Judged] = [],
         onJudged: @escaping (Judged) throws -> Void = { _ in }, evaluate: @escaping Evaluate
     ) {
-        self.space = space
-        self.kept = kept
-        self.fitness = fitness
+        (self.space, self.kept, self.fitness) = (space, kept, fitness)
         self.known = Dictionary(known.enumerated().map { ($1.candidate, ($0, $1)) }) { first, _ in first }
-        self.onJudged = onJudged
-        self.evaluate = evaluate
+        (self.onJudged, self.evaluate) = (onJudged, evaluate)
     }
 
     /// Whether a candidate has been judged.

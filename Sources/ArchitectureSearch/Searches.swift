@@ -146,10 +146,7 @@ package struct EvolutionSearch<Source: RandomSource> {
     package init(
         _ space: CandidateSpace, _ keeper: BudgetKeeper, _ settings: SearchSettings, _ random: Source
     ) {
-        self.space = space
-        self.keeper = keeper
-        self.settings = settings
-        self.random = random
+        (self.space, self.keeper, self.settings, self.random) = (space, keeper, settings, random)
     }
 
     /// `onSelection` hears of each generation after its selection.

@@ -135,8 +135,7 @@ final class CPUBuffer: Buffer {
 
     init(of parent: CPUBuffer, byteOffset: Int, byteCount: Int) {
         base = parent.base + byteOffset
-        self.byteCount = byteCount
-        self.parent = parent
+        (self.byteCount, self.parent) = (byteCount, parent)
         ledger = nil
     }
 

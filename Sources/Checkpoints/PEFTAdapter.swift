@@ -13,8 +13,7 @@ public struct GLoRAAdapter: Equatable, Sendable {
 
         /// A layer; `tensors` must hold all eight.
         public init(path: GLoRAPath, tensors: [String: HostTensor]) {
-            self.path = path
-            self.tensors = tensors
+            (self.path, self.tensors) = (path, tensors)
         }
     }
 
@@ -27,9 +26,7 @@ public struct GLoRAAdapter: Equatable, Sendable {
 
     /// An adapter of these parts.
     public init(rank: Int, layers: [String: Layer], head: [String: HostTensor] = [:]) {
-        self.rank = rank
-        self.layers = layers
-        self.head = head
+        (self.rank, self.layers, self.head) = (rank, layers, head)
     }
 }
 

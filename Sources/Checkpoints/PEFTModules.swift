@@ -55,8 +55,7 @@ struct PEFTModules {
     private init(
         _ configuration: ViTConfiguration, head: String, isTransformers: Bool, names: (String) -> [String]
     ) {
-        self.head = head
-        self.isTransformers = isTransformers
+        (self.head, self.isTransformers) = (head, isTransformers)
         let shapes = configuration.tensorShapes
         for path in configuration.shape.linears.map(\.name) {
             let parts = names(path)

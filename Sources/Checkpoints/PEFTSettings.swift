@@ -87,9 +87,7 @@ struct PEFTSettings {
                 "rank_pattern gives '\(wrong.text)' the rank \(wrong.value), which is none; correct it")
         }
         extra = members.filter { $0.key.hasPrefix("glora_") && !PEFTAdapter.reserved.contains($0.key) }
-        self.path = path
-        self.kind = kind
-        self.members = members
+        (self.path, self.kind, self.members) = (path, kind, members)
     }
 
     /// The value of a key; nil when it is absent or null.

@@ -33,9 +33,7 @@ public struct ViTCheckpoint: Equatable, Sendable {
     public init(
         configuration: ViTConfiguration, tensors: [String: HostTensor], notes: [String] = []
     ) throws {
-        self.configuration = configuration
-        self.tensors = tensors
-        self.notes = notes
+        (self.configuration, self.tensors, self.notes) = (configuration, tensors, notes)
         try configuration.check(source: "the checkpoint")
         let shapes = configuration.tensorShapes
         for (name, shape) in shapes.sorted(by: { $0.key < $1.key }) {

@@ -108,9 +108,7 @@ private final class BatchQueue: @unchecked Sendable {
     init(
         _ source: any ImageSource, _ preprocessing: Preprocessor, _ batchesAhead: Int, _ cacheByteLimit: Int
     ) {
-        self.source = source
-        self.preprocessing = preprocessing
-        self.batchesAhead = batchesAhead
+        (self.source, self.preprocessing, self.batchesAhead) = (source, preprocessing, batchesAhead)
         let bytes = source.count * preprocessing.imageSize * preprocessing.imageSize * 3
         cacheIsUsed = bytes <= cacheByteLimit
         cache = cacheIsUsed ? Array(repeating: nil, count: source.count) : []
@@ -322,8 +320,7 @@ private final class BatchJob {
     var failure: (slot: Int, error: any Error)?
 
     init(_ indices: [Int], _ memory: BatchMemory) {
-        self.indices = indices
-        self.memory = memory
+        (self.indices, self.memory) = (indices, memory)
         unfinished = indices.count
     }
 }

@@ -104,10 +104,7 @@ public struct ImageList: ImageSource {
             files.append(status)
             return Sample(path: path, label: entry.label)
         }
-        self.name = name
-        self.classCount = classCount
-        self.classNames = classNames
-        self.files = files
+        (self.name, self.classCount, self.classNames, self.files) = (name, classCount, classNames, files)
         contentHash = hash.value
     }
 

@@ -22,7 +22,6 @@ public protocol ImageSource: Sendable {
 }
 
 extension ImageSource {
-    /// None.
     public var classNames: [String]? { nil }
 
     /// The image's number and the source's name.
@@ -45,10 +44,7 @@ public struct InMemoryImages: ImageSource {
         precondition(
             images.count == labels.count && labels.allSatisfy { (0..<classCount).contains($0) },
             "\(name): \(images.count) images do not fit \(labels.count) labels in \(classCount) classes")
-        self.name = name
-        self.images = images
-        self.labels = labels
-        self.classCount = classCount
+        (self.name, self.images, self.labels, self.classCount) = (name, images, labels, classCount)
         var hash = ContentHash()
         for (image, label) in zip(images, labels) {
             hash.add(image.pixels)

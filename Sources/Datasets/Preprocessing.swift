@@ -50,13 +50,8 @@ public struct Preprocessing: Codable, Hashable, Sendable {
         resize: Resize = .squash, side: Double? = nil, crop: Crop = .rounded, filter: Filter = .bicubic,
         rescale: Double = 1.0 / 255, mean: [Float] = imagenet.mean, std: [Float] = imagenet.std
     ) {
-        self.resize = resize
-        self.side = side
-        self.crop = crop
-        self.filter = filter
-        self.rescale = rescale
-        self.mean = mean
-        self.std = std
+        (self.resize, self.side, self.crop, self.filter, self.rescale) = (resize, side, crop, filter, rescale)
+        (self.mean, self.std) = (mean, std)
     }
 
     /// ImageNet's mean and standard deviation.
@@ -157,8 +152,7 @@ public struct Preprocessor: Sendable {
                 "an image resized to \(side) can't be cropped to \(imageSize); resize to at least \(imageSize) "
                     + "and at most \(Preprocessor.largestResize).")
         }
-        self.imageSize = imageSize
-        self.preprocessing = preprocessing
+        (self.imageSize, self.preprocessing) = (imageSize, preprocessing)
         self.side = preprocessing.resize == .none ? imageSize : Int(side)
         table = (0..<3).flatMap { channel in
             (0..<256).map { value in

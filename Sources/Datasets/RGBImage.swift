@@ -26,9 +26,7 @@ public struct RGBImage: Equatable, Sendable {
         precondition(
             width > 0 && height > 0 && pixels.count == width * height * 3,
             "an image of \(width)x\(height) does not hold \(pixels.count) values")
-        self.width = width
-        self.height = height
-        self.pixels = pixels
+        (self.width, self.height, self.pixels) = (width, height, pixels)
     }
 
     /// Reads a JPEG or PNG file; which of them, its first bytes say and not its name.

@@ -15,8 +15,7 @@ public struct CellImages: Sendable {
 
         /// A split under a name.
         public init(name: String, images: any ImageSource) {
-            self.name = name
-            self.images = images
+            (self.name, self.images) = (name, images)
         }
     }
 
@@ -43,9 +42,7 @@ public struct CellImages: Sendable {
                 "\(images.name) has \(images.classCount) classes, \(training.name), which is trained on, "
                     + "\(training.classCount); give images of the same classes.")
         }
-        self.training = training
-        self.validation = validation
-        self.tests = tests
+        (self.training, self.validation, self.tests) = (training, validation, tests)
     }
 }
 
@@ -68,10 +65,7 @@ public struct Cell: Sendable {
         task: String, method: MethodEntry, options: TrainingOptions, images: CellImages, output: URL,
         suffix: String = ""
     ) {
-        self.task = task
-        self.method = method
-        self.options = options
-        self.images = images
+        (self.task, self.method, self.options, self.images) = (task, method, options, images)
         self.output = output
         folder = [
             task, method.folderName, "lr-" + options.learningRate.short, "seed-\(options.seed)" + suffix,
@@ -108,7 +102,6 @@ public struct Cell: Sendable {
 public struct CellResult: Codable, Equatable, Sendable {
     /// What a test split scored.
     public struct Test: Codable, Equatable, Sendable {
-        /// See `CellImages.Test`.
         public var name: String
         /// The split, hashed.
         public var hash: String

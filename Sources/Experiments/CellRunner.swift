@@ -20,9 +20,7 @@ public struct CellRunner {
         _ checkpoint: ViTCheckpoint, scoring state: RunState, on backend: any Backend,
         deviceBytes: (() -> Int)? = nil
     ) {
-        self.checkpoint = checkpoint
-        self.state = state
-        self.backend = backend
+        (self.checkpoint, self.state, self.backend) = (checkpoint, state, backend)
         self.deviceBytes = deviceBytes
         baseHash = contentHash(checkpoint.tensors)
     }

@@ -27,9 +27,7 @@ public struct TriedRate: Codable, Equatable, Sendable {
 
     /// A rate with what it scored.
     public init(rate: Double, accuracy: Double?, loss: Double?) {
-        self.rate = rate
-        self.accuracy = accuracy
-        self.loss = loss
+        (self.rate, self.accuracy, self.loss) = (rate, accuracy, loss)
     }
 
     /// The rate of the best accuracy; of equals the lowest loss, of those the first. nil when all failed.

@@ -54,8 +54,7 @@ public final class GoldenSuite {
     }
 
     private init(root: URL, isTemporary: Bool) throws {
-        self.root = root
-        self.isTemporary = isTemporary
+        (self.root, self.isTemporary) = (root, isTemporary)
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: root.path, isDirectory: &isFolder), isFolder.boolValue,
             let paths = FileManager.default.enumerator(atPath: root.path)

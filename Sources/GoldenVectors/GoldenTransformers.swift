@@ -119,7 +119,9 @@ func goldenPaths(_ list: [JSONValue], _ golden: JSONValue, _ model: VisionTransf
         guard let index = model.layers.firstIndex(where: { $0.base.name == layer }) else {
             throw GoldenError("the model has no layer '\(layer)'")
         }
-        guard path == .none || path.rank <= (model.layers[index] as? GLoRALinear)?.support.ad.value.columns ?? 0 else {
+        guard
+            path == .none || path.rank <= (model.layers[index] as? GLoRALinear)?.support.ad.value.columns ?? 0
+        else {
             throw GoldenError("\(layer) has no support tensors of rank \(path.rank)")
         }
         paths[index] = path

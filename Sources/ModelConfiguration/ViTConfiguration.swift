@@ -43,13 +43,8 @@ public struct ViTConfiguration: Codable, Hashable, Sendable {
     public init(
         imageSize: Int, patchSize: Int, width: Int, depth: Int, heads: Int, hiddenWidth: Int, classCount: Int
     ) {
-        self.imageSize = imageSize
-        self.patchSize = patchSize
-        self.width = width
-        self.depth = depth
-        self.heads = heads
-        self.hiddenWidth = hiddenWidth
-        self.classCount = classCount
+        (self.imageSize, self.patchSize, self.width, self.depth) = (imageSize, patchSize, width, depth)
+        (self.heads, self.hiddenWidth, self.classCount) = (heads, hiddenWidth, classCount)
     }
 
     /// Patches along each side.

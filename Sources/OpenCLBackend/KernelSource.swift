@@ -28,8 +28,7 @@ public struct KernelLayout: Equatable, Sendable {
 
     /// Any layout, which any device runs.
     public init(width: Int, local: Int) {
-        self.width = width
-        self.local = local
+        (self.width, self.local) = (width, local)
     }
 
     /// What suits the device.

@@ -72,8 +72,7 @@ public final class OpenCLBackend: Backend {
         engines: [MatrixEngine]? = nil, prober: Prober? = nil, source: String = KernelSource.whole,
         cache: ProgramCache = ProgramCache(), groupLimit: ((String) -> Int)? = nil
     ) throws {
-        self.device = device
-        self.precision = precision
+        (self.device, self.precision) = (device, precision)
         name = "\(device)"
         let shared = try OpenCLContext.shared(device)
         var status: cl_int = 0

@@ -14,10 +14,7 @@ final class OpenCLBuffer: Buffer {
 
     /// Takes over `memory`; a root's bytes have been entered in the ledger.
     init(memory: cl_mem, byteCount: Int, root: OpenCLBuffer?, origin: Int, ledger: MemoryLedger) {
-        self.memory = memory
-        self.byteCount = byteCount
-        self.root = root
-        self.origin = origin
+        (self.memory, self.byteCount, self.root, self.origin) = (memory, byteCount, root, origin)
         self.ledger = ledger
     }
 

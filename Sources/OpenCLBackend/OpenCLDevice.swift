@@ -139,8 +139,7 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
     }
 
     private init(_ index: Int, _ id: cl_device_id, _ platform: cl_platform_id) {
-        self.index = index
-        self.id = id
+        (self.index, self.id) = (index, id)
         name = text { clGetDeviceInfo(id, cl_device_info(CL_DEVICE_NAME), $0, $1, $2) }
         platformName = text { clGetPlatformInfo(platform, cl_platform_info(CL_PLATFORM_NAME), $0, $1, $2) }
         platformVersion = text {

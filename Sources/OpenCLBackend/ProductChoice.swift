@@ -57,7 +57,6 @@ struct ProductChoice {
     /// Whether the driver couldn't start one of CLBlast's products; ours take their place then.
     var clblastFails = false
 
-    /// Nothing chosen yet.
     init(_ precision: Precision, _ engines: [MatrixEngine], _ programs: Programs) {
         (self.precision, self.engines, self.programs) = (precision, engines, programs)
     }

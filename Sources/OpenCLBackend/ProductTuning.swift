@@ -15,8 +15,7 @@ package struct ProductClass: Hashable, Codable, Sendable, CustomStringConvertibl
         func rounded(_ size: Int) -> Int {
             1 << max(0, Int((log2(Double(max(1, size)))).rounded()))
         }
-        self.transposeA = transposeA
-        self.transposeB = transposeB
+        (self.transposeA, self.transposeB) = (transposeA, transposeB)
         (self.m, self.n, self.k) = (rounded(m), rounded(n), rounded(k))
         self.precision = precision
     }

@@ -34,9 +34,7 @@ public final class PathEvaluator<Model: TrainableModel> {
         _ model: Model, _ space: CandidateSpace, on examples: Model.Examples,
         reference: [GLoRAPath], batchSize: Int, memoryLimit: Int, fitness: Fitness
     ) throws {
-        self.model = model
-        self.fitness = fitness
-        self.space = space
+        (self.model, self.fitness, self.space) = (model, fitness, space)
         let (backend, count) = (model.backend, examples.count)
         exampleCount = count
         // The largest plan first: plans share their memory.

@@ -62,7 +62,6 @@ public struct SearchDirectory {
         public var fitnessSplit: String
         /// The state of the run whose weights are used, and its step.
         public var checkpoint: RunState
-        /// See `checkpoint`.
         public var step: Int
         /// Whether every evaluation ran to its end.
         public var exhaustive: Bool
@@ -74,14 +73,9 @@ public struct SearchDirectory {
             settings: SearchSettings, minParameters: Int, maxParameters: Int, fitnessSplit: String,
             checkpoint: RunState, step: Int, exhaustive: Bool, refinement: Refinement? = nil
         ) {
-            self.settings = settings
-            self.minParameters = minParameters
-            self.maxParameters = maxParameters
-            self.fitnessSplit = fitnessSplit
-            self.checkpoint = checkpoint
-            self.step = step
-            self.exhaustive = exhaustive
-            self.refinement = refinement
+            (self.settings, self.minParameters, self.maxParameters) = (settings, minParameters, maxParameters)
+            (self.fitnessSplit, self.checkpoint, self.step) = (fitnessSplit, checkpoint, step)
+            (self.exhaustive, self.refinement) = (exhaustive, refinement)
         }
     }
 

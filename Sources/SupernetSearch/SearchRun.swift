@@ -32,8 +32,7 @@ public final class SearchRun<Model: TrainableModel> {
             )
         }
         (self.ready, self.saveAdapter) = (ready, saveAdapter)
-        self.directory = directory
-        self.configuration = configuration
+        (self.directory, self.configuration) = (directory, configuration)
         space = try ready.model.candidateSpace(try ready.options.searchSpace())
         _ = try BudgetKeeper(space, budget)
         if resumes {

@@ -11,9 +11,7 @@ public struct MatrixBlock {
 
     /// A block whose rows and columns the operation says.
     public init(_ tensor: Tensor, offset: Int = 0, stride: Int) {
-        self.tensor = tensor
-        self.offset = offset
-        self.stride = stride
+        (self.tensor, self.offset, self.stride) = (tensor, offset, stride)
     }
 
     /// Whether rows × columns of it lie inside the tensor.

@@ -6,10 +6,8 @@ public struct OperationCost: Equatable, Sendable {
     /// Bytes of tensors read and written, each once.
     public var bytes: Double
 
-    /// A cost.
     public init(flops: Double, bytes: Double) {
-        self.flops = flops
-        self.bytes = bytes
+        (self.flops, self.bytes) = (flops, bytes)
     }
 
     /// Both, one after the other.

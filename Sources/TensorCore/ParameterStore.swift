@@ -16,9 +16,7 @@ public final class ParameterStore {
 
         /// A declaration of a tensor whose first values `values` makes, as many as it is told, the same ones at every call.
         public init(_ name: String, _ shape: [Int], values: @escaping (_ count: Int) -> [Float]) {
-            self.name = name
-            self.shape = shape
-            self.values = values
+            (self.name, self.shape, self.values) = (name, shape, values)
         }
 
         /// A declaration of a tensor that begins as `initial`.
@@ -82,8 +80,7 @@ public final class ParameterStore {
             blocks += Array(repeating: Int32(index), count: blockCount)
         }
         let count = max(blocks.count, 1) * viewAlignment
-        self.backend = backend
-        self.segments = segments
+        (self.backend, self.segments) = (backend, segments)
         values = try backend.allocate([count], .float32)
         gradients = try backend.allocate([count], .float32)
         firstMoments = try backend.allocate([count], .float32)

@@ -39,9 +39,7 @@ public struct Tensor {
         precondition(
             bytes <= buffer.byteCount,
             "a tensor of shape \(shape) needs \(bytes) bytes; its buffer has \(buffer.byteCount)")
-        self.buffer = buffer
-        self.shape = shape
-        self.elementType = elementType
+        (self.buffer, self.shape, self.elementType) = (buffer, shape, elementType)
     }
 
     /// The number of elements.
@@ -79,8 +77,7 @@ public struct HostTensor: Equatable, Sendable {
         precondition(
             values.count == shape.reduce(1, *),
             "shape \(shape) does not hold \(values.count) values")
-        self.shape = shape
-        self.values = values
+        (self.shape, self.values) = (shape, values)
     }
 
     /// A tensor of equal values.
@@ -101,9 +98,7 @@ public struct Parameter {
     /// A frozen parameter, or a trained one when a gradient is given.
     public init(name: String, value: Tensor, gradient: Tensor? = nil) {
         precondition(gradient == nil || gradient!.shape == value.shape)
-        self.name = name
-        self.value = value
-        self.gradient = gradient
+        (self.name, self.value, self.gradient) = (name, value, gradient)
     }
 
     /// The same numbers under another shape of the same count.

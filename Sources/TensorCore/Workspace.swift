@@ -17,10 +17,7 @@ public final class Workspace {
         isForTraining: Bool, stored: ElementType, words: [String: Int] = [:],
         take: (([Int], ElementType) throws -> Tensor)?
     ) {
-        self.isForTraining = isForTraining
-        self.stored = stored
-        self.words = words
-        self.take = take
+        (self.isForTraining, self.stored, self.words, self.take) = (isForTraining, stored, words, take)
     }
 
     /// What `body` lays out, in an arena's memory. Throws `BackendError.outOfMemory`, and what `body` throws.

@@ -19,9 +19,7 @@ public struct CosineSchedule: Sendable {
 
     /// A schedule with the original's warm-up rate and floor.
     public init(learningRate: Double, epochs: Int, warmupEpochs: Int) {
-        self.learningRate = learningRate
-        self.epochs = epochs
-        self.warmupEpochs = warmupEpochs
+        (self.learningRate, self.epochs, self.warmupEpochs) = (learningRate, epochs, warmupEpochs)
     }
 
     /// The rate that every step of `epoch` (from 0) uses.

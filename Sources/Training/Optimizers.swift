@@ -14,17 +14,14 @@ public protocol Optimizer: AnyObject {
 public final class SGD: Optimizer {
     private let store: ParameterStore
     private let backend: any Backend
-    /// See `Optimizer`.
     public var stepCounts: [Int]
 
     /// An optimizer at its beginning.
     public init(_ store: ParameterStore, on backend: any Backend) {
-        self.store = store
-        self.backend = backend
+        (self.store, self.backend) = (store, backend)
         stepCounts = Array(repeating: 0, count: store.segments.count)
     }
 
-    /// See `Optimizer`.
     public func step(learningRate: Double, weightDecay: Double, onPath names: Set<String>) {
         let table = store.segments.enumerated().flatMap { index, segment -> [Float] in
             guard names.contains(segment.name) else { return [0, 0, 0] }
@@ -67,13 +64,10 @@ public final class AdamW: Optimizer {
 
     /// An optimizer at its beginning.
     public init(_ store: ParameterStore, mode: Mode, on backend: any Backend) {
-        self.store = store
-        self.backend = backend
-        self.mode = mode
+        (self.store, self.backend, self.mode) = (store, backend, mode)
         stepCounts = Array(repeating: 0, count: store.segments.count)
     }
 
-    /// See `Optimizer`.
     public func step(learningRate: Double, weightDecay: Double, onPath: Set<String>) {
         step(AdamWSettings(learningRate: learningRate, weightDecay: weightDecay), onPath: onPath)
     }

@@ -44,13 +44,8 @@ public struct RunDirectory {
             options: TrainingOptions, paths: [GLoRAPath]? = nil, baseHash: String, dataHash: String,
             classCount: Int, classNames: [String]?, architecture: ViTConfiguration, productParts: Int?
         ) {
-            self.options = options
-            self.paths = paths
-            self.baseHash = baseHash
-            self.dataHash = dataHash
-            self.classCount = classCount
-            self.classNames = classNames
-            self.architecture = architecture
+            (self.options, self.paths, self.baseHash, self.dataHash) = (options, paths, baseHash, dataHash)
+            (self.classCount, self.classNames, self.architecture) = (classCount, classNames, architecture)
             self.productParts = productParts
         }
 

@@ -49,10 +49,7 @@ public final class Trainer<Model: TrainableModel> {
     public init(
         _ model: Model, _ options: TrainingOptions, training: Model.Examples, validation: Model.Examples?
     ) throws {
-        self.model = model
-        self.options = options
-        self.training = training
-        self.validation = validation
+        (self.model, self.options, self.training, self.validation) = (model, options, training, validation)
         optimizer =
             switch options.optimizer {
             case .adamw: AdamW(model.store, mode: options.adamw, on: model.backend)

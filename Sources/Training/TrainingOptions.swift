@@ -1,5 +1,4 @@
 // What a setting is for is said once, by its help.
-// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
 
 import Adapters
 import Datasets
@@ -131,8 +130,7 @@ public struct TrainingOptions: SettingGroup {
     /// | fact, repadapter | their VTAB configs: lr 1e-3, 100 epochs |
     /// | bitfit, linear, full | AdamW like the others; full with a tenth of the rate |
     public init(method: MethodName, batchSize: Int = 64) {
-        self.method = method
-        self.batchSize = batchSize
+        (self.method, self.batchSize) = (method, batchSize)
         guard method != .glora else { return }
         epochs = 100
         learningRate = 1e-3

@@ -16,7 +16,6 @@ public struct TrainingState: Codable, Equatable, Sendable {
     public var epochLoss = 0.0
     /// The best validation accuracy so far, and the epoch after which it was measured.
     public var bestAccuracy: Double?
-    /// See `bestAccuracy`.
     public var bestEpoch: Int?
     /// The latest validation accuracy.
     public var lastAccuracy: Double?
@@ -78,9 +77,7 @@ public struct TrainingSnapshot: Equatable, Sendable {
         state: TrainingState, values: [String: HostTensor], firstMoments: [String: HostTensor],
         secondMoments: [String: HostTensor]
     ) {
-        self.state = state
-        self.values = values
-        self.firstMoments = firstMoments
+        (self.state, self.values, self.firstMoments) = (state, values, firstMoments)
         self.secondMoments = secondMoments
     }
 

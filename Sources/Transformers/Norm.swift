@@ -29,7 +29,9 @@ public struct Norm {
     }
 
     /// Memory for n rows; y is stored as `type`. Throws what the workspace throws.
-    public func memory(rows: Int, _ type: ElementType, _ name: String, _ workspace: Workspace) throws -> Memory {
+    public func memory(rows: Int, _ type: ElementType, _ name: String, _ workspace: Workspace) throws
+        -> Memory
+    {
         Memory(
             mean: try workspace.kept("mean of \(name)", [rows]),
             rstd: try workspace.kept("rstd of \(name)", [rows]),

@@ -158,18 +158,21 @@ public final class TransformerBlock {
             qkv: try pass(.fusedQKV, rows: b * t, product: qkv), keptQKV: qkv,
             spareQKV: isForTraining && places[.fusedQKV].mayKeepProduct
                 ? try workspace.shared("spare qkv", [b, t, 3 * d], stored) : nil,
-            logSumExp: try workspace.kept("logSumExp", [b, heads, q]), attended: try kept("attended", [b, q, d]),
+            logSumExp: try workspace.kept("logSumExp", [b, heads, q]),
+            attended: try kept("attended", [b, q, d]),
             output: try pass(.output, rows: b * q), goingOn: q == t ? nil : try workspace.own([b, q, d]),
             branch: try workspace.shared("branch", [b, q, d], stored),
             middle: try workspace.kept("middle", [b, q, d]),
             norm2: try norm2.memory(rows: b * q, stored, "norm2", workspace), normed2: try normed([b, q, d]),
             up: try pass(.up, rows: b * q, product: hidden), hidden: hidden,
             activated: sharesActivated
-                ? try workspace.shared("activated", [b, q, f], stored) : try workspace.own([b, q, f], stored),
+                ? try workspace.shared("activated", [b, q, f], stored)
+                : try workspace.own([b, q, f], stored),
             down: try pass(.down, rows: b * q),
             mlpOutput: places.behindMLP == nil ? nil : try kept("MLP", [b, q, d]),
             behindMLP: try term(places.behindMLP, stored, "behind MLP"),
-            besideMLP: try term(places.besideMLP, .float32, "beside MLP"), gradients: gradients, policy: policy,
+            besideMLP: try term(places.besideMLP, .float32, "beside MLP"), gradients: gradients,
+            policy: policy,
             isForTraining: isForTraining)
     }
 

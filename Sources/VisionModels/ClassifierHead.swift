@@ -77,7 +77,8 @@ struct ClassifierHead {
     func backward(_ m: Memory, _ dOutput: Tensor?, _ mode: PassMode) {
         guard let g = m.gradients else { preconditionFailure("backward: a plan for evaluation") }
         m.pass.backward(
-            dOutput == nil ? nil : g.features, g.logits, m.featureNorm?.output ?? m.features, dropoutSeed: nil)
+            dOutput == nil ? nil : g.features, g.logits, m.featureNorm?.output ?? m.features, dropoutSeed: nil
+        )
         guard let dOutput else { return }
         if let featureNorm, let memory = m.featureNorm {
             featureNorm.backward(g.features, memory, m.features, isTraining: mode.dropoutSeed != nil)

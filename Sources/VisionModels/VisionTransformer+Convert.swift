@@ -61,9 +61,11 @@ extension VisionTransformer {
             return zip(backend.values(trained.value), original.values).map { $0 - $1 }
         }
         attachments.begin?()
-        let trainsBiases = strangers.isEmpty && store.segments.contains {
-            checkpoint.tensors[$0.name] != nil && !$0.name.hasPrefix("head.")
-        }
+        let trainsBiases =
+            strangers.isEmpty
+            && store.segments.contains {
+                checkpoint.tensors[$0.name] != nil && !$0.name.hasPrefix("head.")
+            }
         var changes: [(linear: BaseLinear, change: LayerChange)] = []
         for block in blocks {
             for (site, layer) in zip(shape.sites, block.layers) {

@@ -114,7 +114,8 @@ public final class VisionTransformer: TrainableModel {
         let patchLength = configuration.channels * patch * patch
         let largest = shape.sites.map { ($0.outputs, $0.inputs) } + [(classCount, d), (d, patchLength)]
         let scratch = try LinearScratch(
-            frozen, weightCount: forInference ? 0 : largest.map { $0.0 * $0.1 }.max()!, outputs: largest.map(\.0).max()!,
+            frozen, weightCount: forInference ? 0 : largest.map { $0.0 * $0.1 }.max()!,
+            outputs: largest.map(\.0).max()!,
             inputs: largest.map(\.1).max()!)
         func linear(_ name: String, _ type: ElementType, weightShape: [Int]? = nil) throws -> BaseLinear {
             let weight = try required("\(name).weight", type)

@@ -90,7 +90,9 @@ struct Demo: ParsableCommand {
         console.say("")
         console.say("\(task.name): \(data.classCount) classes, images in \(output)/\(task.name)/")
 
-        func train(_ name: String, _ path: String, _ rate: Double) throws -> (RunDirectory, FineTuning<VisionTransformer>) {
+        func train(_ name: String, _ path: String, _ rate: Double) throws -> (
+            RunDirectory, FineTuning<VisionTransformer>
+        ) {
             var options = TrainingOptions()
             options.model = modelURL.path
             options.data = taskURL.path

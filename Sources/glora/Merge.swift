@@ -94,7 +94,9 @@ struct Merge: ParsableCommand {
 
 /// The images on which two forms of a model are compared: the validation images of `data` or of the run's own data, or the test
 /// images of a task without. What their classes are doesn't matter.
-func comparedImages(_ ready: ReadyModel<VisionTransformer>, _ data: String?, _ console: Console) throws -> ImageList {
+func comparedImages(_ ready: ReadyModel<VisionTransformer>, _ data: String?, _ console: Console) throws
+    -> ImageList
+{
     let folder = data ?? ready.options.data
     guard !folder.isEmpty else {
         throw ValidationError("--data is missing: the images to compare the two forms of the model on")

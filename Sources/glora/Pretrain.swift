@@ -107,7 +107,8 @@ struct Pretrain: ParsableCommand {
         let validation = GeneratedTask.source.source(split: .validation, count: 2_000)
         let start = try ViTCheckpoint.random(architecture, seed: options.seed)
         let model = try VisionTransformer(
-            start, classCount: training.classCount, method: Backbone.everything, seed: options.seed, on: backend)
+            start, classCount: training.classCount, method: Backbone.everything, seed: options.seed,
+            on: backend)
         let preprocessing = try architecture.preprocessor
         let trainer = try Trainer(
             model, options,

@@ -88,9 +88,7 @@ struct RunReporter {
     private let console: Console
 
     init(_ tuning: FineTuning<VisionTransformer>, _ directory: RunDirectory, _ console: Console) {
-        self.tuning = tuning
-        self.directory = directory
-        self.console = console
+        (self.tuning, self.directory, self.console) = (tuning, directory, console)
     }
 
     func train() throws -> Result {

@@ -121,7 +121,8 @@ struct GLoRALinearTests {
             #expect(cheaper(GLoRAPath(a: .lowRank(3)), rows: rows) == .weight)
         }
         try TestDevice.all[0].withBackend { backend throws in
-            func keeps(_ path: GLoRAPath, _ inputs: Int, _ outputs: Int, product: Bool = true) throws -> Bool {
+            func keeps(_ path: GLoRAPath, _ inputs: Int, _ outputs: Int, product: Bool = true) throws -> Bool
+            {
                 let (layer, pass, _, _) = try GLoRALinearTests.layer(
                     LayerReference(
                         inputs: inputs, outputs: outputs, rank: 3,

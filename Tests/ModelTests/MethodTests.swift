@@ -294,7 +294,8 @@ struct MethodTests {
         let tiny = try TinyModel(width: 8, hiddenWidth: 16)
         let (images, labels) = (TinyModel.images(4), TinyModel.labels(4))
         try device.withBackend { backend in
-            let method = try MethodName.linear.method(MethodSettings(), for: tiny.checkpoint.configuration.shape)
+            let method = try MethodName.linear.method(
+                MethodSettings(), for: tiny.checkpoint.configuration.shape)
             let model = try tiny.model(method, headKind: .batchNorm, on: backend)
             let plan = try model.plan(batch: 4, isForTraining: true)
             // A head of the identity on the first three features shows what it reads.

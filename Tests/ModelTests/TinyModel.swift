@@ -86,7 +86,8 @@ struct TinyModel {
 extension VisionTransformer {
     /// Uploads a batch and computes logits and losses; with a plan for training the gradients too.
     func step(
-        _ plan: VisionTransformer.Plan, _ images: [Float], _ labels: [Int], paths: [GLoRAPath]? = nil, scales: [[Float]]? = nil,
+        _ plan: VisionTransformer.Plan, _ images: [Float], _ labels: [Int], paths: [GLoRAPath]? = nil,
+        scales: [[Float]]? = nil,
         noise: UInt64? = nil
     ) {
         if let paths { layers.take(paths) }

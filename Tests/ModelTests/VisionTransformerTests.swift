@@ -106,7 +106,10 @@ struct VisionTransformerTests {
             let model = try TinyModel(pooling: .meanBeforeNorm).adapted(on: backend)
             let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
             let plan = try model.plan(batch: 3, isForTraining: false)
-            for paths in [TinyModel.mixedPaths, model.layers.uniformPath(.full(rank: 2)), model.layers.uniformPath(.none)] {
+            for paths in [
+                TinyModel.mixedPaths, model.layers.uniformPath(.full(rank: 2)),
+                model.layers.uniformPath(.none),
+            ] {
                 model.step(plan, images, labels, paths: paths)
                 let logits = backend.values(plan.logits)
                 let merged = try model.merged()

@@ -64,10 +64,7 @@ final class Bottleneck: Update {
         downGradient = down.gradient!.leading([hidden, inputs])
         self.downBias = downBias
         self.up = Up(parameter: up, blocks: upBlocks)
-        self.upBias = upBias
-        self.activation = activation
-        self.scale = scale
-        self.dropout = dropout
+        (self.upBias, self.activation, self.scale, self.dropout) = (upBias, activation, scale, dropout)
         self.norm = norm
         self.seed = UInt64(place + 1) &* 0x9e37_79b9_7f4a_7c15
         self.backend = backend
@@ -129,7 +126,9 @@ final class Bottleneck: Update {
         if upBias != nil || learned != nil { backend.sumRows(biasGradient, dy, accumulate: false) }
         storeUpGradient()
         backend.matmul(narrow, dy, scaled, transposeA: false, transposeB: false, accumulate: false)
-        if let dropoutSeed, dropout > 0 { backend.dropout(narrow, narrow, rate: dropout, seed: dropoutSeed ^ seed) }
+        if let dropoutSeed, dropout > 0 {
+            backend.dropout(narrow, narrow, rate: dropout, seed: dropoutSeed ^ seed)
+        }
         backend.activateBackward(narrow, narrow, kept[0], activation)
         if let norm, norm.isBefore { read = kept[3] }
         backend.matmul(downGradient, narrow, read, transposeA: true, transposeB: false, accumulate: true)

@@ -8,13 +8,11 @@ public enum MethodName: String, SettingChoice {
     case ssf
     /// Prompt tokens at the first block, or at each. `VPT.swift`.
     case vptShallow = "vpt-shallow"
-    /// See `vptShallow`.
     case vptDeep = "vpt-deep"
     /// A ReLU bottleneck beside or behind the MLP. `AdaptFormer.swift`.
     case adaptformer
     /// Updates from factors that all Linears share: tensor train, or Tucker. `FacT.swift`.
     case factTT = "fact-tt"
-    /// See `factTT`.
     case factTK = "fact-tk"
     /// A linear bottleneck before Linears. `RepAdapter.swift`.
     case repadapter
@@ -34,7 +32,8 @@ extension MethodName {
     /// The method with these settings for a transformer of these sizes. GLoRA is the supernet of
     /// `space`; its choice of paths may be set afterwards. Throws `MethodError`.
     public func method(
-        _ settings: MethodSettings, for shape: TransformerShape, space: @autoclosure () throws -> SearchSpace = try SearchSpace()
+        _ settings: MethodSettings, for shape: TransformerShape,
+        space: @autoclosure () throws -> SearchSpace = try SearchSpace()
     ) throws -> any TuningMethod {
         if let rank = settings.rank, self != .glora {
             try MethodSettings.checkRank(rank, flag: "--rank", modelWidth: shape.width)

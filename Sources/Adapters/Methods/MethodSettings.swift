@@ -1,5 +1,4 @@
 // What a setting is for is said once, by its help.
-// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
 
 /// What a method can be told; nil for what its authors do. What a method doesn't use is refused by it.
 public struct MethodSettings: SettingGroup {

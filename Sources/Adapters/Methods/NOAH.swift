@@ -16,7 +16,6 @@ public struct NOAH: TuningMethod {
         /// p, r and a.
         public var prompts, rank, width: Int
 
-        /// Those sizes.
         public init(prompts: Int, rank: Int, width: Int) {
             (self.prompts, self.rank, self.width) = (prompts, rank, width)
         }
@@ -53,14 +52,12 @@ public struct NOAH: TuningMethod {
         self.init(parsed.map { Dimensions(prompts: $0[0], rank: $0[1], width: $0[2]) })
     }
 
-    /// See `TuningMethod`.
     public var unmergeable: String? {
         "NOAH's prompts are tokens and its adapters have an activation between their matrices; no weight can stand for them"
     }
 
     private func of(_ block: Int) -> Dimensions { dimensions[dimensions.count == 1 ? 0 : block] }
 
-    /// See `TuningMethod`.
     public func declarations(_ shape: TransformerShape, seed: Int) -> [ParameterStore.Declaration] {
         var random = Initialization(seed, "noah")
         let (d, s) = (shape.width, storage)
@@ -90,7 +87,6 @@ public struct NOAH: TuningMethod {
         }
     }
 
-    /// See `TuningMethod`.
     public func isUsed(_ name: String) -> Bool {
         let parts = name.split(separator: ".")
         guard parts.count > 2, let block = Int(parts[1]) else { return true }
@@ -114,7 +110,6 @@ public struct NOAH: TuningMethod {
         parameterCount(shape) + (of(0).prompts + storage.largest) * shape.width
     }
 
-    /// See `TuningMethod`.
     public func attach(
         to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
     ) throws {

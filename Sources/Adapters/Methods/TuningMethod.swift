@@ -25,9 +25,7 @@ public protocol TuningMethod {
 }
 
 extension TuningMethod {
-    /// No tensors by default.
     public func declarations(_ shape: TransformerShape, seed: Int) -> [ParameterStore.Declaration] { [] }
-    /// Nothing by default.
     public func attach(
         to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
     ) throws {}
@@ -35,9 +33,7 @@ extension TuningMethod {
     public func beginStep(_ step: Int, seed: Int, _ layers: [any LinearLayer]) {}
     /// By default what the steps compute.
     public func beginReading(_ layers: [any LinearLayer]) {}
-    /// Nothing by default.
     public func trains(_ name: String) -> Bool { false }
-    /// All by default.
     public func isUsed(_ name: String) -> Bool { true }
     /// By default all that are used.
     public func trainedNames(_ names: [String], _ layers: [any LinearLayer]) -> Set<String> {

@@ -157,8 +157,7 @@ extension GridTask {
             images.searching = (training: try folder.split(.train), validation: validation)
         }
         name = folder.name
-        self.data = data
-        self.trainSplit = trainSplit
+        (self.data, self.trainSplit) = (data, trainSplit)
         isVTAB = folder.isVTAB
         draws = seeds.map { Draw(seed: $0, images: images) }
         if holdsValidation, let validation {

@@ -16,8 +16,7 @@ struct ComparisonPage {
     private let output: URL
 
     init(_ title: String, in output: URL) {
-        self.title = title
-        self.output = output
+        (self.title, self.output) = (title, output)
     }
 
     mutating func add(_ title: String, _ body: String) { sections.append(Page.section(title, body)) }
