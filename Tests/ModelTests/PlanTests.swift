@@ -233,6 +233,33 @@ struct PlanTests {
         }
     }
 
+    /// Where a device reads weights in another layout, that is all that is kept; what is left says that it can't be merged.
+    @Test("A model that only infers gives the same logits from less memory", arguments: TestDevice.all)
+    func aModelForInferenceGivesTheSameLogits(device: TestDevice) throws {
+        let tiny = try TinyModel(width: 64)
+        try device.withBackend { backend in
+            func model(forInference: Bool) throws -> VisionTransformer {
+                try VisionTransformer(
+                    tiny.checkpoint, classCount: TinyModel.classCount, method: Backbone.frozen, seed: 5,
+                    head: tiny.head, forInference: forInference, on: backend)
+            }
+            func logits(_ model: VisionTransformer) throws -> [Float] {
+                let plan = try model.plan(batch: 3, isForTraining: false)
+                try model.prepare()
+                model.step(plan, TinyModel.images(3), TinyModel.labels(3))
+                model.unprepare()
+                model.step(plan, TinyModel.images(3), TinyModel.labels(3))
+                return backend.values(plan.logits)
+            }
+            let (whole, inferring) = (try model(forInference: false), try model(forInference: true))
+            expectClose(try logits(inferring), doubles(try logits(whole)), "on \(device)", limit: 1e-12)
+            #expect(throws: CheckpointError.self) { try inferring.merged() }
+            let linear = inferring.layers[0].base
+            let isPacked = try backend.prepared(LinearWeight(whole.layers[0].base.weight.value)).ready != nil
+            #expect((linear.weight.value.buffer.byteCount == .max) == isPacked)
+        }
+    }
+
     // MARK: Costs and names
 
     /// ViT-B/16, batch 8, 10 classes, by hand. A block's Linears have 12 · 768² = 7,077,888 weights and see 8 · 197 = 1,576
