@@ -69,7 +69,8 @@ let package = Package(
         .executableTarget(
             name: "glora",
             dependencies: [
-                "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch", "Datasets",
+                "CProcessor", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch",
+                "Datasets",
                 "Transformers", "ModelConfiguration", "Checkpoints", "GeneratedTasks", "VisionModels",
                 "Training", "SupernetSearch", "Experiments", "GoldenVectors", "CEmbedded", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),

@@ -59,6 +59,12 @@ void share_heap(void) {
 #endif
 }
 
+void return_freed_memory(void) {
+#ifdef M_MMAP_THRESHOLD
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+}
+
 int processor_count_allowed(void) {
     cpu_set_t mask;
     // A machine with more than 1,024 processors has no mask of this size.

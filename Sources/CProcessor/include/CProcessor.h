@@ -13,6 +13,9 @@ bool processor_grants_amx_bf16(void);
 /// Has threads share one heap of malloc's; each would reserve 64 MiB of address space for its own.
 void share_heap(void);
 
+/// Has what malloc gave in a piece of 1 MiB or more go back to the system when it is freed; glibc else raises that size to 32 MiB.
+void return_freed_memory(void);
+
 /// How many processors this process may run on: those of its affinity mask.
 int processor_count_allowed(void);
 
