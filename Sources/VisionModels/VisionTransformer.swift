@@ -78,6 +78,10 @@ public final class VisionTransformer: TrainableModel {
         self.store = store
 
         let frozen = Arena(backend)
+        // Where a device reads rows as they are, an arena's alignment serves them better than memory of their own.
+        let repacks =
+            try forInference
+            && backend.prepared(LinearWeight(backend.allocate([8, 8], backend.precision.stored))).ready != nil
         var onDevice: [String: (tensor: Tensor, shape: [Int])] = [:]
         let stored = backend.precision.stored
         var rounded: [(copy: Tensor, trained: Tensor)] = []
@@ -94,7 +98,7 @@ public final class VisionTransformer: TrainableModel {
                 return nil
             }
             let tensor =
-                try forInference ? backend.allocate(host.shape, type) : frozen.take(host.shape, type)
+                try repacks ? backend.allocate(host.shape, type) : frozen.take(host.shape, type)
             backend.upload(tensor, host.values)
             if !forInference { onDevice[name] = (tensor, host.shape) }
             return Parameter(name: name, value: tensor)
