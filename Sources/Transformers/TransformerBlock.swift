@@ -17,7 +17,6 @@ public final class TransformerBlock {
     /// Before the attention and before the feed-forward layer.
     public let norm1, norm2: Norm
 
-    private let sites: [LinearSite]
     private let width, heads: Int
     private let places: Attachments.Block
     private let backend: any Backend
@@ -28,8 +27,7 @@ public final class TransformerBlock {
         norm2: Norm, _ backend: any Backend
     ) {
         (self.index, self.places, self.norm1, self.norm2) = (index, places, norm1, norm2)
-        (sites, layers, width) = (shape.sites, places.linears, shape.width)
-        (self.heads, self.backend) = (heads, backend)
+        (layers, width, self.heads, self.backend) = (places.linears, shape.width, heads, backend)
     }
 
     /// The places of a block in the order of the forward pass, as far as something can be trained there.
@@ -82,8 +80,9 @@ public final class TransformerBlock {
         let mlpOutput: Tensor?  // [B, Q, D] where something is behind the MLP
         let behindMLP, besideMLP: PlacedTerm?
         let gradients: Gradients?  // nil in evaluation
-        let policy: MemoryPolicy
         let isForTraining: Bool
+        /// Whether the blocks share the outputs of their LayerNorms, and of GELU: a backward computes them again.
+        let sharesNormed, sharesActivated: Bool
 
         /// What the backward alone works in, one block at a time.
         struct Gradients {
@@ -99,9 +98,6 @@ public final class TransformerBlock {
         public var outputGradient: Tensor? { gradients?.middle }
         /// [B, T₀, D]: the gradient of what the block got, which its backward ends with.
         public var entryGradient: Tensor? { gradients?.stream.leading(entry.shape) }
-
-        var sharesNormed: Bool { !isForTraining || policy == .low }
-        var sharesActivated: Bool { !isForTraining || policy != .fast }
     }
 
     /// Memory for B samples of which T₀ tokens come in, T are worked on and Q go on. Throws what the workspace throws.
@@ -172,8 +168,7 @@ public final class TransformerBlock {
             mlpOutput: places.behindMLP == nil ? nil : try kept("MLP", [b, q, d]),
             behindMLP: try term(places.behindMLP, stored, "behind MLP"),
             besideMLP: try term(places.besideMLP, .float32, "beside MLP"), gradients: gradients,
-            policy: policy,
-            isForTraining: isForTraining)
+            isForTraining: isForTraining, sharesNormed: sharesNormed, sharesActivated: sharesActivated)
     }
 
     // MARK: Forward

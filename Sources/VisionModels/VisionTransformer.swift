@@ -61,7 +61,8 @@ public final class VisionTransformer: TrainableModel {
         head: [String: HostTensor]? = nil, headKind: HeadKind = .linear, memory: MemoryPolicy = .balanced,
         forInference: Bool = false, on backend: any Backend
     ) throws {
-        precondition(!forInference || method is Backbone, "what only infers has nothing that is trained")
+        precondition(
+            !forInference || method as? Backbone == .frozen, "what only infers has nothing that is trained")
         var configuration = checkpoint.configuration
         configuration.classCount = classCount
         let shape = configuration.shape
@@ -78,7 +79,7 @@ public final class VisionTransformer: TrainableModel {
         self.store = store
 
         let frozen = Arena(backend)
-        // Where a device reads rows as they are, an arena's alignment serves them better than memory of their own.
+        // Only where a device reads another layout there is memory to give back, which an arena can't do.
         let repacks =
             try forInference
             && backend.prepared(LinearWeight(backend.allocate([8, 8], backend.precision.stored))).ready != nil

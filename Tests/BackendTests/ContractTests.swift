@@ -17,7 +17,9 @@ import Testing
 
     @Test(
         "A tensor that doesn't fit stops the program, which names the operation and all its shapes",
-        .disabled(if: TestDevice.onlySmall, "each takes a process of its own"),
+        .disabled(
+            if: TestDevice.onlySmall,
+            "a simulator would start anew for each, and what stops the program runs on the host"),
         arguments: TestDevice.all, Mistake.allCases)
     func mistakes(device: TestDevice, mistake: Mistake) async throws {
         let name = device.description

@@ -1,4 +1,5 @@
 import Adapters
+import CPUBackend
 import Checkpoints
 import ModelConfiguration
 import TensorCore
@@ -286,6 +287,21 @@ struct MethodTests {
         #expect(
             try MethodName.noah.method(settings, for: shape).parameterCount(shape, [])
                 == 294_912 + 12 * (2 * 768 * 8 + 8 + 768))
+    }
+
+    @Test("The layers' own counts add up to that of a method that trains nothing else")
+    func countsOfLayers() throws {
+        let tiny = try TinyModel(width: 8, hiddenWidth: 16)
+        let shape = tiny.checkpoint.configuration.shape
+        for (method, targets) in [
+            (MethodName.lora, "qv"), (.lora, "all"), (.repadapter, "block"), (.ssf, "linears"),
+        ] {
+            var settings = MethodSettings()
+            settings.targets = targets
+            let model = try tiny.model(try method.method(settings, for: shape), on: try CPUBackend())
+            let sum = model.layers.reduce(0) { $0 + $1.parameterCount }
+            #expect(sum > 0 && sum == model.parameterCount, "\(method) \(targets)")
+        }
     }
 
     /// Mean and variance with momentum 0.1, the variance unbiased; in evaluation they take the batch's place.
