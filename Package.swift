@@ -3,7 +3,20 @@ import PackageDescription
 
 let package = Package(
     name: "swift-glora",
-    products: [.executable(name: "glora", targets: ["glora"])],
+    products: [
+        .executable(name: "glora", targets: ["glora"]),
+        // All of the library by one import, or its parts: each brings those below it.
+        .library(name: "SwiftGLoRA", targets: ["SwiftGLoRA"]),
+        .library(name: "TensorCore", targets: ["TensorCore"]),
+        .library(name: "CPUBackend", targets: ["CPUBackend"]),
+        .library(name: "OpenCLBackend", targets: ["OpenCLBackend"]),
+        .library(name: "Adapters", targets: ["Adapters"]),
+        .library(name: "Datasets", targets: ["Datasets"]),
+        .library(name: "Checkpoints", targets: ["Checkpoints"]),
+        .library(name: "VisionModels", targets: ["VisionModels", "Transformers", "ModelConfiguration"]),
+        .library(name: "Training", targets: ["Training"]),
+        .library(name: "SupernetSearch", targets: ["SupernetSearch", "ArchitectureSearch"]),
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
@@ -55,6 +68,13 @@ let package = Package(
                 "Training",
             ]),
         .target(
+            name: "SwiftGLoRA",
+            dependencies: [
+                "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch", "Datasets",
+                "ModelConfiguration", "Checkpoints", "Transformers", "VisionModels", "Training",
+                "SupernetSearch",
+            ]),
+        .target(
             name: "Experiments",
             dependencies: [
                 "TensorCore", "Adapters", "ArchitectureSearch", "Transformers", "Datasets",
@@ -72,7 +92,8 @@ let package = Package(
                 "CProcessor", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch",
                 "Datasets",
                 "Transformers", "ModelConfiguration", "Checkpoints", "GeneratedTasks", "VisionModels",
-                "Training", "SupernetSearch", "Experiments", "GoldenVectors", "CEmbedded", "Yams",
+                "Training", "SupernetSearch", "SwiftGLoRA", "Experiments", "GoldenVectors", "CEmbedded",
+                "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .target(

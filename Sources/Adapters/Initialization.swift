@@ -1,38 +1,38 @@
 import TensorCore
 
 /// Declarations with first values named as PyTorch's, of one stream of numbers: each has those behind the one before it.
-package struct Initialization {
-    package private(set) var random: Random
+public struct Initialization {
+    public private(set) var random: Random
 
     /// The stream of a method.
-    package init(_ seed: Int, _ name: String) { random = Random(seed, "init-\(name)") }
+    public init(_ seed: Int, _ name: String) { random = Random(seed, "init-\(name)") }
 
     /// A stream from where it is.
-    package init(_ random: Random) { self.random = random }
+    public init(_ random: Random) { self.random = random }
 
     /// U(±bound).
-    package mutating func uniform(_ name: String, _ shape: [Int], _ bound: Double)
+    public mutating func uniform(_ name: String, _ shape: [Int], _ bound: Double)
         -> ParameterStore.Declaration
     {
         declaration(name, shape, numbersEach: 1) { $0.uniform(in: -bound...bound) }
     }
 
     /// N(mean, deviation²).
-    package mutating func normal(
+    public mutating func normal(
         _ name: String, _ shape: [Int], mean: Double = 0, _ deviation: Double
     ) -> ParameterStore.Declaration {
         declaration(name, shape, numbersEach: 2) { mean + deviation * $0.normal() }
     }
 
     /// U(±√(6 / (in + out))).
-    package mutating func xavier(
+    public mutating func xavier(
         _ name: String, _ shape: [Int], inputs: Int, outputs: Int
     ) -> ParameterStore.Declaration {
         uniform(name, shape, (6 / (Double(inputs) + Double(outputs))).squareRoot())
     }
 
     /// `kaiming_uniform_(a=√5)`, a Linear's own: U(±1/√in).
-    package mutating func linear(_ name: String, _ shape: [Int], inputs: Int) -> ParameterStore.Declaration {
+    public mutating func linear(_ name: String, _ shape: [Int], inputs: Int) -> ParameterStore.Declaration {
         uniform(name, shape, 1 / Double(inputs).squareRoot())
     }
 
@@ -50,6 +50,6 @@ package struct Initialization {
     }
 }
 
-package func zeros(_ name: String, _ shape: [Int]) -> ParameterStore.Declaration {
+public func zeros(_ name: String, _ shape: [Int]) -> ParameterStore.Declaration {
     .init(name, shape, repeating: 0)
 }

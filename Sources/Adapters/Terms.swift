@@ -28,6 +28,11 @@ public struct LinearFactors {
     /// [out].
     public var bias: HostTensor?
 
+    /// f of these matrices.
+    public init(down: HostTensor, up: HostTensor, bias: HostTensor? = nil) {
+        (self.down, self.up, self.bias) = (down, up, bias)
+    }
+
     /// up · down, [out, in], summed in double.
     public var product: HostTensor { up.product(down) }
 }
@@ -172,7 +177,10 @@ public final class AdaptedLinear: LinearLayer {
             weight = sum(weight, weight.product(factors.up).product(factors.down))
             if let shift { bias = sum(bias, HostTensor(shape: [base.outputs], values: shift)) }
         }
-        if let factors = beside?.factors() { weight = sum(weight, factors.product) }
+        if let factors = beside?.factors() {
+            weight = sum(weight, factors.product)
+            if let shift = factors.bias { bias = sum(bias, shift) }
+        }
         return behind.map { $0.folded(weight, bias) } ?? (weight, bias)
     }
 

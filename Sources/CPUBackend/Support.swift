@@ -14,7 +14,7 @@ extension CPUBackend {
     /// Runs `body` over 0..<count in blocks of `grain`, on up to `threadCount` threads that take the next
     /// block when they are free. What `body` computes for an index may not depend on the block that it lies
     /// in.
-    func parallel(_ count: Int, grain: Int, _ body: (Range<Int>) -> Void) {
+    public func parallel(_ count: Int, grain: Int, _ body: (Range<Int>) -> Void) {
         parallel(count, grain: grain, scratch: 0) { range, _ in body(range) }
     }
 
@@ -83,8 +83,8 @@ extension CPUBackend {
         return buffer
     }
 
-    /// A float32 tensor's elements.
-    func floats(_ tensor: Tensor) -> Floats { buffer(tensor).base.assumingMemoryBound(to: Float.self) }
+    /// A float32 tensor's elements, for operations of one's own. Stops when the tensor isn't ours.
+    public func floats(_ tensor: Tensor) -> UnsafeMutablePointer<Float> { buffer(tensor).base.assumingMemoryBound(to: Float.self) }
 
     /// An int32 tensor's elements.
     func integers(_ tensor: Tensor) -> UnsafeMutablePointer<Int32> {

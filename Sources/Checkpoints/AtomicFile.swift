@@ -5,20 +5,20 @@ import Foundation
 /// The bytes go to a temporary name in the same folder, are synced to the disk, and take the final name by a rename;
 /// the folder is synced last, so that the new name survives a power cut. A symbolic link of that name is replaced, never
 /// written through: it may have come with the folder. Who was given the name by the user resolves it first.
-public enum AtomicFile {
+package enum AtomicFile {
     /// Writes `data` as the file at `url`. Throws `CheckpointError` with the path and the system's reason, and
     /// leaves what was there before.
-    public static func write(_ data: some ContiguousBytes, to url: URL) throws {
+    package static func write(_ data: some ContiguousBytes, to url: URL) throws {
         try write(to: url) { writer in try data.withUnsafeBytes { try writer.write($0) } }
     }
 
     /// Writes `text` in UTF-8 as the file at `url`; errors as above.
-    public static func write(_ text: String, to url: URL) throws {
+    package static func write(_ text: String, to url: URL) throws {
         try write(Array(text.utf8), to: url)
     }
 
     /// Writes what `body` writes as the file at `url`; errors as above, and those of `body`.
-    public static func write(to url: URL, _ body: (Writer) throws -> Void) throws {
+    package static func write(to url: URL, _ body: (Writer) throws -> Void) throws {
         var status = stat()
         if lstat(url.path, &status) == 0, ![S_IFREG, S_IFLNK].contains(status.st_mode & S_IFMT) {
             throw CheckpointError("cannot write \(url.path): it is not a file; choose another name")
@@ -47,7 +47,7 @@ public enum AtomicFile {
 
     /// Appends `text` to the file at `url`, which is made if it isn't there, but never through a symbolic link. What a process that
     /// dies has appended may end in the middle. Errors as above.
-    public static func append(_ text: String, to url: URL) throws {
+    package static func append(_ text: String, to url: URL) throws {
         let descriptor = open(url.path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else { throw failure(url.path, errno) }
         defer { close(descriptor) }
@@ -63,7 +63,7 @@ public enum AtomicFile {
     }
 
     /// Makes the folder at `url` and those above it. Throws `CheckpointError`; a folder that exists is no error.
-    public static func createFolder(_ url: URL) throws {
+    package static func createFolder(_ url: URL) throws {
         do {
             try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
         } catch {
@@ -128,12 +128,12 @@ public enum AtomicFile {
     }
 
     /// The open temporary file.
-    public struct Writer {
+    package struct Writer {
         let descriptor: Int32
         let path: String
 
         /// Appends bytes. Throws `CheckpointError`, for instance when the disk is full.
-        public func write(_ bytes: UnsafeRawBufferPointer) throws {
+        package func write(_ bytes: UnsafeRawBufferPointer) throws {
             var done = 0
             while done < bytes.count {
                 let count = Foundation.write(descriptor, bytes.baseAddress! + done, bytes.count - done)

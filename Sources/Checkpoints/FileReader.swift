@@ -64,7 +64,7 @@ final class FileReader: Sendable {
 
 /// The bytes of a small file: settings, or with a larger `limit` a journal. Throws `CheckpointError` for what is no file, which a
 /// FIFO isn't, and above `limit` bytes.
-public func fileContents(of url: URL, limit: Int = JSONValue.largestText) throws -> [UInt8] {
+package func fileContents(of url: URL, limit: Int = JSONValue.largestText) throws -> [UInt8] {
     let reader = try FileReader(url)
     guard reader.size <= limit else {
         throw CheckpointError(
@@ -75,7 +75,7 @@ public func fileContents(of url: URL, limit: Int = JSONValue.largestText) throws
 
 /// Calls `body` with every line of a file that isn't empty, without its end. However long the file is, little of it is held at a time.
 /// Throws `CheckpointError`, also for a line of more than a megabyte, and what `body` throws.
-public func forEachLine(of url: URL, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+package func forEachLine(of url: URL, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
     let reader = try FileReader(url)
     let newline = UInt8(ascii: "\n")
     var rest: [UInt8] = []  // the beginning of a line that goes on

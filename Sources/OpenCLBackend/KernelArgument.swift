@@ -2,7 +2,7 @@ import COpenCL
 import TensorCore
 
 /// A kernel's arguments on their way to the driver, in the kernel's order.
-struct KernelCall {
+public struct KernelCall {
     let kernel: cl_kernel
     let name: String
     /// The first answer that isn't success; nothing is set behind it.
@@ -24,7 +24,8 @@ struct KernelCall {
 }
 
 /// What a kernel takes: a tensor's memory, a constant, or some of those in a row.
-protocol KernelArgument {
+public protocol KernelArgument {
+    /// Sets it as the call's next argument, or its parts as the next ones.
     func add(to call: inout KernelCall)
 }
 
@@ -46,19 +47,19 @@ extension Tensor: KernelArgument {
         return buffer
     }
 
-    func add(to call: inout KernelCall) { call.add(bytesOf: onDevice.memory) }
+    public func add(to call: inout KernelCall) { call.add(bytesOf: onDevice.memory) }
 }
 
 /// A null pointer when there is none.
 extension Optional: KernelArgument where Wrapped == Tensor {
-    func add(to call: inout KernelCall) {
+    public func add(to call: inout KernelCall) {
         if let self { self.add(to: &call) } else { call.add(nil, byteCount: MemoryLayout<cl_mem?>.size) }
     }
 }
 
 /// `int` in a kernel; stops the program when it doesn't fit.
 extension Int: KernelArgument {
-    func add(to call: inout KernelCall) {
+    public func add(to call: inout KernelCall) {
         guard let value = cl_int(exactly: self) else {
             fatalError("\(call.name): a size of \(self) is more than a kernel's int holds")
         }
@@ -68,15 +69,15 @@ extension Int: KernelArgument {
 
 /// `int` in a kernel: 0 or 1.
 extension Bool: KernelArgument {
-    func add(to call: inout KernelCall) { (self ? 1 : 0).add(to: &call) }
+    public func add(to call: inout KernelCall) { (self ? 1 : 0).add(to: &call) }
 }
 
 /// `uint` in a kernel.
 extension UInt32: KernelArgument {
-    func add(to call: inout KernelCall) { call.add(bytesOf: self) }
+    public func add(to call: inout KernelCall) { call.add(bytesOf: self) }
 }
 
 /// `float` in a kernel.
 extension Float: KernelArgument {
-    func add(to call: inout KernelCall) { call.add(bytesOf: self) }
+    public func add(to call: inout KernelCall) { call.add(bytesOf: self) }
 }

@@ -184,6 +184,8 @@ public enum BackendError: Error, CustomStringConvertible, Equatable {
     case outOfMemory(device: String, requested: Int, available: Int)
     /// No device answers to the name; lists those that exist.
     case noSuchDevice(String)
+    /// The device doesn't compute in that precision.
+    case unsupported(Precision, device: String)
     /// A driver refused something: the operation, the status, and advice.
     case driver(String)
     /// A kernel didn't compile: the driver's log, which names file and line.
@@ -200,6 +202,8 @@ public enum BackendError: Error, CustomStringConvertible, Equatable {
         case .outOfMemory(let device, let requested, let available):
             "\(device) has not enough memory: \(requested >> 20) MiB asked for, "
                 + "\(available >> 20) MiB there. Use a smaller --batch-size or another --device."
+        case .unsupported(let precision, let device):
+            "\(device) computes with float32 alone: for \(precision.rawValue) use an OpenCL device."
         case .noSuchDevice(let message), .driver(let message), .build(let message), .failed(let message):
             message
         }

@@ -54,10 +54,10 @@ public enum Precision: String, CaseIterable, Codable, Hashable, Sendable {
 }
 
 /// A float32 as bfloat16: its upper half, rounded to the nearest, of two the even one; a NaN stays one.
-public func bfloat16Bits(_ value: Float) -> UInt16 {
+package func bfloat16Bits(_ value: Float) -> UInt16 {
     let bits = value.bitPattern
     return UInt16(value.isNaN ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16)
 }
 
 /// The float32 that a bfloat16 is.
-public func float(bfloat16Bits bits: UInt16) -> Float { Float(bitPattern: UInt32(bits) << 16) }
+package func float(bfloat16Bits bits: UInt16) -> Float { Float(bitPattern: UInt32(bits) << 16) }

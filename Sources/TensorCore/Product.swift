@@ -1,5 +1,5 @@
 /// The product of sizes that a file or a flag gave; nil when it overflows on the way, whatever comes behind.
-public func product(_ sizes: [Int]) -> Int? {
+package func product(_ sizes: [Int]) -> Int? {
     var total = 1
     for size in sizes {
         let (value, overflow) = total.multipliedReportingOverflow(by: size)

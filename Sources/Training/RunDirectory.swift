@@ -312,7 +312,7 @@ public struct RunDirectory {
 
 /// The hash of a checkpoint's tensors, by which a resumed run recognises its frozen base: 64-bit FNV-1a over names, shapes and
 /// the values' bits, a value at a time. It notices mistakes, not forgery.
-public func contentHash(_ tensors: [String: HostTensor]) -> String {
+package func contentHash(_ tensors: [String: HostTensor]) -> String {
     var hash = ContentHash()
     for (name, tensor) in tensors.sorted(by: { $0.key < $1.key }) {
         hash.add(name.utf8)

@@ -80,8 +80,10 @@ public final class Trainer<Model: TrainableModel> {
     /// with the run's state after every epoch and at a stop; `isBest` marks the best validation so far.
     ///
     /// Throws `TrainingError.notANumber` before the broken step changes anything, `DatasetError`, and `BackendError`.
+    @discardableResult
     public func run(
-        onEvent: (TrainingEvent) throws -> Void, save: (_ isBest: Bool) throws -> Void, shouldStop: () -> Bool
+        onEvent: (TrainingEvent) throws -> Void = { _ in }, save: (_ isBest: Bool) throws -> Void = { _ in },
+        shouldStop: () -> Bool = { false }
     ) throws -> Bool {
         var clock = StepClock()
         defer { model.method.beginReading(model.layers) }

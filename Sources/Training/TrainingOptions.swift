@@ -256,7 +256,7 @@ public enum TrainingError: Error, CustomStringConvertible, Equatable {
 
 extension Double {
     /// The fewest digits that are this number, with an exponent: 1e-3, 2.5e-1.
-    public var short: String {
+    package var short: String {
         for decimals in 0...16 {
             let text = String(format: "%.\(decimals)e", self)
             guard Double(text) == self, let mark = text.firstIndex(of: "e") else { continue }

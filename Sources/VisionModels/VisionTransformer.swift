@@ -313,7 +313,7 @@ public final class VisionTransformer: TrainableModel {
 
 extension ArraySlice<Float> {
     /// Where the largest element is, the first of equals as in `torch.argmax`; nowhere (the end) when none is a number.
-    public var indexOfLargest: Int {
+    package var indexOfLargest: Int {
         var best = endIndex
         for index in indices where best == endIndex ? !self[index].isNaN : self[index] > self[best] {
             best = index

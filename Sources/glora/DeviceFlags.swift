@@ -1,7 +1,7 @@
 import ArgumentParser
-import CPUBackend
 import ModelConfiguration
 import OpenCLBackend
+import SwiftGLoRA
 import TensorCore
 import Training
 
@@ -38,11 +38,17 @@ struct DeviceFlags: ParsableArguments {
     func backend(
         _ console: Console?, _ given: Precision? = nil, productParts: Int? = nil
     ) throws -> any Backend {
-        let precision = given ?? precision ?? .float32
-        let backend = try make(precision, productParts)
-        if precision != backend.precision {
+        guard let named = Device(device) else {
+            throw ValidationError("--device \(device): use cpu, auto, opencl:INDEX or opencl:NAME-PART")
+        }
+        let backend: any Backend
+        do {
+            backend = try named.open(
+                precision: given ?? precision ?? .float32, productParts: productParts,
+                prober: Prober(ProbeRunner()) { Console(isJSON: true).note($0) })
+        } catch BackendError.unsupported(let precision, let name) {
             throw ValidationError(
-                "--precision \(precision.rawValue) needs an OpenCL device (glora devices lists them); \(backend.name) "
+                "--precision \(precision.rawValue) needs an OpenCL device (glora devices lists them); \(name) "
                     + "computes with float32 alone")
         }
         console?.say(
@@ -58,26 +64,6 @@ struct DeviceFlags: ParsableArguments {
         guard let precision, precision != .float32 else { return }
         throw ValidationError(
             "--precision \(precision.rawValue): this command computes in float32; leave it out")
-    }
-
-    private func make(_ precision: Precision, _ productParts: Int?) throws -> any Backend {
-        if device == "cpu" { return try CPUBackend(parts: productParts) }
-        if device == "auto" {
-            // A machine without any OpenCL platform has no GPU for us; that is no error here.
-            guard let gpu = (try? OpenCLDevice.all())?.first(where: { $0.kind == .gpu }) else {
-                return try CPUBackend(parts: productParts)
-            }
-            return try open(gpu, precision)
-        }
-        guard device.hasPrefix("opencl:"), device.count > 7 else {
-            throw ValidationError("--device \(device): use cpu, auto, opencl:INDEX or opencl:NAME-PART")
-        }
-        return try open(OpenCLDevice.select(String(device.dropFirst(7))), precision)
-    }
-
-    private func open(_ device: OpenCLDevice, _ precision: Precision) throws -> OpenCLBackend {
-        let prober = Prober(ProbeRunner()) { Console(isJSON: true).note($0) }
-        return try OpenCLBackend(device: device, precision: precision, prober: prober)
     }
 
     /// Tunes a GPU's products for steps of this model with `rows` tokens in a batch, unless it was done before in this precision.

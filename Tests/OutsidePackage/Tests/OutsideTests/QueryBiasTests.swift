@@ -1,0 +1,93 @@
+import Foundation
+import QueryBias
+import SwiftGLoRA
+import Testing
+
+@Suite("A method of somebody else's")
+struct QueryBiasTests {
+    static let devices = ["cpu", "opencl:0"]
+
+    /// Bright and dark images of 16 × 16 pixels, a class each.
+    static func images(_ count: Int) -> InMemoryImages {
+        let labels = (0..<count).map { $0 % 2 }
+        let images = labels.enumerated().map { index, label in
+            RGBImage(
+                width: 16, height: 16,
+                pixels: (0..<768).map { UInt8(($0 * 7 + index * 13) % 100 + 120 * label) })
+        }
+        return InMemoryImages(name: "brightness", images: images, labels: labels, classCount: 2)
+    }
+
+    static func model(_ backend: any Backend, _ method: any TuningMethod) throws -> VisionTransformer {
+        let configuration = ViTConfiguration(
+            imageSize: 16, patchSize: 8, width: 32, depth: 2, heads: 2, hiddenWidth: 64, classCount: 0)
+        return try VisionTransformer(
+            try .random(configuration, seed: 1), classCount: 2, method: method, seed: 2, on: backend)
+    }
+
+    @Test("has the gradients that central differences give", arguments: devices)
+    func gradients(_ device: String) throws {
+        let backend = try Device(device)!.open()
+        let model = try QueryBiasTests.model(backend, QueryBias())
+        let images = PreparedImages(QueryBiasTests.images(4), try model.configuration.preprocessor)
+        let plan = try model.plan(batch: 4, isForTraining: true)
+        images.start([[0, 1, 2, 3]])
+        model.load(try #require(try images.next()), into: plan)
+        /// Σ of the batch's losses with one number of a tensor moved.
+        func loss(_ name: String, _ index: Int, moved step: Float) -> Double {
+            let parameter = model.store[name]!
+            let values = backend.values(parameter.value)
+            var moved = values
+            moved[index] += step
+            backend.upload(parameter.value, moved)
+            defer { backend.upload(parameter.value, values) }
+            model.forward(plan)
+            model.loss(plan)
+            return backend.values(plan.losses).reduce(0) { $0 + Double($1) } / 4
+        }
+        model.store.clearGradients()
+        model.forward(plan)
+        model.loss(plan)
+        model.backward(plan)
+        for name in ["blocks.0.attn.qkv.shift", "blocks.1.mlp.fc2.shift"] {
+            let gradient = backend.values(try #require(model.store[name]?.gradient))
+            for index in [0, 13, 31] {
+                let slope = (loss(name, index, moved: 0.05) - loss(name, index, moved: -0.05)) / 0.1
+                #expect(
+                    abs(Double(gradient[index]) - slope) <= 2e-4 + 0.02 * abs(slope),
+                    "\(name)[\(index)]: \(gradient[index]), not \(slope)")
+            }
+        }
+    }
+
+    @Test("trains, and merges into a model that computes the same", arguments: devices)
+    func training(_ device: String) throws {
+        let backend = try Device(device)!.open()
+        let model = try QueryBiasTests.model(backend, QueryBias())
+        #expect(model.parameterCount == 2 * 2 * 32)
+        var options = TrainingOptions()
+        (options.epochs, options.warmupEpochs, options.batchSize, options.learningRate) = (4, 1, 8, 1e-2)
+        let preprocessor = try model.configuration.preprocessor
+        let images = PreparedImages(QueryBiasTests.images(32), preprocessor)
+        var losses: [Double] = []
+        try Trainer(model, options, training: images, validation: nil).run(onEvent: {
+            if case .epoch(_, let loss, _) = $0 { losses.append(loss) }
+        })
+        #expect(losses.count == 4 && losses.last! < 0.9 * losses[0], "\(losses)")
+
+        var outputs: [Float] = []
+        _ = try evaluate(model, on: images, batchSize: 8) { scores, _ in outputs += scores }
+        let merged = try model.merged()
+        let plain = try VisionTransformer(
+            merged, classCount: 2, method: Backbone.frozen, seed: 3,
+            head: merged.tensors.filter { $0.key.hasPrefix("head.") }, on: backend)
+        var mergedOutputs: [Float] = []
+        _ = try evaluate(plain, on: images, batchSize: 8) { scores, _ in
+            mergedOutputs += scores
+        }
+        #expect(outputs.count == 64 && mergedOutputs.count == 64)
+        for (one, other) in zip(outputs, mergedOutputs) { #expect(abs(one - other) <= 1e-5) }
+        // Without the shifts it computes something else.
+        #expect(backend.values(model.store["blocks.0.attn.qkv.shift"]!.value).contains { abs($0) > 1e-3 })
+    }
+}
