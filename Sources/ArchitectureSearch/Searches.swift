@@ -45,8 +45,8 @@ public struct SearchSettings: Codable, Equatable, Sendable {
             ("population", population, 1), ("generations", generations, 0), ("top", top, 1),
             ("mutations", mutations, 0), ("crossovers", crossovers, 0),
         ] where !(least...SearchSettings.largestCount).contains(number) {
-            throw BudgetError(
-                description: "`\(name)` must be from \(least) to \(SearchSettings.largestCount), not \(number)")
+            let most = SearchSettings.largestCount
+            throw BudgetError(description: "`\(name)` must be from \(least) to \(most), not \(number)")
         }
         if let mutationProbability, !(0...1).contains(mutationProbability) {
             throw BudgetError(
