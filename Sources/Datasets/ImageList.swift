@@ -39,7 +39,7 @@ public struct ImageList: ImageSource {
     /// Reads the file. Throws `DatasetError` with the path.
     public func image(at index: Int) throws -> RGBImage { try RGBImage(contentsOf: samples[index].path) }
 
-    /// Opens a list file of 'path label' lines (split at the last blank, since paths hold spaces), with paths relative to
+    /// Opens a list file of `path label` lines (split at the last blank, since paths hold spaces), with paths relative to
     /// `folder`. Without a class count it is the largest label + 1.
     ///
     /// Throws `DatasetError`, which names the list and the line, when a line has no label, a label is out of
