@@ -26,7 +26,7 @@ public struct GLoRAPath: Hashable, Sendable {
         (self.a, self.b, self.c, self.d, self.e) = (a, b, c, d, e)
     }
 
-    /// The largest rank that a path or an adapter may name: four times what a training takes (`--ranks`), as the adapters of query,
+    /// The largest rank that a path or an adapter may name: four times what a training takes (`ranks`), as the adapters of query,
     /// key and value become one of the sum of their ranks.
     public static let largestRank = 16384
 
@@ -87,7 +87,7 @@ extension GLoRAPath {
 
 // MARK: Text
 
-/// A form that a file or a flag names and that the tensor doesn't have.
+/// A form that a file or a setting names and that the tensor doesn't have.
 public struct FormError: Error, CustomStringConvertible {
     /// What is wrong and what would be right.
     public let description: String

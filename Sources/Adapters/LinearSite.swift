@@ -1,4 +1,4 @@
-/// What a Linear does in its block. The words are the last part of timm's names, which `--linears` and run folders take.
+/// What a Linear does in its block. The words are the last part of timm's names, which the setting `linears` and run folders take.
 public enum LinearRole: String, Codable, CaseIterable, Hashable, Sendable {
     /// Queries, keys and values in one, [3·D, D].
     case fusedQKV = "qkv"

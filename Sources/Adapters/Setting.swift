@@ -1,12 +1,13 @@
 // What a protocol asks for is described there alone.
 
-/// What can be behind a flag: a number, a word, a list of them with commas, or nothing, where the flag is left out.
+/// What a setting can be, as a file or a command line says it: a number, a word, a list of them with commas, or nothing, where it
+/// is left out.
 public protocol SettingValue: Codable, Hashable, Sendable {
     /// The value itself, or one of a list's.
     associatedtype Item: LosslessStringConvertible & Sendable = Self
-    /// Reads what is behind the flag; nil where that can't be meant.
+    /// Reads a word; nil where that can't be meant.
     init?(word: String)
-    /// What is behind the flag, between its commas; nil where it is left out.
+    /// The value's words, between its commas; nil where it is left out.
     var items: [Item]? { get }
     /// Every word that it may be; none where they can't be listed.
     static var choices: [String] { get }
@@ -53,7 +54,7 @@ extension Array: SettingValue where Element: SettingValue, Element.Item == Eleme
     public var items: [Element]? { self }
 }
 
-/// What may be behind a flag. The rule stands in the error between the flag and the value: `--lr must be a number, not nan`.
+/// What a setting may be. The rule stands in the error between the name and the value: `` `lr` must be a number, not nan ``.
 public struct SettingCheck<Item>: Sendable {
     let rule: String
     let holds: @Sendable (Item) -> Bool
@@ -84,13 +85,13 @@ extension SettingCheck<String> {
 
 /// A `Setting` of some value.
 public protocol AnySetting: Sendable {
-    /// What is behind its flag.
+    /// What it can be.
     associatedtype Value: SettingValue
-    /// The flag without its dashes, which is the key in files.
+    /// What it is called in errors, and its key in files.
     var name: String { get }
-    /// What the flag is for, without a full stop.
+    /// What it is for, without a full stop.
     var help: String { get }
-    /// What decides where the flag is left out, if that isn't the default value.
+    /// What decides where it is left out, if that isn't the default value.
     var origin: String? { get }
     /// The value.
     var wrappedValue: Value { get }
@@ -99,7 +100,7 @@ public protocol AnySetting: Sendable {
 }
 
 extension AnySetting {
-    /// What is behind the flag; nil where it is left out.
+    /// The value as one word; nil where it is left out.
     public var text: String? { wrappedValue.items?.map(\.description).joined(separator: ",") }
 }
 
@@ -107,7 +108,7 @@ extension AnySetting {
 ///
 ///     @Setting("epochs", "Passes over the training split", .within(1...1000)) public var epochs = 100
 ///
-/// The flag with its help and its default, the key in files, the checks and the differences of two groups follow from it.
+/// The key in files, the command line's flag with its help and its default, the checks and the differences of two groups follow from it.
 @propertyWrapper
 public struct Setting<Value: SettingValue>: StoredSetting, Hashable {
     /// Copies of a setting share it. `SettingGroup` alone changes it, in a group that has no copy yet.
@@ -121,7 +122,7 @@ public struct Setting<Value: SettingValue>: StoredSetting, Hashable {
     private let check: SettingCheck<Value.Item>?
     private var storage: Storage
 
-    /// A setting by its flag's name, with its default value; `origin` says what else decides where the flag is left out.
+    /// A setting by its name, with its default value; `origin` says what else decides where it is left out.
     public init(
         wrappedValue: Value, _ name: String, _ help: String, default origin: String? = nil,
         _ check: SettingCheck<Value.Item>? = nil
@@ -140,7 +141,7 @@ public struct Setting<Value: SettingValue>: StoredSetting, Hashable {
     public var fault: String? {
         guard let check, let item = wrappedValue.items?.first(where: { !check.holds($0) })
         else { return nil }
-        return "--\(name) \(check.rule), not \(item)"
+        return "`\(name)` \(check.rule), not \(item)"
     }
 
     func store(_ value: any SettingValue) { storage.value = value as! Value }
@@ -175,7 +176,7 @@ public struct SettingKey: CodingKey {
     public init?(intValue: Int) { nil }
 }
 
-/// Settings, written to files under their flags' names; those of a group inside stand among its own. One without a default
+/// Settings, written to files under their names; those of a group inside stand among its own. One without a default
 /// value may be missing in a file, and no other: so must be what later versions add, since runs of earlier ones are read.
 public protocol SettingGroup: Codable, Hashable, Sendable {
     /// The defaults.

@@ -39,18 +39,18 @@ public struct SearchSettings: Codable, Equatable, Sendable {
         fitness = algorithm == .original ? .accuracy : .loss
     }
 
-    /// Throws `BudgetError` for a number that can't be meant, called by its flag.
+    /// Throws `BudgetError` for a number that can't be meant, called by its name.
     public func validate() throws {
-        for (flag, number, least) in [
-            ("--population", population, 1), ("--generations", generations, 0), ("--top", top, 1),
-            ("--mutations", mutations, 0), ("--crossovers", crossovers, 0),
+        for (name, number, least) in [
+            ("population", population, 1), ("generations", generations, 0), ("top", top, 1),
+            ("mutations", mutations, 0), ("crossovers", crossovers, 0),
         ] where !(least...SearchSettings.largestCount).contains(number) {
-            throw BudgetError(
-                description: "\(flag) must be from \(least) to \(SearchSettings.largestCount), not \(number)")
+            let most = SearchSettings.largestCount
+            throw BudgetError(description: "`\(name)` must be from \(least) to \(most), not \(number)")
         }
         if let mutationProbability, !(0...1).contains(mutationProbability) {
             throw BudgetError(
-                description: "--mutation-probability must be from 0 to 1, not \(mutationProbability)")
+                description: "`mutation-probability` must be from 0 to 1, not \(mutationProbability)")
         }
     }
 

@@ -34,7 +34,7 @@ public final class CPUBackend: Backend {
             throw BackendError.driver(
                 "OpenBLAS, which multiplies on the CPU, can't be loaded: \(String(cString: problem)); "
                     + (openblas_has_room() ? "install libopenblas0" : "raise the limit (ulimit -v, -d)")
-                    + ", or use another --device.")
+                    + ", or use another `device`.")
         }
         let asked = threads ?? ProcessInfo.processInfo.environment["GLORA_THREADS"].flatMap { Int($0) } ?? 0
         var count = asked > 0 ? min(asked, 1024) : ProcessLimits.processorCount
@@ -45,7 +45,7 @@ public final class CPUBackend: Backend {
             guard count > 0 else {
                 throw BackendError.driver(
                     "the CPU needs 132 MiB of address space for a product, and the limit (ulimit -v, -d) leaves \(space >> 20) MiB; "
-                        + "raise it, or use another --device.")
+                        + "raise it, or use another `device`.")
             }
         }
         self.threads = ThreadPool(count)

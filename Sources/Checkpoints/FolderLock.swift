@@ -17,10 +17,10 @@ public final class FolderLock {
     /// Locks the folder, which is made if it isn't there, and sweeps what a killed process has left in it and in `parts`, the folders
     /// within it that are written into too.
     ///
-    /// `holder` is who asks, as another process will read it: `glora train`. `flag` is the flag that would name another folder.
+    /// `holder` is who asks, as another process will read it: `glora train`. `setting` is the one that would name another folder.
     /// Throws `CheckpointError` when another process holds the lock (who, and since when), when one of `parts` is a symbolic
     /// link, and when the folder can't be written.
-    public init(_ folder: URL, parts: [String] = [], holder: String, orGive flag: String? = nil) throws {
+    public init(_ folder: URL, parts: [String] = [], holder: String, orGive setting: String? = nil) throws {
         path = folder.appendingPathComponent(FolderLock.fileName).path
         var missing: [String] = []
         var ancestor = folder
@@ -49,7 +49,7 @@ public final class FolderLock {
                 descriptor = -1
                 throw CheckpointError(
                     "\(folder.path) is in use by \(other); wait for it or stop it"
-                        + (flag.map { ", or give another \($0)" } ?? ""))
+                        + (setting.map { ", or give another `\($0)`" } ?? ""))
             }
             // A holder removes the file at its end: who opened it before has locked what no one will find.
         } while !FolderLock.isNamed(path, descriptor)

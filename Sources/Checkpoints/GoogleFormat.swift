@@ -64,7 +64,7 @@ enum GoogleFormat {
         try configuration.check(source: source.path)
         var notes = [
             "npz: eps 1e-6 is assumed. Google's models take images squashed to the input size (bicubic) and pixels of "
-                + "−1…1 (mean and std 0.5); VTAB-1K's protocols use ImageNet's numbers (--normalize imagenet)"
+                + "−1…1 (mean and std 0.5); VTAB-1K's protocols use ImageNet's numbers (`normalize imagenet`)"
         ]
         if hasPreLogits { notes.append("npz: pre_logits and the head behind it are left out") }
         let recipes = configuration.tensorShapes.map { name, shape in

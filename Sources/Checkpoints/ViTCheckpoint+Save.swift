@@ -38,7 +38,7 @@ extension ViTCheckpoint {
         guard epsilon != 1e-6 else { return notes }
         return notes + [
             "timm's LayerNorms have an eps of 1e-6 and it refuses the model_args' norm_eps, \(epsilon), which this program "
-                + "reads; to load the model there, remove the word or write Hugging Face's form (--format hf)"
+                + "reads; to load the model there, remove the word or write Hugging Face's form (`format hf`)"
         ]
     }
 

@@ -32,13 +32,13 @@ extension ImageList {
         guard way != .name else {
             throw DatasetError(
                 "\(name) can't be matched with \(owner) by name: \(classNames == nil ? name : owner) has no class "
-                    + "names; match by number with --match-classes number.")
+                    + "names; match by number with `match-classes number`.")
         }
         if way == nil, let own = classNames, own.count != classCount {
             throw DatasetError(
                 "\(name) has \(own.count) classes (\(enumeration(own))), \(owner) \(classCount) without names, and "
                     + "nothing tells which is which; use data of \(classCount) classes, or match by number with "
-                    + "--match-classes number.")
+                    + "`match-classes number`.")
         }
         if let sample = samples.first(where: { $0.label >= classCount }) {
             throw DatasetError(
@@ -59,7 +59,7 @@ extension ImageList {
         for sample in samples { occurs[sample.label] = true }
         let used = own.indices.filter { occurs[$0] }.map { own[$0] }
 
-        let instead = "or match by number with --match-classes number"
+        let instead = "or match by number with `match-classes number`"
         let unknown = used.filter { places[$0] == nil }
         guard unknown.isEmpty else {
             throw DatasetError(

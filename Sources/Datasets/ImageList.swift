@@ -140,7 +140,7 @@ struct ListFile {
         let bytes: [UInt8]
         do throws(FileProblem) { bytes = try file.read() } catch {
             throw DatasetError(
-                "the list \(file) can't be read: \(error.reason); give a list of `path label` lines.")
+                "the list \(file) can't be read: \(error.reason); give a list of 'path label' lines.")
         }
         try refuseUTF16(bytes, file)
         // An old Mac's lines end with a return alone.
@@ -152,12 +152,12 @@ struct ListFile {
             let origin = ImageList.Origin(place: file, line: index + 1)
             guard let space = line.lastIndex(where: ListFile.isBlank) else {
                 throw DatasetError(
-                    "\(origin): \"\(FilePath(line.prefix(80)))\" has no label; write `path label`.")
+                    "\(origin): \"\(FilePath(line.prefix(80)))\" has no label; write 'path label'.")
             }
             let word = line[(space + 1)...]
             guard let label = Int(String(decoding: word, as: UTF8.self)) else {
                 throw DatasetError(
-                    "\(origin): the label \"\(FilePath(word.prefix(80)))\" is not an integer; write `path label`."
+                    "\(origin): the label \"\(FilePath(word.prefix(80)))\" is not an integer; write 'path label'."
                 )
             }
             guard (0...ListFile.largestLabel).contains(label) else {

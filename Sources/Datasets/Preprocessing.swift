@@ -196,7 +196,7 @@ public struct Preprocessor: Sendable {
         guard preprocessing.crop != .none || size == (imageSize, imageSize) else {
             throw DatasetError(
                 "\(name) is \(size.0)x\(size.1) pixels where the model takes \(imageSize)x\(imageSize) and its "
-                    + "preprocessing doesn't crop; prepare the images so, or choose --crop.")
+                    + "preprocessing doesn't crop; prepare the images so, or choose `crop`.")
         }
         return size
     }

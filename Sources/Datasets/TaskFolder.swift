@@ -75,7 +75,7 @@ public struct TaskFolder: Sendable {
         let problem = { (_: FilePath, problem: FileProblem) in
             DatasetError(
                 problem.code == ENOENT || problem.code == ENOTDIR
-                    ? "there is no folder \(url.path) to read a task from; check --data."
+                    ? "there is no folder \(url.path) to read a task from; check `data`."
                     : "the folder \(url.path) can't be read: \(problem.reason).")
         }
         try path.forEachEntry(orThrow: problem) { name, _ in

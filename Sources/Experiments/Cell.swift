@@ -182,11 +182,11 @@ extension Cell {
         func check(_ holds: Bool, _ what: String) throws {
             if !holds {
                 throw TrainingError.run(
-                    "\(folder.path) was made with another \(what); give the same, or another --output")
+                    "\(folder.path) was made with another \(what); give the same, or another `output`")
             }
         }
-        try check(result.checkpoint == checkpoint, "--checkpoint")
-        try check(result.baseHash == baseHash, "--model")
+        try check(result.checkpoint == checkpoint, "`checkpoint`")
+        try check(result.baseHash == baseHash, "`model`")
         try checkModelFiles(configuration)
         try check(result.trainingHash == hex(images.training), "training split")
         try check(result.validationHash == images.validation.map(hex), "validation split")
@@ -206,7 +206,7 @@ extension Cell {
         guard differences.isEmpty else {
             throw TrainingError.run(
                 "\(folder.path) was made when the model's files said something else: "
-                    + "\(differences.joined(separator: "; ")); put them back, or give another --output")
+                    + "\(differences.joined(separator: "; ")); put them back, or give another `output`")
         }
     }
 
@@ -215,7 +215,7 @@ extension Cell {
         guard differences.isEmpty else {
             throw TrainingError.run(
                 "\(folder.path) was made with \(differences.joined(separator: "; ")); give the same settings, "
-                    + "or another --output")
+                    + "or another `output`")
         }
     }
 

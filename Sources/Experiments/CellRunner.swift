@@ -13,15 +13,17 @@ public struct CellRunner {
     private let baseHash: String
     private let state: RunState
     private let backend: any Backend
+    private let continuation: String
     private let deviceBytes: (() -> Int)?
 
-    /// A runner that scores `state`. `deviceBytes` says what tensors hold on a device with memory of its own.
+    /// A runner that scores `state`. `continuation` is how to go on from a training's last state, a part of a sentence; `deviceBytes`
+    /// says what tensors hold on a device with memory of its own.
     public init(
         _ checkpoint: ViTCheckpoint, scoring state: RunState, on backend: any Backend,
-        deviceBytes: (() -> Int)? = nil
+        continuation: String = "the same call goes on from it", deviceBytes: (() -> Int)? = nil
     ) {
         (self.checkpoint, self.state, self.backend) = (checkpoint, state, backend)
-        self.deviceBytes = deviceBytes
+        (self.continuation, self.deviceBytes) = (continuation, deviceBytes)
         baseHash = contentHash(checkpoint.tensors)
     }
 
@@ -93,7 +95,7 @@ public struct CellRunner {
         let tuning = try FineTuning(
             options, checkpoint: checkpoint, training: images.training, validation: images.validation,
             in: directory, resumes: directory.holdsRun, inheriting: inherited, on: backend,
-            continuation: "the same command goes on from it")
+            continuation: continuation)
         return try tuning.run(onEvent: { onEvent(options, $0) }, shouldStop: shouldStop) ? tuning : nil
     }
 

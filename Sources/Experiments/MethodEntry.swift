@@ -15,22 +15,22 @@ public struct MethodEntry: Hashable, Sendable, CustomStringConvertible {
         let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
         guard let method = MethodName(rawValue: String(parts.first ?? "")) else {
             let names = MethodName.allCases.map(\.rawValue).joined(separator: ", ")
-            throw TrainingError.settings("--methods: there is no method '\(text)'; there are \(names)")
+            throw TrainingError.settings("`methods`: there is no method '\(text)'; there are \(names)")
         }
         self.method = method
         path = parts.count > 1 ? String(parts[1]) : nil
         guard let path else { return }
         guard method == .glora else {
             throw TrainingError.settings(
-                "--methods: '\(text)' names a path, which only glora takes; write \(method.rawValue)")
+                "`methods`: '\(text)' names a path, which only glora takes; write \(method.rawValue)")
         }
         guard !path.isEmpty, path != "supernet" else {
             throw TrainingError.settings(
-                "--methods: '\(text)' is no path; write glora, glora:full, glora:none or glora:FILE.json")
+                "`methods`: '\(text)' is no path; write glora, glora:full, glora:none or glora:FILE.json")
         }
         if PathChoice.isFile(path), !FileManager.default.isReadableFile(atPath: path) {
             throw TrainingError.settings(
-                "--methods: '\(text)' names no file of paths; write glora:full, glora:none or glora:FILE.json"
+                "`methods`: '\(text)' names no file of paths; write glora:full, glora:none or glora:FILE.json"
             )
         }
     }

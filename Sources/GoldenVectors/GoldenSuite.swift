@@ -91,8 +91,8 @@ public final class GoldenSuite {
                 let result = try replay(file, on: backend)
                 try backend.checkForFailure()
                 report(result)
-            } catch BackendError.failed(let message) {
-                throw BackendError.failed(message)  // the device, not the vectors
+            } catch BackendError.failed(let message, let lacksMemory) {
+                throw BackendError.failed(message, lacksMemory: lacksMemory)  // the device, not the vectors
             } catch {
                 report(GoldenResult(name: file, status: .failed("\(error)"), detail: ""))
             }

@@ -27,12 +27,12 @@ extension OpenCLBackend {
         guard precision != .tf32 else {
             if isTrial, !choice.engines.isEmpty { return }  // a trial asks for `engine`
             throw BackendError.driver(
-                "--precision tf32 needs an NVIDIA GPU with tensor cores (compute capability 8.0 or above) whose "
+                "`precision tf32` needs an NVIDIA GPU with tensor cores (compute capability 8.0 or above) whose "
                     + "products are right; use float32, bfloat16 or float16 on \(name).")
         }
         guard verdict(on: .kernels(layout, precision)) != .wrong else {
             throw BackendError.driver(
-                "the kernels for --precision \(precision.rawValue) can't be compiled on \(name), driver "
+                "the kernels for `precision \(precision.rawValue)` can't be compiled on \(name), driver "
                     + "\(device.driverVersion), or give wrong results (the verdict is in \(programs.cache.folder.url.path)): use "
                     + "float32, or update the driver.")
         }

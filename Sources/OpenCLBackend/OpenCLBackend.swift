@@ -79,7 +79,7 @@ public final class OpenCLBackend: Backend {
         let queue = clCreateCommandQueue(shared.context, device.id, 0, &status)
         try check(
             status, "clCreateCommandQueue", on: name,
-            advice: "check the driver with clinfo, or use another --device.")
+            advice: "check the driver with clinfo, or use another `device`.")
         (self.shared, self.queue) = (shared, queue!)
         programs = Programs(shared, queue!, layout, source: source, cache: cache, groupLimit: groupLimit)
         choice = ProductChoice(precision, engines ?? MatrixEngine.of(device), programs)

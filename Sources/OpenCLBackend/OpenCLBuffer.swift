@@ -42,7 +42,7 @@ extension OpenCLBackend {
             shared.context, cl_mem_flags(CL_MEM_READ_WRITE), size, nil, &status)
         if [-4, -5, -6, -61].contains(status) { throw outOfMemory() }
         try check(
-            status, "clCreateBuffer", on: name, advice: "check the driver, or use another --device.")
+            status, "clCreateBuffer", on: name, advice: "check the driver, or use another `device`.")
         _ = ledger.take(size)
         return OpenCLBuffer(memory: memory!, byteCount: size, root: nil, origin: 0, ledger: ledger)
     }
@@ -59,7 +59,7 @@ extension OpenCLBackend {
             root.memory, cl_mem_flags(CL_MEM_READ_WRITE), cl_buffer_create_type(CL_BUFFER_CREATE_TYPE_REGION),
             &region, &status)
         try check(
-            status, "clCreateSubBuffer", on: name, advice: "check the driver, or use another --device.")
+            status, "clCreateSubBuffer", on: name, advice: "check the driver, or use another `device`.")
         return OpenCLBuffer(memory: memory!, byteCount: bytes, root: root, origin: origin, ledger: ledger)
     }
 

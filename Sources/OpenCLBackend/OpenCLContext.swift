@@ -40,7 +40,7 @@ final class OpenCLContext {
         guard device.baseAddressAlignmentBits <= viewAlignment * 32 else {
             throw BackendError.driver(
                 "\(device) wants sub-buffers aligned to \(device.baseAddressAlignmentBits) bits, more than the "
-                    + "\(viewAlignment * 32) that this program gives: use another --device.")
+                    + "\(viewAlignment * 32) that this program gives: use another `device`.")
         }
         self.device = device
         var status: cl_int = 0
@@ -48,7 +48,7 @@ final class OpenCLContext {
         let context = clCreateContext(nil, 1, &id, nil, nil, &status)
         try check(
             status, "clCreateContext", on: "\(device)",
-            advice: "check the driver with clinfo, or use another --device.")
+            advice: "check the driver with clinfo, or use another `device`.")
         self.context = context!
     }
 
@@ -82,7 +82,7 @@ final class OpenCLContext {
         }
         try check(
             status, "clCreateProgramWithSource", on: "\(device)",
-            advice: "check the driver with clinfo, or use another --device.")
+            advice: "check the driver with clinfo, or use another `device`.")
         var id: cl_device_id? = device.id
         status = clBuildProgram(program, 1, &id, options, nil, nil)
         guard status != CL_SUCCESS else { return program! }
@@ -90,7 +90,7 @@ final class OpenCLContext {
         throw BackendError.build(
             "the kernels don't compile on \(device), driver \(device.driverVersion) "
                 + "(\(describe(status: status)), options \(options)): update the driver or use another "
-                + "--device, and report this log:\n\(buildLog(program!))")
+                + "`device`, and report this log:\n\(buildLog(program!))")
     }
 
     private func buildLog(_ program: cl_program) -> String {

@@ -21,14 +21,14 @@ func deviceFailure(_ status: cl_int, _ operation: String, on device: String) -> 
     // Lazy drivers take memory at the first launch that needs it; NVIDIA's says -5 then.
     case -4, -5, -6:
         .failed(
-            "\(device) ran out of memory\(status == -5 ? " or other resources" : "") \(what): use a smaller --batch-size or "
-                + "another --device")
+            "\(device) ran out of memory\(status == -5 ? " or other resources" : "") \(what): use a smaller `batch-size` or "
+                + "another `device`", lacksMemory: true)
     // The last is NVIDIA's, of a queue whose device has faulted.
     case -2, -33, -34, -36, -9999:
         .failed(
             "\(device) was lost \(what): its driver was reset, or it was taken away; see the system's log (dmesg), and go on "
                 + "when clinfo lists it again")
-    default: .failed("\(device) failed \(what): update the driver, or use another --device")
+    default: .failed("\(device) failed \(what): update the driver, or use another `device`")
     }
 }
 

@@ -134,7 +134,7 @@ public struct Prober: Sendable {
                 + "widths \(stated.andNarrower.map { "\($0.width)" }.joined(separator: ", ")); the verdicts are in "
                 + "\(cache.folder.url.path)): "
                 + (Prober.isLimited ? "raise the limit of the address space (ulimit -v, -d), " : "")
-                + "update the driver, or use another --device.")
+                + "update the driver, or use another `device`.")
     }
 
     /// Runs a process for so many seconds at most; `onLong` is called when it takes longer than three.

@@ -70,7 +70,7 @@ final class Programs {
         guard refused["multiply_engine"] == nil, let smaller = layout.smaller(atMost: worst.largest) else {
             throw BackendError.driver(
                 "\(shared.device) runs the kernel \(name) with at most \(worst.largest) work-items in a group, but "
-                    + "\(worst.local) are needed: use another --device.")
+                    + "\(worst.local) are needed: use another `device`.")
         }
         layout = smaller
         let programs = Array(kernels.keys) + [program]
@@ -104,7 +104,7 @@ final class Programs {
     private func makeKernels(_ program: cl_program) throws -> [String: Kernel] {
         let (device, advice) = (
             shared.device,
-            "update the driver, or use another --device (what it compiled is in \(cache.folder.url.path))."
+            "update the driver, or use another `device` (what it compiled is in \(cache.folder.url.path))."
         )
         var kernels: [String: Kernel] = [:]
         var count: cl_uint = 0

@@ -24,7 +24,7 @@ public struct Ablation: Codable, Equatable, Sendable {
 }
 
 /// Scores what `directory` holds without each of A to E, and with `searches` repeats its search without them. `onEntry` hears of
-/// each entry. Throws `TrainingError.run` when no search has ended there, and what a search throws.
+/// each entry. Throws `TrainingError.missing` when no search has ended there, and what a search throws.
 public func ablate<Model: TrainableModel>(
     _ ready: ReadyModel<Model>, _ directory: SearchDirectory, on examples: Model.Examples, searches: Bool,
     batchSize: Int, onEntry: (_ isSearched: Bool, Ablation.Entry) -> Void

@@ -4,7 +4,7 @@ import Checkpoints
 import Foundation
 import Training
 
-/// A path for every layer by its name, and what it scored: `architecture.json`, which `--path` and `--architecture` read.
+/// A path for every layer by its name, and what it scored: `architecture.json`, which the settings `path` and `architecture` read.
 public struct Architecture: Codable, Equatable, Sendable {
     /// The paths, each with the rank of its lowRank forms.
     public var layers: [String: GLoRAPath]
@@ -121,14 +121,14 @@ public struct SearchDirectory {
     public func create(_ configuration: Configuration) throws {
         guard !FileManager.default.fileExists(atPath: journal.path) else {
             throw TrainingError.run(
-                "\(url.path) already holds a search; add --resume to go on with it, or remove the folder")
+                "\(url.path) already holds a search; add `resume` to go on with it, or remove the folder")
         }
         try AtomicFile.createFolder(url)
         try AtomicFile.write(try AtomicFile.json(Line(search: configuration)), to: journal)
     }
 
     /// What a killed search has left: its candidates, those it had trained, the number of generations, and the seconds it took. A torn last
-    /// line is cut off. Throws `TrainingError.run` when there is none, or one of other settings.
+    /// line is cut off. Throws `TrainingError.missing` when there is none, and `.run` when it is one of other settings.
     func recall(_ configuration: Configuration) throws -> (
         judged: [Judged], refined: [Judged], generations: Int, seconds: Double
     ) {
@@ -136,7 +136,7 @@ public struct SearchDirectory {
         guard try self.configuration() == configuration else {
             throw TrainingError.run(
                 "\(url.path) holds a search with other settings (its first line says which); repeat those with "
-                    + "--resume, or remove the folder")
+                    + "`resume`, or remove the folder")
         }
         // Also where no line is torn: what is appended to is then no link.
         try AtomicFile.write(Array(content.wholeLines), to: journal)
@@ -150,8 +150,7 @@ public struct SearchDirectory {
     /// The journal's text, and its whole lines: what follows the last newline was being written.
     private func readJournal() throws -> (content: [UInt8], lines: [Line]) {
         guard FileManager.default.fileExists(atPath: journal.path) else {
-            throw TrainingError.run(
-                "\(url.path) holds no search to go on with; run glora search without --resume")
+            throw TrainingError.missing("\(url.path) holds no search to go on with", .beginSearch)
         }
         let content = try fileContents(of: journal, limit: largestJournal)
         let lines = content.wholeLines.split(separator: newline).compactMap {
@@ -198,7 +197,7 @@ public struct SearchDirectory {
         try AtomicFile.write(try AtomicFile.json(value, indented: true), to: url)
     }
 
-    /// What the search is. Throws `TrainingError.run` when there is none.
+    /// What the search is. Throws `TrainingError` when there is none.
     public func configuration() throws -> Configuration {
         guard let configuration = try readJournal().lines.first?.search else {
             throw TrainingError.run("\(journal.path) is no search of this program; remove it")
@@ -206,10 +205,10 @@ public struct SearchDirectory {
         return configuration
     }
 
-    /// The architecture that the search has found. Throws `TrainingError.run` when there is none yet.
+    /// The architecture that the search has found. Throws `TrainingError.missing` when there is none yet.
     public func found() throws -> Architecture { try SearchDirectory.architecture(at: architecture) }
 
-    /// Every candidate that was scored or given up. Throws `TrainingError.run` when there is no search.
+    /// Every candidate that was scored or given up. Throws `TrainingError` when there is no search.
     public func judged() throws -> [Judged] { try readJournal().lines.compactMap(\.judged) }
 
     /// What A to E are worth; nil when it wasn't asked.
@@ -217,19 +216,18 @@ public struct SearchDirectory {
         try? read(ablation)
     }
 
-    /// What the search took. Throws `TrainingError.run` when it hasn't ended.
+    /// What the search took. Throws `TrainingError.missing` when it hasn't ended.
     public func readSummary() throws -> Summary { try read(summary) }
 
-    /// The front. Throws `TrainingError.run` when the search hasn't ended.
+    /// The front. Throws `TrainingError.missing` when the search hasn't ended.
     public func readFront() throws -> [Architecture] { try read(front) }
 
-    /// The architecture in a file. Throws `TrainingError.run`.
+    /// The architecture in a file. Throws `TrainingError.missing`.
     public static func architecture(at url: URL) throws -> Architecture {
         guard
             let architecture = try? JSONDecoder().decode(Architecture.self, from: Data(fileContents(of: url)))
         else {
-            throw TrainingError.run(
-                "\(url.path) is no architecture; give the architecture.json of a glora search")
+            throw TrainingError.missing("\(url.path) is no architecture", .giveArchitecture)
         }
         return architecture
     }
@@ -239,7 +237,7 @@ public struct SearchDirectory {
             let value = try? JSONDecoder().decode(
                 Value.self, from: Data(fileContents(of: url, limit: largestJournal)))
         else {
-            throw TrainingError.run("\(url.path) is missing or broken; run glora search to its end")
+            throw TrainingError.missing("\(url.path) is missing or broken", .endSearch)
         }
         return value
     }

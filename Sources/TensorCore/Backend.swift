@@ -190,21 +190,21 @@ public enum BackendError: Error, CustomStringConvertible, Equatable {
     case driver(String)
     /// A kernel didn't compile: the driver's log, which names file and line.
     case build(String)
-    /// The device failed in the middle of the work: the operation, the status, and advice.
-    case failed(String)
+    /// The device failed in the middle of the work: the operation, the status, and advice; whether a smaller batch may help.
+    case failed(String, lacksMemory: Bool = false)
 
     /// One sentence: what, where, what to do.
     public var description: String {
         switch self {
         case .outOfMemory(let device, let requested, let available) where requested <= available:
             "\(device) refuses \((requested + (1 << 20) - 1) >> 20) MiB, though \(available >> 20) MiB should be free: another program, or "
-                + "this process's threads under a limit (ulimit -v), hold its memory. Stop that, raise the limit, or use a smaller --batch-size or another --device."
+                + "this process's threads under a limit (ulimit -v), hold its memory. Stop that, raise the limit, or use a smaller `batch-size` or another `device`."
         case .outOfMemory(let device, let requested, let available):
             "\(device) has not enough memory: \(requested >> 20) MiB asked for, "
-                + "\(available >> 20) MiB there. Use a smaller --batch-size or another --device."
+                + "\(available >> 20) MiB there. Use a smaller `batch-size` or another `device`."
         case .unsupported(let precision, let device):
             "\(device) computes with float32 alone: for \(precision.rawValue) use an OpenCL device."
-        case .noSuchDevice(let message), .driver(let message), .build(let message), .failed(let message):
+        case .noSuchDevice(let message), .driver(let message), .build(let message), .failed(let message, _):
             message
         }
     }

@@ -4,7 +4,7 @@
 /// Each tensor is a *segment* of whole blocks of `viewAlignment` elements. The padding between segments has zero gradients
 /// and zero values, and stays so.
 public final class ParameterStore {
-    /// A tensor to be: its name, shape and first values, which are made when they are asked for: what a file or a flag
+    /// A tensor to be: its name, shape and first values, which are made when they are asked for: what a file or a setting
     /// wants can be larger than any memory.
     public struct Declaration {
         /// The name in the model.

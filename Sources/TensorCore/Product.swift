@@ -1,4 +1,4 @@
-/// The product of sizes that a file or a flag gave; nil when it overflows on the way, whatever comes behind.
+/// The product of sizes that a file or a setting gave; nil when it overflows on the way, whatever comes behind.
 package func product(_ sizes: [Int]) -> Int? {
     var total = 1
     for size in sizes {

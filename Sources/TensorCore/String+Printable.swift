@@ -21,6 +21,13 @@ extension String {
             .joined(separator: "\n")
     }
 
+    /// The sentence with its settings as a command line's flags. Below the command line a sentence names a setting between backquotes,
+    /// alone or with its value: `` `batch-size` `` becomes `--batch-size`, and `` `checkpoint last` `` becomes `--checkpoint last`. More
+    /// words between backquotes are no setting and stay, as a whole command does.
+    package var spelledAsFlags: String {
+        replacing(/`([a-z][a-z0-9-]*(?: [^`\s]+)?)`/) { "--" + String($0.1) }
+    }
+
     /// The word as a shell reads it: quoted where it has to be, with control characters as bash's and zsh's `$'…'` has them.
     package var shellQuoted: String {
         let plain: (Unicode.Scalar) -> Bool = {

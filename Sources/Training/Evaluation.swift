@@ -64,7 +64,7 @@ extension TrainableModel {
         return .overflow(
             precision == .float16
                 ? "\(what) are not finite numbers: the forward pass overflows float16\(place) (its largest number is 65504); use "
-                    + "--precision bfloat16, which has float32's range"
+                    + "`precision bfloat16`, which has float32's range"
                 : "\(what) are not finite numbers: the forward pass stops being finite\(place) in \(precision.rawValue), "
                     + "though the checkpoint's weights are finite; check that all its files belong together")
     }

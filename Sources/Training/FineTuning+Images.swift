@@ -9,7 +9,7 @@ extension FineTuning where Model == VisionTransformer {
     /// Prepares a run on images in `directory`: a new one, or with `resumes` the one that is there, from its last state. A new one
     /// starts from `inherited`, the trained tensors of another run of the same space and classes, or from fresh ones. `check` is
     /// called before anything is written, with a trainer that has its images: what it throws leaves no folder behind.
-    /// `continuation` is how to go on from the last state, a part of a sentence (default: by `glora train --resume`).
+    /// `continuation` is how to go on from the last state, a part of a sentence (default: by the setting `resume`).
     ///
     /// Throws `TrainingError` for settings that can't be meant, a folder in the way, another frozen base or other data than
     /// the run's, or too little memory (with the batch size that would fit); `CheckpointError`; `BackendError`.
@@ -107,14 +107,14 @@ extension TrainableModel {
             "a step of \(batch) images needs about \(needed(batch) >> 20) MiB, \(backend.name) has "
                 + "\(available >> 20) MiB; "
                 + (fits > 0
-                    ? "--batch-size \(fits) would fit"
-                    : "not even one image fits, so use a smaller --image-size or --ranks, or another --device")
+                    ? "`batch-size \(fits)` would fit"
+                    : "not even one image fits, so use a smaller `image-size` or `ranks`, or another `device`")
         )
     }
 }
 
 extension TrainingOptions {
-    /// What these settings train in a model of this shape, on the paths that a run keeps, or else on those that `--path` says.
+    /// What these settings train in a model of this shape, on the paths that a run keeps, or else on those that `path` says.
     /// Throws `MethodError`, `FormError` and `TrainingError.settings`.
     public func tuningMethod(
         _ shape: TransformerShape, of run: RunDirectory.Configuration? = nil

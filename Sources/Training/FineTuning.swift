@@ -24,7 +24,7 @@ public final class FineTuning<Model: TrainableModel> {
     /// A run of `trainer` in `directory`: a new one of this configuration, or without one that which is there, from its last state. A
     /// new one starts from `inherited`, the trained tensors of another run of the same space and classes, or from fresh ones.
     /// `saveAdapter` writes the current values as an adapter into the run's folder; `continuation` is how to go on from the last
-    /// state, a part of a sentence (default: by `glora train --resume`).
+    /// state, a part of a sentence (default: by the setting `resume`).
     ///
     /// Throws `TrainingError.run` for a folder in the way or a state of another run, `CheckpointError`, `BackendError`.
     init(
@@ -34,9 +34,7 @@ public final class FineTuning<Model: TrainableModel> {
     ) throws {
         (self.trainer, self.directory, self.saveAdapter) = (trainer, directory, saveAdapter)
         (model, options) = (trainer.model, trainer.options)
-        self.continuation =
-            continuation
-            ?? "go on from it with `glora train --run \(directory.url.path.shellQuoted) --resume`"
+        self.continuation = continuation ?? "go on from it with `resume`"
         var notes = notes
         if let configuration {
             if let inherited {
@@ -75,11 +73,11 @@ public final class FineTuning<Model: TrainableModel> {
             throw TrainingError.notANumber(step: step, run: directory.last.path)
         } catch let error as CheckpointError {
             throw CheckpointError("\(error.description); \(kept)")
-        } catch BackendError.failed(let message) {
+        } catch BackendError.failed(let message, let lacksMemory) {
             // A run keeps its batch size.
             throw BackendError.failed(
-                "\(message); \(kept)"
-                    + (message.contains("--batch-size") ? " (a smaller batch needs another folder)" : ""))
+                "\(message); \(kept)" + (lacksMemory ? " (a smaller batch needs another folder)" : ""),
+                lacksMemory: lacksMemory)
         }
     }
 

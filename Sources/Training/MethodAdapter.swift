@@ -4,7 +4,7 @@ import Foundation
 import TensorCore
 import VisionModels
 
-/// The settings that `adapter_config.json` has had by other names than their flags' since the first build.
+/// The settings that `adapter_config.json` has had by other names than their own since the first build.
 private let oldKeys = ["adapter-norm": "adapterNorm", "learnable-scale": "learnableScale"]
 
 /// The trained tensors of another method than GLoRA as a folder: LoRA in PEFT's format, the others under their authors' names in

@@ -5,7 +5,7 @@ import TensorCore
 
 // Which path each layer takes, as the command line, files and run folders say it.
 extension PathChoice {
-    /// Reads what `--path` says for a model: `supernet`, `full` (the richest path of the space), `none`, or a file: one path
+    /// Reads what `path` says for a model: `supernet`, `full` (the richest path of the space), `none`, or a file: one path
     /// as JSON, which every layer takes, an object of a path for each layer's name, or the `architecture.json` of a search. Throws `TrainingError.settings`.
     public init(
         _ text: String, space: SearchSpace, recipe: Recipe = .original, for shape: TransformerShape
@@ -18,7 +18,7 @@ extension PathChoice {
         }
     }
 
-    /// A run's choice: the paths that its configuration holds, or what its `--path` says. Throws `TrainingError.settings`.
+    /// A run's choice: the paths that its configuration holds, or what its `path` says. Throws `TrainingError.settings`.
     init(_ run: RunDirectory.Configuration, space: SearchSpace, for shape: TransformerShape) throws {
         guard let paths = run.paths else {
             self = try PathChoice(
@@ -34,7 +34,7 @@ extension PathChoice {
         self = .fixed(paths)
     }
 
-    /// Whether `--path` names a file rather than a kind of path.
+    /// Whether `path` names a file rather than a kind of path.
     package static func isFile(_ text: String) -> Bool { !["supernet", "full", "none"].contains(text) }
 
     /// What is read of an architecture that a search has found.
@@ -45,7 +45,7 @@ extension PathChoice {
     ) throws -> [GLoRAPath] {
         guard let data = (try? fileContents(of: URL(fileURLWithPath: file))).map({ Data($0) }) else {
             throw TrainingError.settings(
-                "--path \(file) can't be read; use supernet, full, none, or a JSON file of paths")
+                "`path` \(file) can't be read; use supernet, full, none, or a JSON file of paths")
         }
         let names = shape.linears.map(\.name)
         let paths: [GLoRAPath]
@@ -93,12 +93,12 @@ extension PathChoice {
         for (linear, path) in zip(shape.linears, paths) {
             if path.rank > space.largestRank {
                 throw TrainingError.settings(
-                    "\(source) asks for rank \(path.rank) in \(linear.name); the largest of --ranks is \(space.largestRank)"
+                    "\(source) asks for rank \(path.rank) in \(linear.name); the largest of `ranks` is \(space.largestRank)"
                 )
             }
             if path != .none, !space.sites.contains(linear.site.role) {
                 throw TrainingError.settings(
-                    "\(source) gives \(linear.name) a path, but --linears leaves it out")
+                    "\(source) gives \(linear.name) a path, but `linears` leaves it out")
             }
             if path.changesBias, !linear.site.hasBias {
                 throw TrainingError.settings(

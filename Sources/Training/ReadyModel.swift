@@ -48,8 +48,8 @@ extension ReadyModel where Model == VisionTransformer {
         let checkpoint = try saved.loadBase(of: directory.url)
         guard path == nil || saved.options.method == .glora else {
             throw TrainingError.run(
-                "\(directory.url.path) is a run of \(saved.options.method.rawValue), which has no paths; leave --path "
-                    + "and --architecture out")
+                "\(directory.url.path) is a run of \(saved.options.method.rawValue), which has no paths; leave `path` "
+                    + "and `architecture` out")
         }
         let shape = checkpoint.configuration.shape
         var method = try saved.options.tuningMethod(shape, of: saved)
@@ -63,8 +63,8 @@ extension ReadyModel where Model == VisionTransformer {
         let file = state == .best ? directory.best : directory.last
         guard FileManager.default.fileExists(atPath: file.path) else {
             throw TrainingError.run(
-                "\(directory.url.path) has no \(file.lastPathComponent) yet; train on with --resume"
-                    + (state == .best ? ", or read --checkpoint last" : ""))
+                "\(directory.url.path) has no \(file.lastPathComponent) yet; train on with `resume`"
+                    + (state == .best ? ", or read `checkpoint last`" : ""))
         }
         let snapshot = try TrainingSnapshot(contentsOf: file)
         for segment in model.store.segments where snapshot.values[segment.name]?.shape != segment.shape {
@@ -102,7 +102,7 @@ extension ReadyModel where Model == VisionTransformer {
         } else {
             guard let head = checkpoint.head else {
                 throw TrainingError.settings(
-                    "\(options.model) has no head to classify with; give --adapter or train a run first")
+                    "\(options.model) has no head to classify with; give `adapter` or train a run first")
             }
             model = try VisionTransformer(
                 checkpoint, classCount: checkpoint.configuration.classCount,

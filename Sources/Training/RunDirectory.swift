@@ -8,7 +8,7 @@ import Yams
 
 /// The folder of a run:
 ///
-///     config.yaml          the settings, as the command line's flags; the base's architecture and how its images are prepared;
+///     config.yaml          the settings by their names; the base's architecture and how its images are prepared;
 ///                          the classes' names; the hashes of the frozen base and the data
 ///     metrics.jsonl        a line for each step, epoch and validation
 ///     last.safetensors     the state after the latest epoch, or where the run was stopped
@@ -149,10 +149,10 @@ public struct RunDirectory {
         return all.first { $0.valAccuracy == best }
     }
 
-    /// The run's epochs and validations. Throws `TrainingError.run` when the file is missing or has numbers that no run has.
+    /// The run's epochs and validations. Throws `TrainingError` when the file is missing or has numbers that no run has.
     public func epochMetrics() throws -> [EpochMetric] {
         guard FileManager.default.fileExists(atPath: metrics.path) else {
-            throw TrainingError.run("\(metrics.path) is missing; give the --run of a glora train")
+            throw TrainingError.missing("\(metrics.path) is missing", .giveRun)
         }
         var all: [EpochMetric] = []
         var unread: Int?
@@ -224,25 +224,24 @@ public struct RunDirectory {
     }
 
     /// Keeps the folder, whether there is a run in it yet or not, for this process; errors as `FolderLock`.
-    public func lock(holder: String, orGive flag: String? = nil) throws -> FolderLock {
+    public func lock(holder: String, orGive setting: String? = nil) throws -> FolderLock {
         // `supernet` is the run that a comparison searches.
         let parts = ["adapter", "search", "search/adapter", "supernet"]
-        return try FolderLock(url, parts: parts, holder: holder, orGive: flag)
+        return try FolderLock(url, parts: parts, holder: holder, orGive: setting)
     }
 
     /// Throws `TrainingError.run` when a run is there.
     func refuseExisting() throws {
         if holdsRun {
             throw TrainingError.run(
-                "\(url.path) already holds a run; add --resume to go on with it, or give another --run")
+                "\(url.path) already holds a run; add `resume` to go on with it, or give another `run`")
         }
     }
 
-    /// The run's settings. Throws `TrainingError.run` when the folder holds no run.
+    /// The run's settings. Throws `TrainingError.missing` when the folder holds no run, and `.run` when they aren't a run's.
     public func configuration() throws -> Configuration {
         guard holdsRun else {
-            throw TrainingError.run(
-                "\(url.path) holds no run: config.yaml is missing; give the --run of a glora train")
+            throw TrainingError.missing("\(url.path) holds no run: config.yaml is missing", .giveRun)
         }
         // The names of 21,000 classes take half a megabyte; the parser took 700 MB for eight.
         guard let text = String(validating: try fileContents(of: config, limit: 2 << 20), as: UTF8.self)

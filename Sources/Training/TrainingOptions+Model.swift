@@ -59,12 +59,12 @@ extension TrainingOptions {
             switch checkpoint.preprocessingOrigin {
             case .file(let name): "as \(name) says"
             case .google:
-                "as Google's models take them; no file says so (--normalize imagenet for ImageNet's)"
+                "as Google's models take them; no file says so (`normalize imagenet` for ImageNet's)"
             case .assumed: "no file says so"
             }
         let given = ([$normalize, $crop, $resizeTo, $interpolation] as [any AnySetting])
             .filter { $0.text != nil && $0.text != Normalization.model.rawValue }
-            .map { "--\($0.name) \($0.text!)" }
+            .map { "`\($0.name) \($0.text!)`" }
         return "images: \(images); \(origin)"
             + (given.isEmpty ? "" : ", but " + given.joined(separator: " "))
     }

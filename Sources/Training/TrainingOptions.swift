@@ -14,7 +14,7 @@ extension MemoryPolicy: SettingChoice {}
 extension Precision: SettingChoice {}
 extension Preprocessing.Filter: SettingChoice {}
 
-/// Every setting of a training run, with the defaults of its method's authors. The keys are the command line's flags, so a run's
+/// Every setting of a training run, with the defaults of its method's authors. The keys are the settings' names, so a run's
 /// `config.yaml` is its command line written down.
 ///
 /// Source: ViT-Slim/GLoRA/supernet.py.
@@ -37,7 +37,7 @@ public struct TrainingOptions: SettingGroup {
         "crop", "squash (resize whatever the proportions) or center (shorter side, then the centre)",
         default: "as the model's files say; squash in trainings on VTAB-1K tasks")
     public var crop: Crop? = nil
-    @Setting("resize-to", "The shorter side before --crop center", default: "8/7 of the input size")
+    @Setting("resize-to", "The shorter side before `crop center`", default: "8/7 of the input size")
     public var resizeTo: Int? = nil
     @Setting(
         "interpolation",
@@ -207,20 +207,20 @@ public struct TrainingOptions: SettingGroup {
     /// The most epochs of a run.
     public static let largestEpochCount = 1_000_000
 
-    /// Throws `TrainingError.settings` for a setting that can't be meant, with the flag's name and what it may be, and `FormError`.
+    /// Throws `TrainingError.settings` for a setting that can't be meant, with its name and what it may be, and `FormError`.
     public func validate() throws {
         var mistake = fault
         if resizeTo != nil, crop != .center {
-            mistake = mistake ?? "--resize-to is the shorter side before --crop center; give both"
+            mistake = mistake ?? "`resize-to` is the shorter side before `crop center`; give both"
         }
         if method != .glora, path != "supernet" || recipe != .original {
-            mistake = mistake ?? "--path and --recipe are GLoRA's; leave them out with --method \(method)"
+            mistake = mistake ?? "`path` and `recipe` are GLoRA's; leave them out with `method \(method)`"
         }
         if let mistake { throw TrainingError.settings(mistake) }
         _ = try searchSpace()
     }
 
-    /// In which flags these settings differ from `others`, as `--epochs 3, not 2`, by name. Where the model and the data lie is
+    /// In which settings these differ from `others`, as `` `epochs` 3, not 2 ``, by name. Where the model and the data lie is
     /// left out: their hashes decide.
     public func differences(from others: TrainingOptions) -> [String] {
         func text(_ setting: any AnySetting) -> String {
@@ -228,7 +228,7 @@ public struct TrainingOptions: SettingGroup {
         }
         return zip(settings, others.settings).sorted { $0.0.name < $1.0.name }
             .filter { text($0) != text($1) && $0.name != $model.name && $0.name != $data.name }
-            .map { "--\($0.name) \(text($0)), not \(text($1))" }
+            .map { "`\($0.name)` \(text($0)), not \(text($1))" }
     }
 }
 
@@ -242,14 +242,29 @@ public enum TrainingError: Error, CustomStringConvertible, Equatable {
     case overflow(String)
     /// A run folder that isn't one, is in the way, or doesn't fit.
     case run(String)
+    /// A folder or a file that lacks what a training or a search leaves there: which, and what would help.
+    case missing(String, Remedy)
+
+    /// What to do about what is missing. The command line names its commands instead.
+    public enum Remedy: String, Sendable {
+        /// The folder of a training is meant.
+        case giveRun = "give the `run` of a training"
+        /// What a search has found is meant.
+        case giveArchitecture = "give the architecture.json of a search"
+        /// There is no search to go on with.
+        case beginSearch = "begin one without `resume`"
+        /// The search was stopped before it wrote this.
+        case endSearch = "go on with the search to its end"
+    }
 
     /// One sentence.
     public var description: String {
         switch self {
         case .settings(let message), .run(let message), .overflow(let message): message
+        case .missing(let what, let remedy): "\(what); \(remedy.rawValue)"
         case .notANumber(let step, let run):
             "the loss is not a number at step \(step); the last good checkpoint is kept in \(run), "
-                + "start another --run with a lower --lr"
+                + "start another `run` with a lower `lr`"
         }
     }
 }

@@ -48,7 +48,7 @@ extension VisionTransformer {
             attachments.blocks.allSatisfy({ $0.norms.allSatisfy { $0 == nil } })
         else {
             throw failure(
-                "SSF also scales behind LayerNorms and the patch embedding; train it with --targets linears")
+                "SSF also scales behind LayerNorms and the patch embedding; train it with `targets linears`")
         }
         let strangers = store.segments.map(\.name).filter {
             checkpoint.tensors[$0] != nil && !$0.hasPrefix("head.") && !$0.hasSuffix(".bias")

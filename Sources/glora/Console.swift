@@ -9,10 +9,10 @@ struct Console {
     private let isTerminal = isatty(2) == 1
 
     /// A line for the person who runs the command.
-    func say(_ line: String) { Console.write(line.printable + "\n", to: isJSON ? 2 : 1) }
+    func say(_ line: String) { Console.write(line.spelledAsFlags.printable + "\n", to: isJSON ? 2 : 1) }
 
     /// A warning or an assumption, always on standard error.
-    func note(_ line: String) { Console.write("note: \(line.printable)\n", to: 2) }
+    func note(_ line: String) { Console.write("note: \(line.spelledAsFlags.printable)\n", to: 2) }
 
     /// A line that the next one replaces on a terminal; elsewhere it is left out, `say` marks the milestones.
     func progress(_ line: String) {
@@ -100,14 +100,38 @@ struct Console {
         Foundation.exit(code)
     }
 
-    /// The error with its sentence on one line: names in it are strangers'. Of more lines are only usages, and drivers' logs.
+    /// The error with its sentence on one line, settings as their flags and commands by their names. Names in it are strangers'.
+    /// Of more lines are only usages, and drivers' logs.
     private static func printable(_ error: any Error) -> any Error {
         if let error = error as? ValidationError { return ValidationError(error.message.printable) }
-        if error is BackendError || Glora.exitCode(for: error) != .failure { return error }
-        return Sentence(description: Glora.message(for: error).printable)
+        if Glora.exitCode(for: error) != .failure { return error }
+        if case TrainingError.missing(let what, let remedy) = error {
+            return Sentence(description: "\(what); \(remedy.command)".printable)
+        }
+        let message = Glora.message(for: error)
+        guard error is BackendError else { return Sentence(description: message.spelledAsFlags.printable) }
+        let sentence = message.prefix { $0 != "\n" }
+        return Sentence(description: "\(String(sentence).spelledAsFlags)\(message[sentence.endIndex...])")
     }
 
     private struct Sentence: Error, CustomStringConvertible { let description: String }
+}
+
+extension ValidationError {
+    /// What a library says of a setting, as a mistake of the command line.
+    init(_ error: any Error) { self.init("\(error)".spelledAsFlags) }
+}
+
+extension TrainingError.Remedy {
+    /// What to do on a command line.
+    fileprivate var command: String {
+        switch self {
+        case .giveRun: "give the --run of a glora train"
+        case .giveArchitecture: "give the architecture.json of a glora search"
+        case .beginSearch: "run glora search without --resume"
+        case .endSearch: "run glora search to its end"
+        }
+    }
 }
 
 /// The flags that every command has.

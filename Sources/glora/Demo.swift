@@ -106,7 +106,8 @@ struct Demo: ParsableCommand {
             options.keepVTABProtocol()
             let tuning = try FineTuning(
                 options, checkpoint: try options.loadCheckpoint(), training: splits.train,
-                validation: splits.validation, in: directory, on: backend)
+                validation: splits.validation, in: directory, on: backend,
+                continuation: directory.continuation)
             let finished = try tuning.run(
                 onEvent: { event in
                     if case .step(let progress) = event {

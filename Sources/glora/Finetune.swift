@@ -52,7 +52,7 @@ struct Finetune: ParsableCommand {
     func run() throws {
         let console = common.console
         let target = RunDirectory(URL(fileURLWithPath: output))
-        let lock = try target.lock(orGive: "--output", console)
+        let lock = try target.lock(orGive: "output", console)
         defer { lock.release() }
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
         let file = architecture.map { URL(fileURLWithPath: $0) } ?? SearchDirectory(directory).architecture

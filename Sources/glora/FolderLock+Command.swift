@@ -8,8 +8,8 @@ private var holder: String { "glora " + (Glora.arguments.first ?? "") }
 
 extension RunDirectory {
     /// Keeps the run for this command, before anything of it is read; see `FolderLock`.
-    func lock(orGive flag: String? = nil, _ console: Console) throws -> FolderLock {
-        try lock(holder: holder, orGive: flag).noted(console)
+    func lock(orGive setting: String? = nil, _ console: Console) throws -> FolderLock {
+        try lock(holder: holder, orGive: setting).noted(console)
     }
 }
 
@@ -23,7 +23,7 @@ extension Cell {
 extension FolderLock {
     /// Keeps the folder that a command writes, `--output`.
     static func output(_ folder: URL, _ console: Console) throws -> FolderLock {
-        try FolderLock(folder, holder: holder, orGive: "--output").noted(console)
+        try FolderLock(folder, holder: holder, orGive: "output").noted(console)
     }
 
     fileprivate func noted(_ console: Console) -> FolderLock {

@@ -78,7 +78,7 @@ struct Pretrain: ParsableCommand {
         options.take(training.given)
         // The scheduler's first two epochs run at the warm-up rate; the original's 1e-6 would waste them.
         (options.warmupEpochs, options.warmupLearningRate) = (1, options.learningRate / 4)
-        do { try options.validate() } catch { throw ValidationError("\(error)") }
+        do { try options.validate() } catch { throw ValidationError(error) }
         guard width % heads == 0, 32 % patchSize == 0 else {
             throw ValidationError("--heads must divide --width, and --patch-size 32")
         }

@@ -109,7 +109,7 @@ struct Search: ParsableCommand {
             if !holds { throw ValidationError(message) }
         }
         try check(minParams.value <= maxParams.value, "--min-params is above --max-params")
-        do { try settings.validate() } catch { throw ValidationError("\(error)") }
+        do { try settings.validate() } catch { throw ValidationError(error) }
         try checkBatchSize(batchSize)
         try check((0...1000).contains(refine), "--refine must be from 0 to 1000, not \(refine)")
         try check(

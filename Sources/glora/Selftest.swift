@@ -34,7 +34,8 @@ struct Selftest: ParsableCommand {
             case .passed:
                 counts.passed += 1
                 console.say("pass     \(result.name)  \(result.detail)")
-            case .failed(let reason):
+            case .failed(let sentence):
+                let reason = sentence.spelledAsFlags
                 counts.failed += 1
                 counts.failures.append("\(result.name): \(reason)")
                 console.say("FAIL     \(result.name)  \(reason)")

@@ -31,7 +31,7 @@ struct Train: ParsableCommand {
     func run() throws {
         let console = common.console
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
-        let lock = try directory.lock(orGive: "--run", console)
+        let lock = try directory.lock(orGive: "run", console)
         defer { lock.release() }
         let options = try resume ? savedOptions(directory) : TrainingOptions(given: given)
         if options.model.isEmpty {
@@ -61,7 +61,7 @@ struct Train: ParsableCommand {
         options.take(given)
         guard let difference = options.differences(from: saved).first else { return options }
         throw ValidationError(
-            "\(difference.prefix { $0 != " " }) differs from the run's own setting in "
+            "\(String(difference.prefix { $0 != " " }).spelledAsFlags) differs from the run's own setting in "
                 + "\(directory.url.path)/config.yaml; leave it out, or start another --run")
     }
 }
@@ -135,7 +135,7 @@ struct RunReporter {
         console.say(
             finished
                 ? "done: \(path)/ holds the last and the best checkpoint, the adapter and metrics.jsonl"
-                : "stopped after step \(tuning.trainer.state.step); go on with: glora train --run \(path.shellQuoted) --resume"
+                : "stopped after step \(tuning.trainer.state.step); go on with: \(directory.resumeCommand)"
         )
         let state = tuning.trainer.state
         return Result(

@@ -54,6 +54,7 @@ extension AnySetting {
 
     /// The line of `--help`; `origin` is what decides where the flag is left out.
     func flagHelp(default origin: String?) -> ArgumentHelp {
+        let help = help.spelledAsFlags
         guard let origin, !origin.isEmpty else { return "\(help)." }
         guard origin == text else { return "\(help) (default: \(origin))." }
         return "\(help). (default: \(["true": "--\(name)", "false": "--no-\(name)"][origin] ?? origin))"

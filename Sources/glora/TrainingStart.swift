@@ -71,7 +71,7 @@ struct TrainingStart {
         _ checks: ImageCheckFlags,
         _ console: Console
     ) throws {
-        do { try options.validate() } catch { throw ValidationError("\(error)") }
+        do { try options.validate() } catch { throw ValidationError(error) }
         let task = try TaskFolder.open(URL(fileURLWithPath: options.data))
         training = try task.split(options.trainSplit)
         validation = try task.validationSplit()
@@ -94,7 +94,7 @@ struct TrainingStart {
         Interrupt.install()
         let tuning = try FineTuning(
             options, checkpoint: base.checkpoint, training: training, validation: validation, in: directory,
-            resumes: resumes, inheriting: inherited, on: base.backend
+            resumes: resumes, inheriting: inherited, on: base.backend, continuation: directory.continuation
         ) { trainer in
             let line =
                 keepsBase
@@ -106,6 +106,14 @@ struct TrainingStart {
         for note in tuning.notes { console.note(note) }
         return tuning
     }
+}
+
+extension RunDirectory {
+    /// What goes on from its last state.
+    var resumeCommand: String { "glora train --run \(url.path.shellQuoted) --resume" }
+
+    /// The same for the errors of a `FineTuning`.
+    var continuation: String { "go on from it with `\(resumeCommand)`" }
 }
 
 extension Console {

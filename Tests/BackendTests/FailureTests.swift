@@ -50,7 +50,7 @@ import Testing
             #expect(
                 "\(error)"
                     == "\(backend.name) failed (fill failed with CL_INVALID_WORK_GROUP_SIZE (-54)): update the "
-                    + "driver, or use another --device")
+                    + "driver, or use another `device`")
             #expect(throws: error) { try backend.allocate([1], .float32) }
             var values: [Float] = [0, 0]
             #expect(
@@ -69,12 +69,12 @@ import Testing
         #expect(
             sentence(-4)
                 == "opencl:0 (X) ran out of memory (add_product failed with CL_MEM_OBJECT_ALLOCATION_FAILURE "
-                + "(-4)): use a smaller --batch-size or another --device")
+                + "(-4)): use a smaller `batch-size` or another `device`")
         #expect(
             sentence(-5).contains("ran out of memory or other resources (add_product")
                 && sentence(-5).contains("CL_OUT_OF_RESOURCES (-5)"))
         #expect(sentence(-36).contains("was lost (add_product failed with CL_INVALID_COMMAND_QUEUE (-36))"))
-        #expect(!sentence(-36).contains("--batch-size") && !sentence(-54).contains("lost"))
+        #expect(!sentence(-36).contains("`batch-size`") && !sentence(-54).contains("lost"))
     }
 
     @Test("What is only tried may fail")

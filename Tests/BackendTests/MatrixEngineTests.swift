@@ -112,7 +112,7 @@ import Testing
                 _ = try OpenCLBackend(device: $0, layout: cpu, precision: .tf32, engines: [])
             }
         }
-        #expect("\(error)".contains("--precision tf32 needs"))
+        #expect("\(error)".contains("`precision tf32` needs"))
     }
 
     @Test("Panels of 16 bits hold pairs, in whole steps of their engine") func panelsHoldPairs() {

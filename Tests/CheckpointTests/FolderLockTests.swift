@@ -10,7 +10,7 @@ struct FolderLockTests {
     }
 
     private func lock(_ folder: URL, parts: [String] = []) throws -> FolderLock {
-        try FolderLock(folder, parts: parts, holder: "glora test", orGive: "--run")
+        try FolderLock(folder, parts: parts, holder: "glora test", orGive: "run")
     }
 
     @Test("A second process is told who holds the folder")
@@ -21,7 +21,7 @@ struct FolderLockTests {
             #expect(
                 text.wholeMatch(
                     of:
-                        /.+ is in use by process (\d+) \(glora test\) on \S+ since \d{4}-\d\d-\d\d \d\d:\d\d; wait for it or stop it, or give another --run/
+                        /.+ is in use by process (\d+) \(glora test\) on \S+ since \d{4}-\d\d-\d\d \d\d:\d\d; wait for it or stop it, or give another `run`/
                 )?.1 == "\(getpid())", "\(text)")
             held.release()
             #expect(try contents(folder) == [])

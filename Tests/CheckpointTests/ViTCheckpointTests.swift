@@ -42,7 +42,7 @@ struct ViTCheckpointTests {
             google.configuration.preprocessing == Preprocessing(mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]))
         #expect(google.preprocessingOrigin == .google)
         #expect(google.notes.count == 1)
-        #expect(google.notes[0].contains("--normalize imagenet"))
+        #expect(google.notes[0].contains("`normalize imagenet`"))
     }
 
     /// The arrays of the fixture google.npz under other names, read.

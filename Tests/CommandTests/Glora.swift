@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import TensorCore
 import Testing
 
 /// The built program, run as a user runs it.
@@ -153,6 +154,7 @@ enum Glora {
         #expect(lines.filter { $0.hasPrefix("Error: ") }.count == 1, "\(outcome.errors)")
         // A wrong command line is answered with the usage besides, and --json puts progress here; otherwise the sentence is alone.
         if code == 1, !arguments.contains("--json") { #expect(lines.count == 1, "\(outcome.errors)") }
+        #expect(outcome.sentence?.spelledAsFlags == outcome.sentence, "a setting isn't spelled as its flag")
         for word in words {
             #expect(outcome.sentence?.contains(word) == true, "'\(word)' isn't in: \(outcome.errors)")
         }

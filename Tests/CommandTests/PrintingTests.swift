@@ -16,6 +16,21 @@ struct PrintingTests {
     }
 
     @Test(
+        "A setting between backquotes is printed as its flag, and nothing else is",
+        arguments: [
+            ("a smaller `batch-size` or another `device`", "a smaller --batch-size or another --device"),
+            ("`lr` must be a number, not nan", "--lr must be a number, not nan"),
+            ("train on, or read `checkpoint last`", "train on, or read --checkpoint last"),
+            ("`path` my file.json can't be read", "--path my file.json can't be read"),
+            ("go on with `glora train --run a --resume`", "go on with `glora train --run a --resume`"),
+            ("it's `N` or `2x`, a ` or `", "it's `N` or `2x`, a ` or `"),
+            ("a`b has no `heads 3`", "a`b has no --heads 3"),
+        ])
+    func spelledAsFlags(_ sentence: String, _ printed: String) {
+        #expect(sentence.spelledAsFlags == printed)
+    }
+
+    @Test(
         "A shell reads a quoted word as it was",
         arguments: [
             "runs/a-1.2", "", "two words", "it's", "$(touch x)`;&|<>*?~!#\"\\", "a\nb", "\u{1b}[31m'\\",

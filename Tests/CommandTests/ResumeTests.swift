@@ -187,7 +187,7 @@ struct ResumeTests {
                 saying: ["already holds a run", "--resume", "another --run"])
             try Glora.refuse(
                 ["train", "--run", "nowhere", "--resume"], in: folder,
-                saying: ["nowhere holds no run", "config.yaml"])
+                saying: ["nowhere holds no run", "config.yaml", "give the --run of a glora train"])
             #expect(!folder.exists("nowhere"))
         }
     }

@@ -157,7 +157,9 @@ struct SearchCommandTests {
             try Glora.refuse(
                 flags + ["1k", "--min-params", "2k"], in: folder, code: 64, saying: ["--min-params"])
             try Glora.refuse(flags + ["1k", "--fitness-split", "nowhere"], in: folder, saying: ["nowhere"])
-            try Glora.refuse(flags + ["1k", "--resume"], in: folder, saying: ["no search to go on with"])
+            try Glora.refuse(
+                flags + ["1k", "--resume"], in: folder,
+                saying: ["no search to go on with; run glora search without --resume"])
             #expect(!folder.exists("run/search"))
         }
     }
@@ -202,7 +204,7 @@ struct SearchCommandTests {
                 saying: ["already holds a run"])
             try Glora.refuse(
                 ["finetune", "--run", "run", "--architecture", "task/test.txt", "--output", "other"],
-                in: folder, saying: ["no architecture"])
+                in: folder, saying: ["no architecture; give the architecture.json of a glora search"])
         }
     }
 

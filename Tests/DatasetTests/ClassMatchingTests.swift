@@ -49,7 +49,7 @@ struct ClassMatchingTests {
     @Test("Classes that the model doesn't know are listed with those that it knows")
     func unknown() throws {
         try withFolder(["cat", "gnu", "yak"]) { folder in
-            refuse("doesn't know: gnu, yak", "it knows cat, dog", "--match-classes number") {
+            refuse("doesn't know: gnu, yak", "it knows cat, dog", "`match-classes number`") {
                 try folder.split(.test).matched(to: ["cat", "dog"], classCount: 2)
             }
             let many = (0..<103).map { "class \($0)" }
@@ -68,7 +68,7 @@ struct ClassMatchingTests {
     func ambiguous() throws {
         let model = ["crane", "cat", "crane"]
         try withFolder(["cat", "crane"]) { folder in
-            refuse("several classes of the model are called 'crane'", "--match-classes number") {
+            refuse("several classes of the model are called 'crane'", "`match-classes number`") {
                 try folder.split(.test).matched(to: model, classCount: 3)
             }
         }
@@ -90,7 +90,7 @@ struct ClassMatchingTests {
         try withFolder(["dog", "emu"]) { folder in
             let list = try folder.split(.test).matched(to: nil, classCount: 2)
             #expect(list.samples.map(\.label) == [0, 1] && list.matching == .number)
-            refuse("has 2 classes (dog, emu)", "the model 3 without names", "--match-classes number") {
+            refuse("has 2 classes (dog, emu)", "the model 3 without names", "`match-classes number`") {
                 try folder.split(.test).matched(to: nil, classCount: 3)
             }
             refuse("the model has no class names") {

@@ -343,7 +343,7 @@ struct MethodTests {
         }
     }
 
-    @Test("A setting that a method has no use for, or can't mean, is refused with its flag")
+    @Test("A setting that a method has no use for, or can't mean, is refused with its name")
     func refuses() {
         let shape = TransformerShape(width: 8, hiddenWidth: 12, depth: 2, patchSize: 2, hasClassToken: true)
         func message(_ method: MethodName, _ change: (inout MethodSettings) -> Void) -> String {
@@ -356,16 +356,16 @@ struct MethodTests {
                 return "\(error)"
             }
         }
-        #expect(message(.ssf) { $0.rank = 3 } == "ssf doesn't use --rank; leave it out")
-        #expect(message(.glora) { $0.width = 3 }.contains("--width"))
-        #expect(message(.lora) { $0.rank = 0 }.contains("--rank must be from 1"))
-        #expect(message(.lora) { $0.targets = "k" } == "--targets is qv or all, not k")
-        #expect(message(.adapter) { $0.dropout = 1 }.contains("--dropout must be"))
-        #expect(message(.noah) { $0.dims = "1:2" }.contains("--dims 1:2"))
+        #expect(message(.ssf) { $0.rank = 3 } == "ssf doesn't use `rank`; leave it out")
+        #expect(message(.glora) { $0.width = 3 }.contains("`width`"))
+        #expect(message(.lora) { $0.rank = 0 }.contains("`rank` must be from 1"))
+        #expect(message(.lora) { $0.targets = "k" } == "`targets` is qv or all, not k")
+        #expect(message(.adapter) { $0.dropout = 1 }.contains("`dropout` must be"))
+        #expect(message(.noah) { $0.dims = "1:2" }.contains("`dims` 1:2"))
         #expect(message(.noah) { $0.dims = "1:2:3,1:2:3,1:2:3" }.contains("2 blocks"))
         #expect(message(.factTT) { _ in }.contains("no multiple"))
-        #expect(message(.repadapter) { $0.width = 3 }.contains("--groups"))
-        #expect(message(.adaptformer) { ($0.learnableScale, $0.scale) = (true, 2) }.contains("--scale"))
-        #expect(message(.lora) { $0.alpha = .infinity }.contains("--alpha"))
+        #expect(message(.repadapter) { $0.width = 3 }.contains("`groups 2` must divide"))
+        #expect(message(.adaptformer) { ($0.learnableScale, $0.scale) = (true, 2) }.contains("`scale`"))
+        #expect(message(.lora) { $0.alpha = .infinity }.contains("`alpha`"))
     }
 }

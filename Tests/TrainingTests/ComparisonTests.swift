@@ -83,7 +83,7 @@ struct ComparisonTests {
         #expect(Double((0.1 + 0.2).short) == 0.1 + 0.2)
     }
 
-    @Test("Settings differ by their flags; where model and data lie makes no difference")
+    @Test("Settings differ by their names; where model and data lie makes no difference")
     func differences() throws {
         var (one, other) = (TrainingOptions(), TrainingOptions())
         other.model = "elsewhere"
@@ -94,7 +94,7 @@ struct ComparisonTests {
         one.heads = 2
         #expect(
             one.differences(from: other) == [
-                "--epochs 500, not 3", "--heads 2, not unset", "--ranks 4, not 8,4",
+                "`epochs` 500, not 3", "`heads` 2, not unset", "`ranks` 4, not 8,4",
             ])
     }
 

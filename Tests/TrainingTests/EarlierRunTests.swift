@@ -69,8 +69,8 @@ import Testing
         let copy = options
         options.methodSettings.rank = 5000
         #expect(copy.fault == nil && copy.methodSettings.rank == nil)
-        #expect(options.fault == "--rank must be from 1 to 4096, not 5000")
-        #expect(options.differences(from: copy) == ["--rank 5000, not unset"])
+        #expect(options.fault == "`rank` must be from 1 to 4096, not 5000")
+        #expect(options.differences(from: copy) == ["`rank` 5000, not unset"])
     }
 }
 

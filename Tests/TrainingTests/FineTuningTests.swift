@@ -112,12 +112,11 @@ struct FineTuningTests {
                             backend.perform("add_product") { -4 }
                         }, shouldStop: { false })
                 }
-                let (file, folder) = (parts.last.path, parts.url.path)
+                let file = parts.last.path
                 let sentence = """
                     \(backend.name) ran out of memory (add_product failed with CL_MEM_OBJECT_ALLOCATION_FAILURE \
-                    (-4)): use a smaller --batch-size or another --device; the state after step 2 is kept in \
-                    \(file), go on from it with `glora train --run \(folder) --resume` (a smaller batch needs \
-                    another folder)
+                    (-4)): use a smaller `batch-size` or another `device`; the state after step 2 is kept in \
+                    \(file), go on from it with `resume` (a smaller batch needs another folder)
                     """
                 #expect("\(error)" == sentence)
                 #expect(try files() == saved)
@@ -236,7 +235,7 @@ struct FineTuningTests {
                     training: many, validation: nil, in: RunDirectory(folder), on: backend)
             }
             let text = "\(error)"
-            #expect(text.contains("needs about") && text.contains("--batch-size"))
+            #expect(text.contains("needs about") && text.contains("`batch-size "))
         }
     }
 }

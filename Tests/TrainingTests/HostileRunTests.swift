@@ -53,12 +53,12 @@ struct HostileRunTests {
         }
     }
 
-    @Test("Settings out of bounds are refused by their flag")
+    @Test("Settings out of bounds are refused by their name")
     func settingsOutOfBounds() {
         for (part, change) in [
-            ("--batch-size", { $0.batchSize = 1 << 62 }), ("--batch-size", { $0.batchSize = 0 }),
-            ("--image-size", { $0.imageSize = .max }), ("--epochs", { $0.epochs = .max }),
-            ("--ranks", { $0.ranks = [1 << 62] }),
+            ("`batch-size`", { $0.batchSize = 1 << 62 }), ("`batch-size`", { $0.batchSize = 0 }),
+            ("`image-size`", { $0.imageSize = .max }), ("`epochs`", { $0.epochs = .max }),
+            ("`ranks`", { $0.ranks = [1 << 62] }),
         ] as [(String, (inout TrainingOptions) -> Void)] {
             var options = TinyTask.options()
             change(&options)
@@ -66,12 +66,12 @@ struct HostileRunTests {
             #expect(said.contains(part), "\(said)")
         }
         for (part, method, change) in [
-            ("--rank", .factTK, { $0.methodSettings.rank = 4096 }),
-            ("--rank", .lora, { $0.methodSettings.rank = 65 }),
-            ("--dims", .noah, { $0.methodSettings.dims = "9223372036854775807:1:1" }),
-            ("--dims", .noah, { $0.methodSettings.dims = "0:4097:0" }),
-            ("--prompts", .vptDeep, { $0.methodSettings.prompts = 1 << 62 }),
-            ("--ranks", .glora, { $0.ranks = [65] }),
+            ("`rank 4096`", .factTK, { $0.methodSettings.rank = 4096 }),
+            ("`rank 65`", .lora, { $0.methodSettings.rank = 65 }),
+            ("`dims`", .noah, { $0.methodSettings.dims = "9223372036854775807:1:1" }),
+            ("`dims`", .noah, { $0.methodSettings.dims = "0:4097:0" }),
+            ("`prompts`", .vptDeep, { $0.methodSettings.prompts = 1 << 62 }),
+            ("`ranks 65`", .glora, { $0.ranks = [65] }),
         ] as [(String, MethodName, (inout TrainingOptions) -> Void)] {
             var options = TrainingOptions(method: method)
             change(&options)
@@ -92,8 +92,8 @@ struct HostileRunTests {
             for (from, to, part) in [
                 ("classCount: 3", "classCount: -1", "-1 classes"),
                 ("classCount: 3", "classCount: 4611686018427387904", "classes"),
-                ("batch-size: 8", "batch-size: 4611686018427387904", "--batch-size"),
-                ("epochs: 3", "epochs: 9223372036854775807", "--epochs"),
+                ("batch-size: 8", "batch-size: 4611686018427387904", "`batch-size`"),
+                ("epochs: 3", "epochs: 9223372036854775807", "`epochs`"),
                 ("depth: 2", "depth: 4611686018427387904", "depth"),
                 ("width: 16", "width: -16", "not positive"),
             ] {

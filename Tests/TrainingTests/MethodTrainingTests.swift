@@ -120,7 +120,7 @@ struct MethodTrainingTests {
         #expect(TrainingOptions(method: .glora) == TrainingOptions())
     }
 
-    @Test("--path and --recipe belong to GLoRA")
+    @Test("A path and a recipe belong to GLoRA")
     func refusesPaths() {
         var options = TrainingOptions(method: .lora)
         options.path = "full"

@@ -74,7 +74,7 @@ struct OverflowTests {
                 #expect("\(error)".contains(word), "\(error)")
             }
             let training = try train(checkpoint, .float16, on: backend)
-            #expect(training.contains("float16 in block 1") && !training.contains("--lr"), "\(training)")
+            #expect(training.contains("float16 in block 1") && !training.contains("`lr`"), "\(training)")
         }
     }
 

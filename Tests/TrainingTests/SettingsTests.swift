@@ -46,23 +46,23 @@ struct SettingsTests {
     }
 
     private static let mistakes: [(String, @Sendable (inout TrainingOptions) -> Void)] = [
-        ("--epochs", { $0.epochs = 0 }), ("--epochs", { $0.epochs = .max }),
-        ("--batch-size", { $0.batchSize = 0 }), ("--lr", { $0.learningRate = .nan }),
-        ("--lr", { $0.learningRate = -1 }), ("--warmup-lr", { $0.warmupLearningRate = .nan }),
-        ("--min-lr", { $0.minimumLearningRate = -1 }), ("--weight-decay", { $0.weightDecay = -1 }),
-        ("--drop-path", { $0.dropPath = 1 }), ("--warmup-epochs", { $0.warmupEpochs = -1 }),
-        ("--validate-every", { $0.validateEvery = 0 }), ("rank", { $0.ranks = [0] }),
-        ("--ranks", { $0.ranks = [1 << 40] }), ("D", { $0.formsD = [.lowRank] }),
+        ("`epochs`", { $0.epochs = 0 }), ("`epochs`", { $0.epochs = .max }),
+        ("`batch-size`", { $0.batchSize = 0 }), ("`lr`", { $0.learningRate = .nan }),
+        ("`lr`", { $0.learningRate = -1 }), ("`warmup-lr`", { $0.warmupLearningRate = .nan }),
+        ("`min-lr`", { $0.minimumLearningRate = -1 }), ("`weight-decay`", { $0.weightDecay = -1 }),
+        ("`drop-path`", { $0.dropPath = 1 }), ("`warmup-epochs`", { $0.warmupEpochs = -1 }),
+        ("`validate-every`", { $0.validateEvery = 0 }), ("rank", { $0.ranks = [0] }),
+        ("`ranks`", { $0.ranks = [1 << 40] }), ("D", { $0.formsD = [.lowRank] }),
         ("C", { $0.formsC = [.constant] }),
     ]
 
-    @Test("Numbers that can't be meant are refused with the flag's name", arguments: mistakes)
-    func refusals(_ flag: String, _ change: @Sendable (inout TrainingOptions) -> Void) throws {
+    @Test("Numbers that can't be meant are refused with the setting's name", arguments: mistakes)
+    func refusals(_ name: String, _ change: @Sendable (inout TrainingOptions) -> Void) throws {
         var options = TrainingOptions()
         try options.validate()
         change(&options)
         let error = try #require(throws: (any Error).self) { try options.validate() }
-        #expect("\(error)".contains(flag))
+        #expect("\(error)".contains(name))
     }
 
     @Test(
@@ -85,7 +85,7 @@ struct SettingsTests {
         }
     }
 
-    @Test("--path reads supernet, full, none, one path for all layers, and a path for each layer")
+    @Test("A path's setting reads supernet, full, none, one path for all layers, and a path for each layer")
     func paths() throws {
         let space = try SearchSpace(ranks: [4, 2])
         let model = try VisionTransformer(

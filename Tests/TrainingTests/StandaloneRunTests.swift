@@ -223,7 +223,7 @@ struct PreprocessingChoiceTests {
             #expect(
                 options.crop == .squash && options.interpolation == .bicubic && options.normalize == .model)
             let line = try options.preprocessingLine(try checkpoint())
-            #expect(line.contains("bicubic") && line.contains("as config.json says, but --crop squash"))
+            #expect(line.contains("bicubic") && line.contains("as config.json says, but `crop squash`"))
             options.model = archive.path
             options.keepVTABProtocol()
             #expect(options.normalize == .imagenet)

@@ -26,7 +26,7 @@ struct AdaptFormer: TuningMethod {
         width = settings.width ?? 64
         isScaleTrained = settings.learnableScale ?? false
         if isScaleTrained, settings.scale != nil {
-            throw MethodError("--learnable-scale begins at 1; leave --scale out")
+            throw MethodError("`learnable-scale` begins at 1; leave `scale` out")
         }
         scale = settings.scale ?? 0.1
         isSequential = settings.placement == "sequential"

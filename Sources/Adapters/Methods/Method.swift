@@ -1,6 +1,6 @@
 /// A method of fine-tuning, by its name on the command line.
 public enum MethodName: String, SettingChoice {
-    /// GLoRA: `--path` says whether a supernet or one path. `GLoRALinear.swift`.
+    /// GLoRA: `path` says whether a supernet or one path. `GLoRALinear.swift`.
     case glora
     /// Low-rank updates of Linears. `LoRA.swift`.
     case lora
@@ -36,7 +36,7 @@ extension MethodName {
         space: @autoclosure () throws -> SearchSpace = try SearchSpace()
     ) throws -> any TuningMethod {
         if let rank = settings.rank, self != .glora {
-            try MethodSettings.checkRank(rank, flag: "--rank", modelWidth: shape.width)
+            try MethodSettings.checkRank(rank, setting: "rank", modelWidth: shape.width)
         }
         switch self {
         case .glora:
@@ -44,9 +44,9 @@ extension MethodName {
             let space = try space()
             for role in space.sites where !shape.sites.contains(where: { $0.role == role }) {
                 let own = shape.sites.map(\.role.rawValue).joined(separator: ", ")
-                throw MethodError("--linears \(role.rawValue): this model's blocks have \(own)")
+                throw MethodError("`linears \(role.rawValue)`: this model's blocks have \(own)")
             }
-            try MethodSettings.checkRank(space.largestRank, flag: "--ranks", modelWidth: shape.width)
+            try MethodSettings.checkRank(space.largestRank, setting: "ranks", modelWidth: shape.width)
             return GLoRA(rank: space.largestRank, roles: space.sites, .supernet(space, .original))
         case .lora: return try LoRA(settings)
         case .ssf: return try SSF(settings)

@@ -42,11 +42,11 @@ public struct MethodSettings: SettingGroup {
 
     /// Throws `MethodError` for a rank that the Linears of a model of this width have no use for: a product through more columns
     /// than its smaller side is every matrix already. 64 are let pass in any model, for small ones under the authors' own ranks.
-    public static func checkRank(_ rank: Int, flag: String, modelWidth width: Int) throws {
+    public static func checkRank(_ rank: Int, setting: String, modelWidth width: Int) throws {
         let most = max(width, 64)
         guard rank <= most else {
             throw MethodError(
-                "\(flag) \(rank) is more than the model's width of \(width) has a use for; give at most \(most)"
+                "`\(setting) \(rank)` is more than the model's width of \(width) has a use for; give at most \(most)"
             )
         }
     }
@@ -56,11 +56,11 @@ public struct MethodSettings: SettingGroup {
     func allow(_ name: String, _ used: [any AnySetting] = [], targets words: [String] = []) throws {
         let used = used.map(\.name) + (words.isEmpty ? [] : [$targets.name])
         for setting in settings where setting.text != nil && !used.contains(setting.name) {
-            throw MethodError("\(name) doesn't use --\(setting.name); leave it out")
+            throw MethodError("\(name) doesn't use `\(setting.name)`; leave it out")
         }
         if let fault { throw MethodError(fault) }
         if let targets, !words.contains(targets) {
-            throw MethodError("--targets is \(words.joined(separator: " or ")), not \(targets)")
+            throw MethodError("`targets` is \(words.joined(separator: " or ")), not \(targets)")
         }
     }
 }

@@ -46,7 +46,7 @@ public struct NOAH: TuningMethod {
             parsed.count == 1 || parsed.count == depth
         else {
             throw MethodError(
-                "--dims \(text.prefix(80)) must be prompts:rank:width, such as 5:8:8, each at most "
+                "`dims` \(text.prefix(80)) must be prompts:rank:width, such as 5:8:8, each at most "
                     + "\(MethodSettings.largestSize), once or once for each of the \(depth) blocks")
         }
         self.init(parsed.map { Dimensions(prompts: $0[0], rank: $0[1], width: $0[2]) })

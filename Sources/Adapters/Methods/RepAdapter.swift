@@ -24,7 +24,7 @@ struct RepAdapter: TuningMethod {
         groups = settings.groups ?? 2
         guard width % groups == 0, shape.width % groups == 0 else {
             throw MethodError(
-                "--groups \(groups) must divide repadapter's --width \(width) and the model's width \(shape.width)"
+                "`groups \(groups)` must divide repadapter's `width \(width)` and the model's width \(shape.width)"
             )
         }
         scale = settings.scale ?? 1

@@ -36,7 +36,7 @@ struct CellFlags: ParsableArguments {
         for entry in entries {
             for rate in rates(entry) {
                 do { try options(entry, rate: rate, seed: 0).validate() } catch {
-                    throw ValidationError("\(error)")
+                    throw ValidationError(error)
                 }
             }
         }
@@ -48,7 +48,7 @@ struct CellFlags: ParsableArguments {
         for word in methods.split(separator: ",") {
             let entry: MethodEntry
             do { entry = try MethodEntry(word.trimmingCharacters(in: .whitespaces)) } catch {
-                throw ValidationError("\(error)")
+                throw ValidationError(error)
             }
             if entries.contains(entry) { continue }
             if let twin = entries.first(where: { $0.folderName == entry.folderName }) {

@@ -59,6 +59,7 @@ struct CellProcess: ParsableCommand {
             nil, cell.options.precision, productParts: try cell.begun?.configuration().productParts)
         let runner = CellRunner(
             try cell.options.loadCheckpoint(), scoring: flags.checkpoint, on: backend,
+            continuation: "the same command goes on from it",
             deviceBytes: flags.device.isOnHost(backend) ? nil : { backend.heldByteCount })
         var result = try runner.result(of: cell) ?? train(cell, runner, console)
         if until != .trained, !cell.isTested(result) {
