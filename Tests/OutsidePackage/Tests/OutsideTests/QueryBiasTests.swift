@@ -91,3 +91,14 @@ struct QueryBiasTests {
         #expect(backend.values(model.store["blocks.0.attn.qkv.shift"]!.value).contains { abs($0) > 1e-3 })
     }
 }
+
+@Test("The documentation shows the twenty lines as they are")
+func shownLines() throws {
+    let package = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../..")
+    let lines = try String(
+        contentsOf: package.appending(path: "Sources/TwentyLines/main.swift"), encoding: .utf8)
+    let page = try String(
+        contentsOf: package.appending(path: "../../Sources/SwiftGLoRA/SwiftGLoRA.docc/UsingTheLibrary.md"),
+        encoding: .utf8)
+    #expect(page.contains("```swift\n\(lines)```\n"))
+}
