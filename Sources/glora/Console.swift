@@ -86,9 +86,9 @@ struct Console {
     static func exit(_ error: (any Error)?) -> Never {
         var code = error.map { Glora.exitCode(for: $0).rawValue } ?? 0
         if let error, !(error is ExitCode) {
-            // A name may be a whole file of a stranger's.
+            // A name in an error may be a whole file of a stranger's. What ends well is our own: help, a completion script of 110 KB.
             let whole = Glora.fullMessage(for: printable(error))
-            let isShort = whole.utf8.count <= 10_000
+            let isShort = code == 0 || whole.utf8.count <= 10_000
             let message = isShort ? whole : "\(whole.prefix(2000)) […] \(whole.suffix(500))"
             if !message.isEmpty { write(message.printableLines + "\n", to: code == 0 ? 1 : 2) }
         }

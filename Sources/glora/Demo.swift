@@ -19,10 +19,13 @@ struct Demo: ParsableCommand {
 
             Example:
               glora demo --output glora-demo
+              glora demo --epochs 2
             """)
 
     @Option(help: "The folder to write.")
     var output = "glora-demo"
+    @Option(help: "Passes over each task's training images; with fewer than 20 less is learned.")
+    var epochs = 20
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
 
@@ -40,6 +43,12 @@ struct Demo: ParsableCommand {
         let output: String
         let rows: [Row]
         let seconds: Double
+    }
+
+    func validate() throws {
+        guard (1...TrainingOptions.largestEpochCount).contains(epochs) else {
+            throw ValidationError("--epochs must be from 1 to \(TrainingOptions.largestEpochCount)")
+        }
     }
 
     private static let probeLearningRates = [3e-2, 1e-1, 3e-1]
@@ -98,8 +107,8 @@ struct Demo: ParsableCommand {
             options.data = taskURL.path
             options.path = path
             options.learningRate = rate
-            options.epochs = 20
-            options.warmupEpochs = 2
+            options.epochs = epochs
+            options.warmupEpochs = epochs / 10
             options.dropPath = 0
             options.validateEvery = 5
             let directory = RunDirectory(folder.appendingPathComponent("runs/\(task.name)-\(name)"))

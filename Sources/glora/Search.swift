@@ -19,6 +19,9 @@ struct ParameterCount: ExpressibleByArgument {
         else { return nil }
         value = Int((number * (scale ?? 1)).rounded())
     }
+
+    /// What the help says after "default:".
+    var defaultValueDescription: String { String(value) }
 }
 
 struct Search: ParsableCommand {
