@@ -22,7 +22,7 @@ struct Tune: ParsableCommand {
     @Option(help: "Seconds to spend at most.")
     var budget = 120.0
 
-    struct Result: Encodable {
+    struct Result: Codable {
         let file: String
         let tuning: ProductTuning
     }

@@ -82,7 +82,8 @@ struct BenchStep: ParsableCommand {
         let productRate = try watch.productRate(configuration, rows: flags.batch * configuration.tokenCount)
         try console.result(
             BenchResult(
-                seconds: seconds, imagesPerSecond: rate,
+                roofs: Roofs(flopsPerSecond: productRate, bytesPerSecond: bandwidth), seconds: seconds,
+                imagesPerSecond: rate,
                 shareOfRoof: model.stepCost(batch: flags.batch, paths: paths(model, space, &random))
                     .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak),
             schema: "glora.bench.step/1")
@@ -143,7 +144,8 @@ struct BenchInference: ParsableCommand {
         let productRate = try watch.productRate(configuration, rows: flags.batch * configuration.tokenCount)
         try console.result(
             BenchResult(
-                seconds: seconds, imagesPerSecond: rate,
+                roofs: Roofs(flopsPerSecond: productRate, bytesPerSecond: bandwidth), seconds: seconds,
+                imagesPerSecond: rate,
                 shareOfRoof: model.forwardCost(batch: flags.batch)
                     .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak),
             schema: "glora.bench.inference/1")

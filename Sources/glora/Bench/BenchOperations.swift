@@ -80,7 +80,8 @@ struct BenchGLoRA: ParsableCommand {
         }
         try console.result(
             BenchResult(
-                seconds: results[0].seconds, gbps: (packed == nil ? results[0] : results[1]).gbps,
+                roofs: Roofs(flopsPerSecond: rate, bytesPerSecond: bandwidth), seconds: results[0].seconds,
+                gbps: (packed == nil ? results[0] : results[1]).gbps,
                 shareOfRoof: (packed == nil ? results[0] : results[1]).shareOfRoof, rows: results),
             schema: "glora.bench.glora/1")
     }
@@ -226,7 +227,8 @@ private func benchPair(
     let seconds = rows.reduce(0) { $0 + $1.seconds }
     try console.result(
         BenchResult(
-            seconds: seconds, gflops: total.flops / seconds * 1e-9, gbps: total.bytes / seconds * 1e-9,
+            roofs: Roofs(flopsPerSecond: rate, bytesPerSecond: bandwidth), seconds: seconds,
+            gflops: total.flops / seconds * 1e-9, gbps: total.bytes / seconds * 1e-9,
             shareOfRoof: total.share(seconds, flopsPerSecond: rate, bytesPerSecond: bandwidth), rows: rows),
         schema: schema)
 }
