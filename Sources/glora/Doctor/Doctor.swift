@@ -191,24 +191,29 @@ final class Examination {
         }
     }
 
-    /// What `glora devices` lists. When it dies, the drivers are tried one by one, to say which of them it is.
+    /// What `glora devices` lists. When it dies, the drivers are tried one by one to say which of them it is, and the CPU backend is
+    /// what there is to examine.
     private func listing() -> [Devices.Row] {
         if let found = part("devices", ["devices"], on: nil, as: Devices.Result.self, within: 60) {
             return found.devices
         }
         let folder = ProcessInfo.processInfo.environment["OCL_ICD_VENDORS"] ?? "/etc/OpenCL/vendors"
+        func devices(of driver: String) throws -> [Devices.Row] {
+            try PartRunner(end: end).run(
+                ["devices"], as: Devices.Result.self, within: 60, variables: ["OCL_ICD_VENDORS": driver]
+            ).result.devices
+        }
         let files = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
         for file in files.sorted() where file.hasSuffix(".icd") {
-            do {
-                _ = try PartRunner(end: end).run(
-                    ["devices"], as: Devices.Result.self, within: 60,
-                    variables: ["OCL_ICD_VENDORS": "\(folder)/\(file)"])
-                leaveOut(
-                    nil, "devices with \(file) alone",
-                    "lists them: to examine these, set OCL_ICD_VENDORS to that file")
-            } catch { leaveOut(nil, "devices with \(file) alone", "\(error)") }
+            let count = Result { try devices(of: "\(folder)/\(file)").filter { $0.device != "cpu" }.count }
+            let outcome =
+                switch count {
+                case .success(let count): "\(count) devices; OCL_ICD_VENDORS with this file alone lists them"
+                case .failure(let error): "\(error)"
+                }
+            leaveOut(nil, "the driver in \(file)", outcome)
         }
-        return []
+        return (try? devices(of: "/dev/null/none")) ?? []
     }
 
     /// Runs every part on a device.
