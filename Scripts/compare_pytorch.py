@@ -309,7 +309,7 @@ def read_report(options):
     there = [row for row in options.rows if len(ROWS[row][0]) == 1 and ROWS[row][0][0] in options.ours]
     for row in options.rows:
         if row not in there and not options.rows_there:
-            fail(f"{path} doesn't have what {row} compares; leave it out of --only (there are {', '.join(there)}).")
+            fail(f"{path} doesn't have what {row} compares; leave that row out of --only.")
     options.rows = there
 
 

@@ -80,7 +80,7 @@ struct DoctorTests {
             let (json, markdown, outcome) = try report(
                 ["--device", "cpu", "--device", "opencl:0"], in: folder)
             #expect(outcome.output.hasPrefix("{\"schema\":\"glora.doctor/1\","))
-            #expect(json["isFinished"] == .bool(true))
+            #expect(json["isFinished"] == .boolean(true))
             let devices = try #require(json["devices"]?.arrayValue)
             #expect(devices.compactMap { $0["device"]?["device"]?.stringValue } == ["opencl:0", "cpu"])
             for device in devices {
@@ -187,7 +187,7 @@ struct DoctorTests {
             let outcome = try running.outcome()
             #expect(outcome.exitCode == 130, "\(outcome.errors)")
             let json = try JSONValue(parsing: try folder.bytes("report.json"))
-            #expect(json["isFinished"] == .bool(false))
+            #expect(json["isFinished"] == .boolean(false))
             #expect(json["devices"]?.arrayValue?.first?["precisions"]?.arrayValue?.count == 1)
             let reasons = try leftOut(json).values
             #expect(
