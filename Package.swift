@@ -35,6 +35,14 @@ let package = Package(
         .target(name: "CProcessor"),
         .target(name: "CEmbedded", exclude: ["Golden", "Model"]),
         .target(
+            name: "CBuild",
+            cSettings: [
+                .define("GLORA_COMMIT", to: "\"\(Context.gitInformation?.currentCommit ?? "")\""),
+                .define(
+                    "GLORA_HAD_CHANGES",
+                    to: Context.gitInformation?.hasUncommittedChanges == true ? "true" : "false"),
+            ]),
+        .target(
             name: "TensorCore",
             dependencies: ["CProcessor", .product(name: "Crypto", package: "swift-crypto")]),
         .target(name: "COpenBLAS"),
@@ -91,11 +99,10 @@ let package = Package(
         .executableTarget(
             name: "glora",
             dependencies: [
-                "CProcessor", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch",
-                "Datasets",
-                "Transformers", "ModelConfiguration", "Checkpoints", "GeneratedTasks", "VisionModels",
-                "Training", "SupernetSearch", "SwiftGLoRA", "Experiments", "GoldenVectors", "CEmbedded",
-                "Yams",
+                "CBuild", "CProcessor", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters",
+                "ArchitectureSearch", "Datasets", "Transformers", "ModelConfiguration", "Checkpoints",
+                "GeneratedTasks", "VisionModels", "Training", "SupernetSearch", "SwiftGLoRA", "Experiments",
+                "GoldenVectors", "CEmbedded", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .target(

@@ -8,7 +8,7 @@ blocks' four Linears computes, on a path drawn uniformly from the 432 per layer 
     y = x @ W.T + b                  [batch, tokens, out]
 
 The driver runs ours and theirs in turn, each in a fresh process: neither finds the other's memory, threads or
-heated caches, and a change of the machine's speed reaches both.
+heated caches, and a change of the machine's speed reaches both. With --ours, the report of `glora doctor` is our side.
 """
 
 import argparse
@@ -141,6 +141,18 @@ def build_model(side, name):
     return peft.get_peft_model(model, configuration).train()
 
 
+def synchronizer(device):
+    """What waits for a device of PyTorch; ends the program when PyTorch has no such device."""
+    import torch
+
+    if device == "cpu":
+        return lambda: None
+    # Apple's is torch.mps, and asked for under torch.backends.
+    if not {"mps": torch.backends.mps}.get(device, getattr(torch, device)).is_available():
+        sys.exit(f"PyTorch finds no {device} device; use --torch-device cpu, or --venv with a build of PyTorch for it.")
+    return getattr(torch, device).synchronize
+
+
 def peak_bytes():
     """The largest resident size that this process has had, in bytes."""
     try:
@@ -177,11 +189,9 @@ def run_side(options):
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     paths = random.Random(0)
-    if options.torch_device == "cuda" and not torch.cuda.is_available():
-        sys.exit("PyTorch finds no CUDA device; use --torch-device cpu.")
-    synchronize = torch.cuda.synchronize if options.torch_device == "cuda" else lambda: None
-
-    before = peak_bytes()  # libraries are loaded; what follows is the model's and the step's
+    synchronize = synchronizer(options.torch_device)
+    # Libraries are loaded; what follows is the model's and the step's. On other devices most of it lies elsewhere.
+    before = peak_bytes() if options.torch_device == "cpu" else None
     model = build_model(options.side, options.model).to(options.torch_device)
     base = getattr(model, "base_model", model)
     size = getattr(base, "model", base).default_cfg["input_size"]
@@ -218,16 +228,10 @@ def run_side(options):
     if not torch.isfinite(last).all():
         sys.exit("PyTorch's result is not finite; the comparison would mean nothing.")
     median = statistics.median(seconds)
-    print(
-        json.dumps(
-            {
-                "imagesPerSecond": options.batch / median,
-                "seconds": median,
-                "steps": len(seconds),
-                "peakBytes": peak_bytes() - before,
-            }
-        )
-    )
+    result = {"imagesPerSecond": options.batch / median, "seconds": median, "steps": len(seconds)}
+    if before is not None:
+        result["peakBytes"] = peak_bytes() - before
+    print(json.dumps(result))
 
 
 def run_products(options):
@@ -248,7 +252,7 @@ def run_products(options):
         weight = torch.randn(outputs, inputs, device=options.torch_device, dtype=dtype)
         products += [(x, weight.t()), (dy, weight), (dy.t(), x)]
         flops += 3 * 2 * rows * outputs * inputs
-    synchronize = torch.cuda.synchronize if options.torch_device == "cuda" else lambda: None
+    synchronize = synchronizer(options.torch_device)
     seconds = 0
     for a, b in products:
         out = torch.empty(a.shape[0], b.shape[1], device=options.torch_device, dtype=dtype)
@@ -281,6 +285,34 @@ def last_object(command, name, environment):
     return found
 
 
+def read_report(options):
+    """Our side from a report of `glora doctor`: {bench: its result}, in options.ours. The report's model, batch and device
+    become the options', and the rows those that it has where all were asked for."""
+    path = options.ours
+    try:
+        with open(path, encoding="utf-8") as file:
+            report = json.load(file)
+    except (OSError, ValueError) as error:
+        fail(f"{path} can't be read as JSON ({error}); give what glora doctor --output wrote.")
+    if not isinstance(report, dict) or report.get("schema") != "glora.doctor/1":
+        fail(f"{path} is no report of glora doctor that this script knows (schema glora.doctor/1).")
+    for device in report["devices"]:
+        name = device["device"]["device"]
+        found = [each for each in device["precisions"] if each["precision"] == options.precision and "step" in each]
+        if found and options.device in (None, name):
+            break
+    else:
+        fail(f"{path} has no step in {options.precision} on {options.device or 'any device'}; choose another of the two.")
+    options.ours = found[0]
+    options.device, options.model, options.batch = name, device["model"], device["batch"]
+    # A method of its own isn't in the report: a row has the whole command that it needs.
+    there = [row for row in options.rows if len(ROWS[row][0]) == 1 and ROWS[row][0][0] in options.ours]
+    for row in options.rows:
+        if row not in there and not options.rows_there:
+            fail(f"{path} doesn't have what {row} compares; leave that row out of --only.")
+    options.rows = there
+
+
 def measure(options):
     """{row: [(ours, theirs) of each round]}."""
     environment = dict(os.environ)
@@ -308,9 +340,12 @@ def measure(options):
 
         for row in options.rows:
             bench, side, figure = ROWS[row]
-            command = [options.glora, "bench", *bench, "--device", options.device, *common]
-            command += ["--precision", options.precision, "--json"]
-            ours = once(bench, command, " ".join(["glora bench", *bench]))
+            if options.ours:
+                ours = options.ours[bench[0]]
+            else:
+                command = [options.glora, "bench", *bench, "--device", options.device, *common]
+                command += ["--precision", options.precision, "--json"]
+                ours = once(bench, command, " ".join(["glora bench", *bench]))
             command = [sys.executable, os.path.abspath(__file__), "--side", side, *common]
             command += ["--threads", str(options.threads), "--torch-device", options.torch_device]
             command += ["--precision", options.precision]
@@ -331,12 +366,15 @@ def processor_name():
 
 
 def run_driver(options):
+    if options.ours:
+        read_report(options)
     results = measure(options)
     from importlib.metadata import version
 
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "peft"))
     print(f"{options.model}, batch {options.batch}, {options.precision}, {options.threads} threads, {options.rounds} rounds")
-    print(f"ours on {options.device}, theirs on {options.torch_device}: {packages}; {processor_name()}")
+    where = " (of the report)" if options.ours else ""
+    print(f"ours on {options.device}{where}, theirs on {options.torch_device}: {packages}; {processor_name()}")
     print(f"{'':24} {'ours':>10} {'theirs':>10} {'':9} {'ratio':>7}   of each round")
     summary = {}
     for row, pairs in results.items():
@@ -355,7 +393,9 @@ def run_driver(options):
 def main():
     parser = argparse.ArgumentParser(description="Called by Scripts/compare-pytorch; see its --help.")
     parser.add_argument("--glora")
-    parser.add_argument("--device", default="opencl:0")
+    parser.add_argument("--ours")
+    parser.add_argument("--rows-there", action="store_true", help="of the rows, those that --ours has")
+    parser.add_argument("--device")
     parser.add_argument("--torch-device", default="cpu")
     parser.add_argument("--model", default="vit_base_patch16_224")
     parser.add_argument("--batch", type=int, default=8)
@@ -370,7 +410,7 @@ def main():
         run_products(options)
     elif options.side:
         run_side(options)
-    elif options.glora:
+    elif options.glora or options.ours:
         run_driver(options)
     else:
         parser.error("run Scripts/compare-pytorch instead")

@@ -28,6 +28,8 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
     public let computeUnits: Int
     /// `OpenCL C 1.2 …`.
     public let languageVersion: String
+    /// The memory that a work-group shares, in bytes.
+    public let localMemoryByteCount: Int
     /// Whether kernels may compute in float16 (`cl_khr_fp16`).
     public let hasHalfPrecision: Bool
     /// Whether the driver has sub-groups (`cl_khr_subgroups` or Intel's).
@@ -37,7 +39,7 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
     /// Float lanes of the device's registers, as the driver says: 16 for AVX-512; 1 on GPUs.
     let nativeVectorWidth: Int
     /// The largest work-group.
-    let maxWorkGroupSize: Int
+    public let maxWorkGroupSize: Int
     /// By which a GPU's matrix engine is known.
     let features: Features
     // An opaque handle of the driver, which lives as long as the process and which any thread may use.
@@ -52,6 +54,9 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
         /// Intel's: the fewest work-items of a sub-group; 0 for others.
         var smallestSubgroup = 0
     }
+
+    /// What the driver offers beyond its version of OpenCL.
+    public var extensions: [String] { features.extensions }
 
     /// `opencl:0 (name)`.
     public var description: String { "opencl:\(index) (\(name))" }
@@ -171,6 +176,7 @@ public struct OpenCLDevice: @unchecked Sendable, CustomStringConvertible {
         baseAddressAlignmentBits = Int(number(id, CL_DEVICE_MEM_BASE_ADDR_ALIGN, cl_uint.self))
         nativeVectorWidth = Int(number(id, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, cl_uint.self))
         maxWorkGroupSize = number(id, CL_DEVICE_MAX_WORK_GROUP_SIZE, Int.self)
+        localMemoryByteCount = Int(clamping: number(id, CL_DEVICE_LOCAL_MEM_SIZE, cl_ulong.self))
     }
 }
 

@@ -22,9 +22,12 @@ package struct ChildProcess {
     private let input: Int32?
 
     /// Starts the program at `path`. With `holdsInput` its standard input is open, and empty, until `wait` or until this process ends;
-    /// with `isSilent` it reads and writes nothing.
+    /// with `isSilent` it reads and writes nothing. With `streams` it reads nothing, writes its standard output and errors to these
+    /// files, and leads a group of processes: `kill(-id, …)` reaches those that it has started, too. `variables` are added to its
+    /// environment.
     package init(
-        _ path: String, _ arguments: [String], holdsInput: Bool = false, isSilent: Bool = false
+        _ path: String, _ arguments: [String], holdsInput: Bool = false, isSilent: Bool = false,
+        streams: (output: Int32, errors: Int32)? = nil, variables: [String: String] = [:]
     ) throws(StartFailure) {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -35,16 +38,24 @@ package struct ChildProcess {
             for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
             posix_spawn_file_actions_adddup2(&actions, ends[0], 0)
         }
-        for stream in isSilent ? 0..<3 : 0..<0 as Range<Int32> {
+        for stream in isSilent ? 0..<3 : streams == nil ? 0..<0 : 0..<1 as Range<Int32> {
             posix_spawn_file_actions_addopen(
                 &actions, stream, "/dev/null", stream == 0 ? O_RDONLY : O_WRONLY, 0)
         }
-        let environment = ProcessInfo.processInfo.environment.map { "\($0)=\($1)" }
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        if let streams {
+            posix_spawn_file_actions_adddup2(&actions, streams.output, 1)
+            posix_spawn_file_actions_adddup2(&actions, streams.errors, 2)
+            posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
+        }
+        let environment = ProcessInfo.processInfo.environment.merging(variables) { $1 }
         var words = ([path] + arguments).map { strdup($0) } + [nil]
-        var variables = environment.map { strdup($0) } + [nil]
-        defer { for text in words + variables { free(text) } }
+        var settings = environment.map { strdup("\($0)=\($1)") } + [nil]
+        defer { for text in words + settings { free(text) } }
         var id: pid_t = 0
-        let code = posix_spawn(&id, path, &actions, nil, &words, &variables)
+        let code = posix_spawn(&id, path, &actions, &attributes, &words, &settings)
         if holdsInput { close(ends[0]) }
         guard code == 0 else {
             if holdsInput { close(ends[1]) }

@@ -24,9 +24,14 @@ struct Console {
         if isTerminal { Console.write("\r\u{1b}[2K", to: 2) }
     }
 
-    /// The result for machines: one object on one line.
-    func result(_ value: some Encodable) throws {
-        guard isJSON else { return }
+    /// The result for machines: one object on one line. Its first key is the name of its `schema`: `glora.train/1` is described by
+    /// glora.docc/Resources/schemas/train.schema.json, and a key that changes its meaning or goes makes it `/2`.
+    func result(_ value: some Encodable, schema: String) throws {
+        if isJSON { Console.write(try Console.json(value, schema: schema) + "\n", to: 1) }
+    }
+
+    /// What `result` prints.
+    static func json(_ value: some Encodable, schema: String) throws -> String {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         let data: Data
@@ -36,14 +41,15 @@ struct Console {
                 "the result's \(path) is \(number), not a finite number; nothing of it can be used")
         }
         // What the encoder leaves of control characters stands inside strings, where JSON has its own escapes for them.
-        let text = String(decoding: data, as: UTF8.self).unicodeScalars.reduce(into: "") { text, scalar in
+        return String(decoding: data, as: UTF8.self).dropFirst().unicodeScalars.reduce(
+            into: "{\"schema\":\"\(schema)\","
+        ) { text, scalar in
             guard String(scalar).printable != String(scalar) else {
                 return text.unicodeScalars.append(scalar)
             }
             let digits = String(scalar.value, radix: 16)
             text += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
         }
-        Console.write(text + "\n", to: 1)
     }
 
     // MARK: Streams

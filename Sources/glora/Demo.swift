@@ -54,6 +54,13 @@ struct Demo: ParsableCommand {
     private static let probeLearningRates = [3e-2, 1e-1, 3e-1]
     private static let gloraLearningRate = 5e-3
 
+    mutating func validate() throws {
+        guard (1...TrainingOptions.largestEpochCount).contains(epochs) else {
+            throw ValidationError(
+                "--epochs must be from 1 to \(TrainingOptions.largestEpochCount), not \(epochs)")
+        }
+    }
+
     func run() throws {
         let console = common.console
         let folder = URL(fileURLWithPath: output)
@@ -84,7 +91,8 @@ struct Demo: ParsableCommand {
         console.say(
             "\(output)/ holds the model, the tasks as images and lists, each run's checkpoints and adapter, and "
                 + "each task's merged model; \(began.secondsPassed.duration) in all")
-        try console.result(Result(output: output, rows: rows, seconds: began.secondsPassed))
+        try console.result(
+            Result(output: output, rows: rows, seconds: began.secondsPassed), schema: "glora.demo/1")
     }
 
     /// Probe, GLoRA, test, merge: one task.

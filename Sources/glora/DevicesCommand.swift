@@ -13,7 +13,7 @@ struct Devices: ParsableCommand {
 
     @OptionGroup var common: CommonFlags
 
-    struct Row: Encodable {
+    struct Row: Codable {
         let device: String
         let name: String
         let platform: String
@@ -25,9 +25,23 @@ struct Devices: ParsableCommand {
         let matrixEngines: [String]
         /// Those that the device may have, and that no command has tried yet: the first that needs one does.
         let untriedEngines: [String]
+        /// Those that the device has and its driver doesn't run right, as far as they were tried.
+        let failedEngines: [String]
+        /// What an OpenCL driver says of its device besides.
+        var details: Details?
     }
 
-    struct Result: Encodable {
+    struct Details: Codable {
+        /// `OpenCL 3.0 …`, of the platform, and `OpenCL C 1.2 …`.
+        let version: String
+        let language: String
+        let largestBufferBytes: Int
+        let localMemoryBytes: Int
+        let largestWorkGroup: Int
+        let extensions: [String]
+    }
+
+    struct Result: Codable {
         let devices: [Row]
     }
 
@@ -52,21 +66,29 @@ struct Devices: ParsableCommand {
                     }
                     .joined())
         }
-        let rows = found.map {
-            let engines = MatrixEngine.known($0)
+        let rows = found.map { device in
+            let engines = MatrixEngine.known(device)
             return Row(
-                device: "opencl:\($0.index)", name: $0.name, platform: $0.platformName,
-                driver: $0.driverVersion, kind: "\($0.kind)", memoryBytes: $0.globalMemoryByteCount,
-                computeUnits: $0.computeUnits,
+                device: "opencl:\(device.index)", name: device.name, platform: device.platformName,
+                driver: device.driverVersion, kind: "\(device.kind)",
+                memoryBytes: device.globalMemoryByteCount, computeUnits: device.computeUnits,
                 matrixEngines: engines.filter(\.isProven).map { "\($0.engine)" },
-                untriedEngines: engines.filter { !$0.isProven }.map { "\($0.engine)" })
+                untriedEngines: engines.filter { !$0.isProven }.map { "\($0.engine)" },
+                failedEngines: MatrixEngine.of(device).filter { !engines.map(\.engine).contains($0) }
+                    .map { "\($0)" },
+                details: Details(
+                    version: device.platformVersion, language: device.languageVersion,
+                    largestBufferBytes: device.maxAllocationByteCount,
+                    localMemoryBytes: device.localMemoryByteCount, largestWorkGroup: device.maxWorkGroupSize,
+                    extensions: device.extensions))
         }
         let host = cpu.map {
             Row(
                 device: "cpu", name: $0.name, platform: "host", driver: "", kind: "cpu",
                 memoryBytes: $0.memoryByteCount, computeUnits: $0.threadCount, matrixEngines: [],
-                untriedEngines: [])
+                untriedEngines: [], failedEngines: [])
         }
-        try console.result(Result(devices: (host.map { [$0] } ?? []) + rows))
+        try console.result(
+            Result(devices: (host.map { [$0] } ?? []) + rows), schema: "glora.devices/1")
     }
 }

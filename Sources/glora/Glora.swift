@@ -15,13 +15,15 @@ struct Glora: ParsableCommand {
               glora train --model vit_base --data vtab-1k/cifar --run runs/cifar
               glora eval --run runs/cifar --split test
               glora merge --run runs/cifar --output cifar.safetensors
+
+            glora --version --json says the commit, the build and the precisions, too.
             """,
-        version: "0.1.0",
+        version: Version().version,
         subcommands: [
             Train.self, Search.self, Finetune.self, Convert.self, Inspect.self, Ablate.self, Report.self,
             Evaluate.self, Merge.self,
             Devices.self,
-            Selftest.self,
+            Selftest.self, Doctor.self,
             Bench.self,
             Tune.self,
             Compare.self, Shift.self, VTAB.self, FewShot.self,
@@ -42,8 +44,12 @@ struct Glora: ParsableCommand {
         CacheFolder.say = { Console(isJSON: true).note($0) }
         do {
             arguments = try expandConfig(Array(CommandLine.arguments.dropFirst()))
-            var command = try parseAsRoot(arguments)
-            try command.run()
+            if Set(arguments) == ["--version", "--json"] {
+                try Console(isJSON: true).result(Version(), schema: "glora.version/1")
+            } else {
+                var command = try parseAsRoot(arguments)
+                try command.run()
+            }
         } catch {
             Console.exit(error)
         }

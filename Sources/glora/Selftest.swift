@@ -18,7 +18,9 @@ struct Selftest: ParsableCommand {
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
 
-    struct Result: Encodable {
+    struct Result: Codable {
+        /// What computed the products, where that is a matrix engine.
+        var engine: String?
         var passed = 0
         var failed = 0
         var failures: [String] = []
@@ -28,7 +30,7 @@ struct Selftest: ParsableCommand {
         let console = common.console
         let suite = try vectors.map { try GoldenSuite(directory: URL(fileURLWithPath: $0)) } ?? .builtIn()
         let backend = try device.backend(console)
-        var counts = Result()
+        var counts = Result(engine: backend.openCL?.engine.map { "\($0)" })
         try suite.run(on: backend) { result in
             switch result.status {
             case .passed:
@@ -42,7 +44,7 @@ struct Selftest: ParsableCommand {
             }
         }
         console.say("\(counts.passed) passed, \(counts.failed) failed")
-        try console.result(counts)
+        try console.result(counts, schema: "glora.selftest/1")
         if counts.failed > 0 { throw ExitCode.failure }
     }
 }

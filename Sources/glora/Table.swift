@@ -13,6 +13,14 @@ struct Table {
         }
     }
 
+    /// Markdown's lines, the columns aligned as on a terminal.
+    var markdown: [String] {
+        func line(_ cells: [String]) -> String {
+            "| " + cells.map { $0.replacing("|", with: "\\|") }.joined(separator: " | ") + " |"
+        }
+        return [line(head), line(head.indices.map { $0 == 0 ? "---" : "---:" })] + rows.map(line)
+    }
+
     var html: String { Page.table(head, rows) }
 }
 

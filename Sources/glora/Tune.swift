@@ -22,7 +22,7 @@ struct Tune: ParsableCommand {
     @Option(help: "Seconds to spend at most.")
     var budget = 120.0
 
-    struct Result: Encodable {
+    struct Result: Codable {
         let file: String
         let tuning: ProductTuning
     }
@@ -36,7 +36,8 @@ struct Tune: ParsableCommand {
         }
         let tuning = try tuneProducts(backend, model, batch: flags.batch, budget: budget, console)
         try console.result(
-            Result(file: ProductTuning.path(backend.device, in: ProgramCache()), tuning: tuning))
+            Result(file: ProductTuning.path(backend.device, in: ProgramCache()), tuning: tuning),
+            schema: "glora.tune/1")
     }
 }
 

@@ -20,23 +20,25 @@ struct DriverTests {
 
         """
 
+    /// Compiles C to a library for LD_PRELOAD; its path.
+    static func library(_ source: String, in folder: URL) throws -> String {
+        try folder.write("shim.c", source)
+        let compiler = Process()
+        compiler.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        compiler.arguments = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c"]
+        compiler.currentDirectoryURL = folder
+        try compiler.run()
+        compiler.waitUntilExit()
+        try #require(compiler.terminationStatus == 0)
+        return folder.appendingPathComponent("shim.so").path
+    }
+
     @Test("A launch that fails ends a command with one sentence, the state that is kept, and how to go on")
     func failingLaunches() throws {
         try Fixture.withFolder { folder in
-            try DriverTests.shim.write(
-                to: folder.appendingPathComponent("shim.c"), atomically: true, encoding: .utf8)
-            let compiler = Process()
-            compiler.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-            compiler.arguments = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c"]
-            compiler.currentDirectoryURL = folder
-            try compiler.run()
-            compiler.waitUntilExit()
-            try #require(compiler.terminationStatus == 0)
+            let library = try DriverTests.library(DriverTests.shim, in: folder)
             func environment(_ launches: Int, _ status: Int) -> [String: String] {
-                [
-                    "LD_PRELOAD": folder.appendingPathComponent("shim.so").path, "FAIL_AFTER": "\(launches)",
-                    "FAIL_WITH": "\(status)",
-                ]
+                ["LD_PRELOAD": library, "FAIL_AFTER": "\(launches)", "FAIL_WITH": "\(status)"]
             }
             let train = Fixture.train("new", "--device", "opencl:0")
             // Four steps an epoch, about 300 launches each.

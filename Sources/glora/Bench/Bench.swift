@@ -84,7 +84,8 @@ struct BenchFlags: ParsableArguments {
 }
 
 /// What a benchmark's last line holds with `--json`; what doesn't apply is left out.
-struct BenchResult: Encodable {
+struct BenchResult: Codable {
+    var roofs: Roofs
     var seconds: Double
     var imagesPerSecond: Double?
     var gflops: Double?
@@ -95,7 +96,7 @@ struct BenchResult: Encodable {
     /// One entry a line of the table.
     var rows: [Row]?
 
-    struct Row: Encodable {
+    struct Row: Codable {
         let name: String
         let seconds: Double
         var gflops: Double?
@@ -103,6 +104,18 @@ struct BenchResult: Encodable {
         var shareOfRoof: Double?
         /// Of OpenBLAS's speed in the same run.
         var ratio: Double?
+    }
+}
+
+/// What a device does at best, as far as it was measured beside a benchmark.
+struct Roofs: Codable {
+    /// Of the fastest product.
+    let gflops: Double
+    /// Of a copy, read and write counted.
+    let gbps: Double
+
+    init(flopsPerSecond: Double, bytesPerSecond: Double) {
+        (gflops, gbps) = (flopsPerSecond * 1e-9, bytesPerSecond * 1e-9)
     }
 }
 

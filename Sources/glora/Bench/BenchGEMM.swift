@@ -84,9 +84,10 @@ struct BenchGEMM: ParsableCommand {
         console.say("copy: \((bandwidth * 1e-9).fixed(1)) GB/s")
         try console.result(
             BenchResult(
-                seconds: seconds, gflops: total.flops / seconds * 1e-9, gbps: total.bytes / seconds * 1e-9,
+                roofs: Roofs(flopsPerSecond: best, bytesPerSecond: bandwidth), seconds: seconds,
+                gflops: total.flops / seconds * 1e-9, gbps: total.bytes / seconds * 1e-9,
                 shareOfRoof: total.share(seconds, flopsPerSecond: best, bytesPerSecond: bandwidth), rows: rows
-            ))
+            ), schema: "glora.bench.gemm/1")
     }
 
     private func product(_ shape: Shape, on backend: any Backend) throws -> () -> Void {

@@ -82,9 +82,11 @@ struct BenchStep: ParsableCommand {
         let productRate = try watch.productRate(configuration, rows: flags.batch * configuration.tokenCount)
         try console.result(
             BenchResult(
-                seconds: seconds, imagesPerSecond: rate,
+                roofs: Roofs(flopsPerSecond: productRate, bytesPerSecond: bandwidth), seconds: seconds,
+                imagesPerSecond: rate,
                 shareOfRoof: model.stepCost(batch: flags.batch, paths: paths(model, space, &random))
-                    .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak))
+                    .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak),
+            schema: "glora.bench.step/1")
     }
 
     private func paths(
@@ -142,9 +144,11 @@ struct BenchInference: ParsableCommand {
         let productRate = try watch.productRate(configuration, rows: flags.batch * configuration.tokenCount)
         try console.result(
             BenchResult(
-                seconds: seconds, imagesPerSecond: rate,
+                roofs: Roofs(flopsPerSecond: productRate, bytesPerSecond: bandwidth), seconds: seconds,
+                imagesPerSecond: rate,
                 shareOfRoof: model.forwardCost(batch: flags.batch)
-                    .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak))
+                    .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak),
+            schema: "glora.bench.inference/1")
     }
 }
 

@@ -1,0 +1,198 @@
+import Foundation
+import OpenCLBackend
+import TensorCore
+
+/// What `glora doctor` found: the JSON, and what its Markdown is made of.
+struct DoctorReport: Encodable {
+    let program = Version()
+    let system = HostSystem()
+    /// `2026-11-29`.
+    let date: String
+    var seconds = 0.0
+    var isFinished = false
+    var devices: [Examined] = []
+    var leftOut: [LeftOut] = []
+
+    /// A device, as far as it was examined.
+    struct Examined: Encodable {
+        var device: Devices.Row
+        var verdict = ""
+        /// What the benchmarks ran with; nil where none ran.
+        var model: String?
+        var batch: Int?
+        /// The winners of the products that were tuned.
+        var tuning: [ProductTuning.Choice] = []
+        var precisions: [Measured] = []
+    }
+
+    /// What a device does in a precision.
+    struct Measured: Encodable {
+        let precision: Precision
+        let selftest: Selftest.Result
+        var step, inference, gemm, attention, glora: BenchResult?
+    }
+
+    /// What was not to be had, and why.
+    struct LeftOut: Encodable, Equatable {
+        /// As `--device` has it; nil for what is no device's.
+        let device: String?
+        var part: String
+        let reason: String
+
+        var sentence: String { "\(device.map { "\($0): " } ?? "")\(part): \(reason)" }
+    }
+}
+
+// MARK: In words
+
+extension DoctorReport.Examined {
+    /// The precision in which it is right and trains fastest.
+    var best: DoctorReport.Measured? {
+        let right = precisions.filter { $0.selftest.failed == 0 }
+        return right.max { ($0.step?.imagesPerSecond ?? 0) < ($1.step?.imagesPerSecond ?? 0) }
+    }
+
+    /// What to make of it, in sentences; `other` is the CPU backend, where that was measured too.
+    func verdict(beside other: DoctorReport.Examined?) -> String {
+        let right = precisions.filter { $0.selftest.failed == 0 }
+        let wrong = precisions.filter { $0.selftest.failed > 0 }
+        var sentences: [String] = []
+        if precisions.isEmpty { sentences.append("It could not be tried; what is missing says why.") }
+        if !right.isEmpty {
+            let names = right.map { measured in
+                measured.precision.rawValue + (measured.selftest.engine.map { " (by \($0))" } ?? "")
+            }
+            sentences.append("Its results are right in \(names.joined(separator: ", ")).")
+        }
+        for measured in wrong {
+            let count = measured.selftest.passed + measured.selftest.failed
+            sentences.append(
+                "In \(measured.precision.rawValue) \(measured.selftest.failed) of \(count) built-in cases are wrong: "
+                    + "don't train in it.")
+        }
+        guard let best else {  // nothing is right
+            return (sentences + ["Don't train on it, and please send this report."]).joined(separator: " ")
+        }
+        if let model, let batch {
+            for measured in right {
+                guard let step = measured.step, let speed = step.imagesPerSecond else { continue }
+                sentences.append(
+                    "In \(measured.precision.rawValue) a training step of \(model) with \(batch) images does "
+                        + "\(speed.fixed(1)) images/s, \((100 * (step.shareOfRoof ?? 0)).fixed(0)) % of what its fastest product and "
+                        + "its copies allow.")
+            }
+        }
+        if let other, other.device.device != device.device, other.model == model,
+            let mine = best.step?.imagesPerSecond, let its = other.best?.step?.imagesPerSecond
+        {
+            sentences.append("That is \((mine / its).fixed(2)) times the CPU backend's speed.")
+        }
+        guard best.step != nil else {
+            return (sentences + ["No training step was measured; what is missing says why."])
+                .joined(separator: " ")
+        }
+        let flag = best.precision == .float32 ? "" : " --precision \(best.precision.rawValue)"
+        sentences.append("To train on it: `--device \(device.device)\(flag)`.")
+        return sentences.joined(separator: " ")
+    }
+}
+
+// MARK: Markdown
+
+extension DoctorReport {
+    /// The extensions that this program asks for.
+    private static let askedFor = [
+        "cl_khr_fp16", "cl_khr_subgroups", "cl_intel_subgroups", "cl_intel_required_subgroup_size",
+        "cl_intel_subgroup_matrix_multiply_accumulate", "cl_nv_device_attribute_query",
+    ]
+
+    /// The block to paste.
+    var markdown: String {
+        var lines = ["### glora doctor: \(devices.first?.device.name ?? "no device")", ""]
+        lines += [
+            "glora \(program.sentence). \(system.system), Linux \(system.kernel), \(system.architecture); "
+                + "\(system.processor), \(system.threads) threads, \(system.memoryBytes >> 20) MiB. \(date), "
+                + "\(seconds.duration)\(isFinished ? "" : ", not finished").",
+            "",
+        ]
+        for examined in devices { lines += paragraphs(examined) }
+        if !leftOut.isEmpty {
+            lines += ["**What is missing, and why**", ""] + leftOut.map { "- \($0.sentence)" } + [""]
+        }
+        // A driver's text is a stranger's.
+        return lines.map(\.printable).joined(separator: "\n")
+    }
+
+    private func paragraphs(_ examined: Examined) -> [String] {
+        let device = examined.device
+        var lines = ["**\(device.device)**: \(examined.verdict)", ""]
+        var facts = [
+            "\(device.name), \(device.kind)",
+            device.platform + (device.driver.isEmpty ? "" : " \(device.driver)"),
+            "\(device.computeUnits) compute units", "\(device.memoryBytes >> 20) MiB",
+        ]
+        if let details = device.details {
+            let offered = DoctorReport.askedFor.filter(details.extensions.contains)
+            facts += [
+                details.version, details.language, "buffers up to \(details.largestBufferBytes >> 20) MiB",
+                "work-groups up to \(details.largestWorkGroup) with \(details.localMemoryBytes >> 10) KiB",
+                offered.isEmpty ? "none of the extensions asked for" : offered.joined(separator: " "),
+            ]
+        }
+        for (engines, what) in [
+            (device.matrixEngines, "right"), (device.untriedEngines, "not tried"),
+            (device.failedEngines, "not right, or not run by this driver"),
+        ] where !engines.isEmpty {
+            facts.append("\(engines.joined(separator: ", ")): \(what)")
+        }
+        lines += [facts.joined(separator: "; ") + ".", ""]
+        guard !examined.precisions.isEmpty else { return lines }
+        lines += summary(examined).markdown + [""]
+        for measured in examined.precisions {
+            for measured in measured.selftest.failures { lines.append("- wrong: \(measured)") }
+            lines += operations(measured)
+        }
+        return lines
+    }
+
+    /// A row for each precision.
+    private func summary(_ examined: Examined) -> Table {
+        func percent(_ share: Double?) -> String { share.map { (100 * $0).fixed(0) } ?? "" }
+        var table = Table(head: [
+            examined.model.map { "\($0), batch \(examined.batch ?? 0)" } ?? "", "built-in cases right",
+            "step, images/s", "% of roof", "MiB", "inference, images/s", "% of roof", "products, GFLOP/s",
+        ])
+        for measured in examined.precisions {
+            let test = measured.selftest
+            table.rows.append([
+                measured.precision.rawValue + (test.engine.map { ", \($0)" } ?? ""),
+                "\(test.passed) of \(test.passed + test.failed)",
+                measured.step?.imagesPerSecond?.fixed(1) ?? "", percent(measured.step?.shareOfRoof),
+                measured.step?.peakBytes.map { "\($0 >> 20)" } ?? "",
+                measured.inference?.imagesPerSecond?.fixed(1) ?? "", percent(measured.inference?.shareOfRoof),
+                measured.gemm?.gflops?.fixed(1) ?? "",
+            ])
+        }
+        return table
+    }
+
+    /// A row for each operation that was measured alone.
+    private func operations(_ measured: Measured) -> [String] {
+        let parts: [(name: String, result: BenchResult?)] = [
+            ("", measured.gemm), ("attention ", measured.attention), ("", measured.glora),
+        ]
+        let rows = parts.flatMap { part in
+            (part.result?.rows ?? []).map { (part.name + $0.name, $0) }
+        }
+        guard let roofs = (measured.gemm ?? measured.attention ?? measured.glora)?.roofs else { return [] }
+        var table = Table(head: [measured.precision.rawValue, "ms", "GFLOP/s", "GB/s", "% of roof"])
+        for (name, row) in rows {
+            table.rows.append([
+                name, (row.seconds * 1e3).fixed(2), row.gflops?.fixed(1) ?? "", row.gbps?.fixed(1) ?? "",
+                row.shareOfRoof.map { (100 * $0).fixed(0) } ?? "",
+            ])
+        }
+        table.rows.append(["roof", "", roofs.gflops.fixed(1), roofs.gbps.fixed(1), ""])
+        return table.markdown + [""]
+    }
+}
