@@ -58,6 +58,6 @@ struct Ablate: ParsableCommand {
                     + "\(entry.parameters.grouped) parameters")
         }
         try folder.write(ablation, to: folder.ablation)
-        try console.result(ablation)
+        try console.result(ablation, schema: "glora.ablate/1")
     }
 }

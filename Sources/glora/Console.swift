@@ -24,8 +24,9 @@ struct Console {
         if isTerminal { Console.write("\r\u{1b}[2K", to: 2) }
     }
 
-    /// The result for machines: one object on one line.
-    func result(_ value: some Encodable) throws {
+    /// The result for machines: one object on one line. Its first key is the name of its `schema`: `glora.train/1` is described by
+    /// glora.docc/Resources/schemas/train.schema.json, and a key that changes its meaning or goes makes it `/2`.
+    func result(_ value: some Encodable, schema: String) throws {
         guard isJSON else { return }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
@@ -36,7 +37,9 @@ struct Console {
                 "the result's \(path) is \(number), not a finite number; nothing of it can be used")
         }
         // What the encoder leaves of control characters stands inside strings, where JSON has its own escapes for them.
-        let text = String(decoding: data, as: UTF8.self).unicodeScalars.reduce(into: "") { text, scalar in
+        let text = String(decoding: data, as: UTF8.self).dropFirst().unicodeScalars.reduce(
+            into: "{\"schema\":\"\(schema)\","
+        ) { text, scalar in
             guard String(scalar).printable != String(scalar) else {
                 return text.unicodeScalars.append(scalar)
             }
@@ -86,9 +89,9 @@ struct Console {
     static func exit(_ error: (any Error)?) -> Never {
         var code = error.map { Glora.exitCode(for: $0).rawValue } ?? 0
         if let error, !(error is ExitCode) {
-            // A name may be a whole file of a stranger's.
+            // A name in an error may be a whole file of a stranger's.
             let whole = Glora.fullMessage(for: printable(error))
-            let isShort = whole.utf8.count <= 10_000
+            let isShort = code == 0 || whole.utf8.count <= 10_000
             let message = isShort ? whole : "\(whole.prefix(2000)) […] \(whole.suffix(500))"
             if !message.isEmpty { write(message.printableLines + "\n", to: code == 0 ? 1 : 2) }
         }

@@ -58,6 +58,7 @@ struct Convert: ParsableCommand {
         try console.result(
             Result(
                 output: output, parameters: count, maxLogitDifference: converted.difference.largest,
-                comparedImages: converted.difference.imageCount))
+                comparedImages: converted.difference.imageCount),
+            schema: "glora.convert/1")
     }
 }

@@ -19,10 +19,13 @@ struct Demo: ParsableCommand {
 
             Example:
               glora demo --output glora-demo
+              glora demo --epochs 1
             """)
 
     @Option(help: "The folder to write.")
     var output = "glora-demo"
+    @Option(help: "Epochs of each training; fewer than 20 show that everything runs, not what it can do.")
+    var epochs = 20
     @OptionGroup var device: DeviceFlags
     @OptionGroup var common: CommonFlags
 
@@ -44,6 +47,13 @@ struct Demo: ParsableCommand {
 
     private static let probeLearningRates = [3e-2, 1e-1, 3e-1]
     private static let gloraLearningRate = 5e-3
+
+    mutating func validate() throws {
+        guard (1...TrainingOptions.largestEpochCount).contains(epochs) else {
+            throw ValidationError(
+                "--epochs must be from 1 to \(TrainingOptions.largestEpochCount), not \(epochs)")
+        }
+    }
 
     func run() throws {
         let console = common.console
@@ -75,7 +85,8 @@ struct Demo: ParsableCommand {
         console.say(
             "\(output)/ holds the model, the tasks as images and lists, each run's checkpoints and adapter, and "
                 + "each task's merged model; \(began.secondsPassed.duration) in all")
-        try console.result(Result(output: output, rows: rows, seconds: began.secondsPassed))
+        try console.result(
+            Result(output: output, rows: rows, seconds: began.secondsPassed), schema: "glora.demo/1")
     }
 
     /// Probe, GLoRA, test, merge: one task.
@@ -98,8 +109,8 @@ struct Demo: ParsableCommand {
             options.data = taskURL.path
             options.path = path
             options.learningRate = rate
-            options.epochs = 20
-            options.warmupEpochs = 2
+            options.epochs = epochs
+            options.warmupEpochs = min(2, epochs - 1)
             options.dropPath = 0
             options.validateEvery = 5
             let directory = RunDirectory(folder.appendingPathComponent("runs/\(task.name)-\(name)"))

@@ -67,6 +67,7 @@ struct Devices: ParsableCommand {
                 memoryBytes: $0.memoryByteCount, computeUnits: $0.threadCount, matrixEngines: [],
                 untriedEngines: [])
         }
-        try console.result(Result(devices: (host.map { [$0] } ?? []) + rows))
+        try console.result(
+            Result(devices: (host.map { [$0] } ?? []) + rows), schema: "glora.devices/1")
     }
 }

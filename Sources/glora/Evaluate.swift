@@ -147,6 +147,7 @@ struct Evaluate: ParsableCommand {
         try console.result(
             Result(
                 accuracy: result.accuracy, loss: result.loss, count: result.count, correct: result.correct,
-                split: split))
+                split: split),
+            schema: "glora.eval/1")
     }
 }

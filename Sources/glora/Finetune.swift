@@ -72,7 +72,7 @@ struct Finetune: ParsableCommand {
             "\(found.parameters.grouped) parameters, \((100 * found.accuracy).fixed(2)) % on \(found.fitnessSplit) "
                 + "as the search found them; training from \(from.rawValue)")
         let result = try RunReporter(tuning, target, console).train()
-        try console.result(result)
-        if !result.finished { throw ExitCode(130) }
+        try console.result(result, schema: "glora.finetune/1")
+        if !result.finished { throw ExitCode.stopped }
     }
 }

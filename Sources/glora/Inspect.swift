@@ -62,7 +62,8 @@ struct Inspect: ParsableCommand {
             Result(
                 method: ready.options.method.rawValue, parameters: total,
                 headParameters: model.headParameterCount, tensors: tensors, layers: layers, forms: forms,
-                contains: contained))
+                contains: contained),
+            schema: "glora.inspect/1")
     }
 
     private typealias Entry = (layer: String, tensor: String, count: Int)

@@ -67,7 +67,8 @@ struct Merge: ParsableCommand {
         try console.result(
             Result(
                 output: output, maxLogitDifference: difference.largest,
-                comparedImages: difference.imageCount))
+                comparedImages: difference.imageCount),
+            schema: "glora.merge/1")
     }
 
     /// Throws when `output` is the checkpoint that the run was trained on: without it the run couldn't be read again.

@@ -142,6 +142,7 @@ struct Pretrain: ParsableCommand {
         console.say("wrote \(output), \(bytes.grouped) bytes, in \(began.secondsPassed.duration)")
         try console.result(
             Result(
-                output: output, bytes: bytes, valAccuracy: accuracy, seconds: began.secondsPassed))
+                output: output, bytes: bytes, valAccuracy: accuracy, seconds: began.secondsPassed),
+            schema: "glora.pretrain/1")
     }
 }

@@ -200,7 +200,7 @@ struct Search: ParsableCommand {
                 }, shouldStop: { Interrupt.wasRequested })
         } catch is CancellationError {
             console.say("stopped; go on with the same command and --resume")
-            throw ExitCode(130)
+            throw ExitCode.stopped
         }
         let marked = Split(fitnessSplit) == .test ? " (chosen on the test split)" : ""
         console.say(
@@ -220,6 +220,7 @@ struct Search: ParsableCommand {
                 architecture: folder.architecture.path, parameters: best.parameters,
                 fitnessSplit: fitnessSplit,
                 accuracy: best.accuracy, loss: best.loss, testAccuracy: summary.test?.accuracy,
-                judged: summary.judged, givenUp: summary.givenUp, seconds: summary.seconds))
+                judged: summary.judged, givenUp: summary.givenUp, seconds: summary.seconds),
+            schema: "glora.search/1")
     }
 }

@@ -41,7 +41,7 @@ struct Selftest: ParsableCommand {
             }
         }
         console.say("\(counts.passed) passed, \(counts.failed) failed")
-        try console.result(counts)
+        try console.result(counts, schema: "glora.selftest/1")
         if counts.failed > 0 { throw ExitCode.failure }
     }
 }

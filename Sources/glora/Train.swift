@@ -43,8 +43,8 @@ struct Train: ParsableCommand {
         )
         .fineTuning(in: directory, resumes: resume)
         let result = try RunReporter(tuning, directory, console).train()
-        try console.result(result)
-        if !result.finished { throw ExitCode(130) }
+        try console.result(result, schema: "glora.train/1")
+        if !result.finished { throw ExitCode.stopped }
     }
 
     private var given: [String: any SettingValue] {
@@ -68,7 +68,7 @@ struct Train: ParsableCommand {
 
 /// Runs a fine-tuning while telling the console how it goes.
 struct RunReporter {
-    /// What `glora train --json` prints.
+    /// What `--json` prints of `train` and `finetune`.
     struct Result: Encodable {
         let run: String
         let finished: Bool

@@ -44,7 +44,7 @@ struct ImageCheckFlags: ParsableArguments {
                 shouldStop: { Interrupt.wasRequested })
             if Interrupt.wasRequested {
                 console.say("stopped while the images were being checked; nothing has changed")
-                throw ExitCode(130)
+                throw ExitCode.stopped
             }
             for note in notes { console.note(note) }
             done += split.source.count

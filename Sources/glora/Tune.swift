@@ -36,7 +36,8 @@ struct Tune: ParsableCommand {
         }
         let tuning = try tuneProducts(backend, model, batch: flags.batch, budget: budget, console)
         try console.result(
-            Result(file: ProductTuning.path(backend.device, in: ProgramCache()), tuning: tuning))
+            Result(file: ProductTuning.path(backend.device, in: ProgramCache()), tuning: tuning),
+            schema: "glora.tune/1")
     }
 }
 

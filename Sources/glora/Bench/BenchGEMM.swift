@@ -86,7 +86,7 @@ struct BenchGEMM: ParsableCommand {
             BenchResult(
                 seconds: seconds, gflops: total.flops / seconds * 1e-9, gbps: total.bytes / seconds * 1e-9,
                 shareOfRoof: total.share(seconds, flopsPerSecond: best, bytesPerSecond: bandwidth), rows: rows
-            ))
+            ), schema: "glora.bench.gemm/1")
     }
 
     private func product(_ shape: Shape, on backend: any Backend) throws -> () -> Void {

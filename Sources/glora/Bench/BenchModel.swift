@@ -84,7 +84,8 @@ struct BenchStep: ParsableCommand {
             BenchResult(
                 seconds: seconds, imagesPerSecond: rate,
                 shareOfRoof: model.stepCost(batch: flags.batch, paths: paths(model, space, &random))
-                    .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak))
+                    .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak),
+            schema: "glora.bench.step/1")
     }
 
     private func paths(
@@ -144,7 +145,8 @@ struct BenchInference: ParsableCommand {
             BenchResult(
                 seconds: seconds, imagesPerSecond: rate,
                 shareOfRoof: model.forwardCost(batch: flags.batch)
-                    .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak))
+                    .share(seconds, flopsPerSecond: productRate, bytesPerSecond: bandwidth), peakBytes: peak),
+            schema: "glora.bench.inference/1")
     }
 }
 

@@ -81,7 +81,8 @@ struct BenchGLoRA: ParsableCommand {
         try console.result(
             BenchResult(
                 seconds: results[0].seconds, gbps: (packed == nil ? results[0] : results[1]).gbps,
-                shareOfRoof: (packed == nil ? results[0] : results[1]).shareOfRoof, rows: results))
+                shareOfRoof: (packed == nil ? results[0] : results[1]).shareOfRoof, rows: results),
+            schema: "glora.bench.glora/1")
     }
 }
 
@@ -142,7 +143,7 @@ struct BenchAttention: ParsableCommand {
     func run() throws {
         let model = try flags.configuration()
         let (b, t, d) = (flags.batch, model.tokenCount, model.width)
-        try benchPair(flags) { backend, watch in
+        try benchPair(flags, schema: "glora.bench.attention/1") { backend, watch in
             let (qkv, dqkv) = (
                 try watch.stored([b, t, 3 * d]),
                 try backend.allocate([b, t, 3 * d], backend.precision.stored)
@@ -179,7 +180,7 @@ struct BenchLayerNorm: ParsableCommand {
     func run() throws {
         let model = try flags.configuration()
         let (n, d) = (flags.batch * model.tokenCount, model.width)
-        try benchPair(flags) { backend, watch in
+        try benchPair(flags, schema: "glora.bench.layernorm/1") { backend, watch in
             let (x, y) = (
                 try watch.tensor([n, d]), try backend.allocate([n, d], backend.precision.stored)
             )
@@ -204,7 +205,7 @@ struct BenchLayerNorm: ParsableCommand {
 
 /// Measures an operation and its backward and prints them under both roofs.
 private func benchPair(
-    _ flags: BenchFlags,
+    _ flags: BenchFlags, schema: String,
     _ make: (any Backend, Stopwatch) throws -> [(name: String, cost: OperationCost, body: () -> Void)]
 ) throws {
     let console = flags.common.console
@@ -226,5 +227,6 @@ private func benchPair(
     try console.result(
         BenchResult(
             seconds: seconds, gflops: total.flops / seconds * 1e-9, gbps: total.bytes / seconds * 1e-9,
-            shareOfRoof: total.share(seconds, flopsPerSecond: rate, bytesPerSecond: bandwidth), rows: rows))
+            shareOfRoof: total.share(seconds, flopsPerSecond: rate, bytesPerSecond: bandwidth), rows: rows),
+        schema: schema)
 }

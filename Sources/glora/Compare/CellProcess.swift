@@ -8,6 +8,8 @@ import Training
 protocol CellsCommand: ParsableCommand {
     var flags: CellFlags { get }
     var output: String { get }
+    /// Of its result.
+    static var schema: String { get }
 
     /// What it trains and tests on; with a name only the task of that name, and no other task's lists are read.
     func tasks(named name: String?) throws -> [GridTask]
@@ -19,7 +21,7 @@ enum CellStage: String, CaseIterable, ExpressibleByArgument {
 }
 
 /// What a comparison starts for each cell as a process of its own, so that the memory it takes is that cell's. Exit code 0: what
-/// was asked for is in the cell's result.json; 130: it was stopped and can go on; others: it has said why on standard error.
+/// was asked for is in the cell's result.json; `notANumber` is this command's own; others: it has said why on standard error.
 struct CellProcess: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cell", abstract: "Train, test and measure one cell of a comparison.",
@@ -100,13 +102,13 @@ struct CellProcess: ParsableCommand {
                 "\(what); give a lower --lr and another --output, or --lrs to choose from")
         }
         console.endProgress()
-        guard let result else { throw ExitCode(130) }
+        guard let result else { throw ExitCode.stopped }
         let validation = result.valAccuracy.map { "validation \((100 * $0).fixed(1)) %, " } ?? ""
         console.say("\(title): \(validation)trained in \(result.seconds.duration)")
         return result
     }
 
-    private func stopIfAsked() throws { if Interrupt.wasRequested { throw ExitCode(130) } }
+    private func stopIfAsked() throws { if Interrupt.wasRequested { throw ExitCode.stopped } }
 
     /// Makes this process a part of the comparison's: in its group, so that a terminal's Ctrl-C and Ctrl-Z mean both; and ended
     /// when the comparison ends, however it does: that alone holds the other end of standard input, and writes nothing to it.

@@ -26,6 +26,8 @@ struct Compare: CellsCommand {
     @OptionGroup var seedFlags: SeedFlags
     @OptionGroup var flags: CellFlags
 
+    static let schema = "glora.compare/1"
+
     struct Row: Encodable {
         let method: String
         let learningRate: Double
@@ -72,7 +74,8 @@ struct Compare: CellsCommand {
         page.addProtocol(lines)
         try page.write(console)
         try console.result(
-            Result(output: grid.output.path, task: task.name, seeds: seedFlags.seeds, rows: rows))
+            Result(output: grid.output.path, task: task.name, seeds: seedFlags.seeds, rows: rows),
+            schema: Self.schema)
     }
 
     func tasks(named name: String?) throws -> [GridTask] {

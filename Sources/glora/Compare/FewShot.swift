@@ -31,6 +31,8 @@ struct FewShot: CellsCommand {
     var output = "glora-fewshot"
     @OptionGroup var flags: CellFlags
 
+    static let schema = "glora.fewshot/1"
+
     struct Row: Encodable {
         let dataset: String
         let method: String
@@ -104,7 +106,8 @@ struct FewShot: CellsCommand {
         page.addProtocol(lines)
         try page.write(console)
         try console.result(
-            Result(output: grid.output.path, datasets: folders.map(\.name), rows: rows))
+            Result(output: grid.output.path, datasets: folders.map(\.name), rows: rows),
+            schema: Self.schema)
     }
 
     // MARK: Data

@@ -110,12 +110,14 @@ final class Grid {
     private let base: ViTCheckpoint
     private let baseHash: String
     private let flags: CellFlags
+    private let schema: String
     private let console: Console
     private var (done, count) = (0, 0)
 
     /// Checks the model and the device that the cells will use, and lets both go.
-    init(_ command: some CellsCommand) throws {
+    init<Command: CellsCommand>(_ command: Command) throws {
         flags = command.flags
+        schema = Command.schema
         output = URL(fileURLWithPath: command.output)
         console = flags.common.console
         let first = try flags.entries()[0]
@@ -130,7 +132,7 @@ final class Grid {
     /// Of the base that all train.
     var configuration: ViTConfiguration { base.configuration }
 
-    /// Every method on every task, task by task; `measuring` what an image costs the first seed's models. Throws `ExitCode(130)`
+    /// Every method on every task, task by task; `measuring` what an image costs the first seed's models. Throws `ExitCode.stopped`
     /// when the user stopped it.
     func run(_ tasks: [GridTask], measuring: Bool = false) throws -> [Outcome] {
         Interrupt.install()
@@ -246,7 +248,8 @@ final class Grid {
         switch ending {
         case .exit(0): break
         case _ where Interrupt.wasRequested: throw stopped()
-        case .exit(let code): throw code == 130 ? stopped() : ExitCode(code)
+        case .exit(ExitCode.stopped.rawValue): throw stopped()
+        case .exit(let code): throw ExitCode(code)
         case .signal(let signal):
             console.endProgress()
             throw TrainingError.run(
@@ -259,8 +262,9 @@ final class Grid {
 
     private func stopped() -> any Error {
         console.say("stopped; \(output.path)/ keeps what is done, the same command goes on from there")
-        try? console.result(Stopped(finished: false, output: output.path, done: done - 1, count: count))
-        return ExitCode(130)
+        try? console.result(
+            Stopped(finished: false, output: output.path, done: done - 1, count: count), schema: schema)
+        return ExitCode.stopped
     }
 
     private struct Stopped: Encodable {

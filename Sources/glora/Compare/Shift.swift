@@ -34,6 +34,8 @@ struct Shift: CellsCommand {
     @OptionGroup var seedFlags: SeedFlags
     @OptionGroup var flags: CellFlags
 
+    static let schema = "glora.shift/1"
+
     struct Row: Encodable {
         let method: String
         let learningRate: Double
@@ -96,7 +98,8 @@ struct Shift: CellsCommand {
         page.addProtocol(lines)
         try page.write(console)
         try console.result(
-            Result(output: grid.output.path, train: task.name, tests: tests.map(\.name), rows: rows))
+            Result(output: grid.output.path, train: task.name, tests: tests.map(\.name), rows: rows),
+            schema: Self.schema)
     }
 
     // MARK: Data

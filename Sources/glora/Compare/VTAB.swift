@@ -30,6 +30,8 @@ struct VTAB: CellsCommand {
     var seeds = 1
     @OptionGroup var flags: CellFlags
 
+    static let schema = "glora.vtab/1"
+
     struct Row: Encodable {
         let method: String
         let accuracies: [String: Spread]
@@ -88,7 +90,8 @@ struct VTAB: CellsCommand {
         page.addProtocol(lines)
         try page.write(console)
         try console.result(
-            Result(output: grid.output.path, tasks: chosen.map(\.name), seeds: seeds, rows: rows))
+            Result(output: grid.output.path, tasks: chosen.map(\.name), seeds: seeds, rows: rows),
+            schema: Self.schema)
     }
 
     func tasks(named name: String?) throws -> [GridTask] {

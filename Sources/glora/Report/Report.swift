@@ -44,7 +44,8 @@ struct Report: ParsableCommand {
             ?? runs[0].directory.url.appendingPathComponent("report.html")
         try AtomicFile.write(page, to: file)
         console.say("wrote \(file.path)")
-        try console.result(Result(output: file.path, bytes: page.utf8.count))
+        try console.result(
+            Result(output: file.path, bytes: page.utf8.count), schema: "glora.report/1")
     }
 
     private func comparison(_ runs: [ReportedRun]) -> String {
