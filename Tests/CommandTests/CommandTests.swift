@@ -47,7 +47,7 @@ struct CommandTests {
         let outcome = try Glora.succeed(
             ["selftest", "--device", "cpu", "--json"], in: FileManager.default.temporaryDirectory)
         let json = try outcome.json()
-        #expect(try json.keys() == ["passed", "failed", "failures"])
+        #expect(try json.keys() == ["schema", "passed", "failed", "failures"])
         #expect(try json.number("passed") >= 10 && json["failed"]?.integerValue == 0)
         let lines = outcome.errors.split(separator: "\n").filter { $0.hasPrefix("pass ") }
         #expect(lines.count == json["passed"]?.integerValue)
@@ -64,7 +64,7 @@ struct CommandTests {
                     "cpu", "--json",
                 ], in: folder
             ).json()
-            #expect(try json.keys() == ["output", "bytes", "valAccuracy", "seconds"])
+            #expect(try json.keys() == ["schema", "output", "bytes", "valAccuracy", "seconds"])
             #expect(json["bytes"]?.integerValue == (try folder.bytes("p.safetensors")).count)
             try Glora.succeed(Fixture.train("a", "--model", "p.safetensors", "--epochs", "1"), in: folder)
         }
@@ -74,7 +74,7 @@ struct CommandTests {
 
     private func score(_ arguments: [String], in folder: URL) throws -> JSONValue {
         let json = try Glora.succeed(["eval", "--device", "cpu", "--json"] + arguments, in: folder).json()
-        #expect(try json.keys() == ["accuracy", "loss", "count", "correct", "split"])
+        #expect(try json.keys() == ["schema", "accuracy", "loss", "count", "correct", "split"])
         return json
     }
 
@@ -118,7 +118,7 @@ struct CommandTests {
                     ["merge", "--run", "run", "--output", output, "--device", "cpu", "--json"] + flags,
                     in: folder)
                 let json = try outcome.json()
-                #expect(try json.keys() == ["output", "maxLogitDifference", "comparedImages"])
+                #expect(try json.keys() == ["schema", "output", "maxLogitDifference", "comparedImages"])
                 #expect(try json.number("maxLogitDifference") < 1e-3)
                 #expect(json["comparedImages"]?.integerValue == 12)
                 #expect(outcome.errors.contains("logits differ by at most"))

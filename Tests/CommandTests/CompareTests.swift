@@ -40,7 +40,7 @@ struct CompareTests {
             let arguments = Self.compare(
                 "glora:full,glora:none", "--lrs", "1e-5,1e-2", "--seeds", "2", "--json")
             let json = try Glora.succeed(arguments, in: folder).json()
-            #expect(try json.keys() == ["finished", "output", "task", "seeds", "rows"])
+            #expect(try json.keys() == ["schema", "finished", "output", "task", "seeds", "rows"])
             let rows = try #require(json["rows"]?.arrayValue)
             #expect(rows.map { $0["method"]?.stringValue } == ["glora:full", "glora:none"])
             for (row, name) in zip(rows, ["glora-full", "glora-none"]) {
@@ -394,8 +394,8 @@ struct CompareTests {
     )
     func shiftedFolders() throws {
         try Fixture.withFolder { folder in
-            try Self.writeAnnotated("imagenet", images: "", test: false, in: folder)
-            try Self.writeAnnotated("imagenet-x", images: "images/", test: false, in: folder)
+            try Fixture.writeAnnotated("imagenet", images: "", test: false, in: folder)
+            try Fixture.writeAnnotated("imagenet-x", images: "images/", test: false, in: folder)
             let flags = Self.flags("glora:none", "--lr", "1e-2", "--seeds", "1", "--json")
             let json = try Glora.succeed(
                 ["shift", "--train", "imagenet", "--shots", "2", "--test", "imagenet,imagenet-x"] + flags,
@@ -500,41 +500,11 @@ struct CompareTests {
 
     // MARK: fewshot
 
-    /// A data set as NOAH lays it out, with the fixture's images: draws of one and two images of a class, seeds 0 to 2.
-    private static func writeAnnotated(
-        _ name: String, images place: String, test: Bool = true, in folder: URL
-    ) throws {
-        func lines(_ split: String) throws -> [Substring] {
-            let all = String(decoding: try folder.bytes("task/\(split).txt"), as: UTF8.self)
-                .split(separator: "\n")
-            for line in all {
-                let path = line[..<line.lastIndex(of: " ")!]
-                try folder.write("\(name)/\(place)\(path)", try folder.bytes("task/\(path)"))
-            }
-            return all
-        }
-        let training = try lines("train800")
-        for shots in [1, 2] {
-            for seed in 0..<3 {
-                // Three classes in turn.
-                let draw = training.dropFirst(6 * seed).prefix(3 * shots).joined(separator: "\n")
-                try folder.write(
-                    "\(name)/annotations/train_meta.list.num_shot_\(shots).seed_\(seed)", draw + "\n")
-            }
-        }
-        try folder.write(
-            "\(name)/annotations/val_meta.list", try lines("val200").joined(separator: "\n"))
-        if test {
-            try folder.write(
-                "\(name)/annotations/test_meta.list", try lines("test").joined(separator: "\n"))
-        }
-    }
-
     @Test("fewshot reads images/ and Cars' own place, every draw with its seed, and means over them")
     func fewShot() throws {
         try Fixture.withFolder { folder in
-            try Self.writeAnnotated("few shot/food101", images: "images/", in: folder)
-            try Self.writeAnnotated("few shot/standford-cars", images: "", in: folder)
+            try Fixture.writeAnnotated("few shot/food101", images: "images/", in: folder)
+            try Fixture.writeAnnotated("few shot/standford-cars", images: "", in: folder)
             let flags = Self.flags("glora:full,glora:none", "--lr", "1e-2", "--json")
             let arguments = ["fewshot", "--root", "few shot", "--shots", "1,2"] + flags
             let json = try Glora.succeed(arguments, in: folder).json()

@@ -57,6 +57,36 @@ enum Fixture {
         try FileManager.default.copyItem(at: try shared.get().appendingPathComponent(name), to: link)
     }
 
+    /// A data set as NOAH lays it out, with the fixture's images: draws of one and two images of a class, seeds 0 to 2.
+    static func writeAnnotated(
+        _ name: String, images place: String, test: Bool = true, in folder: URL
+    ) throws {
+        func lines(_ split: String) throws -> [Substring] {
+            let all = String(decoding: try folder.bytes("task/\(split).txt"), as: UTF8.self)
+                .split(separator: "\n")
+            for line in all {
+                let path = line[..<line.lastIndex(of: " ")!]
+                try folder.write("\(name)/\(place)\(path)", try folder.bytes("task/\(path)"))
+            }
+            return all
+        }
+        let training = try lines("train800")
+        for shots in [1, 2] {
+            for seed in 0..<3 {
+                // Three classes in turn.
+                let draw = training.dropFirst(6 * seed).prefix(3 * shots).joined(separator: "\n")
+                try folder.write(
+                    "\(name)/annotations/train_meta.list.num_shot_\(shots).seed_\(seed)", draw + "\n")
+            }
+        }
+        try folder.write(
+            "\(name)/annotations/val_meta.list", try lines("val200").joined(separator: "\n"))
+        if test {
+            try folder.write(
+                "\(name)/annotations/test_meta.list", try lines("test").joined(separator: "\n"))
+        }
+    }
+
     /// Weights as large as a trained model's, without a head.
     static func checkpoint(seed: Int, width: Int = 16) throws -> ViTCheckpoint {
         var configuration = ViTConfiguration(

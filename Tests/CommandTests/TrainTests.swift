@@ -11,8 +11,8 @@ struct TrainTests {
             let json = try outcome.json()
             #expect(
                 try json.keys() == [
-                    "run", "finished", "epochs", "steps", "lastLoss", "valAccuracy", "bestValAccuracy",
-                    "adapterParameters", "headParameters", "seconds", "imagesPerSecond",
+                    "schema", "run", "finished", "epochs", "steps", "lastLoss", "valAccuracy",
+                    "bestValAccuracy", "adapterParameters", "headParameters", "seconds", "imagesPerSecond",
                 ])
             #expect(json["finished"]?.booleanValue == true)
             #expect(json["epochs"]?.integerValue == 3 && json["steps"]?.integerValue == 12)
