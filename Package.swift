@@ -1,6 +1,9 @@
 // swift-tools-version: 6.3
 import PackageDescription
 
+/// What has no loops to wait for compiles in a third of the time.
+let unoptimised: [SwiftSetting] = [.unsafeFlags(["-Onone"])]
+
 let package = Package(
     name: "swift-glora",
     products: [
@@ -120,12 +123,16 @@ let package = Package(
                 "TestSupport", "TensorCore", "Adapters", "Datasets", "ModelConfiguration", "Checkpoints",
                 "CZlib",
             ],
-            exclude: ["Fixtures"]),
+            exclude: ["Fixtures"],
+            swiftSettings: unoptimised),
         .testTarget(
             name: "DatasetTests", dependencies: ["TensorCore", "Datasets", "GeneratedTasks"],
-            exclude: ["Fixtures"]),
+            exclude: ["Fixtures"],
+            swiftSettings: unoptimised),
         .testTarget(name: "AdapterTests", dependencies: ["TestSupport", "TensorCore", "Adapters"]),
-        .testTarget(name: "SearchTests", dependencies: ["TensorCore", "Adapters", "ArchitectureSearch"]),
+        .testTarget(
+            name: "SearchTests", dependencies: ["TensorCore", "Adapters", "ArchitectureSearch"],
+            swiftSettings: unoptimised),
         .testTarget(
             name: "ModelTests",
             dependencies: [
@@ -138,10 +145,12 @@ let package = Package(
                 "TestSupport", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch",
                 "Datasets", "ModelConfiguration", "Checkpoints", "VisionModels", "Training",
                 "SupernetSearch", "Experiments",
-            ]),
+            ],
+            swiftSettings: unoptimised),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["TensorCore", "Datasets", "ModelConfiguration", "Checkpoints"]),
+            dependencies: ["TensorCore", "Datasets", "ModelConfiguration", "Checkpoints"],
+            swiftSettings: unoptimised),
     ]
 )
 

@@ -84,7 +84,9 @@ extension CPUBackend {
     }
 
     /// A float32 tensor's elements, for operations of one's own. Stops when the tensor isn't ours.
-    public func floats(_ tensor: Tensor) -> UnsafeMutablePointer<Float> { buffer(tensor).base.assumingMemoryBound(to: Float.self) }
+    public func floats(_ tensor: Tensor) -> UnsafeMutablePointer<Float> {
+        buffer(tensor).base.assumingMemoryBound(to: Float.self)
+    }
 
     /// An int32 tensor's elements.
     func integers(_ tensor: Tensor) -> UnsafeMutablePointer<Int32> {
