@@ -105,6 +105,7 @@ struct DocumentationTests {
                 #expect(try outcome.json()["schema"]?.stringValue?.hasPrefix(schema) == true, "\(words)")
                 results += outcome.output
             }
+            results += try Glora.succeed(["--version", "--json"], in: folder).output
             try expectValid(results, in: folder)
         }
     }
@@ -118,7 +119,8 @@ struct DocumentationTests {
             let words = command.split(separator: " ").map(String.init)
             #expect(examples.contains { $0.starts(with: words) }, "\(command) has no example")
         }
-        let names = Set(commands.map { $0.replacing(" ", with: ".") })
+        // --version is no command, but has a result.
+        let names = Set(commands.map { $0.replacing(" ", with: ".") }).union(["version"])
         let files = try FileManager.default.contentsOfDirectory(atPath: Self.schemas.path)
         #expect(Set(files) == Set(names.map { $0 + ".schema.json" }))
         let titles = try files.map { file in
