@@ -1,7 +1,7 @@
 import TensorCore
 
 /// Declarations with first values named as PyTorch's, of one stream of numbers: each has those behind the one before it.
-public struct Initialization {
+public struct Initialization: Sendable {
     public private(set) var random: Random
 
     /// The stream of a method.

@@ -20,7 +20,7 @@ public protocol Update: AnyObject {
 }
 
 /// An update that is linear, on the host.
-public struct LinearFactors {
+public struct LinearFactors: Sendable {
     /// [h, in].
     public var down: HostTensor
     /// [out, h], with the scale in it.

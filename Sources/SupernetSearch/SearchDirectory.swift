@@ -32,7 +32,7 @@ public struct Architecture: Codable, Equatable, Sendable {
 ///     adapter/              the best candidate in PEFT's format
 ///     summary.json          what the search took, and the one score on the test split
 ///     ablation.json         what A to E are each worth, when it was asked
-public struct SearchDirectory {
+public struct SearchDirectory: Sendable {
     /// The folder.
     public let url: URL
 
@@ -53,7 +53,7 @@ public struct SearchDirectory {
     public var adapter: URL { url.appendingPathComponent("adapter") }
 
     /// What a search is: one that goes on must be the same.
-    public struct Configuration: Codable, Equatable {
+    public struct Configuration: Codable, Equatable, Sendable {
         /// The algorithm and its settings.
         public var settings: SearchSettings
         /// The budget, ends included.

@@ -8,7 +8,7 @@ package func require(_ condition: Bool, _ operation: String, _ message: @autoclo
 }
 
 /// The sizes of attention: qkv [B, T, 3·D], of whose T tokens the first Q are queries, out [B, Q, D], D = heads · head.
-public struct AttentionSizes {
+public struct AttentionSizes: Sendable {
     /// B, T, Q, the heads and the width of each.
     public let batch, tokens, queries, heads, head: Int
     /// D.
@@ -18,7 +18,7 @@ public struct AttentionSizes {
 }
 
 /// The sizes of tokens [B, T, D] over projected patches [B, N, D].
-public struct TokenSizes {
+public struct TokenSizes: Sendable {
     /// B, T, N and D.
     public let batch, tokens, patches, width: Int
     /// T − N, the first patch's token: 1 after a class token, else 0.

@@ -16,12 +16,12 @@ import Yams
 ///     adapter/             the best state in PEFT's format
 ///     summary.json         the seconds and the memory that the training took
 ///     .glora-lock          while a command writes here: which, and since when
-public struct RunDirectory {
+public struct RunDirectory: Sendable {
     /// The folder.
     public let url: URL
 
     /// What `config.yaml` holds.
-    public struct Configuration: Codable, Equatable {
+    public struct Configuration: Codable, Equatable, Sendable {
         /// The settings.
         public var options: TrainingOptions
         /// The path of each Linear when the settings name a path file: what becomes of that file no longer matters.

@@ -2,7 +2,7 @@ import TensorCore
 import Transformers
 
 /// What happens, for whoever reports it.
-public enum TrainingEvent {
+public enum TrainingEvent: Sendable {
     /// A step is done. `loss` is the batch's mean; `imagesPerSecond` is over the steps since the last event of the epoch.
     case step(TrainingProgress)
     /// An epoch is done: its mean training loss.

@@ -4,7 +4,7 @@
 /// - bitfit: the biases of the blocks' Linears and LayerNorms and of the final LayerNorm (arXiv 2106.10199). The patch
 ///   embedding's bias stays: it is the one that no GLoRA path can stand for.
 /// - full: every tensor.
-public enum Backbone: TuningMethod {
+public enum Backbone: TuningMethod, Sendable {
     /// The pretrained model as it is.
     case frozen
     /// Its biases.

@@ -1,7 +1,7 @@
 import TensorCore
 
 /// GLoRA itself: support tensors at the Linears of some roles, of which each step reads one path a layer.
-public struct GLoRA: TuningMethod {
+public struct GLoRA: TuningMethod, Sendable {
     /// R, the rank of the storage.
     public let rank: Int
     /// Where there are support tensors.
