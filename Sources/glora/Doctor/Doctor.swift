@@ -216,43 +216,34 @@ final class Examination {
         return (try? devices(of: "/dev/null/none")) ?? []
     }
 
-    /// Runs every part on a device.
+    /// Runs every part on a device: first all in float32, then in each other precision.
     private func examine(_ row: Devices.Row, _ index: Int) throws {
         let name = row.device
-        let isCPU = name == "cpu"
         console.say("\(name): \(row.name)")
-        func selftest(_ precision: Precision) throws -> Bool {
-            // It compiles the kernels, which takes some drivers minutes.
-            guard
-                let result = part(
-                    "selftest in \(precision)",
-                    ["selftest", "--device", name, "--precision", precision.rawValue], on: name,
-                    as: Selftest.Result.self, within: 300)
-            else { return false }
-            report.devices[index].precisions.append(
-                DoctorReport.Measured(precision: precision, selftest: result))
-            console.say("\(name): selftest in \(precision): \(result.passed) passed, \(result.failed) failed")
-            try save()
-            return result.failed == 0
-        }
-        let isRight = try selftest(.float32)
-        let size = isRight ? try suitableSize(name) : nil
         let hasTensorCores = (row.matrixEngines + row.untriedEngines).contains("tensor cores")
         let others = [Precision.bfloat16, .float16] + (hasTensorCores ? [.tf32] : [])
-        if isQuick {
-            leaveOut(name, "other precisions, tuning, gemm, glora", "left out: --quick")
-        } else if !isCPU {
-            for precision in others { _ = try selftest(precision) }
+        var size: Size?
+        for precision in [.float32] + (isQuick || name == "cpu" ? [] : others) {
+            // It compiles the kernels, which takes some drivers minutes.
+            let result = part(
+                "selftest in \(precision)",
+                ["selftest", "--device", name, "--precision", precision.rawValue], on: name,
+                as: Selftest.Result.self, within: precision == .float32 ? 600 : 300)
+            if let result {
+                report.devices[index].precisions.append(
+                    DoctorReport.Measured(precision: precision, selftest: result))
+                console.say(
+                    "\(name): selftest in \(precision): \(result.passed) passed, \(result.failed) failed")
+                try save()
+            }
+            if precision == .float32 {
+                if result?.failed == 0 { size = try suitableSize(name) }
+                (report.devices[index].model, report.devices[index].batch) = (size?.model, size?.batch)
+            }
+            if let size, result?.failed == 0 { try measure(precision, size, index) }
         }
-        guard let size else {
-            return leaveOut(name, "benchmarks", "left out: no step is right in float32")
-        }
-        (report.devices[index].model, report.devices[index].batch) = (size.model, size.batch)
-        for place in report.devices[index].precisions.indices {
-            let measured = report.devices[index].precisions[place]
-            guard measured.selftest.failed == 0 else { continue }
-            try measure(place, measured.precision, size, index, isCPU: isCPU)
-        }
+        if size == nil { leaveOut(name, "benchmarks", "left out: no step is right in float32") }
+        if isQuick { leaveOut(name, "other precisions, tuning, gemm, glora", "left out: --quick") }
     }
 
     /// The largest size whose step isn't too long, by the speed of the sizes before it; nil when not even the smallest runs.
@@ -280,20 +271,19 @@ final class Examination {
         return size
     }
 
-    /// Tunes the products in a precision and runs the benchmarks, the telling ones first.
-    private func measure(
-        _ place: Int, _ precision: Precision, _ size: Size, _ index: Int, isCPU: Bool
-    ) throws {
+    /// Tunes the products in the precision that was tested last and runs the benchmarks, the telling ones first.
+    private func measure(_ precision: Precision, _ size: Size, _ index: Int) throws {
         let name = report.devices[index].device.device
         let flags =
             ["--device", name, "--precision", precision.rawValue]
             + ["--model", size.model, "--batch", "\(size.batch)"]
-        if !isCPU, !isQuick {
+        if name != "cpu", !isQuick {
             let tuned = part(
                 "tune in \(precision)", ["tune", "--budget", "20"] + flags, on: name, as: Tune.Result.self,
                 within: 90)
             if let tuned { report.devices[index].tuning = tuned.tuning.choices }
         }
+        let place = report.devices[index].precisions.count - 1
         func bench(_ word: String, _ key: WritableKeyPath<DoctorReport.Measured, BenchResult?>) throws {
             let result = part(
                 "bench \(word) in \(precision)", ["bench", word, "--no-tune"] + flags, on: name,

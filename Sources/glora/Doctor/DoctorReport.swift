@@ -73,19 +73,24 @@ extension DoctorReport.Examined {
         guard let best else {  // nothing is right
             return (sentences + ["Don't train on it, and please send this report."]).joined(separator: " ")
         }
-        if let model, let batch {
-            for measured in right {
-                guard let step = measured.step, let speed = step.imagesPerSecond else { continue }
-                sentences.append(
-                    "In \(measured.precision.rawValue) a training step of \(model) with \(batch) images does "
-                        + "\(speed.fixed(1)) images/s, \((100 * (step.shareOfRoof ?? 0)).fixed(0)) % of what its fastest product and "
-                        + "its copies allow.")
+        let steps = right.compactMap { measured in
+            measured.step?.imagesPerSecond.map { speed in
+                "\(speed.fixed(1)) images/s in \(measured.precision.rawValue) "
+                    + "(\((100 * (measured.step?.shareOfRoof ?? 0)).fixed(0)) %)"
             }
+        }
+        if let model, let batch, !steps.isEmpty {
+            sentences.append(
+                "A training step of \(model) with \(batch) images does \(steps.joined(separator: ", ")): in brackets "
+                    + "the share of what its fastest product and its copies allow.")
         }
         if let other, other.device.device != device.device, other.model == model,
             let mine = best.step?.imagesPerSecond, let its = other.best?.step?.imagesPerSecond
         {
-            sentences.append("That is \((mine / its).fixed(2)) times the CPU backend's speed.")
+            sentences.append(
+                mine > its
+                    ? "The best is \((mine / its).fixed(1)) times as fast as the CPU backend."
+                    : "The CPU backend is \((its / mine).fixed(1)) times as fast as its best.")
         }
         guard best.step != nil else {
             return (sentences + ["No training step was measured; what is missing says why."])
@@ -148,10 +153,18 @@ extension DoctorReport {
         lines += [facts.joined(separator: "; ") + ".", ""]
         guard !examined.precisions.isEmpty else { return lines }
         lines += summary(examined).markdown + [""]
-        for measured in examined.precisions {
-            for measured in measured.selftest.failures { lines.append("- wrong: \(measured)") }
-            lines += operations(measured)
+        let tuned = examined.tuning.reduce(into: [String: Int]()) { counts, choice in
+            counts["\(choice.kernel.rawValue) in \(choice.product.precision.rawValue)", default: 0] += 1
         }
+        if !tuned.isEmpty {
+            let winners = tuned.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value) times" }
+            lines += ["Fastest for the tuned products: \(winners.joined(separator: ", ")).", ""]
+        }
+        let wrong = examined.precisions.flatMap { measured in
+            measured.selftest.failures.map { "- wrong in \(measured.precision.rawValue): \($0)" }
+        }
+        if !wrong.isEmpty { lines += wrong + [""] }
+        for measured in examined.precisions { lines += operations(measured) }
         return lines
     }
 
@@ -176,14 +189,14 @@ extension DoctorReport {
         return table
     }
 
-    /// A row for each operation that was measured alone.
+    /// A row for each operation that was measured alone. Of a GLoRA layer's forms, which the JSON has, only the richest.
     private func operations(_ measured: Measured) -> [String] {
-        let parts: [(name: String, result: BenchResult?)] = [
-            ("", measured.gemm), ("attention ", measured.attention), ("", measured.glora),
-        ]
-        let rows = parts.flatMap { part in
-            (part.result?.rows ?? []).map { (part.name + $0.name, $0) }
-        }
+        let glora = measured.glora?.rows ?? []
+        let rows =
+            (measured.gemm?.rows ?? []).map { ($0.name, $0) }
+            + (measured.attention?.rows ?? []).map { ("attention \($0.name)", $0) }
+            + glora.filter { $0.shareOfRoof != nil }.map { ($0.name, $0) }
+            + glora.filter { $0.shareOfRoof == nil }.suffix(2).map { ("fc1 with \($0.name)", $0) }
         guard let roofs = (measured.gemm ?? measured.attention ?? measured.glora)?.roofs else { return [] }
         var table = Table(head: [measured.precision.rawValue, "ms", "GFLOP/s", "GB/s", "% of roof"])
         for (name, row) in rows {
