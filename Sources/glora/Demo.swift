@@ -47,19 +47,13 @@ struct Demo: ParsableCommand {
 
     func validate() throws {
         guard (1...TrainingOptions.largestEpochCount).contains(epochs) else {
-            throw ValidationError("--epochs must be from 1 to \(TrainingOptions.largestEpochCount)")
+            throw ValidationError(
+                "--epochs must be from 1 to \(TrainingOptions.largestEpochCount), not \(epochs)")
         }
     }
 
     private static let probeLearningRates = [3e-2, 1e-1, 3e-1]
     private static let gloraLearningRate = 5e-3
-
-    mutating func validate() throws {
-        guard (1...TrainingOptions.largestEpochCount).contains(epochs) else {
-            throw ValidationError(
-                "--epochs must be from 1 to \(TrainingOptions.largestEpochCount), not \(epochs)")
-        }
-    }
 
     func run() throws {
         let console = common.console

@@ -29,7 +29,8 @@ struct DoctorTests {
         int clGetPlatformIDs(unsigned room, void *platforms, unsigned *count) {
             int (*next)(unsigned, void *, unsigned *) = dlsym(RTLD_NEXT, "clGetPlatformIDs");
             int status = next(room, platforms, count);
-            if (is_in("devices") && status == 0) fail();
+            const char *word = getenv("DIES_IN");
+            if (status == 0 && word && strcmp(word, "devices") == 0) fail();
             return status;
         }
         int clEnqueueNDRangeKernel(
