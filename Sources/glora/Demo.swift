@@ -19,7 +19,7 @@ struct Demo: ParsableCommand {
 
             Example:
               glora demo --output glora-demo
-              glora demo --epochs 2
+              glora demo --output glora-demo-2 --epochs 2
             """)
 
     @Option(help: "The folder to write.")
