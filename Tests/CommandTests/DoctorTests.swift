@@ -43,10 +43,11 @@ struct DoctorTests {
                 "LD_PRELOAD": try DriverTests.library(DoctorTests.shim, in: folder), variable: command,
             ]
         }
+        environment["GLORA_CACHE"] = cache
         let outcome = try Glora.run(
             ["doctor", "--quick", "--output", "report", "--json"] + arguments, in: folder,
             environment: environment)
-        #expect(outcome.exitCode == exit, "signal \(outcome.signal ?? 0)\n\(outcome.errors)")
+        #expect(outcome.exitCode == 0, "signal \(outcome.signal ?? 0)\n\(outcome.errors)")
         let file = try folder.bytes("report.json")
         #expect(try JSONValue(parsing: file) == outcome.json())
         return (try outcome.json(), String(decoding: try folder.bytes("report.md"), as: UTF8.self), outcome)
@@ -135,16 +136,24 @@ struct DoctorTests {
         }
     }
 
-    @Test("A device whose built-in cases come to no end is not to be trained on")
-    func dyingSelftest() throws {
+    @Test(
+        "A device whose kernels are wrong at every width is not to be trained on, and the sentence that says so names no folder"
+    )
+    func failingKernels() throws {
         try Fixture.withFolder { folder in
+            // The sentence says where the verdicts are.
             let (json, markdown, outcome) = try report(
-                ["--device", "opencl:0"], in: folder, variable: "DIES_IN", "selftest")
+                ["--device", "opencl:0"], in: folder, variable: "DIES_IN", "probe",
+                cache: folder.appendingPathComponent("cache").path)
             let device = try #require(json["devices"]?.arrayValue?.first)
             #expect(device["precisions"] == .array([]) && device["model"] == nil)
             let verdict = try #require(device["verdict"]?.stringValue)
             #expect(verdict.contains("could not be tried") && verdict.contains("Don't train on it"))
-            #expect(try leftOut(json)["opencl:0 benchmarks"]?.contains("a step that is right") == true)
+            let missing = try leftOut(json)
+            #expect(missing["opencl:0 benchmarks"]?.contains("a step that is right") == true)
+            let reason = missing["opencl:0 selftest in float32"]
+            #expect(reason?.contains("failed: the kernels can't be compiled") == true, "\(missing)")
+            #expect(reason?.contains("the verdicts are in /…") == true, "\(missing)")
             expectNoNames([outcome.output, markdown], folder)
         }
     }

@@ -185,7 +185,9 @@ final class Examination {
         guard !report.leftOut.contains(entry) else { return }
         console.say(entry.sentence)
         // Once the time is up, all that is left is left out.
-        if let last = report.leftOut.last, last.device == device, last.reason == reason {
+        if let last = report.leftOut.last, last.device == device, last.reason == reason,
+            reason.hasPrefix("left out")
+        {
             report.leftOut[report.leftOut.count - 1].part += ", \(part)"
         } else {
             report.leftOut.append(entry)
