@@ -35,7 +35,7 @@ struct DoctorTests {
     /// A quick report, as JSON and Markdown, and what was printed.
     private func report(
         _ arguments: [String], in folder: URL, variable: String? = nil, _ command: String = "",
-        exit: Int32 = 0
+        cache: String? = nil
     ) throws -> (json: JSONValue, markdown: String, outcome: Glora.Outcome) {
         var environment: [String: String] = [:]
         if let variable {
