@@ -252,15 +252,16 @@ final class Examination {
 
     /// The largest size whose step isn't too long, by the speed of the sizes before it; nil when not even the smallest runs.
     private func suitableSize(_ device: String) throws -> Size? {
-        func step(_ size: Size) -> Double? {
+        func step(_ size: Size, within limit: Double = 60) -> Double? {
             part(
                 "step of \(size.model) with \(size.batch) images",
                 ["bench", "step", "--device", device, "--model", size.model, "--batch", "\(size.batch)"]
                     + ["--steps", "1", "--no-tune"],
-                on: device, as: BenchResult.self, within: 60)?.seconds
+                on: device, as: BenchResult.self, within: limit)?.seconds
         }
         var size = Examination.sizes[0]
-        guard var seconds = step(size) else { return nil }
+        // All else depends on it, and a driver that runs on one core of a busy machine takes a minute.
+        guard var seconds = step(size, within: 240) else { return nil }
         var larger = isQuick ? [] : Examination.sizes.dropFirst()
         while let next = larger.last(where: {
             seconds * $0.work / size.work <= Examination.longestStep
