@@ -40,10 +40,7 @@ let package = Package(
         .target(
             name: "CBuild",
             cSettings: [
-                .define("GLORA_COMMIT", to: "\"\(Context.gitInformation?.currentCommit ?? "")\""),
-                .define(
-                    "GLORA_HAD_CHANGES",
-                    to: Context.gitInformation?.hasUncommittedChanges == true ? "true" : "false"),
+                .define("GLORA_COMMIT", to: "\"\(Context.gitInformation?.currentCommit ?? "")\"")
             ]),
         .target(
             name: "TensorCore",

@@ -130,7 +130,8 @@ final class Examination {
 
     /// Examines the devices with these names, or those that are worth it.
     func run(_ names: [String]) throws {
-        var rows = listing()
+        let listed = listing()
+        var rows = listed ?? listingWithoutDrivers()
         let openCL = rows.filter { $0.device != "cpu" }
         let gpus = openCL.filter { $0.kind != "cpu" }
         let chosen = (gpus.isEmpty ? openCL : gpus).map(\.device) + ["cpu"]
@@ -149,9 +150,9 @@ final class Examination {
         }
         end = began + .seconds(seconds + 10)
         // Engines were tried meanwhile.
-        let after = rows.isEmpty || Interrupt.wasRequested ? [] : listing()
+        let after = listed == nil || Interrupt.wasRequested ? nil : listing()
         for index in report.devices.indices {
-            let row = after.first { $0.device == report.devices[index].device.device }
+            let row = after?.first { $0.device == report.devices[index].device.device }
             if let row { report.devices[index].device = row }
         }
         report.isFinished = !Interrupt.wasRequested
@@ -184,19 +185,22 @@ final class Examination {
         guard !report.leftOut.contains(entry) else { return }
         console.say(entry.sentence)
         // Once the time is up, all that is left is left out.
-        if let last = report.leftOut.last, last.device == device, last.reason == reason {
+        if let last = report.leftOut.last, last.device == device, last.reason == reason,
+            reason.hasPrefix("left out")
+        {
             report.leftOut[report.leftOut.count - 1].part += ", \(part)"
         } else {
             report.leftOut.append(entry)
         }
     }
 
-    /// What `glora devices` lists. When it dies, the drivers are tried one by one to say which of them it is, and the CPU backend is
-    /// what there is to examine.
-    private func listing() -> [Devices.Row] {
-        if let found = part("devices", ["devices"], on: nil, as: Devices.Result.self, within: 60) {
-            return found.devices
-        }
+    /// What `glora devices` lists; nil when it dies.
+    private func listing() -> [Devices.Row]? {
+        part("devices", ["devices"], on: nil, as: Devices.Result.self, within: 60)?.devices
+    }
+
+    /// When listing all dies: tries the drivers one by one, to say which of them it is. The CPU backend is what there is to examine.
+    private func listingWithoutDrivers() -> [Devices.Row] {
         let folder = ProcessInfo.processInfo.environment["OCL_ICD_VENDORS"] ?? "/etc/OpenCL/vendors"
         func devices(of driver: String) throws -> [Devices.Row] {
             try PartRunner(end: end).run(
@@ -242,21 +246,22 @@ final class Examination {
             }
             if let size, result?.failed == 0 { try measure(precision, size, index) }
         }
-        if size == nil { leaveOut(name, "benchmarks", "left out: no step is right in float32") }
+        if size == nil { leaveOut(name, "benchmarks", "left out: they need a step that is right in float32") }
         if isQuick { leaveOut(name, "other precisions, tuning, gemm, glora", "left out: --quick") }
     }
 
     /// The largest size whose step isn't too long, by the speed of the sizes before it; nil when not even the smallest runs.
     private func suitableSize(_ device: String) throws -> Size? {
-        func step(_ size: Size) -> Double? {
+        func step(_ size: Size, within limit: Double = 60) -> Double? {
             part(
                 "step of \(size.model) with \(size.batch) images",
                 ["bench", "step", "--device", device, "--model", size.model, "--batch", "\(size.batch)"]
                     + ["--steps", "1", "--no-tune"],
-                on: device, as: BenchResult.self, within: 60)?.seconds
+                on: device, as: BenchResult.self, within: limit)?.seconds
         }
         var size = Examination.sizes[0]
-        guard var seconds = step(size) else { return nil }
+        // All else depends on it, and a driver that runs on one core of a busy machine takes a minute.
+        guard var seconds = step(size, within: 240) else { return nil }
         var larger = isQuick ? [] : Examination.sizes.dropFirst()
         while let next = larger.last(where: {
             seconds * $0.work / size.work <= Examination.longestStep
