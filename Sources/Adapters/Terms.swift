@@ -33,6 +33,13 @@ public struct LinearFactors: Sendable {
         (self.down, self.up, self.bias) = (down, up, bias)
     }
 
+    /// f(x) = bias [out], whatever x [n, in] is.
+    public init(bias: HostTensor, inputs: Int) {
+        self.init(
+            down: HostTensor(shape: [0, inputs], values: []),
+            up: HostTensor(shape: [bias.values.count, 0], values: []), bias: bias)
+    }
+
     /// up · down, [out, in], summed in double.
     public var product: HostTensor { up.product(down) }
 }
@@ -162,26 +169,43 @@ public final class AdaptedLinear: LinearLayer {
     public func prepare() {}
     public func unprepare() {}
 
-    /// Terms and scales folded into the weight and bias that they stand at; traps for a term that isn't linear:
+    /// Terms and scales folded into the weight and bias that they stand at; throws `MethodError` for a term that isn't linear, and for
+    /// factors that don't fit:
     ///
-    ///     before: W (I + Up · Down), b + W · bias;  beside: W + Up · Down;  behind: γ ⊙ W by rows, γ ⊙ b + β
-    public func folded() -> (weight: HostTensor, bias: HostTensor?)? {
+    ///     before: W (I + Up · Down), b + W · bias;  beside: W + Up · Down, b + bias;  behind: γ ⊙ W by rows, γ ⊙ b + β
+    public func folded() throws -> (weight: HostTensor, bias: HostTensor?)? {
         var weight = base.backend.host(base.weight.value)
         var bias = base.bias.map { base.backend.host($0.value) }
         func sum(_ old: HostTensor?, _ terms: HostTensor) -> HostTensor {
             guard let old else { return terms }
             return HostTensor(shape: old.shape, values: zip(old.values, terms.values).map { $0 + $1 })
         }
-        if let factors = before?.factors() {
+        if let factors = try factors(of: before, outputs: base.inputs) {
             let shift = factors.bias.map { weight.product($0.column).values }
             weight = sum(weight, weight.product(factors.up).product(factors.down))
             if let shift { bias = sum(bias, HostTensor(shape: [base.outputs], values: shift)) }
         }
-        if let factors = beside?.factors() {
+        if let factors = try factors(of: beside, outputs: base.outputs) {
             weight = sum(weight, factors.product)
             if let shift = factors.bias { bias = sum(bias, shift) }
         }
         return behind.map { $0.folded(weight, bias) } ?? (weight, bias)
+    }
+
+    private func factors(of term: (any Update)?, outputs: Int) throws -> LinearFactors? {
+        guard let term else { return nil }
+        guard let factors = term.factors() else {
+            throw MethodError("the term at \(base.name) isn't linear, so it can't be folded into the weight")
+        }
+        let hidden = factors.down.shape.first ?? 0
+        guard factors.down.shape == [hidden, base.inputs], factors.up.shape == [outputs, hidden],
+            (factors.bias?.shape ?? [outputs]) == [outputs]
+        else {
+            throw MethodError(
+                "the factors of the term at \(base.name), down \(factors.down.shape), up \(factors.up.shape), bias "
+                    + "\(factors.bias?.shape ?? []), don't fit [\(outputs), \(base.inputs)]")
+        }
+        return factors
     }
 
     private final class Pass: LinearPass {

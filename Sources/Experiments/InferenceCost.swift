@@ -25,7 +25,7 @@ func inferenceCost(
     let merges = ready.model.method.unmergeable == nil
     var model = ready.model
     if merges {
-        let merged = try ready.model.merged()
+        let merged = try ready.model.merged(allowsRounding: true)
         model = try VisionTransformer(
             merged, classCount: merged.configuration.classCount, method: Backbone.frozen, seed: 0,
             head: merged.head, forInference: true, on: ready.model.backend)

@@ -96,7 +96,9 @@ public final class ParameterStore {
                 value: try backend.view(values, at: segment.offset, segment.shape),
                 gradient: try backend.view(gradients, at: segment.offset, segment.shape))
             backend.upload(parameter.value, declaration.initial.values)
-            precondition(parameters.updateValue(parameter, forKey: segment.name) == nil, segment.name)
+            require(
+                parameters.updateValue(parameter, forKey: segment.name) == nil, "ParameterStore",
+                "\(segment.name) is declared twice")
         }
         self.parameters = parameters
     }

@@ -23,6 +23,25 @@ public struct LogitDifference: Sendable {
     }
 }
 
+/// Runs two models on the same images, the second being the first in another `form` (`merged`). Throws `DatasetError` and `BackendError`.
+public func logitDifference(
+    _ model: VisionTransformer, _ other: VisionTransformer, _ form: String, on images: PreparedImages
+) throws -> LogitDifference {
+    func logits(_ model: VisionTransformer) throws -> [Float] {
+        var all: [Float] = []
+        _ = try evaluate(model, on: images, batchSize: min(64, max(1, images.count))) { logits, _ in
+            all += logits
+        }
+        return all
+    }
+    let pairs = zip(try logits(model), try logits(other))
+    let largest = pairs.reduce(0.0) { largest, pair in
+        let difference = abs(Double(pair.0) - Double(pair.1))
+        return difference.isFinite ? max(largest, difference) : .infinity
+    }
+    return LogitDifference(largest: largest, imageCount: images.count, form: form)
+}
+
 /// Runs the merged checkpoint beside the unmerged model on every image of `images`. Throws `DatasetError` and `BackendError`.
 public func mergeDifference(
     _ ready: ReadyModel<VisionTransformer>, _ merged: ViTCheckpoint, on images: any ImageSource
@@ -30,7 +49,7 @@ public func mergeDifference(
     let plain = try VisionTransformer(
         merged, classCount: merged.configuration.classCount, method: Backbone.frozen,
         seed: 0, head: merged.head, forInference: true, on: ready.model.backend)
-    return try difference(ready, plain, "merged", on: images)
+    return try logitDifference(ready.model, plain, "merged", on: ready.prepare(images))
 }
 
 extension ReadyModel where Model == VisionTransformer {
@@ -54,25 +73,7 @@ public func gloraAdapter(
         ready.model.method is GLoRA
         ? try ready.model.adapter() : try ready.model.gloraAdapter(on: checkpoint)
     let model = try VisionTransformer.applying(adapter, to: checkpoint, on: ready.model.backend)
-    return (adapter, model, try difference(ready, model, "converted", on: images))
-}
-
-private func difference(
-    _ ready: ReadyModel<VisionTransformer>, _ other: VisionTransformer, _ form: String,
-    on images: any ImageSource
-) throws -> LogitDifference {
-    let prepared = try ready.prepare(images)
-    func logits(_ model: VisionTransformer) throws -> [Float] {
-        var all: [Float] = []
-        _ = try evaluate(model, on: prepared, batchSize: min(64, images.count)) { logits, _ in
-            all += logits
-        }
-        return all
-    }
-    let pairs = zip(try logits(ready.model), try logits(other))
-    let largest = pairs.reduce(0.0) { largest, pair in
-        let difference = abs(Double(pair.0) - Double(pair.1))
-        return difference.isFinite ? max(largest, difference) : .infinity
-    }
-    return LogitDifference(largest: largest, imageCount: images.count, form: form)
+    return (
+        adapter, model, try logitDifference(ready.model, model, "converted", on: ready.prepare(images))
+    )
 }

@@ -55,7 +55,7 @@ public final class VisionTransformer: TrainableModel {
     /// `head` overrides the fresh head with given tensors `head.weight` [K, D] and `head.bias` [K]. A model `forInference` alone, of
     /// the frozen method, keeps its Linears in the layout that the device reads and in no other, and takes the checkpoint's tensors
     /// one by one where nobody else holds them; it can't be merged.
-    /// Throws `BackendError.outOfMemory`.
+    /// Throws `BackendError.outOfMemory`, and `MethodError` for a tensor of the method's that the model has already.
     public init(
         _ checkpoint: consuming ViTCheckpoint, classCount: Int, method: any TuningMethod, seed: Int,
         head: [String: HostTensor]? = nil, headKind: HeadKind = .linear, memory: MemoryPolicy = .balanced,
@@ -68,8 +68,14 @@ public final class VisionTransformer: TrainableModel {
         let shape = configuration.shape
         (self.configuration, self.backend, self.method) = (configuration, backend, method)
         (memoryPolicy, self.headKind, isForInference) = (memory, headKind, forInference)
-        var declarations = checkpoint.backboneDeclarations(method.trains)
-        declarations += method.declarations(shape, seed: seed)
+        let added = method.declarations(shape, seed: seed)
+        if let taken = added.first(where: {
+            checkpoint.tensors[$0.name] != nil || $0.name.hasPrefix("head.")
+        }) {
+            throw MethodError(
+                "the method adds a tensor \(taken.name), which the model has; give it another name")
+        }
+        var declarations = checkpoint.backboneDeclarations(method.trains) + added
         for declaration in headKind.declarations(classCount, configuration.width, seed: seed) {
             declarations.append(head?[declaration.name].map { .init(declaration.name, $0) } ?? declaration)
         }

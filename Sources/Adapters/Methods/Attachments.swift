@@ -46,10 +46,17 @@ public struct Attachments {
             self.linears = linears.map { PlainLinear($0) }
         }
 
-        /// The layer of a role that the block has.
+        /// The layer of a role that the block has; stops the program for another.
         public subscript(_ role: LinearRole) -> any LinearLayer {
-            get { linears[sites.firstIndex { $0.role == role }!] }
-            set { linears[sites.firstIndex { $0.role == role }!] = newValue }
+            get { linears[place(role)] }
+            set { linears[place(role)] = newValue }
+        }
+
+        private func place(_ role: LinearRole) -> Int {
+            guard let place = sites.firstIndex(where: { $0.role == role }) else {
+                fatalError("a block has no Linear \(role.rawValue); it has \(sites.map(\.role.rawValue))")
+            }
+            return place
         }
     }
 
