@@ -10,7 +10,7 @@ let checkpoint = try ViTCheckpoint.load(URL(filePath: words[1]))
 let task = try TaskFolder.open(URL(filePath: words[2]))
 
 var options = TrainingOptions()  // the authors' settings, but for these
-(options.path, options.epochs, options.warmupEpochs, options.learningRate) = ("full", 10, 1, 1e-3)
+(options.path, options.epochs, options.warmupEpochs, options.learningRate) = ("full", 10, 0, 1e-3)
 
 let model = try VisionTransformer(
     checkpoint, classCount: task.classCount,

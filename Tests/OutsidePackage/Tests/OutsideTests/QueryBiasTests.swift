@@ -75,20 +75,80 @@ struct QueryBiasTests {
         })
         #expect(losses.count == 8 && losses.last! < 0.9 * losses[0], "\(losses)")
 
-        var outputs: [Float] = []
-        _ = try evaluate(model, on: images, batchSize: 8) { scores, _ in outputs += scores }
         let merged = try model.merged()
         let plain = try VisionTransformer(
-            merged, classCount: 2, method: Backbone.frozen, seed: 3,
-            head: merged.tensors.filter { $0.key.hasPrefix("head.") }, on: backend)
-        var mergedOutputs: [Float] = []
-        _ = try evaluate(plain, on: images, batchSize: 8) { scores, _ in
-            mergedOutputs += scores
-        }
-        #expect(outputs.count == 64 && mergedOutputs.count == 64)
-        for (one, other) in zip(outputs, mergedOutputs) { #expect(abs(one - other) <= 1e-5) }
+            merged, classCount: 2, method: Backbone.frozen, seed: 3, head: merged.head, forInference: true,
+            on: backend)
+        let difference = try logitDifference(model, plain, "merged", on: images)
+        #expect(difference.largest <= 1e-5 && difference.imageCount == 32)
         // Without the shifts it computes something else.
         #expect(backend.values(model.store["blocks.0.attn.qkv.shift"]!.value).contains { abs($0) > 1e-3 })
+    }
+}
+
+/// y ← W₀x + b₀ at a block's output, with factors that are given, or a tensor of a name that is given.
+private struct Odd: TuningMethod {
+    var name = "blocks.0.odd"
+    var factors: LinearFactors?
+
+    func declarations(_ shape: TransformerShape, seed: Int) -> [ParameterStore.Declaration] {
+        [.init(name, [1], repeating: 0)]
+    }
+    func attach(
+        to model: inout Attachments, _ store: ParameterStore, _ arena: Arena, _ backend: any Backend
+    ) throws {
+        model.blocks[0][.output] = AdaptedLinear(
+            model.blocks[0][.output].base, beside: Term(given: factors))
+    }
+
+    private final class Term: Update {
+        let given: LinearFactors?
+        init(given: LinearFactors?) { self.given = given }
+        var parameterCount: Int { 1 }
+        func keptShapes(rows: Int) -> [[Int]] { [] }
+        func add(to y: Tensor, _ x: Tensor, _ kept: [Tensor], dropoutSeed: UInt64?) {}
+        func backward(
+            _ dx: Tensor?, _ dy: Tensor, _ x: Tensor, _ kept: [Tensor], dropoutSeed: UInt64?
+        ) {}
+        func factors() -> LinearFactors? { given }
+    }
+}
+
+@Suite("What would be wrong in silence is refused")
+struct RefusalTests {
+    @Test("A term that has no factors, or factors of another size, isn't merged")
+    func factors() throws {
+        let backend = try Device.cpu.open()
+        for (factors, sentence) in [
+            (nil, "isn't linear"),
+            (LinearFactors(bias: HostTensor(shape: [33], repeating: 1), inputs: 32), "bias [33], don't fit"),
+        ] {
+            let model = try QueryBiasTests.model(backend, Odd(factors: factors))
+            #expect { try model.merged() } throws: { error in
+                "\(error)".contains(sentence) && "\(error)".contains("blocks.0.attn.proj")
+            }
+        }
+        let right = LinearFactors(bias: HostTensor(shape: [32], repeating: 1), inputs: 32)
+        let merged = try QueryBiasTests.model(backend, Odd(factors: right)).merged()
+        #expect(merged.tensors["blocks.0.attn.proj.bias"]?.values == Array(repeating: 1, count: 32))
+    }
+
+    @Test("A tensor of the method's can't have the name of one of the model's")
+    func names() throws {
+        let backend = try Device.cpu.open()
+        for name in ["blocks.0.norm1.bias", "head.weight"] {
+            #expect { try QueryBiasTests.model(backend, Odd(name: name)) } throws: { error in
+                "\(error)".contains(name)
+            }
+        }
+    }
+
+    @Test("A model that stores 16 bits isn't merged unless that is asked for")
+    func rounding() throws {
+        let backend = try Device.openCL("0").open(precision: .bfloat16)
+        let model = try QueryBiasTests.model(backend, QueryBias())
+        #expect { try model.merged() } throws: { "\($0)".contains("rounded to bfloat16") }
+        #expect(try model.merged(allowsRounding: true).tensors["blocks.0.attn.proj.bias"] != nil)
     }
 }
 
