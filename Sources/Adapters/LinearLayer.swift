@@ -67,7 +67,8 @@ public final class BaseLinear {
     /// b₀ [out], or nil.
     public let bias: Parameter?
     let scratch: LinearScratch
-    let backend: any Backend
+    /// Where the Linear lives.
+    public let backend: any Backend
     /// W₀ in the layout that a device reads, where that is all that is kept.
     fileprivate var packed: LinearWeight?
 
@@ -98,7 +99,7 @@ public final class BaseLinear {
     }
 
     /// The gradients of W₀ and b₀ [out], where they have one: dyᵀ x and Σ dy are added.
-    func accumulateGradients(_ dy: Tensor, _ x: Tensor) {
+    public func accumulateGradients(_ dy: Tensor, _ x: Tensor) {
         if let gradient = weight.gradient {
             if dy.elementType == .float32 {
                 backend.matmul(gradient, dy, x, transposeA: true, transposeB: false, accumulate: true)

@@ -27,8 +27,14 @@ struct QueryBiasTests {
 
     @Test("has the gradients that central differences give", arguments: devices)
     func gradients(_ device: String) throws {
-        let backend = try Device(device)!.open()
-        let model = try QueryBiasTests.model(backend, QueryBias())
+        let model = try QueryBiasTests.model(try Device(device)!.open(), QueryBias())
+        try QueryBiasTests.expectSlopes(
+            of: model, ["blocks.0.attn.qkv.shift", "blocks.1.mlp.fc2.shift"], at: [0, 13, 31])
+    }
+
+    /// Compares some numbers of trained tensors' gradients with central differences of the loss.
+    static func expectSlopes(of model: VisionTransformer, _ names: [String], at indices: [Int]) throws {
+        let backend = model.backend
         let images = PreparedImages(QueryBiasTests.images(4), try model.configuration.preprocessor)
         let plan = try model.plan(batch: 4, isForTraining: true)
         images.start([[0, 1, 2, 3]])
@@ -49,9 +55,9 @@ struct QueryBiasTests {
         model.forward(plan)
         model.loss(plan)
         model.backward(plan)
-        for name in ["blocks.0.attn.qkv.shift", "blocks.1.mlp.fc2.shift"] {
+        for name in names {
             let gradient = backend.values(try #require(model.store[name]?.gradient))
-            for index in [0, 13, 31] {
+            for index in indices {
                 let slope = (loss(name, index, moved: 2e-3) - loss(name, index, moved: -2e-3)) / 4e-3
                 #expect(
                     abs(Double(gradient[index]) - slope) <= 2e-4 + 0.02 * abs(slope),
