@@ -18,7 +18,7 @@ struct CountingBackendTests {
             counting?.counts = [:]
             var options = TrainingOptions()
             (options.epochs, options.warmupEpochs, options.batchSize, options.learningRate) = (3, 1, 8, 2e-3)
-            let images = PreparedImages(QueryBiasTests.images(32), try model.configuration.preprocessor)
+            let images = try QueryBiasTests.images(32, for: model)
             var losses: [Double] = []
             try Trainer(model, options, training: images, validation: nil).run(onEvent: {
                 if case .step(let progress) = $0 { losses.append(progress.loss) }
@@ -36,7 +36,7 @@ struct CountingBackendTests {
         let model = try QueryBiasTests.model(backend, GLoRA(rank: 4))
         model.layers.take(model.layers.uniformPath(.full(rank: 4)))
         let plan = try model.plan(batch: 4, isForTraining: true)
-        let images = PreparedImages(QueryBiasTests.images(4), try model.configuration.preprocessor)
+        let images = try QueryBiasTests.images(4, for: model)
         images.start([[0, 1, 2, 3]])
         model.load(try #require(try images.next()), into: plan)
         backend.counts = [:]

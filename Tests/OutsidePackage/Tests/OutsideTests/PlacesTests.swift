@@ -68,7 +68,8 @@ struct PlacesTests {
         let model = try QueryBiasTests.model(try Device(device)!.open(), Prompts())
         #expect(model.parameterCount == 4 * 32)
         // A number of each prompt.
-        try QueryBiasTests.expectSlopes(of: model, ["prompts"], at: [5, 37, 90, 100])
+        try QueryBiasTests.expectSlopes(
+            of: model, on: QueryBiasTests.images(4, for: model), ["prompts"], at: [5, 37, 90, 100])
     }
 
     @Test("take a layer that trains the pretrained weight", arguments: QueryBiasTests.devices)
@@ -76,6 +77,7 @@ struct PlacesTests {
         let model = try QueryBiasTests.model(try Device(device)!.open(), Whole())
         #expect(model.layers.count { $0 is WholeLinear } == 2)
         try QueryBiasTests.expectSlopes(
-            of: model, ["blocks.0.mlp.fc1.weight", "blocks.1.mlp.fc1.bias"], at: [0, 31, 63])
+            of: model, on: QueryBiasTests.images(4, for: model),
+            ["blocks.0.mlp.fc1.weight", "blocks.1.mlp.fc1.bias"], at: [0, 31, 63])
     }
 }
