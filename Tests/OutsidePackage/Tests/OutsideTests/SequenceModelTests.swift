@@ -162,9 +162,9 @@ final class Sequences: ExampleSource {
     func start(_ batches: [[Int]]) { self.batches = batches[...] }
     func next() -> Batch? {
         batches.popFirst().map { indices in
-            let values = indices.flatMap { index in
+            let values = indices.flatMap { index -> [Float] in
                 var random = Random(3, "sequence", index)
-                return (0..<SequenceModel.tokens).flatMap { token in
+                return (0..<SequenceModel.tokens).flatMap { token -> [Float] in
                     (0..<16).map {
                         Float(random.normal()) + (token == 2 && $0 < 8 ? Float(index % 2) * 2 : 0)
                     }
