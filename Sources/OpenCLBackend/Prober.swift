@@ -161,6 +161,22 @@ public struct Prober: Sendable {
     }
 }
 
+extension Prober.Trial {
+    /// Tries it in this process: what the one that a `TrialRunner` starts does. Throws `BackendError` where it couldn't be tried.
+    public func verdict(on device: OpenCLDevice) throws -> Prober.Verdict {
+        do {
+            let isRight =
+                switch self {
+                case .engine(let engine, let precision):
+                    try OpenCLBackend(device: device, precision: precision, trying: engine).engine == engine
+                case .kernels(let layout, let precision):
+                    try OpenCLBackend.isRight(device, layout, precision)
+                }
+            return isRight ? .right : .wrong
+        } catch BackendError.build { return .refused }
+    }
+}
+
 extension KernelLayout {
     /// This layout, then those of narrower registers, of CPU devices.
     var andNarrower: [KernelLayout] {

@@ -152,7 +152,7 @@ extension Backend {
         linear(y, x, weight, epilogue, rows: rows, outputs: outputs, inputs: inputs)
     }
 
-    /// The epilogue alone, of a z [n, out] that is in memory. y may be z.
+    /// The epilogue alone, of a z [n, out] that is in memory. y may be z, and so may GELU(y) where there is no y.
     public func finish(_ y: Tensor?, _ z: Tensor, _ epilogue: Epilogue) {
         require("finish", stored: ["y": (y, z.count), "z": (z, z.count)])
         requireFit(y, epilogue, rows: z.rows, outputs: z.columns, "finish")
@@ -660,7 +660,7 @@ extension Backend {
     }
 
     /// W in memory, row by row: W₀ itself, a prepared one, or built in the scratch that comes with it.
-    package func matrix(_ weight: LinearWeight) -> Tensor {
+    public func matrix(_ weight: LinearWeight) -> Tensor {
         guard let terms = weight.terms, let scratch = weight.scratch else {
             return weight.ready ?? weight.frozen
         }

@@ -2,20 +2,21 @@ import Synchronization
 
 /// How many bytes the buffers of a backend hold together. Drivers and systems promise more than they have and fail in the middle of a
 /// step; this count fails where allocation may throw.
-package final class MemoryLedger: Sendable {
+public final class MemoryLedger: Sendable {
     /// The most that may be held, in bytes.
-    package let capacity: Int
+    public let capacity: Int
     private let held = Mutex(0)
 
-    package init(capacity: Int) { self.capacity = capacity }
+    /// A ledger of which nothing is taken.
+    public init(capacity: Int) { self.capacity = capacity }
 
     /// Bytes that are held.
-    package var taken: Int { held.withLock { $0 } }
+    public var taken: Int { held.withLock { $0 } }
     /// Bytes that may still be taken.
-    package var available: Int { capacity - taken }
+    public var available: Int { capacity - taken }
 
     /// Books the bytes, or returns false when they don't fit.
-    package func take(_ byteCount: Int) -> Bool {
+    public func take(_ byteCount: Int) -> Bool {
         held.withLock {
             guard byteCount <= capacity - $0 else { return false }
             $0 += byteCount
@@ -24,5 +25,5 @@ package final class MemoryLedger: Sendable {
     }
 
     /// Gives booked bytes back.
-    package func give(_ byteCount: Int) { held.withLock { $0 -= byteCount } }
+    public func give(_ byteCount: Int) { held.withLock { $0 -= byteCount } }
 }

@@ -57,23 +57,23 @@ public struct Random: RandomNumberGenerator, Sendable {
 }
 
 /// FNV-1a over 64 bits (Fowler, Noll, Vo): it notices mistakes, not forgery.
-package struct ContentHash {
+public struct ContentHash {
     /// Of what was added so far.
-    package private(set) var value: UInt64 = 0xcbf2_9ce4_8422_2325
+    public private(set) var value: UInt64 = 0xcbf2_9ce4_8422_2325
 
     /// Of nothing yet.
-    package init() {}
+    public init() {}
 
     /// Goes on with bytes.
-    package mutating func add(_ bytes: some Sequence<UInt8>) { for byte in bytes { add(word: UInt64(byte)) } }
+    public mutating func add(_ bytes: some Sequence<UInt8>) { for byte in bytes { add(word: UInt64(byte)) } }
 
     /// Goes on with a number's eight bytes, lowest first, so that what lies next to it can't run into it.
-    package mutating func add(_ number: Int) {
+    public mutating func add(_ number: Int) {
         for shift in stride(from: 0, to: 64, by: 8) {
             add(word: UInt64(UInt8(truncatingIfNeeded: number >> shift)))
         }
     }
 
     /// Goes on with 64 bits in one step, as if they were a byte.
-    package mutating func add(word: UInt64) { value = (value ^ word) &* 0x100_0000_01b3 }
+    public mutating func add(word: UInt64) { value = (value ^ word) &* 0x100_0000_01b3 }
 }

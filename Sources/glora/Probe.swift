@@ -44,18 +44,9 @@ struct Probe: ParsableCommand {
         // Nor may a driver that can't start its threads.
         guard canStartThreads(ProcessLimits.processorCount + 8) else { throw ExitCode.failure }
         let device = try OpenCLDevice.select(String(device.dropFirst(7)))
-        let verdict: Prober.Verdict
-        do {
-            let isRight: Bool
-            if let engine = engine.flatMap({ MatrixEngine(rawValue: $0) }) {
-                isRight =
-                    try OpenCLBackend(device: device, precision: precision, trying: engine).engine == engine
-            } else {
-                isRight = try OpenCLBackend.isRight(
-                    device, KernelLayout(width: width, local: local), precision)
-            }
-            verdict = isRight ? .right : .wrong
-        } catch BackendError.build { verdict = .refused }
-        throw ExitCode(verdict.status)
+        let trial =
+            engine.flatMap { MatrixEngine(rawValue: $0) }.map { Prober.Trial.engine($0, precision) }
+            ?? .kernels(KernelLayout(width: width, local: local), precision)
+        throw ExitCode(try trial.verdict(on: device).status)
     }
 }

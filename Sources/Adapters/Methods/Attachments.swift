@@ -82,6 +82,14 @@ public struct TokenEdit {
     /// Dropout of the prompts while training.
     public let dropout: Double
 
+    /// `count` prompts, which take the place of `removed` tokens behind the first `front`, or of the last ones.
+    public init(
+        prompts: Parameter, offset: Int = 0, count: Int, removed: Int = 0, front: Int?, dropout: Double = 0
+    ) {
+        (self.prompts, self.offset, self.count, self.removed) = (prompts, offset, count, removed)
+        (self.front, self.dropout) = (front, dropout)
+    }
+
     /// The tokens of `count` that are replaced.
     public func replaced(of count: Int) -> Range<Int> {
         front.map { $0..<$0 + removed } ?? count - removed..<count
