@@ -22,7 +22,6 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
         // swift package generate-documentation
         .package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.5.0"),
@@ -33,6 +32,7 @@ let package = Package(
         .systemLibrary(name: "CCLBlast"),
         .systemLibrary(name: "CTurboJPEG"),
         .systemLibrary(name: "CZlib"),
+        .systemLibrary(name: "COpenSSL"),
         .target(name: "CImageShim", linkerSettings: [.linkedLibrary("png16")]),
         .target(name: "CKernels"),
         .target(name: "CProcessor"),
@@ -44,7 +44,7 @@ let package = Package(
             ]),
         .target(
             name: "TensorCore",
-            dependencies: ["CProcessor", .product(name: "Crypto", package: "swift-crypto")]),
+            dependencies: ["CProcessor", "COpenSSL"]),
         .target(name: "COpenBLAS"),
         .target(name: "CLoops"),
         .target(name: "CPUBackend", dependencies: ["TensorCore", "COpenBLAS", "CLoops", "CProcessor"]),

@@ -81,7 +81,7 @@ public final class SafetensorsFile: Sendable {
     /// Of the header without the digest, its tensors by name, and nothing of the data yet, which follow as they lie in the file, from
     /// `dataStart` on.
     static func digest(_ entries: [String: Entry], dataStart: Int, _ metadata: [String: String]) -> Digest {
-        var digest = Digest()
+        let digest = Digest()
         func add(_ text: String) { Array(text.utf8).withUnsafeBytes { digest.add($0) } }
         add(JSONValue.object(metadata.filter { $0.key != digestKey }.mapValues { .string($0) }).text())
         for (name, entry) in entries.sorted(by: { $0.key < $1.key }) {

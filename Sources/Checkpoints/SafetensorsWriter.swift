@@ -44,7 +44,7 @@ public func writeSafetensors(
     }
     var metadata = metadata
     if digest {
-        var digest = SafetensorsFile.digest(entries, dataStart: 0, metadata)
+        let digest = SafetensorsFile.digest(entries, dataStart: 0, metadata)
         try forEachPart { digest.add($0) }
         metadata[SafetensorsFile.digestKey] = digest.hexadecimal
     }
