@@ -76,7 +76,8 @@ public struct MethodError: Error, CustomStringConvertible, Equatable {
     /// One sentence: what is wrong and what may be.
     public let description: String
 
-    init(_ description: String) { self.description = description }
+    /// An error of this sentence.
+    public init(_ description: String) { self.description = description }
 }
 
 /// What stands between the pooled features and the logits.
