@@ -54,7 +54,7 @@ extension Array: SettingValue where Element: SettingValue, Element.Item == Eleme
     public var items: [Element]? { self }
 }
 
-/// What a setting may be. The rule stands in the error between the name and the value: `` `lr` must be a number, not nan ``.
+/// What a setting may be. The rule stands in the error between the setting's name and its value: `lr` "must be a number", not nan.
 public struct SettingCheck<Item>: Sendable {
     let rule: String
     let holds: @Sendable (Item) -> Bool

@@ -22,7 +22,7 @@ extension String {
     }
 
     /// The sentence with its settings as a command line's flags. Below the command line a sentence names a setting between backquotes,
-    /// alone or with its value: `` `batch-size` `` becomes `--batch-size`, and `` `checkpoint last` `` becomes `--checkpoint last`. More
+    /// alone or with its value: `batch-size` between them becomes `--batch-size`, and `checkpoint last` becomes `--checkpoint last`. More
     /// words between backquotes are no setting and stay, as a whole command does.
     package var spelledAsFlags: String {
         replacing(/`([a-z][a-z0-9-]*(?: [^`\s]+)?)`/) { "--" + String($0.1) }

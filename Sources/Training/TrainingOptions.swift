@@ -220,7 +220,7 @@ public struct TrainingOptions: SettingGroup {
         _ = try searchSpace()
     }
 
-    /// In which settings these differ from `others`, as `` `epochs` 3, not 2 ``, by name. Where the model and the data lie is
+    /// In which settings these differ from `others`, as `epochs` "3, not 2", by name. Where the model and the data lie is
     /// left out: their hashes decide.
     public func differences(from others: TrainingOptions) -> [String] {
         func text(_ setting: any AnySetting) -> String {
