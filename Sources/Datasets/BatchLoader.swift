@@ -37,12 +37,13 @@ public struct Batch: Sendable {
 public final class BatchLoader {
     private let queue: BatchQueue
 
-    /// - Parameters:
-    ///   - threads: how many decode; by default one per processor, at most 8. With 0, or where the system
-    ///     allows none, the caller does.
-    ///   - batchesAhead: how many batches may be ready or in work before they are asked for.
-    ///   - cacheByteLimit: bytes of memory that resized images may take; 0 keeps none. By default 1 GiB, or a quarter of what the
-    ///     process may take.
+    /// A loader of these images, prepared so.
+    ///
+    /// - `threads`: how many decode; by default one per processor, at most 8. With 0, or where the system
+    ///   allows none, the caller does.
+    /// - `batchesAhead`: how many batches may be ready or in work before they are asked for.
+    /// - `cacheByteLimit`: bytes of memory that resized images may take; 0 keeps none. By default 1 GiB, or a quarter of what the
+    ///   process may take.
     public init(
         _ source: any ImageSource, _ preprocessing: Preprocessor, threads: Int? = nil,
         batchesAhead: Int = 2, cacheByteLimit: Int = min(1 << 30, BatchLoader.memoryByteCount / 4)

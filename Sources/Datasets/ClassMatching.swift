@@ -12,10 +12,9 @@ extension ImageList {
     /// Where both sides have names, a class is that of the same name: the images may lack classes of the model and may have
     /// theirs in another order. Otherwise class k is class k; folders go by rank then, so their number has to be the model's.
     ///
-    /// - Parameters:
-    ///   - names: [classCount] the model's, if it has any. Traps on another number of them.
-    ///   - way: by number although there are names, or by name and never by number.
-    ///   - owner: what messages call the model.
+    /// - `names`: [classCount] the model's, if it has any. Traps on another number of them.
+    /// - `way`: by number although there are names, or by name and never by number.
+    /// - `owner`: what messages call the model.
     ///
     /// Throws `DatasetError`, which lists the classes, when an image's class is unknown, ambiguous or out of range, or when
     /// nothing tells which class is which.
