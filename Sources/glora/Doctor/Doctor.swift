@@ -22,7 +22,7 @@ struct Doctor: ParsableCommand {
               glora doctor --quick
             """)
 
-    @Option(help: "Writes FILE.md and FILE.json, which must not be there yet.")
+    @Option(help: ArgumentHelp("Writes FILE.md and FILE.json, which must not be there yet.", valueName: "FILE"))
     var output: String?
     @Option(
         help: ArgumentHelp(
