@@ -12,10 +12,11 @@ public final class OpenCLKernel {
     /// The kernel function's name.
     public let name: String
     private let kernel: cl_kernel
+    private let local: Int
     private let backend: OpenCLBackend
 
     /// Compiles OpenCL C, once for each device and machine: the result lies in the cache folder of the backend's kernels. `options`
-    /// are the compiler's. Throws `BackendError.build` with the driver's log, `.driver` where the source has no such kernel.
+    /// are the compiler's; a file that the source includes isn't watched for changes. Throws `BackendError.build` with the driver's log, `.driver` where the source has no such kernel.
     public init(_ name: String, source: String, options: String = "-cl-std=CL1.2", on backend: OpenCLBackend)
         throws
     {
@@ -26,6 +27,16 @@ public final class OpenCLKernel {
         try check(
             status, "clCreateKernel of \(name)", on: backend.name, advice: "check the name in the source.")
         (self.name, self.kernel, self.backend) = (name, kernel!, backend)
+        // What the source asks for, else 64, or fewer where the device can't.
+        var asked = [0, 0, 0]
+        var largest = 0
+        clGetKernelWorkGroupInfo(
+            kernel, backend.device.id, cl_kernel_work_group_info(CL_KERNEL_COMPILE_WORK_GROUP_SIZE),
+            3 * MemoryLayout<Int>.size, &asked, nil)
+        clGetKernelWorkGroupInfo(
+            kernel, backend.device.id, cl_kernel_work_group_info(CL_KERNEL_WORK_GROUP_SIZE),
+            MemoryLayout<Int>.size, &largest, nil)
+        local = asked[0] > 0 ? asked[0] : max(1, min(64, largest))
     }
 
     deinit { clReleaseKernel(kernel) }
@@ -38,7 +49,7 @@ public final class OpenCLKernel {
             var call = KernelCall(kernel, name)
             repeat (each arguments).add(to: &call)
             guard call.status == CL_SUCCESS else { return call.status }
-            var local = min(64, backend.device.maxWorkGroupSize)
+            var local = local
             var global = (items + local - 1) / local * local
             return clEnqueueNDRangeKernel(
                 backend.queue, kernel, 1, nil, &global, &local, 0, nil, nil)

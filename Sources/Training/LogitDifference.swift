@@ -23,10 +23,17 @@ public struct LogitDifference: Sendable {
     }
 }
 
-/// Runs two models on the same images, the second being the first in another `form` (`merged`). Throws `DatasetError` and `BackendError`.
+/// Runs two models on the same images, the second being the first in another `form` (`merged`). Throws `TrainingError.run` where there
+/// is nothing to compare, `DatasetError` and `BackendError`.
 public func logitDifference(
     _ model: VisionTransformer, _ other: VisionTransformer, _ form: String, on images: PreparedImages
 ) throws -> LogitDifference {
+    let counts = [model, other].map(\.configuration.classCount)
+    guard images.count > 0, counts[0] == counts[1] else {
+        throw TrainingError.run(
+            "the logits of \(counts[0]) and \(counts[1]) classes on \(images.count) images can't be compared; give models of "
+                + "the same classes, and images")
+    }
     func logits(_ model: VisionTransformer) throws -> [Float] {
         var all: [Float] = []
         _ = try evaluate(model, on: images, batchSize: min(64, max(1, images.count))) { logits, _ in

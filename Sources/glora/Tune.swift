@@ -27,6 +27,12 @@ struct Tune: ParsableCommand {
         let tuning: ProductTuning
     }
 
+    func validate() throws {
+        guard (0...86_400).contains(budget) else {
+            throw ValidationError("--budget must be from 0 to 86400 seconds, not \(budget)")
+        }
+    }
+
     func run() throws {
         let console = flags.common.console
         let model = try flags.configuration()

@@ -22,7 +22,8 @@ struct Doctor: ParsableCommand {
               glora doctor --quick
             """)
 
-    @Option(help: ArgumentHelp("Writes FILE.md and FILE.json, which must not be there yet.", valueName: "FILE"))
+    @Option(
+        help: ArgumentHelp("Writes FILE.md and FILE.json, which must not be there yet.", valueName: "FILE"))
     var output: String?
     @Option(
         help: ArgumentHelp(
@@ -47,7 +48,11 @@ struct Doctor: ParsableCommand {
     }
 
     func run() throws {
-        let base = output.map { $0.hasSuffix(".md") ? String($0.dropLast(3)) : $0 }
+        let base = output.map { file in
+            ["md", "json"].contains((file as NSString).pathExtension)
+                ? (file as NSString).deletingPathExtension : file
+        }
+        if base?.isEmpty == true { throw ValidationError("--output is empty; give a file's name") }
         for file in base.map({ ["\($0).md", "\($0).json"] }) ?? []
         where FileManager.default.fileExists(atPath: file) {
             throw ValidationError("\(file) is there already; give another --output")
@@ -63,6 +68,7 @@ struct Doctor: ParsableCommand {
         }
         try common.console.result(examination.report, schema: Examination.schema)
         if Interrupt.wasRequested { throw ExitCode.stopped }
+        if examination.report.devices.isEmpty { throw ExitCode.failure }
     }
 }
 
@@ -123,7 +129,8 @@ final class Examination {
             ("\(base).json", try Console.json(report, schema: Examination.schema) + "\n"),
         ] {
             do { try Data(text.utf8).write(to: URL(fileURLWithPath: file), options: .atomic) } catch {
-                throw ValidationError("\(file) can't be written; give an --output in a folder that is there")
+                throw TrainingError.run(
+                    "\(file) can't be written; give an --output in a folder that may be written to")
             }
         }
     }
@@ -136,7 +143,9 @@ final class Examination {
         let gpus = openCL.filter { $0.kind != "cpu" }
         let chosen = (gpus.isEmpty ? openCL : gpus).map(\.device) + ["cpu"]
         for name in names where !rows.contains(where: { $0.device == name }) {
-            leaveOut(name, "everything", "left out: glora devices doesn't list it")
+            leaveOut(
+                name, "everything",
+                listed == nil ? "left out: no list" : "left out: glora devices doesn't list it")
         }
         rows = rows.filter { (names.isEmpty ? chosen : names).contains($0.device) }
         // The CPU backend, whose only precision takes a fifth of what a device's take, comes last: it is there to compare with.
@@ -246,7 +255,7 @@ final class Examination {
             }
             if let size, result?.failed == 0 { try measure(precision, size, index) }
         }
-        if size == nil { leaveOut(name, "benchmarks", "left out: they need a step that is right in float32") }
+        if size == nil { leaveOut(name, "benchmarks", "left out: they need a step in float32 first") }
         if isQuick { leaveOut(name, "other precisions, tuning, gemm, glora", "left out: --quick") }
     }
 

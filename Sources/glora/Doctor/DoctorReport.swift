@@ -70,6 +70,7 @@ extension DoctorReport.Examined {
                 "In \(measured.precision.rawValue) \(measured.selftest.failed) of \(count) built-in cases are wrong: "
                     + "don't train in it.")
         }
+        if precisions.isEmpty { return sentences.joined() }
         guard let best else {  // nothing is right
             return (sentences + ["Don't train on it, and please send this report."]).joined(separator: " ")
         }

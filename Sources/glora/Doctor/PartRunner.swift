@@ -35,7 +35,8 @@ struct PartRunner {
         // A process that has ended may have left others behind, which try a driver.
         kill(-process.id, SIGKILL)
         if ending == nil {
-            _ = process.wait()
+            // What hangs in a driver of the system's kernel can't be killed.
+            _ = process.wait(seconds: 5)
             let passed = began.secondsPassed.duration
             throw Failure(
                 description: Interrupt.wasRequested
@@ -44,11 +45,23 @@ struct PartRunner {
         let lines = text(errors).split(separator: "\n").map { String($0).withoutNames }
         // A self-test with failures ends with status 1 and has its result.
         if case .exit(0...1) = ending, let last = text(output).split(separator: "\n").last,
-            let result = try? JSONDecoder().decode(type, from: Data(String(last).withoutPaths.utf8))
+            let object = try? JSONSerialization.jsonObject(with: Data(last.utf8)),
+            let named = try? JSONSerialization.data(withJSONObject: withoutNames(object)),
+            let result = try? JSONDecoder().decode(type, from: named)
         {
             return (result, lines.filter { $0.hasPrefix("note: ") }.map { String($0.dropFirst(6)) })
         }
         throw Failure(description: reason(ending!, after: began.secondsPassed, lines))
+    }
+
+    /// The same object with every string `withoutNames`.
+    private func withoutNames(_ object: Any) -> Any {
+        switch object {
+        case let text as String: text.withoutNames
+        case let list as [Any]: list.map(withoutNames)
+        case let members as [String: Any]: members.mapValues(withoutNames)
+        default: object
+        }
     }
 
     private func reason(
@@ -123,7 +136,7 @@ extension String {
         }
         // "GB/s" is none, nor is what begins with "~/".
         return text.replacingOccurrences(
-            of: #"(?<![\w)~…])/(?!(etc|usr|dev|proc|sys|opt)/)[^\s:;,'"`()]+"#, with: "/…",
+            of: #"(?<![\w)~…])/(?!(etc|usr/lib|usr/share|dev|proc|sys)/)[^\s:;,'"`()]+"#, with: "/…",
             options: .regularExpression)
     }
 }

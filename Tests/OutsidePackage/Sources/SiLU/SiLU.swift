@@ -8,14 +8,15 @@ public struct SiLU {
     private let backend: any Backend
     private let forwardKernel, backwardKernel: OpenCLKernel?
 
-    /// The operation on a device. Throws `BackendError.build` where the kernels don't compile, `.unsupported` on a third backend.
+    /// The operation on a device. Throws `BackendError.build` where the kernels don't compile, `.noSuchDevice` on a third backend.
     public init(on backend: any Backend) throws {
         self.backend = backend
         let device = backend as? OpenCLBackend
         forwardKernel = try device.map { try OpenCLKernel("silu", source: SiLU.source, on: $0) }
         backwardKernel = try device.map { try OpenCLKernel("silu_backward", source: SiLU.source, on: $0) }
         if device == nil, !(backend is CPUBackend) {
-            throw BackendError.unsupported(.float32, device: backend.name)
+            throw BackendError.noSuchDevice(
+                "SiLU has no code for \(backend.name); use the CPU or an OpenCL device")
         }
     }
 
