@@ -1,7 +1,7 @@
 // swift-tools-version: 6.3
 import PackageDescription
 
-/// What has no loops to wait for compiles in a third of the time.
+/// Tests that have no loops of their own to wait for: optimising them would take longer than running them.
 let unoptimised: [SwiftSetting] = [.unsafeFlags(["-Onone"])]
 
 let package = Package(

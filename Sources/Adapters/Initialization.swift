@@ -50,6 +50,6 @@ public struct Initialization: Sendable {
     }
 }
 
-public func zeros(_ name: String, _ shape: [Int]) -> ParameterStore.Declaration {
+package func zeros(_ name: String, _ shape: [Int]) -> ParameterStore.Declaration {
     .init(name, shape, repeating: 0)
 }
