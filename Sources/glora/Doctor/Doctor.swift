@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import ModelConfiguration
 import TensorCore
+import Training
 
 struct Doctor: ParsableCommand {
     static let configuration = CommandConfiguration(
