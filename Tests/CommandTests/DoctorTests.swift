@@ -150,7 +150,7 @@ struct DoctorTests {
             let verdict = try #require(device["verdict"]?.stringValue)
             #expect(verdict.contains("could not be tried") && verdict.contains("Don't train on it"))
             let missing = try leftOut(json)
-            #expect(missing["opencl:0 benchmarks"]?.contains("a step that is right") == true)
+            #expect(missing["opencl:0 benchmarks"]?.contains("a training step in float32") == true)
             let reason = missing["opencl:0 selftest in float32"]
             #expect(reason?.contains("failed: the kernels can't be compiled") == true, "\(missing)")
             #expect(reason?.contains("the verdicts are in /…") == true, "\(missing)")
@@ -203,9 +203,12 @@ struct DoctorTests {
                     saying: ["notes.md is there already", "--output"])
             }
             #expect(String(decoding: try folder.bytes("notes.md"), as: UTF8.self) == "mine")
-            for (flag, value) in [("--minutes", "0"), ("--device", "gpu"), ("--output", "no/such/folder")] {
+            for (flag, value) in [("--minutes", "0"), ("--device", "gpu"), ("--output", "")] {
                 try Glora.refuse(["doctor", flag, value], in: folder, code: 64, saying: [flag])
             }
+            try Glora.refuse(
+                ["doctor", "--output", "no/such/folder"], in: folder, code: 1,
+                saying: ["no/such/folder.md can't be written", "--output"])
         }
     }
 

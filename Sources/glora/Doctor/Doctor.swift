@@ -122,7 +122,12 @@ final class Examination {
         report.seconds = began.secondsPassed
         let host = report.devices.first { $0.device.device == "cpu" }
         for index in report.devices.indices {
-            report.devices[index].verdict = report.devices[index].verdict(beside: host)
+            let examined = report.devices[index]
+            let hasFailed = report.leftOut.contains {
+                $0.device == examined.device.device && $0.part.hasPrefix("selftest in float32")
+                    && !$0.reason.hasPrefix("left out") && !$0.reason.hasPrefix("stopped")
+            }
+            report.devices[index].verdict = examined.verdict(beside: host, hasFailed: hasFailed)
         }
         guard let base else { return }
         for (file, text) in [
@@ -256,7 +261,9 @@ final class Examination {
             }
             if let size, result?.failed == 0 { try measure(precision, size, index) }
         }
-        if size == nil { leaveOut(name, "benchmarks", "left out: they need a step in float32 first") }
+        if size == nil {
+            leaveOut(name, "benchmarks", "left out: they need a training step in float32 first")
+        }
         if isQuick { leaveOut(name, "other precisions, tuning, gemm, glora", "left out: --quick") }
     }
 

@@ -52,8 +52,9 @@ extension DoctorReport.Examined {
         return right.max { ($0.step?.imagesPerSecond ?? 0) < ($1.step?.imagesPerSecond ?? 0) }
     }
 
-    /// What to make of it, in sentences; `other` is the CPU backend, where that was measured too.
-    func verdict(beside other: DoctorReport.Examined?) -> String {
+    /// What to make of it, in sentences; `other` is the CPU backend, where that was measured too; `hasFailed` says that
+    /// its selftest in float32 was tried and ended without a result.
+    func verdict(beside other: DoctorReport.Examined?, hasFailed: Bool) -> String {
         let right = precisions.filter { $0.selftest.failed == 0 }
         let wrong = precisions.filter { $0.selftest.failed > 0 }
         var sentences: [String] = []
@@ -70,7 +71,7 @@ extension DoctorReport.Examined {
                 "In \(measured.precision.rawValue) \(measured.selftest.failed) of \(count) built-in cases are wrong: "
                     + "don't train in it.")
         }
-        if precisions.isEmpty { return sentences.joined() }
+        if precisions.isEmpty, !hasFailed { return sentences.joined() }
         guard let best else {  // nothing is right
             return (sentences + ["Don't train on it, and please send this report."]).joined(separator: " ")
         }
