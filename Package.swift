@@ -163,6 +163,8 @@ if Context.environment["GLORA_FUZZ"] != nil {
                 "Training", "SupernetSearch", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
-            path: "Tests/Fuzzing/Targets"),
+            path: "Tests/Fuzzing/Targets",
+            // libFuzzer is written in C++.
+            linkerSettings: [.linkedLibrary("stdc++")]),
     ]
 }
