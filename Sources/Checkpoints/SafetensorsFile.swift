@@ -93,7 +93,7 @@ public final class SafetensorsFile: Sendable {
     /// Whether the file has the digest that it says; one that says none may be any.
     private func isAsWritten(_ dataStart: Int) throws -> Bool {
         guard let written = metadata[SafetensorsFile.digestKey] else { return true }
-        var digest = SafetensorsFile.digest(entries, dataStart: dataStart, metadata)
+        let digest = SafetensorsFile.digest(entries, dataStart: dataStart, metadata)
         for start in stride(from: dataStart, to: reader.size, by: 1 << 20) {
             let count = min(1 << 20, reader.size - start)
             try reader.elements(UInt8.self, count: count, at: start).withUnsafeBytes { digest.add($0) }
