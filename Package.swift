@@ -1,7 +1,7 @@
 // swift-tools-version: 6.3
 import PackageDescription
 
-/// Tests that have no loops of their own to wait for: optimising them would take longer than running them.
+/// Of tests that have no loops of their own to wait for.
 let unoptimised: [SwiftSetting] = [.unsafeFlags(["-Onone"])]
 
 let package = Package(

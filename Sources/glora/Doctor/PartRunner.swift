@@ -36,11 +36,12 @@ struct PartRunner {
         kill(-process.id, SIGKILL)
         if ending == nil {
             // What hangs in a driver of the system's kernel can't be killed.
-            _ = process.wait(seconds: 5)
+            let hasEnded = process.wait(seconds: 5) != nil
             let passed = began.secondsPassed.duration
             throw Failure(
                 description: Interrupt.wasRequested
-                    ? "stopped after \(passed)" : "not done after \(passed), and ended")
+                    ? "stopped after \(passed)"
+                    : "not done after \(passed), and \(hasEnded ? "ended" : "not to be ended")")
         }
         let lines = text(errors).split(separator: "\n").map { String($0).withoutNames }
         // A self-test with failures ends with status 1 and has its result.
@@ -125,7 +126,7 @@ extension String {
     }
 
     /// The text with `/…` in place of each path but the system's own.
-    var withoutPaths: String {
+    private var withoutPaths: String {
         var text = self
         // These may have spaces in them.
         for folder in [
