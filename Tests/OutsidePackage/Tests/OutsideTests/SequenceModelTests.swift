@@ -26,7 +26,7 @@ final class SequenceModel: TrainableModel {
         store = try ParameterStore(
             backend,
             method.declarations(shape, seed: seed) + [
-                random.linear("head.weight", [2, d], inputs: d), zeros("head.bias", [2]),
+                random.linear("head.weight", [2, d], inputs: d), .init("head.bias", [2], repeating: 0),
             ])
         let arena = Arena(backend)
         let scratch = try LinearScratch(arena, weightCount: 48 * 16, outputs: 48, inputs: 32)
@@ -36,7 +36,7 @@ final class SequenceModel: TrainableModel {
         func norm(_ name: String) throws -> Norm {
             Norm(
                 weight: try frozen(.init("\(name).weight", [d], repeating: 1)),
-                bias: try frozen(zeros("\(name).bias", [d])), epsilon: 1e-6, behind: nil, backend)
+                bias: try frozen(.init("\(name).bias", [d], repeating: 0)), epsilon: 1e-6, behind: nil, backend)
         }
         let linears = try (0..<shape.depth).map { block in
             try shape.sites.map { site in
@@ -45,7 +45,7 @@ final class SequenceModel: TrainableModel {
                     name,
                     weight: try frozen(
                         random.linear("\(name).weight", [site.outputs, site.inputs], inputs: site.inputs)),
-                    bias: try frozen(zeros("\(name).bias", [site.outputs])), scratch, backend)
+                    bias: try frozen(.init("\(name).bias", [site.outputs], repeating: 0)), scratch, backend)
             }
         }
         var places = Attachments(shape, linears)
