@@ -36,7 +36,8 @@ final class SequenceModel: TrainableModel {
         func norm(_ name: String) throws -> Norm {
             Norm(
                 weight: try frozen(.init("\(name).weight", [d], repeating: 1)),
-                bias: try frozen(.init("\(name).bias", [d], repeating: 0)), epsilon: 1e-6, behind: nil, backend)
+                bias: try frozen(.init("\(name).bias", [d], repeating: 0)), epsilon: 1e-6, behind: nil,
+                backend)
         }
         let linears = try (0..<shape.depth).map { block in
             try shape.sites.map { site in
