@@ -1,6 +1,5 @@
 // What other methods than GLoRA put into a transformer, and SGD.
 //
-//     relu(x) = max(0, x);  quickGELU(x) = x σ(t), its slope σ(t) + t σ(t) (1 − σ(t)), with t = 1.702 x
 //     y = x ⊙ scale + shift;  dx = dy ⊙ scale (the sums for dScale and dShift are output_sums of Reductions.cl)
 //     v ← μv + (g + λθ);  θ ← θ − ηv
 
@@ -22,49 +21,6 @@ __kernel GROUP void copy_block(
                 if (accumulate) value += load_lanes(to + j, lanes_);
                 store_lanes(value, to + j, lanes_);)
     }
-}
-
-// y [n] from x [n]. y may be x. Asking for x ≤ 0 rather than x > 0, since a NaN has to stay one.
-__kernel GROUP void relu_forward(__global float *y, __global const float *x, int n) {
-    FOR_ELEMENTS (i, n)
-        WITH_LANES(
-            n - i, lanes value = load_lanes(x + i, lanes_);
-            store_lanes(select(value, (lanes)(0.0f), value <= 0.0f), y + i, lanes_);)
-}
-
-// dx [n] from dy [n] and x [n]. dx may be dy.
-__kernel GROUP void relu_backward(
-    __global float *dx, __global const float *dy, __global const float *x, int n) {
-    FOR_ELEMENTS (i, n)
-        WITH_LANES(
-            n - i, lanes value = load_lanes(x + i, lanes_);
-            store_lanes(select(load_lanes(dy + i, lanes_), (lanes)(0.0f), value <= 0.0f), dx + i, lanes_);)
-}
-
-// σ(t), and *slope = σ(t) (1 − σ(t)): by e^(−|t|), which neither overflows nor leaves 1 − σ to a difference.
-INLINE lanes sigmoid(lanes *slope, lanes t) {
-    lanes e = exponential(-fabs(t));
-    lanes inverse = 1.0f / (1.0f + e);
-    lanes other = e * inverse;
-    *slope = inverse * other;
-    return select(inverse, other, t < 0.0f);
-}
-
-// y [n] from x [n]. y may be x.
-__kernel GROUP void quick_gelu_forward(__global float *y, __global const float *x, int n) {
-    FOR_ELEMENTS (i, n)
-        WITH_LANES(
-            n - i, lanes value = load_lanes(x + i, lanes_); lanes slope;
-            store_lanes(value * sigmoid(&slope, 1.702f * value), y + i, lanes_);)
-}
-
-// dx [n] from dy [n] and x [n]. dx may be dy.
-__kernel GROUP void quick_gelu_backward(
-    __global float *dx, __global const float *dy, __global const float *x, int n) {
-    FOR_ELEMENTS (i, n)
-        WITH_LANES(
-            n - i, lanes t = 1.702f * load_lanes(x + i, lanes_); lanes slope; lanes value = sigmoid(&slope, t);
-            store_lanes(load_lanes(dy + i, lanes_) * MULTIPLY_ADD(t, slope, value), dx + i, lanes_);)
 }
 
 // y [n, d] ← x [n, d] ⊙ scale [d] + shift [d]; shift may be null (0). y may be x.

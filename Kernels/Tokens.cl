@@ -1,5 +1,5 @@
-// Images to patches to tokens, and tokens to one vector; N patches, T tokens (N + 1 with a class token),
-// width D.
+// Images to patches to tokens, and tokens to one vector; N patches, T = P + N tokens, of which the first P are the class token
+// and registers; width D.
 
 // patches [B, gy·gx, C·p·p] ← images [B, C, H, W]: row (b, y, x) is channel by channel the p×p pixels at
 // (y·p, x·p).
@@ -19,29 +19,29 @@ __kernel GROUP void extract_patches(
     }
 }
 
-// tokens [B, T, D] ← positions [T, D] + [class token [D]; projected [B, N, D]]; first = T − N is 1 with a
-// class token, which may else be null.
+// tokens [B, T, D] ← [prefix [P, D]; projected [B, N, D]] + positions [T − positioned, D], whose first row is that of token
+// `positioned`, and which may be null; first = P.
 __kernel GROUP void embed_tokens_forward(
-    __global float *tokens, __global const stored *projected, __global const float *classToken,
-    __global const float *positions, int batch, int t, int first, int d) {
+    __global float *tokens, __global const stored *projected, __global const float *prefix,
+    __global const float *positions, int batch, int t, int first, int positioned, int d) {
     FOR_ROWS (row, batch * t) {
         int token = row % t, b = row / t;
         size_t patch = ((size_t)b * (t - first) + token - first) * d;
         FOR_COLUMNS (j, d) {
-            lanes content =
-                token < first ? load_lanes(classToken + j, d - j) : stored_lanes(projected + patch + j, d - j);
-            store_lanes(
-                content + load_lanes(positions + (size_t)token * d + j, d - j), tokens + (size_t)row * d + j,
-                d - j);
+            lanes content = token < first ? load_lanes(prefix + (size_t)token * d + j, d - j)
+                                          : stored_lanes(projected + patch + j, d - j);
+            if (positions && token >= positioned)
+                content += load_lanes(positions + (size_t)(token - positioned) * d + j, d - j);
+            store_lanes(content, tokens + (size_t)row * d + j, d - j);
         }
     }
 }
 
-// dPositions [T, D] += Σ_b dTokens [B, T, D], dProjected [B, N, D] ← its rows behind the class token, whose
-// dClassToken [D] += Σ_b dTokens[b, 0], unless null; first = T − N.
+// dProjected [B, N, D] ← the rows of dTokens [B, T, D] behind the prefix; dPrefix [P, D] and dPositions [T − positioned, D],
+// unless null, += Σ_b of their rows; first = P.
 __kernel GROUP void embed_tokens_backward(
-    __global stored *dProjected, __global float *dClassToken, __global float *dPositions,
-    __global const float *dTokens, int batch, int t, int first, int d) {
+    __global stored *dProjected, __global float *dPrefix, __global float *dPositions, __global const float *dTokens,
+    int batch, int t, int first, int positioned, int d) {
     FOR_ROWS (token, t) {
         FOR_COLUMNS (j, d) {
             lanes sum = 0.0f;
@@ -51,10 +51,14 @@ __kernel GROUP void embed_tokens_backward(
                 if (token >= first)
                     store_stored(value, dProjected + ((size_t)b * (t - first) + token - first) * d + j, d - j);
             }
-            __global float *target = dPositions + (size_t)token * d + j;
-            store_lanes(load_lanes(target, d - j) + sum, target, d - j);
-            if (token < first && dClassToken)
-                store_lanes(load_lanes(dClassToken + j, d - j) + sum, dClassToken + j, d - j);
+            if (dPositions && token >= positioned) {
+                __global float *target = dPositions + (size_t)(token - positioned) * d + j;
+                store_lanes(load_lanes(target, d - j) + sum, target, d - j);
+            }
+            if (dPrefix && token < first) {
+                __global float *target = dPrefix + (size_t)token * d + j;
+                store_lanes(load_lanes(target, d - j) + sum, target, d - j);
+            }
         }
     }
 }

@@ -22,6 +22,9 @@ static const unsigned char Elementwise[] = {
 static const unsigned char Gelu[] = {
 #embed "../../Kernels/Gelu.cl"
 };
+static const unsigned char Activations[] = {
+#embed "../../Kernels/Activations.cl"
+};
 static const unsigned char LayerNorm[] = {
 #embed "../../Kernels/LayerNorm.cl"
 };
@@ -65,8 +68,8 @@ static const unsigned char Adapters[] = {
 #define ENTRY(name) {#name ".cl", name, sizeof name},
 // In the order of compilation.
 static const CKernelFile files[] = {
-    ENTRY(Prelude) ENTRY(Reductions) ENTRY(Matrices) ENTRY(Elementwise) ENTRY(Gelu) ENTRY(GLoRA) ENTRY(Epilogue)
-    ENTRY(Panels) ENTRY(EnginePanels) ENTRY(Engines) ENTRY(GPUEngines) ENTRY(LayerNorm) ENTRY(Attention)
+    ENTRY(Prelude) ENTRY(Reductions) ENTRY(Matrices) ENTRY(Elementwise) ENTRY(Gelu) ENTRY(Activations) ENTRY(GLoRA)
+    ENTRY(Epilogue) ENTRY(Panels) ENTRY(EnginePanels) ENTRY(Engines) ENTRY(GPUEngines) ENTRY(LayerNorm) ENTRY(Attention)
     ENTRY(EngineAttention) ENTRY(Tokens)
     ENTRY(Loss) ENTRY(AdamW) ENTRY(Adapters)
 };

@@ -1,6 +1,8 @@
 #include "Loops.h"
 
-// relu(x) = max(0, x);  quickGELU(x) = x σ(t), its slope σ(t) + t σ(t) (1 − σ(t)), with t = 1.702 x.
+// relu(x) = max(0, x). The others are x σ(t), with the slope σ(t) + x t′ σ(t) (1 − σ(t)):
+//
+//     quickGELU: t = 1.702 x;   SiLU: t = x;   GELU by tanh: t = 2√(2/π) (x + 0.044715 x³),  x/2 · (1 + tanh(t/2))
 //
 // The scale and shift of columns, dropout by a hash, and SGD with momentum.
 
@@ -41,6 +43,46 @@ CLONES void quick_gelu_backward(float *dx, const float *dy, const float *x, long
         float t = 1.702f * x[i], slope;
         float value = sigmoid(t, &slope);
         dx[i] = dy[i] * (value + t * slope);
+    }
+}
+
+// σ(t) of GELU by tanh, and *slope = x t′ σ(t) (1 − σ(t)). Beyond ±16 σ is 0 or 1 and its slope 0, which x³ = ∞ would make a NaN.
+INLINE float gelu_tanh_sigmoid(float x, float *slope) {
+    float c = x > 16.0f ? 16.0f : x < -16.0f ? -16.0f : x, square = c * c;
+    float s, value = sigmoid(1.5957691216f * c * (1.0f + 0.044715f * square), &s);
+    *slope = 1.5957691216f * c * (1.0f + 0.134145f * square) * s;
+    return value;
+}
+
+CLONES void gelu_tanh_forward(float *y, const float *x, long n) {
+    ELEMENTWISE
+    for (long i = 0; i < n; i++) {
+        float slope;
+        y[i] = x[i] * gelu_tanh_sigmoid(x[i], &slope);
+    }
+}
+
+CLONES void gelu_tanh_backward(float *dx, const float *dy, const float *x, long n) {
+    ELEMENTWISE
+    for (long i = 0; i < n; i++) {
+        float slope, value = gelu_tanh_sigmoid(x[i], &slope);
+        dx[i] = dy[i] * (value + slope);
+    }
+}
+
+CLONES void silu_forward(float *y, const float *x, long n) {
+    ELEMENTWISE
+    for (long i = 0; i < n; i++) {
+        float slope;
+        y[i] = x[i] * sigmoid(x[i], &slope);
+    }
+}
+
+CLONES void silu_backward(float *dx, const float *dy, const float *x, long n) {
+    ELEMENTWISE
+    for (long i = 0; i < n; i++) {
+        float slope, value = sigmoid(x[i], &slope);
+        dx[i] = dy[i] * (value + x[i] * slope);
     }
 }
 

@@ -39,6 +39,8 @@ extension CPUBackend {
             case .gelu: { gelu_forward($0, $1, $2) }
             case .relu: { relu_forward($0, $1, $2) }
             case .quickGELU: { quick_gelu_forward($0, $1, $2) }
+            case .geluTanh: { gelu_tanh_forward($0, $1, $2) }
+            case .silu: { silu_forward($0, $1, $2) }
             }
         let (y, x) = (floats(y), floats(x))
         parallel(count, grain: elementGrain) { range in
@@ -56,6 +58,8 @@ extension CPUBackend {
             case .gelu: { gelu_backward($0, $1, $2, $3) }
             case .relu: { relu_backward($0, $1, $2, $3) }
             case .quickGELU: { quick_gelu_backward($0, $1, $2, $3) }
+            case .geluTanh: { gelu_tanh_backward($0, $1, $2, $3) }
+            case .silu: { silu_backward($0, $1, $2, $3) }
             }
         let (dx, dy) = (floats(dx), floats(dy))
         let x = floats(x)
@@ -67,10 +71,10 @@ extension CPUBackend {
 
     /// y [n, d] ← x ⊙ scale [d] + shift [d]. y may be x.
     public func scaleShift(
-        _ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor, rows n: Int, columns d: Int
+        _ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor?, rows n: Int, columns d: Int
     ) {
         let (y, x) = (floats(y), floats(x))  // [n, d]
-        let (scale, shift) = (floats(scale), floats(shift))  // [d]
+        let (scale, shift) = (floats(scale), shift.map { floats($0) })  // [d]
         parallel(n, grain: rowGrain(d)) { range in
             let first = range.lowerBound * d
             scale_shift_forward(y + first, x + first, scale, shift, range.count, d)

@@ -30,33 +30,37 @@ extension CPUBackend {
         }
     }
 
-    /// tokens [B, T, D] ← positions [T, D] + [class token; projected [B, N, D]].
+    /// tokens [B, T, D] ← [prefix [P, D]; projected [B, N, D]] + positions, which begin at token `positioned`.
     public func embedTokens(
-        _ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor, _ s: TokenSizes
+        _ tokens: Tensor, _ projected: Tensor, _ prefix: Tensor?, _ positions: Tensor?, _ s: TokenSizes
     ) {
         let out = floats(tokens)  // [B, T, D]
         let projected = floats(projected)  // [B, N, D]
-        let classToken = classToken.map { floats($0) }  // [D]
-        let positions = floats(positions)  // [T, D]
+        let prefix = prefix.map { floats($0) }  // [P, D]
+        let positions = positions.map { floats($0) }  // [T − positioned, D]
         parallel(s.batch * s.tokens, grain: rowGrain(s.width)) { range in
             for index in range {
                 let (image, token) = (index / s.tokens, index % s.tokens)
                 let y = out + index * s.width
-                let position = positions + token * s.width
                 let x =
-                    if let classToken, token == 0 {
-                        classToken
+                    if let prefix, token < s.first {
+                        prefix + token * s.width
                     } else {
                         projected + (image * s.patches + token - s.first) * s.width
                     }
+                guard let positions, token >= s.positioned else {
+                    y.update(from: x, count: s.width)
+                    continue
+                }
+                let position = positions + (token - s.positioned) * s.width
                 for i in 0..<s.width { y[i] = x[i] + position[i] }
             }
         }
     }
 
-    /// dProjected is overwritten; dClassToken and dPositions accumulate the sums over the batch.
+    /// dProjected is overwritten; dPrefix and dPositions accumulate the sums over the batch.
     public func embedTokensBackward(
-        _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor,
+        _ dProjected: Tensor, _ dPrefix: Tensor?, _ dPositions: Tensor?, _ dTokens: Tensor,
         _ s: TokenSizes
     ) {
         let size = s.tokens * s.width
@@ -69,15 +73,15 @@ extension CPUBackend {
             }
         }
         // The batch is short and its rows are long, so threads share the columns.
-        func addBatch(_ out: Tensor, columns: Int) {
-            let out = floats(out)
-            parallel(columns, grain: elementGrain, scratch: columns) { range, sums in
+        func addBatch(_ out: Tensor, from token: Int) {
+            let (count, out, dTokens) = (out.count, floats(out), dTokens + token * s.width)
+            parallel(count, grain: elementGrain, scratch: count) { range, sums in
                 sum_rows(sums, dTokens + range.lowerBound, s.batch, range.count, size)
                 add_to(out + range.lowerBound, sums, range.count)
             }
         }
-        addBatch(dPositions, columns: size)
-        if let dClassToken { addBatch(dClassToken, columns: s.width) }
+        if let dPositions { addBatch(dPositions, from: s.positioned) }
+        if let dPrefix { addBatch(dPrefix, from: 0) }
     }
 
     /// out [B, D] ← the mean of tokens [B, T, D] over T in `range`.

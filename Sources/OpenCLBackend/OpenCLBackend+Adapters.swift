@@ -1,6 +1,6 @@
 import TensorCore
 
-// What other methods than GLoRA put into a transformer, and SGD (Adapters.cl, Gelu.cl, Reductions.cl).
+// What other methods than GLoRA put into a transformer, and SGD (Adapters.cl, Activations.cl, Gelu.cl, Reductions.cl).
 
 extension OpenCLBackend {
     /// out ← x, or out + x, rows × columns of each.
@@ -15,24 +15,33 @@ extension OpenCLBackend {
 
     /// y ← f(x). y may be x.
     public func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation, count: Int) {
-        launch(
-            "\(activation.kernel)_forward", stored: x.elementType, (elementGroups(count), 1, 1), to: y,
-            from: x,
-            with: count)
+        let groups = (elementGroups(count), 1, 1)
+        if activation == .gelu {
+            launch("gelu_forward", stored: x.elementType, groups, to: y, from: x, with: count)
+        } else {
+            launch(
+                "activate_forward", stored: x.elementType, groups, to: y, from: x, with: activation.code,
+                count)
+        }
     }
 
     /// dx ← dy ⊙ f′(x). dx may be dy.
     public func activateBackward(
         _ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ activation: Activation, count: Int
     ) {
-        launch(
-            "\(activation.kernel)_backward", stored: x.elementType, (elementGroups(count), 1, 1), to: dx,
-            from: dy, x, with: count)
+        let groups = (elementGroups(count), 1, 1)
+        if activation == .gelu {
+            launch("gelu_backward", stored: x.elementType, groups, to: dx, from: dy, x, with: count)
+        } else {
+            launch(
+                "activate_backward", stored: x.elementType, groups, to: dx, from: dy, x,
+                with: activation.code, count)
+        }
     }
 
     /// y [n, d] ← x ⊙ scale [d] + shift [d]. y may be x.
     public func scaleShift(
-        _ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor, rows: Int, columns: Int
+        _ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor?, rows: Int, columns: Int
     ) {
         launch(
             "scale_shift_forward", stored: x.elementType, (rowGroups(rows), 1, 1), to: y, from: x, scale,
@@ -84,13 +93,15 @@ extension OpenCLBackend {
 }
 
 extension Activation {
-    /// As its kernels' names begin; the identity has none.
-    fileprivate var kernel: String {
+    /// As kernels are told: ACTIVATION_… of Activations.cl.
+    var code: Int {
         switch self {
-        case .identity: "identity"
-        case .relu: "relu"
-        case .gelu: "gelu"
-        case .quickGELU: "quick_gelu"
+        case .identity: 0
+        case .relu: 1
+        case .gelu: 2
+        case .quickGELU: 3
+        case .geluTanh: 4
+        case .silu: 5
         }
     }
 }

@@ -15,25 +15,25 @@ extension OpenCLBackend {
             with: batch, channels, height, width, patchSize)
     }
 
-    /// tokens [B, T, D] ← positions [T, D] + [class token; projected [B, N, D]].
+    /// tokens [B, T, D] ← [prefix [P, D]; projected [B, N, D]] + positions, which begin at token `positioned`.
     public func embedTokens(
-        _ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor, _ sizes: TokenSizes
+        _ tokens: Tensor, _ projected: Tensor, _ prefix: Tensor?, _ positions: Tensor?, _ sizes: TokenSizes
     ) {
         launch(
             "embed_tokens_forward", stored: projected.elementType,
-            (rowGroups(sizes.batch * sizes.tokens), 1, 1), to: tokens, from: projected, classToken, positions,
-            with: sizes.batch, sizes.tokens, sizes.first, sizes.width)
+            (rowGroups(sizes.batch * sizes.tokens), 1, 1), to: tokens, from: projected, prefix, positions,
+            with: sizes.batch, sizes.tokens, sizes.first, sizes.positioned, sizes.width)
     }
 
-    /// dProjected [B, N, D] is overwritten; dClassToken [D] and dPositions [T, D] accumulate.
+    /// dProjected [B, N, D] is overwritten; dPrefix [P, D] and dPositions accumulate.
     public func embedTokensBackward(
-        _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor,
+        _ dProjected: Tensor, _ dPrefix: Tensor?, _ dPositions: Tensor?, _ dTokens: Tensor,
         _ sizes: TokenSizes
     ) {
         launch(
             "embed_tokens_backward", stored: dProjected.elementType, (rowGroups(sizes.tokens), 1, 1),
-            to: dProjected, dClassToken, dPositions, from: dTokens,
-            with: sizes.batch, sizes.tokens, sizes.first, sizes.width)
+            to: dProjected, dPrefix, dPositions, from: dTokens,
+            with: sizes.batch, sizes.tokens, sizes.first, sizes.positioned, sizes.width)
     }
 
     /// out [B, D] ← the mean of tokens [B, T, D] over T in `range`.

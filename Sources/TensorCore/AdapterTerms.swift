@@ -22,8 +22,8 @@ public struct MatrixBlock {
     }
 }
 
-/// What a bottleneck does between its two matrices.
-public enum Activation: Hashable, Sendable {
+/// The nonlinearity of an MLP, a gate or a bottleneck.
+public enum Activation: Hashable, Sendable, CaseIterable {
     /// x.
     case identity
     /// max(0, x).
@@ -32,6 +32,10 @@ public enum Activation: Hashable, Sendable {
     case gelu
     /// x σ(1.702 x).
     case quickGELU
+    /// x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), which is x σ(2√(2/π) (x + 0.044715 x³)).
+    case geluTanh
+    /// x σ(x).
+    case silu
 }
 
 /// Which elements a dropout keeps, a function of the seed and the element's index i alone:

@@ -21,7 +21,9 @@ public struct AttentionSizes: Sendable {
 public struct TokenSizes: Sendable {
     /// B, T, N and D.
     public let batch, tokens, patches, width: Int
-    /// T − N, the first patch's token: 1 after a class token, else 0.
+    /// The first token that a row of positions is added to: 0 where they are [T, D], `first` where they are [N, D].
+    public let positioned: Int
+    /// T − N = P, the first patch's token: behind the class token and registers, or 0.
     public var first: Int { tokens - patches }
 }
 
@@ -330,40 +332,46 @@ extension Backend {
             width: shape[3])
     }
 
-    /// tokens [B, T, D] ← positions [T, D] + [class token; projected patches [B, N, D]], with T = N + 1, or T = N
-    /// without a class token.
+    /// tokens [B, T, D] ← [prefix [P, D]; projected patches [B, N, D]] + positions, with T = P + N.
+    ///
+    /// The prefix is the class token and registers, nil where P is 0. Positions are [T, D]; or [N, D], of the patches alone: then
+    /// the prefix goes in as it is; or nil: then nothing is added.
     public func embedTokens(
-        _ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor
+        _ tokens: Tensor, _ projected: Tensor, _ prefix: Tensor?, _ positions: Tensor?
     ) {
-        let sizes = requireFit(projected, classToken, positions, tokens, "embedTokens")
+        let sizes = requireFit(projected, prefix, positions, tokens, "embedTokens")
         TensorCore.require(
-            (classToken != nil) == (sizes.first == 1), "embedTokens",
-            "tokens \(tokens.shape) and projected \(projected.shape) leave \(sizes.first) tokens to a class token"
-        )
-        embedTokens(tokens, projected, classToken, positions, sizes)
+            (prefix != nil) == (sizes.first > 0), "embedTokens",
+            "tokens \(tokens.shape) and projected \(projected.shape) leave \(sizes.first) tokens to a prefix")
+        embedTokens(tokens, projected, prefix, positions, sizes)
     }
 
-    /// dProjected [B, N, D] is overwritten; dClassToken [D], nil when frozen, and dPositions [T, D] accumulate sums over the batch.
+    /// dProjected [B, N, D] is overwritten; dPrefix [P, D] and dPositions, [T, D] or [N, D], accumulate sums over the batch, each nil
+    /// where there is none or it is frozen.
     public func embedTokensBackward(
-        _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor
+        _ dProjected: Tensor, _ dPrefix: Tensor?, _ dPositions: Tensor?, _ dTokens: Tensor
     ) {
-        let sizes = requireFit(dProjected, dClassToken, dPositions, dTokens, "embedTokensBackward")
-        embedTokensBackward(dProjected, dClassToken, dPositions, dTokens, sizes)
+        let sizes = requireFit(dProjected, dPrefix, dPositions, dTokens, "embedTokensBackward")
+        embedTokensBackward(dProjected, dPrefix, dPositions, dTokens, sizes)
     }
 
     private func requireFit(
-        _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor, _ tokens: Tensor, _ operation: String
+        _ projected: Tensor, _ prefix: Tensor?, _ positions: Tensor?, _ tokens: Tensor, _ operation: String
     ) -> TokenSizes {
         let all = tokens.shape.count == 3 ? tokens.shape : [0, 0, 0]
         let part = projected.shape.count == 3 ? projected.shape : [0, 0, 0]
-        let sizes = TokenSizes(batch: all[0], tokens: all[1], patches: part[1], width: all[2])
+        let prefixCount = all[1] - part[1]
+        let isOfPatches = positions?.count == part[1] * part[2]
+        let sizes = TokenSizes(
+            batch: all[0], tokens: all[1], patches: part[1], width: all[2],
+            positioned: isOfPatches ? prefixCount : 0)
         require(
             operation,
-            part[2] == all[2] && (classToken == nil ? 0...1 : 1...1).contains(sizes.first),
+            part[2] == all[2] && prefixCount >= (prefix == nil ? 0 : 1),
             stored: ["projected": (projected, sizes.batch * sizes.patches * sizes.width)],
             floats: [
-                "tokens": (tokens, tokens.count), "class token": (classToken, sizes.width),
-                "positions": (positions, sizes.tokens * sizes.width),
+                "tokens": (tokens, tokens.count), "prefix": (prefix, prefixCount * sizes.width),
+                "positions": (positions, (sizes.tokens - sizes.positioned) * sizes.width),
             ])
         return sizes
     }
@@ -483,7 +491,7 @@ extension Backend {
             operation, !range.isEmpty && range.lowerBound >= 0 && range.upperBound <= all[1],
             stored: ["tokens": (tokens, tokens.count)], floats: ["out": (out, all[0] * all[2])],
             " with \(range)")
-        return TokenSizes(batch: all[0], tokens: all[1], patches: all[1], width: all[2])
+        return TokenSizes(batch: all[0], tokens: all[1], patches: all[1], width: all[2], positioned: 0)
     }
 
     // MARK: Other methods' adapters
@@ -503,12 +511,9 @@ extension Backend {
         if rows > 0, columns > 0 { copyBlock(out, x, (rows, columns), accumulate: accumulate) }
     }
 
-    /// y ← f(x), of the same count, float32 but for GELU, where both may be stored. y may be x.
+    /// y ← f(x), of the same count, both stored. y may be x.
     public func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation) {
-        let tensors: Operands = ["y": (y, x.count), "x": (x, x.count)]
-        require(
-            "activate", stored: activation == .gelu ? tensors : [:],
-            floats: activation == .gelu ? [:] : tensors)
+        require("activate", stored: ["y": (y, x.count), "x": (x, x.count)])
         if activation != .identity {
             activate(y, x, activation, count: x.count)
         } else if y.buffer !== x.buffer {
@@ -516,12 +521,10 @@ extension Backend {
         }
     }
 
-    /// dx ← dy ⊙ f′(x), with relu′(0) = 0, float32 but for GELU, where all may be stored. dx may be dy.
+    /// dx ← dy ⊙ f′(x), with relu′(0) = 0, of one count, all stored. dx may be dy.
     public func activateBackward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ activation: Activation) {
-        let tensors: Operands = ["dx": (dx, x.count), "dy": (dy, x.count), "x": (x, x.count)]
         require(
-            "activateBackward", stored: activation == .gelu ? tensors : [:],
-            floats: activation == .gelu ? [:] : tensors)
+            "activateBackward", stored: ["dx": (dx, x.count), "dy": (dy, x.count), "x": (x, x.count)])
         if activation != .identity {
             activateBackward(dx, dy, x, activation, count: x.count)
         } else if dx.buffer !== dy.buffer {
@@ -529,8 +532,8 @@ extension Backend {
         }
     }
 
-    /// y [n, d] ← x [n, d] ⊙ scale [d] + shift [d] in every row. y may be x.
-    public func scaleShift(_ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor) {
+    /// y [n, d] ← x [n, d] ⊙ scale [d] + shift [d] in every row; without a shift x ⊙ scale. y may be x.
+    public func scaleShift(_ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor?) {
         let d = x.columns
         require(
             "scaleShift", stored: ["y": (y, x.count), "x": (x, x.count)],

@@ -23,7 +23,7 @@ public protocol Backend: AnyObject {
     /// The largest single buffer in bytes; as much as there is memory unless a backend says otherwise.
     var largestBufferByteCount: Int { get }
     /// What frozen weights and the activations between operations may be stored in, those of one operation all alike; see
-    /// `Precision`. These are W₀ and W; x, z, y, GELU(y), dy and dx of Linears and of `gelu`; the operands of `matmul`;
+    /// `Precision`. These are W₀ and W; x, z, y, GELU(y), dy and dx of Linears and of `activate`; the operands of `matmul`;
     /// qkv and out of attention; y of `layerNorm`, branch of `residualAdd`, out of `scaleSamples`, the tokens of
     /// `poolTokens`, patches and projected patches; x and y of `scaleShift`; and the gradients of all of them. `copy` goes
     /// between the types. Every other tensor is float32, and all are where a backend says nothing.
@@ -93,10 +93,9 @@ public protocol Backend: AnyObject {
         width: Int
     )
     func embedTokens(
-        _ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor, _ sizes: TokenSizes
-    )
+        _ tokens: Tensor, _ projected: Tensor, _ prefix: Tensor?, _ positions: Tensor?, _ sizes: TokenSizes)
     func embedTokensBackward(
-        _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor,
+        _ dProjected: Tensor, _ dPrefix: Tensor?, _ dPositions: Tensor?, _ dTokens: Tensor,
         _ sizes: TokenSizes)
     func layerNorm(
         _ y: Tensor, _ mean: Tensor, _ rstd: Tensor,
@@ -119,7 +118,7 @@ public protocol Backend: AnyObject {
     func copyBlock(_ out: MatrixBlock, _ x: MatrixBlock, _ size: (rows: Int, columns: Int), accumulate: Bool)
     func activate(_ y: Tensor, _ x: Tensor, _ activation: Activation, count: Int)
     func activateBackward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ activation: Activation, count: Int)
-    func scaleShift(_ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor, rows: Int, columns: Int)
+    func scaleShift(_ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor?, rows: Int, columns: Int)
     func scaleShiftBackward(
         _ dx: Tensor?, _ dScale: Tensor?, _ dShift: Tensor?, _ dy: Tensor, _ x: Tensor, _ scale: Tensor,
         rows: Int, columns: Int)

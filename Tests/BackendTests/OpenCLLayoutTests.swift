@@ -95,6 +95,12 @@ import Testing
         recording.take("embedTokens", y)
         backend.embedTokensBackward(projected, classToken, positions, dy)
         recording.take("embedTokensBackward", projected, classToken, positions)
+        let (prefix, rest) = (try recording.random([3, d]), try recording.random([batch, tokens - 3, d]))
+        let patchPositions = try recording.random([tokens - 3, d])
+        backend.embedTokens(y, rest, prefix, patchPositions)
+        recording.take("embedTokens of a prefix", y)
+        backend.embedTokensBackward(rest, prefix, patchPositions, dy)
+        recording.take("embedTokensBackward of a prefix", rest, prefix, patchPositions)
         let pooled = try recording.empty([batch, d])
         backend.poolTokens(pooled, x, range: 1..<tokens)
         recording.take("poolTokens", pooled)
@@ -130,7 +136,7 @@ import Testing
     private func adapters(_ recording: Recording, _ x: Tensor, _ dy: Tensor) throws {
         let (backend, d) = (recording.backend, x.columns)
         let out = try recording.empty(x.shape)
-        for activation in [Activation.identity, .relu, .gelu, .quickGELU] {
+        for activation in Activation.allCases {
             backend.activate(out, x, activation)
             recording.take("activate \(activation)", out)
             backend.activateBackward(out, dy, x, activation)
@@ -139,6 +145,8 @@ import Testing
         let (scale, shift) = (try recording.random([d]), try recording.random([d]))
         backend.scaleShift(out, x, scale, shift)
         recording.take("scaleShift", out)
+        backend.scaleShift(out, x, scale, nil)
+        recording.take("scaleShift without a shift", out)
         let (dScale, dShift) = (try recording.random([d]), try recording.random([d]))
         backend.scaleShiftBackward(out, dScale, dShift, dy, x, scale)
         recording.take("scaleShiftBackward", out, dScale, dShift)

@@ -104,6 +104,14 @@ import Testing
         backend.geluBackward(dHidden, dHidden, hidden)
         recording.takeStored("geluBackward", dHidden)
 
+        let dActivated = try recording.stored(shape)
+        for activation in Activation.allCases {
+            backend.activate(activated, hidden, activation)
+            recording.takeStored("activate \(activation)", activated)
+            backend.activateBackward(activated, dActivated, hidden, activation)
+            recording.takeStored("activateBackward \(activation)", activated)
+        }
+
         let (branch, scale) = (try recording.stored(shape), try recording.random([batch]))
         for scale in [nil, scale] {
             backend.residualAdd(stream, stream, branch, sampleScale: scale)
@@ -135,6 +143,8 @@ import Testing
         backend.scaleShift(y, x, scale, shift)
         backend.scaleShift(same, same, scale, shift)
         recording.takeStored("scaleShift", y, same)
+        backend.scaleShift(y, x, scale, nil)
+        recording.takeStored("scaleShift without a shift", y)
         let (dScale, dShift) = (try recording.random([d]), try recording.random([d]))
         let (dy, dx) = (try recording.stored([n, d]), try recording.emptyStored([n, d]))
         backend.scaleShiftBackward(dx, dScale, dShift, dy, x, scale)
@@ -257,6 +267,11 @@ import Testing
         backend.embedTokensBackward(projected, classToken, positions, stream)
         recording.takeStored("embedTokensBackward", projected)
         recording.take("embedTokensBackward", classToken, positions)
+        let others = try recording.stored(projected.shape)
+        backend.embedTokens(stream, others, classToken, nil)
+        recording.take("embedTokens without positions", stream)
+        backend.embedTokensBackward(others, nil, nil, stream)
+        recording.takeStored("embedTokensBackward of what is frozen", others)
         let (normed, pooled) = (try recording.stored(stream.shape), try recording.empty([batch, d]))
         backend.poolTokens(pooled, normed, range: 1..<tokenCount)
         recording.take("poolTokens", pooled)

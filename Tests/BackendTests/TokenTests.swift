@@ -46,53 +46,74 @@ struct TokenSize: Sendable, CustomStringConvertible {
         }
     }
 
+    /// What positions are of.
+    enum Positions: CaseIterable { case all, patches, none }
+
     @Test(
-        "Tokens are positions plus patches behind a class token, or without one, and the gradients sum over the batch",
+        "Tokens are a prefix and patches with positions of all, of the patches or none, and the gradients sum over the batch",
         arguments: TestDevice.all, TokenSize.all)
     func embedTokens(device: TestDevice, size: TokenSize) throws {
+        for prefixCount in [0, 1, 5] {
+            for positions in Positions.allCases { try embed(device, size, prefixCount, positions) }
+        }
+    }
+
+    private func embed(
+        _ device: TestDevice, _ size: TokenSize, _ p: Int, _ kind: Positions
+    ) throws {
         let (b, n, d) = (size.images, size.patches, size.width)
-        for hasClassToken in [true, false] {
-            let t = n + (hasClassToken ? 1 : 0)
-            let projected = randomValues(b * n * d, seed: 1)
-            let (classToken, positions) = (randomValues(d, seed: 2), randomValues(t * d, seed: 3))
-            let dTokens = randomValues(b * t * d, seed: 4)
-            let (dClass0, dPositions0) = (randomValues(d, seed: 5), randomValues(t * d, seed: 6))
-            var expected: [Double] = []
-            var (dClass, dPositions) = (doubles(dClass0), doubles(dPositions0))
-            var dProjected: [Float] = []
-            for image in 0..<b {
-                for token in 0..<t {
-                    for i in 0..<d {
-                        let isClass = hasClassToken && token == 0
-                        let patch = (image * n + token - t + n) * d + i
-                        expected.append(
-                            Double(positions[token * d + i])
-                                + Double(isClass ? classToken[i] : projected[patch]))
-                        let gradient = dTokens[(image * t + token) * d + i]
-                        dPositions[token * d + i] += Double(gradient)
-                        if isClass { dClass[i] += Double(gradient) } else { dProjected.append(gradient) }
+        let t = p + n
+        let positioned = kind == .patches ? p : 0
+        let positionCount = kind == .none ? 0 : (t - positioned) * d
+        let projected = randomValues(b * n * d, seed: 1)
+        let (prefix, positions) = (randomValues(p * d, seed: 2), randomValues(positionCount, seed: 3))
+        let dTokens = randomValues(b * t * d, seed: 4)
+        let (dPrefix0, dPositions0) = (randomValues(p * d, seed: 5), randomValues(positionCount, seed: 6))
+        var (expected, dProjected): ([Double], [Float]) = ([], [])
+        var (dPrefix, dPositions) = (doubles(dPrefix0), doubles(dPositions0))
+        for image in 0..<b {
+            for token in 0..<t {
+                for i in 0..<d {
+                    let gradient = dTokens[(image * t + token) * d + i]
+                    var value: Float
+                    if token < p {
+                        value = prefix[token * d + i]
+                        dPrefix[token * d + i] += Double(gradient)
+                    } else {
+                        value = projected[(image * n + token - p) * d + i]
+                        dProjected.append(gradient)
                     }
+                    if kind != .none, token >= positioned {
+                        value += positions[(token - positioned) * d + i]
+                        dPositions[(token - positioned) * d + i] += Double(gradient)
+                    }
+                    expected.append(Double(value))
                 }
             }
-            try device.withBackend { backend in
-                let guarded = GuardedTensors(backend)
-                let what = "embedTokens \(size), class token \(hasClassToken)"
-                let tokens = try guarded.output([b, t, d], "tokens")
-                backend.embedTokens(
-                    tokens, try guarded.input(projected, [b, n, d], "projected"),
-                    hasClassToken ? try guarded.input(classToken, [d], "class token") : nil,
-                    try guarded.input(positions, [t, d], "positions"))
-                expectClose(backend.values(tokens), expected, what)
+        }
+        try device.withBackend { backend in
+            let guarded = GuardedTensors(backend)
+            let what = "embedTokens \(size), prefix \(p), positions of \(kind)"
+            let shape = [t - positioned, d]
+            let tokens = try guarded.output([b, t, d], "tokens")
+            backend.embedTokens(
+                tokens, try guarded.input(projected, [b, n, d], "projected"),
+                p > 0 ? try guarded.input(prefix, [p, d], "prefix") : nil,
+                kind == .none ? nil : try guarded.input(positions, shape, "positions"))
+            expectIdentical(backend.values(tokens), expected.map { Float($0) }, what)
 
+            let gradient = try guarded.input(dTokens, [b, t, d], "dTokens")
+            for isFrozen in [false, true] {
                 let dx = try guarded.output([b, n, d], "dProjected")
-                let dc = hasClassToken ? try guarded.inOut(dClass0, [d], "dClassToken") : nil
-                let dp = try guarded.inOut(dPositions0, [t, d], "dPositions")
-                backend.embedTokensBackward(dx, dc, dp, try guarded.input(dTokens, [b, t, d], "dTokens"))
+                let dp = p > 0 && !isFrozen ? try guarded.inOut(dPrefix0, [p, d], "dPrefix") : nil
+                let dPos =
+                    kind == .none || isFrozen ? nil : try guarded.inOut(dPositions0, shape, "dPositions")
+                backend.embedTokensBackward(dx, dp, dPos, gradient)
                 expectIdentical(backend.values(dx), dProjected, "\(what), dProjected")
-                expectClose(backend.values(dp), dPositions, "\(what), dPositions")
-                if let dc { expectClose(backend.values(dc), dClass, "\(what), dClassToken") }
-                guarded.expectIntact(what)
+                if let dPos { expectClose(backend.values(dPos), dPositions, "\(what), dPositions") }
+                if let dp { expectClose(backend.values(dp), dPrefix, "\(what), dPrefix") }
             }
+            guarded.expectIntact(what)
         }
     }
 

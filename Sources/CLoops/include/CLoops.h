@@ -79,6 +79,14 @@ void relu_backward(float *dx, const float *dy, const float *x, long n);
 void quick_gelu_forward(float *y, const float *x, long n);
 // dx [n] ← dy ⊙ (x σ(1.702 x))′. dx may be dy.
 void quick_gelu_backward(float *dx, const float *dy, const float *x, long n);
+// y [n] ← x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))). y may be x.
+void gelu_tanh_forward(float *y, const float *x, long n);
+// dx [n] ← dy ⊙ its slope. dx may be dy.
+void gelu_tanh_backward(float *dx, const float *dy, const float *x, long n);
+// y [n] ← x σ(x). y may be x.
+void silu_forward(float *y, const float *x, long n);
+// dx [n] ← dy ⊙ (x σ(x))′. dx may be dy.
+void silu_backward(float *dx, const float *dy, const float *x, long n);
 // y [n, d] ← x ⊙ scale [d] + shift [d]; shift may be null (0). y may be x.
 void scale_shift_forward(float *y, const float *x, const float *scale, const float *shift, long n, long d);
 // sums [2, d] ← Σₙ dy ⊙ x and Σₙ dy;  dx [n, d] ← dy ⊙ scale, or null. dx may be dy.

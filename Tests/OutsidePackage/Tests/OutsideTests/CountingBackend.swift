@@ -158,17 +158,17 @@ extension CountingBackend {
             width: width)
     }
     func embedTokens(
-        _ tokens: Tensor, _ projected: Tensor, _ classToken: Tensor?, _ positions: Tensor, _ sizes: TokenSizes
+        _ tokens: Tensor, _ projected: Tensor, _ prefix: Tensor?, _ positions: Tensor?, _ sizes: TokenSizes
     ) {
         count()
-        inner.embedTokens(tokens, projected, classToken, positions, sizes)
+        inner.embedTokens(tokens, projected, prefix, positions, sizes)
     }
     func embedTokensBackward(
-        _ dProjected: Tensor, _ dClassToken: Tensor?, _ dPositions: Tensor, _ dTokens: Tensor,
+        _ dProjected: Tensor, _ dPrefix: Tensor?, _ dPositions: Tensor?, _ dTokens: Tensor,
         _ sizes: TokenSizes
     ) {
         count()
-        inner.embedTokensBackward(dProjected, dClassToken, dPositions, dTokens, sizes)
+        inner.embedTokensBackward(dProjected, dPrefix, dPositions, dTokens, sizes)
     }
     func layerNorm(
         _ y: Tensor, _ mean: Tensor, _ rstd: Tensor,
@@ -230,7 +230,7 @@ extension CountingBackend {
         count()
         inner.activateBackward(dx, dy, x, activation, count: n)
     }
-    func scaleShift(_ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor, rows: Int, columns: Int) {
+    func scaleShift(_ y: Tensor, _ x: Tensor, _ scale: Tensor, _ shift: Tensor?, rows: Int, columns: Int) {
         count()
         inner.scaleShift(y, x, scale, shift, rows: rows, columns: columns)
     }
