@@ -4,7 +4,7 @@
     python Scripts/timm_architectures.py
 
 Builds every architecture of timm's vision transformers with random weights and asks its modules what no tensor
-shows. Stops at one that computes something else than a plain ViT and whose name has none of the words below.
+shows. Stops at one that this program doesn't compute and whose name has none of the words below.
 """
 
 import warnings
@@ -17,33 +17,27 @@ from torch import nn
 
 warnings.filterwarnings("ignore")
 
-# Words of the names of architectures that compute something else.
+# Words of the names of architectures that compute something else, the first that fits.
 DIFFERENT = [
     ("rpn", "puts each LayerNorm behind its attention or MLP"),
-    ("quickgelu", "has QuickGELU"),
-    ("siglip", "has the tanh form of GELU or pools by attention"),
-    ("flexivit", "has positions for the patches only"),
-    ("dinov2", "has LayerScale"),
+    ("siglip", "pools by attention"),
+    ("_map_", "pools by attention"),
+    ("giant_patch14_dinov2", "has a gated MLP"),
+    ("giant_patch14_reg", "has a gated MLP"),
     ("dinov3", "has rotary positions"),
-    ("tipsv2", "has LayerScale and register tokens"),
-    ("radio", "has register tokens"),
-    ("_reg", "has register tokens"),
     ("aimv2", "has RMSNorm and a gated MLP"),
-    ("beit", "has relative positions or LayerNorms within its layers"),
+    ("beit3", "has LayerNorms within its layers"),
+    ("beit", "has relative positions"),
     ("eva02", "has rotary positions"),
     ("eva_giant", "has a qkv bias without keys"),
-    ("clip", "has a LayerNorm before the blocks, and an eps of 1e-5"),
-    ("deit3", "has LayerScale"),
     ("distilled", "has a distillation token"),
     ("_xp_", "runs attention and MLP in parallel"),
     ("18x2", "runs two blocks in parallel"),
-    ("36x1", "has LayerScale"),
-    ("_plus_", "has LayerScale"),
-    ("vit_medium_", "has LayerScale"),
-    ("vit_betwixt_", "has LayerScale"),
-    ("intern300m", "has LayerScale"),
-    ("test_vit2", "has LayerScale and register tokens"),
-    ("test_vit3", "has LayerScale and register tokens"),
+    ("dlittle", "has differential attention"),
+    ("dwee", "has differential attention"),
+    ("dpwee", "has differential attention"),
+    ("wee", "runs attention and MLP in parallel"),
+    ("test_vit3", "pools by attention over all tokens"),
     ("test_vit4", "has RMSNorm"),
     ("rope", "has rotary positions"),
     ("vit_pe_", "has rotary positions"),
@@ -63,8 +57,11 @@ MODULES = ["vision_transformer", "deit", "eva", "beit", "vision_transformer_hybr
            "vision_transformer_sam", "naflexvit"]
 
 
-def plain(name):
-    """(heads, pooling) of a plain ViT, or None."""
+ACTIVATIONS = {("GELU", "none"): "gelu", ("GELU", "tanh"): "geluTanh", ("GELUTanh", "none"): "geluTanh", ("QuickGELU", "none"): "quickGELU"}
+
+
+def settings(name):
+    """(heads, pooling, eps, activation, whether the patches alone have positions) of an architecture that this program computes, or None."""
     with torch.device("meta"):
         try:
             model = timm.create_model(name, depth=1)
@@ -73,25 +70,25 @@ def plain(name):
     if type(model).__name__ != "VisionTransformer":
         return None
     block = model.blocks[0]
+    if type(block).__name__ != "Block":
+        return None
     norms = [m for m in model.modules() if "Norm" in type(m).__name__]
+    activation = ACTIVATIONS.get((type(block.mlp.act).__name__, getattr(block.mlp.act, "approximate", "none")))
     same = (
-        type(block).__name__ == "Block" and type(block.mlp).__name__ == "Mlp"
-        and isinstance(block.mlp.act, nn.GELU | timm.layers.GELU)
-        and getattr(block.mlp.act, "approximate", "none") == "none"
-        and all(isinstance(n, nn.LayerNorm) and n.eps == 1e-6 for n in norms)
-        and type(model.patch_embed).__name__ == "PatchEmbed" and model.patch_embed.proj.bias is not None
-        and all(isinstance(m, nn.Identity) for m in
-                [model.norm_pre, block.ls1, block.ls2, block.attn.q_norm, block.attn.k_norm, block.attn.norm])
-        and not model.no_embed_class and model.reg_token is None and model.attn_pool is None
+        type(block.attn).__name__ == "Attention" and type(block.mlp).__name__ == "Mlp" and activation
+        and all(isinstance(n, nn.LayerNorm) for n in norms) and len({n.eps for n in norms}) == 1
+        and type(model.patch_embed).__name__ == "PatchEmbed"
+        and all(isinstance(m, nn.Identity) for m in [block.attn.q_norm, block.attn.k_norm, block.attn.norm])
+        and model.attn_pool is None and not model.pool_include_prefix
         and model.pos_embed is not None and model.global_pool in ("token", "avg")
     )
-    return (block.attn.num_heads, model.global_pool) if same else None
+    return (block.attn.num_heads, model.global_pool, norms[0].eps, activation, model.no_embed_class) if same else None
 
 
 groups = {}
 for module in MODULES:
     for name in timm.list_models(module=module):
-        facts = plain(name)
+        facts = settings(name)
         if facts:
             groups.setdefault(facts, []).append(name)
         else:
@@ -115,35 +112,47 @@ def wrapped(names):
 
 text = f"""// Written by Scripts/timm_architectures.py from timm {timm.__version__}; change that.
 
+import ModelConfiguration
+import TensorCore
+
 /// What timm's names of architectures mean, where no tensor shows it.
 enum TimmArchitectures {{
-    /// An architecture that is a plain ViT: exact GELU, LayerNorms before attention and MLP, eps 1e-6.
-    struct Plain {{
+    /// What an architecture of this program's kind does.
+    struct Settings {{
         var heads: Int
         /// `token` or `avg`.
         var pooling: String
+        /// ε of the LayerNorms.
+        var epsilon: Float
+        var activation: Activation
+        var positions: ViTConfiguration.Positions
     }}
 
-    /// The architectures that are plain ViTs. Names that timm gave up are among them.
-    static let plain: [String: Plain] = {{
-        var table: [String: Plain] = [:]
-        for (heads, pooling, names) in groups {{
-            for name in names.split(whereSeparator: \\.isWhitespace) {{
-                table[String(name)] = Plain(heads: heads, pooling: pooling)
-            }}
+    /// The architectures that this program computes. Names that timm gave up are among them.
+    static let known: [String: Settings] = {{
+        var table: [String: Settings] = [:]
+        for (settings, names) in groups {{
+            for name in names.split(whereSeparator: \\.isWhitespace) {{ table[String(name)] = settings }}
         }}
         return table
     }}()
 
     /// What another architecture does that this program doesn't compute; nil for a name that timm doesn't have.
     static func difference(_ name: String) -> String? {{
-        plain[name] == nil ? differences.first {{ name.contains($0.word) }}?.meaning : nil
+        known[name] == nil ? differences.first {{ name.contains($0.word) }}?.meaning : nil
     }}
 
-    private static let groups: [(heads: Int, pooling: String, names: String)] = [
+    private static let groups: [(settings: Settings, names: String)] = [
 """ + "\n".join(
-    f'        (\n            {heads}, "{pooling}",\n            """\n{wrapped(names)}\n            """\n        ),'
-    for (heads, pooling), names in sorted(groups.items())
+    f"""        (
+            Settings(
+                heads: {heads}, pooling: "{pooling}", epsilon: {epsilon:.0e}, activation: .{activation},
+                positions: .{"patches" if alone else "allTokens"}),
+            \"\"\"
+{wrapped(names)}
+            \"\"\"
+        ),"""
+    for (heads, pooling, epsilon, activation, alone), names in sorted(groups.items())
 ) + """
     ]
 

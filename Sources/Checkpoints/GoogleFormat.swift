@@ -23,7 +23,7 @@ enum GoogleFormat {
             )
         }
         let prefix = ["opt/target/", "params/"].first { file.contains($0 + "embedding/kernel") } ?? ""
-        try archive.refuseUnknownParts(except: "pre_logits")
+        try archive.refuseUnknownParts(except: ["pre_logits"])
         if file.contains(where: { $0.hasPrefix(prefix + "conv_root/") }) {
             throw CheckpointError(
                 "\(archive.path) is a hybrid with a ResNet, which is not supported; use a plain ViT")
@@ -49,7 +49,8 @@ enum GoogleFormat {
         let hasHead = !hasPreLogits && source.shape(of: prefix + "head/kernel") != nil
         var configuration = ViTConfiguration(
             imageSize: try TimmFormat.imageSize(
-                tokens: tokens, hasClassToken: hasClassToken, patch: Array(kernel[..<2]), path: source.path),
+                positions: tokens, prefix: hasClassToken ? 1 : 0, patch: Array(kernel[..<2]),
+                path: source.path),
             patchSize: kernel[0], width: kernel[3], depth: Set(blocks).count, heads: query[1],
             hiddenWidth: hidden[1],
             classCount: hasHead ? try shape("head/kernel", rank: 2)[1] : 0)

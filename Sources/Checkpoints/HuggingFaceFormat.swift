@@ -1,39 +1,42 @@
 import Datasets
 import Foundation
 import ModelConfiguration
+import TensorCore
 
-/// Hugging Face's `ViTModel` (no prefix) and `ViTForImageClassification` (prefix `vit.`, head `classifier`), in the
-/// names of transformers up to 4 (which 5 still writes) or in 5's own.
+/// Hugging Face's vision transformers, without a prefix or with the one of their `ForImageClassification` class and its head
+/// `classifier`, in the names of transformers up to 4 (which 5 still writes) or in 5's own: `HuggingFaceNames`.
+///
+/// What the head reads is what that class reads, whether there is a head yet or not, so that a model that was trained here is one of
+/// that class again.
 enum HuggingFaceFormat {
     static func load(
         _ source: any TensorSource, config: JSONValue, folder: URL, heads: Int?, notes: [String]
     ) throws -> ViTCheckpoint {
         let path = folder.appendingPathComponent("config.json").path
-        try refuseOthers(config, path: path)
-        try source.refuseUnknownParts()
-        let names = Names(source)
+        let (family, vision) = try family(config, path: path)
+        try refuseOthers(vision, family, path: path)
+        try source.refuseUnknownParts(except: family.parts)
+        let names = HuggingFaceNames(source, family)
         var notes = notes
-        var configuration = try sizes(source, names, config)
-        configuration.heads = config["num_attention_heads"]?.integerValue ?? 12
+        var configuration = try sizes(source, names, vision)
+        configuration.heads = vision["num_attention_heads"]?.integerValue ?? 12
         guard heads == nil || heads == configuration.heads else {
             throw CheckpointError(
                 "\(path) says \(configuration.heads) heads, not \(heads!); leave the number out")
         }
-        configuration.layerNormEpsilon = Float(config["layer_norm_eps"]?.numberValue ?? 1e-12)
+        configuration.layerNormEpsilon = Float(
+            vision["layer_norm_eps"]?.numberValue ?? Double(family.epsilon))
         let origin = try readPreprocessing(folder, into: &configuration, notes: &notes)
         try configuration.check(source: path)
         if configuration.classCount == 0 && source.names.contains(where: { $0.contains("classifier") }) {
-            throw CheckpointError("\(source.path) has a classifier but no prefix 'vit.'; convert it again")
+            throw CheckpointError(
+                "\(source.path) has a classifier but no prefix '\(family.prefix)'; convert it again")
         }
-        var recipes: [String: TensorRecipe] = [:]
-        for (name, shape) in configuration.tensorShapes {
-            let parts = names.parts(of: name)
-            var partShape = shape
-            partShape[0] /= parts.count
-            recipes[name] = TensorRecipe(shape: shape, parts: parts.map { ($0, partShape) })
-        }
-        let tensors = try source.read(recipes) { $0.contains("pooler.") || isPretraining($0) }
+        let tensors = try names.read(source, configuration) { isLeftOut($0, family) }
         TimmFormat.noteLeftOut(source.names.filter(isPretraining), in: &notes)
+        if source.names.contains(where: { $0.hasPrefix("text_model.") }) {
+            notes.append("left out: the text model beside the vision model")
+        }
         if let problem = config["problem_type"]?.stringValue, configuration.classCount > 0,
             problem != "single_label_classification"
         {
@@ -42,6 +45,7 @@ enum HuggingFaceFormat {
                     + "scoring takes it for")
         }
         var checkpoint = try ViTCheckpoint(configuration: configuration, tensors: tensors, notes: notes)
+        checkpoint.resizing = family == .dinov2 && configuration.registers == 0 ? .sampled : .antialiased
         if configuration.classCount > 0 {
             checkpoint.classNames = try ClassNames.huggingFace(
                 config, count: configuration.classCount, path: path, notes: &checkpoint.notes)
@@ -50,7 +54,17 @@ enum HuggingFaceFormat {
         return checkpoint
     }
 
-    /// Whether a tensor is of masked-image pretraining (`ViTForMaskedImageModeling`).
+    /// Whether a tensor is of no use to a classifier of images.
+    private static func isLeftOut(_ name: String, _ family: HuggingFaceNames.Family) -> Bool {
+        isPretraining(name) || name.contains("pooler.")
+            || family.isBesideText
+                && (name.hasPrefix("text_model.") || name.hasSuffix("embeddings.position_ids")
+                    || [
+                        "logit_scale", "logit_bias", "visual_projection.weight", "text_projection.weight",
+                    ].contains(name))
+    }
+
+    /// Whether a tensor is of pretraining by masked images (`ViTForMaskedImageModeling`, `ViTMAEForPreTraining`).
     private static func isPretraining(_ name: String) -> Bool {
         name.hasSuffix("embeddings.mask_token") || name.hasPrefix("decoder.")
     }
@@ -61,8 +75,8 @@ enum HuggingFaceFormat {
     private static let obeyed: Set<String> = [
         "model_type", "architectures", "hidden_act", "num_attention_heads", "layer_norm_eps", "image_size",
         "patch_size", "hidden_size", "num_hidden_layers", "intermediate_size", "num_channels", "qkv_bias",
-        "id2label",
-        "label2id", "problem_type", "num_labels",
+        "id2label", "label2id", "problem_type", "num_labels", "mlp_ratio", "use_swiglu_ffn",
+        "num_register_tokens", "apply_layernorm",
     ]
     /// Keys of a ViT and of every transformers configuration that change nothing in a forward pass: dropout, the
     /// pooler and the decoder (which a classifier doesn't have), what was trained how, and text generation.
@@ -71,7 +85,10 @@ enum HuggingFaceFormat {
         "initializer_range", "encoder_stride", "pooler_act", "pooler_output_size", "add_pooling_layer",
         "_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset",
         "_attn_implementation_internal", "attn_implementation", "_output_attentions", "_num_labels",
-        "name_or_path",
+        "name_or_path", "layerscale_value", "use_mask_token", "out_features", "out_indices", "stage_names",
+        "reshape_hidden_states", "initializer_factor", "projection_dim", "attention_dropout", "dropout",
+        "mask_ratio", "norm_pix_loss", "decoder_hidden_size", "decoder_intermediate_size",
+        "decoder_num_attention_heads", "decoder_num_hidden_layers", "vision_use_head",
         "transformers_version", "dtype", "torch_dtype", "torchscript", "tf_legacy_loss", "use_bfloat16",
         "gradient_checkpointing", "use_cache", "return_dict", "use_return_dict", "output_hidden_states",
         "output_attentions", "output_scores", "return_dict_in_generate", "chunk_size_feed_forward",
@@ -85,31 +102,48 @@ enum HuggingFaceFormat {
         "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens",
         "begin_suppress_tokens", "loss_type", "license", "tags", "image_processor_type",
     ]
-    /// The classes that this reader computes; what pretraining adds to the last is left out.
-    private static let classes: Set<String> = [
-        "ViTModel", "ViTForImageClassification", "ViTForMaskedImageModeling",
-    ]
-
-    private static func refuseOthers(_ config: JSONValue, path: String) throws {
+    /// The kind of model, and the part of `config.json` that describes its vision half.
+    private static func family(_ config: JSONValue, path: String) throws -> (
+        HuggingFaceNames.Family, JSONValue
+    ) {
         let type = config["model_type"]?.stringValue ?? ""
-        guard type == "vit" else {
+        guard let family = HuggingFaceNames.Family.allCases.first(where: { $0.types.contains(type) }) else {
+            let known = HuggingFaceNames.Family.allCases.flatMap(\.types).joined(separator: ", ")
             throw CheckpointError(
-                "\(path): models of type '\(type)' are not supported; use a plain ViT (type vit)")
-        }
-        guard ["gelu", nil].contains(config["hidden_act"]?.stringValue) else {
-            throw CheckpointError(
-                "\(path): hidden_act \(config["hidden_act"]!.text()) is not supported; only gelu is")
+                "\(path): models of type '\(type)' are not supported; use one of the types \(known)")
         }
         for name in (config["architectures"]?.arrayValue ?? []).compactMap(\.stringValue) {
             let plain =
                 ["Flax", "TF"].first(where: name.hasPrefix).map { name.dropFirst($0.count) } ?? name[...]
-            guard classes.contains(String(plain)) else {
+            guard family.classes.contains(String(plain)) else {
                 throw CheckpointError(
-                    "\(path): the architecture \(name) is not supported; use a ViTForImageClassification or a ViTModel"
+                    "\(path): the architecture \(name) is not supported; use a \(family.classes[0]) or a \(family.classes[1])"
                 )
             }
         }
-        let known = obeyed.union(harmless)
+        guard family.isBesideText, let vision = config["vision_config"] else { return (family, config) }
+        return (family, vision)
+    }
+
+    private static func refuseOthers(
+        _ config: JSONValue, _ family: HuggingFaceNames.Family, path: String
+    ) throws {
+        let stated = config["hidden_act"]
+        guard stated == nil || stated?.stringValue.flatMap({ activations[$0] }) != nil else {
+            throw CheckpointError(
+                "\(path): hidden_act \(stated!.text()) is not supported; only "
+                    + "\(activations.keys.sorted().joined(separator: ", ")) are")
+        }
+        guard config["use_swiglu_ffn"] != true else {
+            throw CheckpointError(
+                "\(path): use_swiglu_ffn: a gated feed-forward layer, which this program doesn't compute; use a model without one"
+            )
+        }
+        guard config["apply_layernorm"] != false else {
+            throw CheckpointError(
+                "\(path): apply_layernorm is off, which this program doesn't compute; turn it on")
+        }
+        let known = obeyed.union(harmless).union(["model_type"])
         let others = (config.objectValue ?? [:]).filter { !known.contains($0.key) && !$0.value.isOff }
         if let (key, value) = others.min(by: { $0.key < $1.key }) {
             throw CheckpointError(
@@ -118,27 +152,50 @@ enum HuggingFaceFormat {
         }
     }
 
+    /// transformers' names of the activations.
+    static let activations: [String: Activation] = [
+        "gelu": .gelu, "gelu_pytorch_tanh": .geluTanh, "gelu_new": .geluTanh, "quick_gelu": .quickGELU,
+        "silu": .silu, "swish": .silu, "relu": .relu,
+    ]
+
     private static func sizes(
-        _ source: any TensorSource, _ names: Names, _ config: JSONValue
+        _ source: any TensorSource, _ names: HuggingFaceNames, _ config: JSONValue
     ) throws -> ViTConfiguration {
         func shape(_ name: String, rank: Int) throws -> [Int] {
             try source.shape(orThrow: names.parts(of: name)[0], rank: rank)
         }
+        func has(_ name: String) -> Bool { source.shape(of: names.parts(of: name)[0]) != nil }
+        let family = names.family
         let kernel = try shape("patch_embed.proj.weight", rank: 4)
         let hidden = try shape("blocks.0.mlp.fc1.weight", rank: 2)
-        let tokens = try shape("pos_embed", rank: 3)[1]
+        let positions = try source.shape(orThrow: names.parts(of: "pos_embed")[0], rank: family.positionRank)
         let hasHead = source.shape(of: "classifier.weight") != nil && names.hasPrefix
+        let registers = has("reg_token") ? try shape("reg_token", rank: 3)[1] : 0
+        // In the file DINOv2's registers have no positions, DeiT's distillation token has one.
+        let prefix = (family.hasClassToken ? 1 : 0) + (family == .deit ? registers : 0)
         var configuration = ViTConfiguration(
             imageSize: try TimmFormat.imageSize(
-                tokens: tokens, hasClassToken: true, patch: Array(kernel[2...]), path: source.path),
+                positions: positions[family.positionRank - 2], prefix: prefix, patch: Array(kernel[2...]),
+                path: source.path),
             patchSize: kernel[2], width: kernel[0], depth: names.blockCount, heads: 1, hiddenWidth: hidden[0],
             classCount: hasHead ? try shape("head.weight", rank: 2)[0] : 0)
         configuration.channels = kernel[1]
-        configuration.qkvBias = source.shape(of: names.parts(of: "blocks.0.attn.qkv.bias")[0]) != nil
+        configuration.hasClassToken = family.hasClassToken
+        configuration.registers = registers
+        if registers > 0, family == .dinov2 { configuration.positions = .patches }
+        configuration.patchBias = has("patch_embed.proj.bias")
+        configuration.normBeforeBlocks = family == .clip
+        configuration.layerScale = family == .dinov2
+        configuration.qkvBias = has("blocks.0.attn.qkv.bias")
+        configuration.pooling = family.pooling
+        configuration.feedForward = .plain(
+            config["hidden_act"]?.stringValue.flatMap { activations[$0] } ?? family.activation)
         for (key, value) in [
             ("image_size", configuration.imageSize), ("patch_size", configuration.patchSize),
             ("hidden_size", configuration.width), ("num_hidden_layers", configuration.depth),
             ("intermediate_size", configuration.hiddenWidth), ("num_channels", configuration.channels),
+            ("mlp_ratio", configuration.hiddenWidth / configuration.width),
+            ("num_register_tokens", configuration.registers),
         ] {
             guard let stated = config[key], (stated.pair ?? stated) != .integer(value) else { continue }
             throw CheckpointError(
@@ -173,61 +230,5 @@ enum HuggingFaceFormat {
             "no preprocessor_config.json: transformers' defaults are assumed (images squashed to the input size, "
                 + "bilinear, mean and std 0.5)")
         return .assumed
-    }
-
-    /// The correspondence of names.
-    struct Names {
-        /// Whether the model's tensors begin with `vit.`.
-        var hasPrefix: Bool
-        /// Whether the blocks are `layers.N.attention.q_proj`, …
-        var isNew: Bool
-        var blockCount: Int
-
-        init(hasPrefix: Bool) {
-            self.hasPrefix = hasPrefix
-            isNew = false
-            blockCount = 0
-        }
-
-        init(_ source: any TensorSource) {
-            let names = source.names
-            hasPrefix = names.contains { $0.hasPrefix("vit.") }
-            let prefix = hasPrefix ? "vit." : ""
-            isNew = names.contains { $0.hasPrefix(prefix + "layers.") }
-            let start = prefix + (isNew ? "layers." : "encoder.layer.")
-            let blocks = names.filter { $0.hasPrefix(start) }.map {
-                $0.dropFirst(start.count).prefix { $0 != "." }
-            }
-            blockCount = Set(blocks).count
-        }
-
-        /// The names here of timm's tensor, more than one for the fused query, key and value.
-        func parts(of name: String) -> [String] {
-            let prefix = hasPrefix ? "vit." : ""
-            let whole = [
-                "cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings",
-                "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
-                "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-                "norm.weight": "layernorm.weight", "norm.bias": "layernorm.bias",
-            ]
-            if let name = whole[name] { return [prefix + name] }
-            let words = name.split(separator: ".").map(String.init)
-            guard words[0] == "blocks" else { return ["classifier." + words[1]] }
-            let block = prefix + (isNew ? "layers." : "encoder.layer.") + words[1] + "."
-            let kind = "." + words.last!
-            let linear =
-                switch words.dropFirst(2).dropLast().joined(separator: ".") {
-                case "norm1": ["layernorm_before"]
-                case "norm2": ["layernorm_after"]
-                case "attn.qkv":
-                    isNew
-                        ? ["q", "k", "v"].map { "attention.\($0)_proj" }
-                        : ["query", "key", "value"].map { "attention.attention.\($0)" }
-                case "attn.proj": [isNew ? "attention.o_proj" : "attention.output.dense"]
-                case "mlp.fc1": [isNew ? "mlp.fc1" : "intermediate.dense"]
-                default: [isNew ? "mlp.fc2" : "output.dense"]
-                }
-            return linear.map { block + $0 + kind }
-        }
     }
 }

@@ -35,13 +35,16 @@ struct PEFTModules {
                 [prefix + $0]
             }
         }
-        let huggingFace = [true, false].flatMap { hasPrefix in
-            [true, false].map { isNew in
-                var names = HuggingFaceFormat.Names(hasPrefix: hasPrefix)
-                names.isNew = isNew
-                return PEFTModules(configuration, head: "classifier", isTransformers: true) { name in
-                    names.parts(of: (name == "fc_norm" ? "norm" : name) + ".weight").map {
-                        String($0.dropLast(".weight".count))
+        let huggingFace = HuggingFaceNames.Family.allCases.flatMap { family in
+            [true, false].flatMap { hasPrefix in
+                [true, false].map { isNew in
+                    var names = HuggingFaceNames(family, hasPrefix: hasPrefix)
+                    names.isNew = isNew
+                    names.hasRegisters = configuration.registers > 0
+                    return PEFTModules(configuration, head: "classifier", isTransformers: true) { name in
+                        names.parts(of: (name == "fc_norm" ? "norm" : name) + ".weight").map {
+                            String($0.dropLast(".weight".count))
+                        }
                     }
                 }
             }

@@ -79,13 +79,14 @@ extension TensorSource {
 
     /// Throws at the first tensor that belongs to another kind of transformer: their other shapes would otherwise
     /// be reported in its place.
-    func refuseUnknownParts(except exception: String? = nil) throws {
+    func refuseUnknownParts(except known: Set<String> = []) throws {
         for name in names {
-            guard let part = foreignParts.first(where: { name.contains($0.0) && $0.0 != exception }) else {
+            guard let part = foreignParts.first(where: { name.contains($0.0) && !known.contains($0.0) })
+            else {
                 continue
             }
             throw CheckpointError(
-                "\(path) holds '\(name)', \(part.1), which this program doesn't compute; use a plain ViT")
+                "\(path) holds '\(name)', \(part.1), which this program doesn't compute; use another model")
         }
     }
 

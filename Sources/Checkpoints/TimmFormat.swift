@@ -1,41 +1,52 @@
 import Datasets
 import Foundation
 import ModelConfiguration
+import TensorCore
 
 /// timm's vision transformers: our own names, so reading them is checking them.
 ///
-/// Sizes come from the tensors, which can't be wrong about themselves; `config.json` must agree with them and
-/// adds what no shape tells: heads, LayerNorm's ε, the pooling, mean and std. timm itself has no argument for ε;
-/// `norm_eps` among the `model_args` is what files with another ε than timm's 1e-6 carry. What neither says is what
-/// the architecture's name means in timm (`TimmArchitectures`).
+/// Sizes and parts come from the tensors, which can't be wrong about themselves; `config.json` must agree with them and
+/// adds what no shape tells: heads, the activation, LayerNorm's ε, the pooling, mean and std. What its `model_args` don't say is
+/// what the architecture's name means in timm (`TimmArchitectures`). timm itself has no argument for ε; `norm_eps` among the
+/// `model_args` is what files carry whose ε their name doesn't mean.
 enum TimmFormat {
     /// `origin` is the file that `config` is from.
     static func load(
         _ source: any TensorSource, config: JSONValue?, origin: String, heads: Int?, notes: [String]
     ) throws -> ViTCheckpoint {
-        try source.refuseUnknownParts()
+        try source.refuseUnknownParts(except: ["gamma", "reg_token", "norm_pre"])
         var notes = notes
         let path = source.path
         let name = architecture(config)
         if let difference = TimmArchitectures.difference(name) {
             throw CheckpointError(
                 "\(path): config.json's architecture \(name) \(difference), which this program doesn't compute; "
-                    + "use a plain ViT")
+                    + "use another model")
         }
-        let plain = TimmArchitectures.plain[name]
-        var configuration = try sizes(of: source)
+        let known = TimmArchitectures.known[name]
         let arguments = config?["model_args"]
-        try readPooling(source, config, plain, name, into: &configuration, notes: &notes)
+        var configuration = try sizes(of: source, arguments, known)
+        try readPooling(source, config, known, name, into: &configuration, notes: &notes)
         try configuration.check(source: path)
         var classNames: [String]?
         var preprocessingOrigin = PreprocessingOrigin.assumed
         if let config {
+            configuration.layerNormEpsilon = known?.epsilon ?? 1e-6
+            try readActivation(arguments, known, into: &configuration, path: path)
             try apply(arguments, to: &configuration, path: path)
-            try setHeads(arguments, plain, name, heads, in: &configuration, path: path)
-            if plain == nil {
+            try setHeads(arguments, known, name, heads, in: &configuration, path: path)
+            if known == nil {
+                let missing = ["num_heads", "act_layer", "norm_layer", "global_pool"]
+                    .filter { arguments?[$0] == nil }
+                guard name.isEmpty || missing.isEmpty else {
+                    throw CheckpointError(
+                        "\(path): config.json's architecture '\(name)' isn't known, and its model_args don't say "
+                            + "\(missing.joined(separator: ", ")); add what the model does to model_args")
+                }
                 notes.append(
                     "config.json's architecture \(name.isEmpty ? "isn't named" : "'\(name)' isn't known"): a plain ViT "
-                        + "is assumed (exact GELU, LayerNorms before attention and MLP)")
+                        + "is assumed (LayerNorms before attention and MLP\(name.isEmpty ? ", exact GELU" : ""))"
+                )
             }
             if try readPreprocessing(config, into: &configuration, path: path, notes: &notes) {
                 preprocessingOrigin = .file(origin)
@@ -65,6 +76,7 @@ enum TimmFormat {
         }
         noteLeftOut(source.names.filter(isPretraining), in: &notes)
         var checkpoint = try ViTCheckpoint(configuration: configuration, tensors: tensors, notes: notes)
+        if known != nil { checkpoint.timmName = name }
         checkpoint.classNames = classNames
         checkpoint.preprocessingOrigin = preprocessingOrigin
         return checkpoint
@@ -88,41 +100,57 @@ enum TimmFormat {
     }
 
     /// What the tensors' shapes tell; heads is left at 1.
-    private static func sizes(of source: any TensorSource) throws -> ViTConfiguration {
+    private static func sizes(
+        of source: any TensorSource, _ arguments: JSONValue?, _ known: TimmArchitectures.Settings?
+    ) throws -> ViTConfiguration {
         let kernel = try source.shape(orThrow: "patch_embed.proj.weight", rank: 4)
-        let positions = try source.shape(orThrow: "pos_embed", rank: 3)
+        let positions = try source.shape(orThrow: "pos_embed", rank: 3)[1]
         let hidden = try source.shape(orThrow: "blocks.0.mlp.fc1.weight", rank: 2)
-        let hasClassToken = source.shape(of: "cls_token") != nil
-        let classes =
-            source.shape(of: "head.weight") == nil ? 0 : try source.shape(orThrow: "head.weight", rank: 2)[0]
+        func has(_ name: String) -> Bool { source.shape(of: name) != nil }
+        let classes = has("head.weight") ? try source.shape(orThrow: "head.weight", rank: 2)[0] : 0
         let blocks = source.names.compactMap { name -> Int? in
             let parts = name.split(separator: ".")
             return parts.count > 1 && parts[0] == "blocks" ? Int(parts[1]) : nil
         }
+        let registers = has("reg_token") ? try source.shape(orThrow: "reg_token", rank: 3)[1] : 0
+        let prefix = (has("cls_token") ? 1 : 0) + registers
+        // Without a word from anybody the tokens in front have positions where the rest of the table is a square.
+        let stated = arguments?["no_embed_class"]?.booleanValue
+            .map { $0 ? ViTConfiguration.Positions.patches : .allTokens }
+        let onPatches = side(ofSquare: positions - prefix) == nil && side(ofSquare: positions) != nil
+        let kind = stated ?? known?.positions ?? (onPatches ? .patches : .allTokens)
         // Not the highest index: a name like blocks.999999999 would cost memory before it is refused.
         var configuration = ViTConfiguration(
             imageSize: try imageSize(
-                tokens: positions[1], hasClassToken: hasClassToken, patch: Array(kernel[2...]),
+                positions: positions, prefix: kind == .patches ? 0 : prefix, patch: Array(kernel[2...]),
                 path: source.path),
             patchSize: kernel[2], width: kernel[0], depth: Set(blocks).count, heads: 1,
             hiddenWidth: hidden[0],
             classCount: classes)
         configuration.channels = kernel[1]
-        configuration.hasClassToken = hasClassToken
-        configuration.qkvBias = source.shape(of: "blocks.0.attn.qkv.bias") != nil
+        configuration.hasClassToken = has("cls_token")
+        configuration.registers = registers
+        configuration.positions = prefix == 0 ? .allTokens : kind
+        configuration.patchBias = has("patch_embed.proj.bias")
+        configuration.normBeforeBlocks = has("norm_pre.weight")
+        configuration.layerScale = has("blocks.0.ls1.gamma")
+        configuration.qkvBias = has("blocks.0.attn.qkv.bias")
         return configuration
     }
 
     /// The image size of a square grid of positions and a patch [height, width]. Throws when either is no square.
-    static func imageSize(tokens: Int, hasClassToken: Bool, patch: [Int], path: String) throws -> Int {
+    static func imageSize(positions: Int, prefix: Int, patch: [Int], path: String) throws -> Int {
         guard patch[0] == patch[1] else {
             throw CheckpointError(
                 "\(path) has patches of \(patch[0]) × \(patch[1]) pixels; only square patches are supported")
         }
-        guard let side = side(ofSquare: tokens - (hasClassToken ? 1 : 0)) else {
+        guard let side = side(ofSquare: positions - prefix) else {
+            let front =
+                prefix == 0
+                ? "" : prefix == 1 ? " and a class token" : " and \(prefix) tokens in front of them"
             throw CheckpointError(
-                "\(path) has \(tokens) positions, not a square of patches\(hasClassToken ? " and a class token" : ""); "
-                    + "only square images are supported")
+                "\(path) has \(positions) positions, not a square of patches\(front); only square images are supported"
+            )
         }
         let (size, overflow) = side.multipliedReportingOverflow(by: patch[0])
         guard !overflow else {
@@ -139,21 +167,21 @@ enum TimmFormat {
     }
 
     private static func readPooling(
-        _ source: any TensorSource, _ config: JSONValue?, _ plain: TimmArchitectures.Plain?, _ name: String,
-        into configuration: inout ViTConfiguration, notes: inout [String]
+        _ source: any TensorSource, _ config: JSONValue?, _ known: TimmArchitectures.Settings?,
+        _ name: String, into configuration: inout ViTConfiguration, notes: inout [String]
     ) throws {
         let path = source.path
         let hasNormAfterMean = source.shape(of: "fc_norm.weight") != nil
         let argument = config?["model_args"]?["global_pool"]
         let stated = argument ?? config?["global_pool"]
-        var standard = plain?.pooling ?? (configuration.hasClassToken ? "token" : "avg")
+        var standard = known?.pooling ?? (configuration.hasClassToken ? "token" : "avg")
         if hasNormAfterMean { standard = "avg" }
         guard let pooling = stated == nil ? standard : stated?.stringValue else {
             throw CheckpointError(
                 "\(path): config.json says global_pool = \(stated!.text()), which is no name; correct it")
         }
         // timm's own reader takes the word at the top for information, and builds what the name means.
-        guard argument != nil || plain == nil || pooling == standard || pooling.isEmpty else {
+        guard argument != nil || known == nil || pooling == standard || pooling.isEmpty else {
             throw CheckpointError(
                 "\(path): config.json says global_pool = '\(pooling)', but \(name) reads '\(standard)' unless "
                     + "model_args say otherwise; put global_pool there")
@@ -179,11 +207,33 @@ enum TimmFormat {
 
     // MARK: config.json
 
+    /// timm's names of the activations.
+    static let activations: [String: Activation] = [
+        "gelu": .gelu, "gelu_tanh": .geluTanh, "gelu_pytorch_tanh": .geluTanh, "quick_gelu": .quickGELU,
+        "quickgelu": .quickGELU, "silu": .silu, "swish": .silu, "relu": .relu,
+    ]
+
+    private static func readActivation(
+        _ arguments: JSONValue?, _ known: TimmArchitectures.Settings?,
+        into configuration: inout ViTConfiguration, path: String
+    ) throws {
+        var activation = known?.activation ?? .gelu
+        if let stated = arguments?["act_layer"], stated != .null {
+            guard let named = stated.stringValue.flatMap({ activations[$0] }) else {
+                throw CheckpointError(
+                    "\(path): config.json says act_layer = \(stated.text()), which this program doesn't compute; use "
+                        + "one of \(activations.keys.sorted().joined(separator: ", "))")
+            }
+            activation = named
+        }
+        configuration.feedForward = .plain(activation)
+    }
+
     /// Arguments that change nothing in a forward pass without dropout.
     private static let harmless: Set<String> = [
         "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate",
         "weight_init", "fix_init", "dynamic_img_size", "dynamic_img_pad", "strict_img_size", "global_pool",
-        "num_heads",
+        "num_heads", "act_layer",
     ]
 
     private static func apply(_ arguments: JSONValue?, to configuration: inout ViTConfiguration, path: String)
@@ -199,8 +249,12 @@ enum TimmFormat {
             "mlp_ratio": [.number(ratio)], "qkv_bias": [.boolean(configuration.qkvBias)],
             "class_token": [.boolean(configuration.hasClassToken)],
             "fc_norm": [.boolean(configuration.pooling == .meanBeforeNorm)],
-            "pos_embed": ["learn"], "final_norm": [true], "proj_bias": [true], "act_layer": ["gelu"],
+            "pos_embed": ["learn"], "final_norm": [true], "proj_bias": [true],
             "norm_layer": ["layernorm"],
+            "reg_tokens": [.integer(configuration.registers)],
+            "no_embed_class": configuration.prefixCount == 0
+                ? [true, false] : [.boolean(configuration.positions == .patches)],
+            "pre_norm": [.boolean(configuration.normBeforeBlocks)],
         ]
         for (name, value) in arguments?.objectValue ?? [:] where !harmless.contains(name) && value != .null {
             if name == "norm_eps", let epsilon = value.numberValue {
@@ -208,6 +262,14 @@ enum TimmFormat {
                 continue
             }
             let scalar = value.pair ?? value
+            if name == "init_values" {
+                guard configuration.layerScale || scalar == 0 || scalar == 0.0 || scalar == false else {
+                    throw CheckpointError(
+                        "\(path): config.json says init_values = \(value.text()), but the tensors have no layer scale; the "
+                            + "two don't belong together")
+                }
+                continue
+            }
             guard let expected = usual[name] else {
                 // Switches of timm that are off ask for nothing.
                 if scalar == false || scalar == 0 || scalar == 0.0 || scalar == "" { continue }
@@ -228,7 +290,7 @@ enum TimmFormat {
     }
 
     private static func setHeads(
-        _ arguments: JSONValue?, _ plain: TimmArchitectures.Plain?, _ name: String, _ given: Int?,
+        _ arguments: JSONValue?, _ known: TimmArchitectures.Settings?, _ name: String, _ given: Int?,
         in configuration: inout ViTConfiguration, path: String
     ) throws {
         if let value = arguments?["num_heads"] {
@@ -237,8 +299,8 @@ enum TimmFormat {
                     "\(path): config.json says num_heads = \(value.text()), which is no number; correct it")
             }
             configuration.heads = heads
-        } else if let plain {
-            configuration.heads = plain.heads
+        } else if let known {
+            configuration.heads = known.heads
         } else if let given {
             configuration.heads = given
         } else {
@@ -317,4 +379,22 @@ extension JSONValue {
         }
         return first
     }
+}
+
+extension ViTCheckpoint {
+    /// A model of timm's from tensors in memory and its `config.json`. Throws `CheckpointError` as `load`, naming `path`.
+    package static func timm(_ tensors: [String: HostTensor], path: String, config: JSONValue) throws
+        -> ViTCheckpoint
+    {
+        try TimmFormat.load(
+            MemorySource(path: path, tensors: tensors), config: config, origin: path, heads: nil, notes: [])
+    }
+}
+
+private struct MemorySource: TensorSource {
+    let path: String
+    let tensors: [String: HostTensor]
+    var names: [String] { tensors.keys.sorted() }
+    func shape(of name: String) -> [Int]? { tensors[name]?.shape }
+    func tensor(_ name: String) throws -> HostTensor { tensors[name]! }
 }

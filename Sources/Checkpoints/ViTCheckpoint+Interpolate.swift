@@ -6,7 +6,8 @@ import TensorCore
 //     out[i] = Σⱼ k((j + ½ − c) / s) · in[j] / Σⱼ k(…),   c = (i + ½) · n/m,  s = max(n/m, 1),  |j + ½ − c| < 2s
 //
 // along rows, then along columns, from n to m positions. k is Keys' cubic with a = −½ (with antialias torch takes
-// Pillow's −½, without it −¾). Source: aten/src/ATen/native/cpu/UpSampleKernel.cpp.
+// Pillow's −½, without it −¾). Without antialias s is 1 and what lies outside counts as its neighbour at the edge.
+// Source: aten/src/ATen/native/cpu/UpSampleKernel.cpp.
 
 extension ViTCheckpoint {
     /// The same model for images of `imageSize` pixels: the position embeddings are interpolated, everything else
@@ -19,9 +20,10 @@ extension ViTCheckpoint {
             .scaled(by: Double(imageSize) / Double(configuration.imageSize))
         try checkpoint.configuration.check(source: "image size \(imageSize)")
         let (old, new, D) = (configuration.gridSize, checkpoint.configuration.gridSize, configuration.width)
-        let prefix = configuration.tokenCount - configuration.patchCount
+        let prefix = configuration.positionCount - configuration.patchCount
         let positions = tensors["pos_embed"]!.values  // [1, prefix + old², D]
-        let weights = cubicWeights(from: old, to: new)
+        let weights =
+            resizing == .sampled ? sampledWeights(from: old, to: new) : cubicWeights(from: old, to: new)
         // Rows are resized within each line of the grid, then whole lines are combined.
         let grid = Array(positions[(prefix * D)...])  // [old, old, D]
         // [old, new, D], then [new, new, D]
@@ -49,6 +51,25 @@ private func cubicWeights(from: Int, to: Int) -> [(first: Int, weights: [Float])
         let weights = (first..<end).map { cubic((Double($0) + 0.5 - center) / stretch) }
         let total = weights.reduce(0, +)
         return (first, weights.map { Float($0 / total) })
+    }
+}
+
+/// The same without antialias: four neighbours, those outside being the one at the edge.
+private func sampledWeights(from: Int, to: Int) -> [(first: Int, weights: [Float])] {
+    let (scale, a) = (Double(from) / Double(to), -0.75)
+    func cubic(_ distance: Double) -> Double {
+        let x = abs(distance)
+        return x <= 1 ? ((a + 2) * x - (a + 3)) * x * x + 1 : ((x - 5) * x + 8) * x * a - 4 * a
+    }
+    return (0..<to).map { index in
+        let center = scale * (Double(index) + 0.5) - 0.5
+        let base = Int(center.rounded(.down))
+        let first = min(max(base - 1, 0), from - 1)
+        var weights = [Float](repeating: 0, count: min(max(base + 2, 0), from - 1) - first + 1)
+        for neighbour in base - 1...base + 2 {
+            weights[min(max(neighbour, 0), from - 1) - first] += Float(cubic(center - Double(neighbour)))
+        }
+        return (first, weights)
     }
 }
 

@@ -1,5 +1,6 @@
 import Datasets
 import Foundation
+import ModelConfiguration
 import TensorCore
 
 extension ViTCheckpoint {
@@ -35,9 +36,9 @@ extension ViTCheckpoint {
     private var timmNotes: [String] {
         let epsilon = configuration.layerNormEpsilon
         let notes = cropNotes(.rounded, by: "timm")
-        guard epsilon != 1e-6 else { return notes }
+        guard epsilon != timmArchitecture.epsilon else { return notes }
         return notes + [
-            "timm's LayerNorms have an eps of 1e-6 and it refuses the model_args' norm_eps, \(epsilon), which this program "
+            "timm's LayerNorms have an eps of \(timmArchitecture.epsilon) and it refuses the model_args' norm_eps, \(epsilon), which this program "
                 + "reads; to load the model there, remove the word or write Hugging Face's form (`format hf`)"
         ]
     }
@@ -71,6 +72,11 @@ extension ViTCheckpoint {
             try checkClassNames()
             let c = configuration
             let pooling = c.pooling == .classToken ? "token" : "avg"
+            guard c.pooling != .classTokenAndMean, c.pooling != .mean else {
+                throw CheckpointError(
+                    "timm's head can't read \(c.pooling == .mean ? "tokens before the last LayerNorm" : "class token and mean together"); "
+                        + "write Hugging Face's form (`format hf`)")
+            }
             var arguments: [String: JSONValue] = [
                 "img_size": .integer(c.imageSize), "patch_size": .integer(c.patchSize),
                 "embed_dim": .integer(c.width),
@@ -79,16 +85,32 @@ extension ViTCheckpoint {
                 "class_token": .boolean(c.hasClassToken), "global_pool": .string(pooling),
                 "fc_norm": .boolean(c.pooling == .meanBeforeNorm),
             ]
-            // timm's own ε needs no saying; another one timm can't be told, so it had better stop at the word.
-            if c.layerNormEpsilon != 1e-6 { arguments["norm_eps"] = .number(shortest(c.layerNormEpsilon)) }
+            // What a plain ViT has needs no saying: older versions of timm don't know the words.
+            if c.layerScale { arguments["init_values"] = 1e-5 }
+            if c.registers > 0 { arguments["reg_tokens"] = .integer(c.registers) }
+            let architecture = timmArchitecture
+            if c.prefixCount > 0, (c.positions == .patches) || architecture.hasPatchPositions {
+                arguments["no_embed_class"] = .boolean(c.positions == .patches)
+            }
+            if c.normBeforeBlocks || architecture.name.contains("clip") {
+                arguments["pre_norm"] = .boolean(c.normBeforeBlocks)
+            }
+            if c.feedForward.activation != architecture.activation {
+                let name = TimmFormat.activations.filter { $0.value == c.feedForward.activation }.keys.min()!
+                arguments["act_layer"] = .string(name)
+            }
+            // The name's own ε needs no saying; another one timm can't be told, so it had better stop at the word.
+            if c.layerNormEpsilon != architecture.epsilon {
+                arguments["norm_eps"] = .number(shortest(c.layerNormEpsilon))
+            }
             var pretrained: [String: JSONValue] = [
                 "input_size": [3, .integer(c.imageSize), .integer(c.imageSize)], "fixed_input_size": true,
                 "num_classes": .integer(c.classCount), "first_conv": "patch_embed.proj", "classifier": "head",
             ]
             pretrained.merge(try c.preprocessing.timm(imageSize: c.imageSize)) { $1 }
             var config: [String: JSONValue] = [
-                // Any registered name does, as model_args says everything.
-                "architecture": "vit_base_patch16_224", "num_classes": .integer(c.classCount),
+                // Any registered name does that has the ε, as model_args says everything else.
+                "architecture": .string(architecture.name), "num_classes": .integer(c.classCount),
                 "num_features": .integer(c.width), "global_pool": .string(pooling),
                 "model_args": .object(arguments),
                 "pretrained_cfg": .object(pretrained),
@@ -98,49 +120,37 @@ extension ViTCheckpoint {
         }
     }
 
+    /// The registered name that is written, and what it means where model_args don't say otherwise.
+    private var timmArchitecture:
+        (name: String, epsilon: Float, activation: Activation, hasPatchPositions: Bool)
+    {
+        let usual =
+            configuration.layerNormEpsilon == 1e-5 ? "vit_base_patch16_clip_224" : "vit_base_patch16_224"
+        let name = timmName ?? usual
+        let settings = TimmArchitectures.known[name]!
+        return (name, settings.epsilon, settings.activation, settings.positions == .patches)
+    }
+
     /// A ratio whose product with the width, rounded down, is the hidden width: what timm computes.
     private var mlpRatio: Double {
         let ratio = Double(configuration.hiddenWidth) / Double(configuration.width)
         return Int(ratio * Double(configuration.width)) == configuration.hiddenWidth ? ratio : ratio.nextUp
     }
 
-    /// Writes a Hugging Face folder: `config.json`, `model.safetensors`, `preprocessor_config.json`, a
-    /// `ViTForImageClassification` with `classNames` (LABEL_0, … without them), or a `ViTModel` without a head.
-    /// Returns what transformers will do otherwise, a sentence each.
+    /// Writes a Hugging Face folder: `config.json`, `model.safetensors`, `preprocessor_config.json`, a model of the class that computes
+    /// this (`ViTForImageClassification`, `Dinov2ForImageClassification`, …) with `classNames` (LABEL_0, … without them), or of the
+    /// one without a head. Returns what transformers will do otherwise, a sentence each.
     ///
-    /// Throws `CheckpointError` for models that it can't express (no class token, mean pooling), when there are not
-    /// as many `classNames` as classes, and as `AtomicFile` and `writeSafetensors`.
+    /// Throws `CheckpointError` for models that no class computes, when there are not as many `classNames` as classes, and as
+    /// `AtomicFile` and `writeSafetensors`.
     @discardableResult
     public func saveHuggingFace(to folder: URL, float16: Bool = false) throws -> [String] {
         try checkClassNames()
         let c = configuration
-        guard c.hasClassToken, c.pooling == .classToken else {
-            throw CheckpointError(
-                "cannot write \(folder.path): Hugging Face's ViT reads the class token, this model the mean; "
-                    + "write timm's form")
-        }
-        let names = HuggingFaceFormat.Names(hasPrefix: c.classCount > 0)
-        var renamed: [String: HostTensor] = [:]
-        for (name, tensor) in tensors {
-            let parts = names.parts(of: name)
-            let count = tensor.values.count / parts.count
-            var shape = tensor.shape
-            shape[0] /= parts.count
-            for (index, part) in parts.enumerated() {
-                renamed[part] = HostTensor(
-                    shape: shape, values: Array(tensor.values[index * count..<(index + 1) * count]))
-            }
-        }
+        let form = try HuggingFaceForm(c, folder: folder)
+        let renamed = form.names.written(tensors, c)
         let pairs = (classNames ?? ClassNames.generic(c.classCount)).enumerated()
-        var config: [String: JSONValue] = [
-            "architectures": [c.classCount > 0 ? "ViTForImageClassification" : "ViTModel"],
-            "model_type": "vit",
-            "hidden_size": .integer(c.width), "num_hidden_layers": .integer(c.depth),
-            "num_attention_heads": .integer(c.heads), "intermediate_size": .integer(c.hiddenWidth),
-            "hidden_act": "gelu", "layer_norm_eps": .number(shortest(c.layerNormEpsilon)),
-            "image_size": .integer(c.imageSize), "patch_size": .integer(c.patchSize), "num_channels": 3,
-            "qkv_bias": .boolean(c.qkvBias), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-        ]
+        var config = form.config
         if c.classCount > 0 {
             config["id2label"] = .object(
                 Dictionary(uniqueKeysWithValues: pairs.map { ("\($0)", .string($1)) }))
@@ -155,5 +165,97 @@ extension ViTCheckpoint {
         try AtomicFile.write(preprocessing.text(indented: true) + "\n", to: file("preprocessor_config.json"))
         try AtomicFile.write(JSONValue.object(config).text(indented: true) + "\n", to: file("config.json"))
         return cropNotes(.truncated, by: "transformers")
+    }
+}
+
+/// The class of transformers that computes what a configuration says, and how it is told.
+private struct HuggingFaceForm {
+    let names: HuggingFaceNames
+    let config: [String: JSONValue]
+
+    /// Throws `CheckpointError` where no class does.
+    init(_ c: ViTConfiguration, folder: URL) throws {
+        let hasHead = c.classCount > 0
+        func failure(_ what: String) -> CheckpointError {
+            CheckpointError(
+                "cannot write \(folder.path): \(what), which no class of Hugging Face's does; write timm's form"
+            )
+        }
+        func fits(_ pooling: ViTConfiguration.Pooling) -> Bool { !hasHead || c.pooling == pooling }
+        let family: HuggingFaceNames.Family
+        if c.layerScale {
+            guard c.hasClassToken, !c.normBeforeBlocks, c.patchBias,
+                c.registers == 0 || c.positions == .patches,
+                c.registers > 0 || c.positions == .allTokens
+            else { throw failure("this model has a layer scale and other parts than DINOv2's") }
+            guard fits(.classTokenAndMean) else {
+                throw failure(
+                    "this model's head reads \(c.pooling == .classToken ? "the class token alone" : "the mean alone") behind a layer scale"
+                )
+            }
+            family = .dinov2
+        } else if c.normBeforeBlocks {
+            guard c.hasClassToken, c.registers == 0, !c.patchBias, c.qkvBias else {
+                throw failure("this model has a LayerNorm before its blocks and other parts than CLIP's")
+            }
+            guard fits(.mean) else {
+                throw failure("this model's head reads tokens behind CLIP's last LayerNorm")
+            }
+            family = .clip
+        } else if !c.hasClassToken {
+            guard c.registers == 0, c.patchBias, c.qkvBias else {
+                throw failure("this model has no class token and other parts than SigLIP's")
+            }
+            guard fits(.meanAfterNorm) else {
+                throw failure("this model's head reads a mean before its LayerNorm")
+            }
+            family = .siglip
+        } else {
+            guard c.registers <= 1, c.registers == 0 || c.positions == .allTokens, c.patchBias else {
+                throw failure("this model has register tokens and no layer scale")
+            }
+            guard fits(.classToken) else {
+                throw CheckpointError(
+                    "cannot write \(folder.path): Hugging Face's ViT reads the class token, this model the mean; "
+                        + "write timm's form")
+            }
+            family = c.registers == 1 ? .deit : .vit
+        }
+        var names = HuggingFaceNames(family, hasPrefix: hasHead)
+        names.hasRegisters = c.registers > 0
+        self.names = names
+        let type =
+            family == .dinov2 && c.registers > 0
+            ? "dinov2_with_registers"
+            : family.isBesideText && hasHead ? family == .clip ? "clip" : "siglip" : family.types[0]
+        let activation = HuggingFaceFormat.activations.filter { $0.value == c.feedForward.activation }.keys
+            .min()!
+        var vision: [String: JSONValue] = [
+            "model_type": .string(family.isBesideText ? family.types[0] : type),
+            "hidden_size": .integer(c.width), "num_hidden_layers": .integer(c.depth),
+            "num_attention_heads": .integer(c.heads),
+            "hidden_act": .string(activation), "layer_norm_eps": .number(shortest(c.layerNormEpsilon)),
+            "image_size": .integer(c.imageSize), "patch_size": .integer(c.patchSize), "num_channels": 3,
+        ]
+        if family == .dinov2 {
+            guard c.hiddenWidth % c.width == 0 else {
+                throw failure("this model's hidden width \(c.hiddenWidth) is no multiple of \(c.width)")
+            }
+            vision["mlp_ratio"] = .integer(c.hiddenWidth / c.width)
+            if c.registers > 0 { vision["num_register_tokens"] = .integer(c.registers) }
+        } else {
+            vision["intermediate_size"] = .integer(c.hiddenWidth)
+        }
+        if !family.isBesideText {
+            vision["qkv_bias"] = .boolean(c.qkvBias)
+            vision["hidden_dropout_prob"] = 0.0
+            vision["attention_probs_dropout_prob"] = 0.0
+        }
+        let name = family.classes[(family == .dinov2 && c.registers > 0 ? 2 : 0) + (hasHead ? 0 : 1)]
+        let isInside = family.isBesideText && hasHead
+        var config: [String: JSONValue] =
+            isInside ? ["model_type": .string(type), "vision_config": .object(vision)] : vision
+        config["architectures"] = [.string(name)]
+        self.config = config
     }
 }

@@ -12,6 +12,14 @@ public enum PreprocessingOrigin: Codable, Hashable, Sendable {
     case assumed
 }
 
+/// How a library brings positions to another image size: bicubic, by `F.interpolate`.
+public enum PositionResizing: Codable, Hashable, Sendable {
+    /// With antialias, as timm.
+    case antialiased
+    /// Without, as transformers' DINOv2: 4.7 % of the largest feature away from the other at 224 pixels of 518.
+    case sampled
+}
+
 /// A vision transformer as files hold it: the architecture and the weights in timm's names and shapes.
 ///
 /// Read by `load` from timm, Hugging Face or Google files; written by `saveTimm` and `saveHuggingFace`.
@@ -25,6 +33,10 @@ public struct ViTCheckpoint: Equatable, Sendable {
     public var classNames: [String]?
     /// Who says how images are prepared.
     public var preprocessingOrigin = PreprocessingOrigin.assumed
+    /// timm's name of the architecture, where the file said one that is known: what a written one is called.
+    public var timmName: String?
+    /// How positions are brought to another image size.
+    public var resizing = PositionResizing.antialiased
     /// What was assumed or left out when the file was read, a sentence each, for the user to see.
     public var notes: [String]
 
@@ -52,7 +64,7 @@ public struct ViTCheckpoint: Equatable, Sendable {
     /// Reads a vision transformer.
     ///
     /// - timm: a `.safetensors` file or a folder with `model.safetensors`; `config.json` beside it.
-    /// - Hugging Face: a folder with `config.json` (`model_type` vit) and `model.safetensors` or its shards.
+    /// - Hugging Face: a folder with `config.json` (`model_type` vit, deit, dinov2, clip, siglip, … without gated layers) and `model.safetensors` or its shards.
     /// - Google: an `.npz` file of vision_transformer or big_vision.
     ///
     /// Prefixes of wrappers (`module.`) are taken off and what only pretraining uses (`mask_token`) is left out, with
@@ -88,7 +100,9 @@ public struct ViTCheckpoint: Equatable, Sendable {
         if config == nil, FileManager.default.fileExists(atPath: configURL.path) {
             config = try JSONValue(contentsOf: configURL)
         }
-        let names = source.names.filter { $0.hasSuffix("embeddings.cls_token") }
+        let names = source.names.filter {
+            $0.hasSuffix("embeddings.cls_token") || $0.hasSuffix("embeddings.position_embedding.weight")
+        }
         if !names.isEmpty || config?["model_type"] != nil {
             guard let config, config["model_type"] != nil else {
                 throw CheckpointError(
@@ -144,12 +158,13 @@ public struct ViTCheckpoint: Equatable, Sendable {
 
     // MARK: Heads
 
-    /// The same model with another head: `weight` [classes, width], `bias` [classes]. Its classes have no names until
+    /// The same model with another head: `weight` [classes, features], `bias` [classes]. Its classes have no names until
     /// `classNames` is set. Traps on other shapes.
     public func withHead(weight: HostTensor, bias: HostTensor) -> ViTCheckpoint {
         precondition(
-            weight.shape == [bias.values.count, configuration.width] && bias.shape.count == 1,
-            "a head of \(weight.shape) and \(bias.shape) doesn't fit the width \(configuration.width)")
+            weight.shape == [bias.values.count, configuration.featureWidth] && bias.shape.count == 1,
+            "a head of \(weight.shape) and \(bias.shape) doesn't fit features of \(configuration.featureWidth)"
+        )
         var checkpoint = withoutHead()
         checkpoint.configuration.classCount = bias.values.count
         checkpoint.tensors["head.weight"] = weight

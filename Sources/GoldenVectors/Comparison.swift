@@ -80,6 +80,12 @@ struct Comparison {
         expect(name, "error of an element", error: largest, bound: bound)
     }
 
+    /// Largest difference from the truth, as a part of its largest element.
+    mutating func largest(_ name: String, _ actual: [Float], truth: [Double], bound: Double) {
+        let most = truth.reduce(0) { max($0, abs($1)) }
+        absolute("\(name) of at most \(brief(most))", actual, truth: truth, bound: bound * most)
+    }
+
     /// Largest absolute difference from the truth.
     mutating func absolute(_ name: String, _ actual: [Float], truth: [Double], bound: Double) {
         guard hasCount(truth, name, actual) else { return }

@@ -15,6 +15,7 @@ import TensorCore
 /// | `glora_layer` | one Linear: y, dx, every gradient, merged W and b, untouched tensors off the path |
 /// | `vit_base` | logits and loss of the frozen model |
 /// | `vit_fixed` | logits, loss, every gradient on a fixed path, the merged model |
+/// | `vision_base`, `vision_fixed` | the same of a newer model of timm's, element by element, and the streams behind its blocks |
 /// | `vit_trajectory` | the losses of AdamW steps, parameters, logits afterwards |
 /// | `lr_schedule` | the learning rate of every epoch |
 /// | `param_count` | parameters of candidate paths |
@@ -122,7 +123,8 @@ public final class GoldenSuite {
         switch try golden.string("kind") {
         case "glora_layer": return try replayLayer(file, golden, on: backend).result(path)
         case "vit_base": return try replayBase(file, golden, on: backend).result(path)
-        case "vit_fixed":
+        case "vision_base": return try replayVision(file, golden, on: backend).result(path)
+        case "vit_fixed", "vision_fixed":
             return try replayFixed(file, golden, base: base(of: golden, for: url), on: backend).result(path)
         case "vit_trajectory":
             return try replayTrajectory(file, golden, base: base(of: golden, for: url), on: backend).result(

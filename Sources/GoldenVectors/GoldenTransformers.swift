@@ -22,29 +22,51 @@ struct GoldenBase {
     /// B.
     var batch: Int { images.shape[1] }
 
-    /// Reads `base.*` and `in.*`. Sizes come from the description's `arch`, the MLP's width from its tensor. Throws
-    /// `CheckpointError` where a tensor doesn't fit.
+    /// Reads `base.*` and `in.*`. Sizes come from the description's `arch`, the MLP's width from its tensor; one of timm's models is read
+    /// as its files are. Throws `CheckpointError` where a tensor doesn't fit.
     init(_ file: SafetensorsFile, arch: JSONValue?, description: JSONValue) throws {
         guard let arch else { throw GoldenError("the description has no architecture 'arch'") }
         var tensors: [String: HostTensor] = [:]
         for name in file.names(under: "base.") { tensors[name] = try file.tensor("base.\(name)") }
-        let hidden = tensors["blocks.0.mlp.fc1.weight"]?.shape.first
-        var configuration = ViTConfiguration(
-            imageSize: try arch.integer("img"), patchSize: try arch.integer("patch"),
-            width: try arch.integer("dim"),
-            depth: try arch.integer("depth"), heads: try arch.integer("heads"),
-            hiddenWidth: try hidden ?? 4 * arch.integer("dim"), classCount: 0)
-        if let epsilon = (arch["eps"] ?? description["eps"])?.numberValue {
-            configuration.layerNormEpsilon = Float(epsilon)
-        }
-        configuration.qkvBias = tensors["blocks.0.attn.qkv.bias"] != nil
-        classCount = try arch.integer("classes")
         head = tensors.filter { $0.key.hasPrefix("head.") }
-        checkpoint = try ViTCheckpoint(
-            configuration: configuration, tensors: tensors.filter { !$0.key.hasPrefix("head.") })
+        if let model = arch["timm_model"] {
+            classCount = try arch.integer("num_classes")
+            // The sizes are the tensors' and must be the same; the name says the rest.
+            let arguments = (arch.objectValue ?? [:]).filter {
+                [
+                    "img_size", "patch_size", "embed_dim", "depth", "num_heads", "num_classes", "mlp_ratio",
+                    "global_pool",
+                ].contains($0.key)
+            }
+            checkpoint = try ViTCheckpoint.timm(
+                tensors, path: file.path,
+                config: .object(["architecture": model, "model_args": .object(arguments)])
+            ).withoutHead()
+            if let epsilon = arch["eps"]?.numberValue,
+                Float(epsilon) != checkpoint.configuration.layerNormEpsilon
+            {
+                throw GoldenError(
+                    "the model was made with an eps of \(epsilon), and \(model.text()) means \(checkpoint.configuration.layerNormEpsilon)"
+                )
+            }
+        } else {
+            let hidden = tensors["blocks.0.mlp.fc1.weight"]?.shape.first
+            var configuration = ViTConfiguration(
+                imageSize: try arch.integer("img"), patchSize: try arch.integer("patch"),
+                width: try arch.integer("dim"),
+                depth: try arch.integer("depth"), heads: try arch.integer("heads"),
+                hiddenWidth: try hidden ?? 4 * arch.integer("dim"), classCount: 0)
+            if let epsilon = (arch["eps"] ?? description["eps"])?.numberValue {
+                configuration.layerNormEpsilon = Float(epsilon)
+            }
+            configuration.qkvBias = tensors["blocks.0.attn.qkv.bias"] != nil
+            classCount = try arch.integer("classes")
+            checkpoint = try ViTCheckpoint(
+                configuration: configuration, tensors: tensors.filter { !$0.key.hasPrefix("head.") })
+        }
         images = try file.tensor("in.x")
         labels = try file.integers("in.y")
-        let size = configuration.imageSize
+        let size = checkpoint.configuration.imageSize
         guard images.shape.count == 5, Array(images.shape[2...]) == [3, size, size], batch > 0,
             file.shape(of: "in.y") == Array(images.shape[..<2])
         else {
@@ -69,7 +91,7 @@ struct GoldenBase {
     func model(
         rank: Int, sites: [LinearRole], head: [String: HostTensor], on backend: any Backend
     ) throws -> VisionTransformer {
-        let width = checkpoint.configuration.width
+        let width = checkpoint.configuration.featureWidth
         guard head["head.weight"]?.shape == [classCount, width], head["head.bias"]?.shape == [classCount]
         else {
             throw GoldenError("the head is no [\(classCount), \(width)] with a bias")
@@ -133,7 +155,7 @@ func goldenPaths(_ list: [JSONValue], _ golden: JSONValue, _ model: VisionTransf
 func goldenModel(
     _ file: SafetensorsFile, _ golden: JSONValue, _ base: GoldenBase, prefix: String, on backend: any Backend
 ) throws -> VisionTransformer {
-    let sites = SearchSpace.vitRoles.filter { site in
+    let sites = base.checkpoint.configuration.shape.sites.map(\.role).filter { site in
         golden.strings("layers").contains { $0.hasSuffix(".\(site.rawValue)") }
     }
     var given: [String: HostTensor] = [:]
@@ -165,11 +187,56 @@ func replayBase(_ file: SafetensorsFile, _ golden: JSONValue, on backend: any Ba
     return comparison
 }
 
+/// The streams behind the blocks of the frozen model on batch 0, as far as they are computed: of the last block the class token alone
+/// where nothing else is read. Then what `replayBase` compares, element by element.
+func replayVision(_ file: SafetensorsFile, _ golden: JSONValue, on backend: any Backend) throws -> Comparison
+{
+    let base = try GoldenBase(file, arch: golden["arch"], description: golden)
+    let model = try base.model(rank: 1, sites: [], head: base.head, on: backend)
+    let bounds = Bounds(backend.precision)
+    let plan = try model.plan(batch: base.batch, isForTraining: false)
+    try base.load(0, into: plan, on: backend)
+    var comparison = Comparison()
+    func compare(block: Int) throws {
+        let name = "dbg.block\(block)"
+        guard let shape = file.shape(of: "\(name).f64"), shape.count == 3 else {
+            throw GoldenError("\(file.path) has no tensor \(name).f64 of three dimensions")
+        }
+        let stream = plan.stream(into: block + 1)
+        let row = shape[2] * stream.shape[1]
+        var truth = try file.doubles("\(name).f64")
+        if stream.shape[1] < shape[1] {
+            truth = (0..<shape[0]).flatMap {
+                truth[$0 * shape[1] * shape[2]..<$0 * shape[1] * shape[2] + row]
+            }
+        }
+        comparison.tensor(name, bounds, backend.values(stream), truth: truth)
+    }
+    model.beginPass()
+    model.embed(plan)
+    var failure: (any Error)?
+    model.forward(plan, fromBlock: 0, .evaluation) { next in
+        do { try compare(block: next - 1) } catch { failure = failure ?? error }
+    }
+    if let failure { throw failure }
+    try compare(block: model.configuration.depth - 1)
+    model.loss(plan)
+    if backend.precision == .float32 {
+        try comparison.strictOutputs(file, logits: backend.values(plan.logits))
+    }
+    try comparison.outputs(
+        file, bounds, logits: backend.values(plan.logits), loss: mean(backend.values(plan.losses)))
+    return comparison
+}
+
 /// Forward and backward on given paths: logits, loss, every gradient, and the merged model.
 func replayFixed(
     _ file: SafetensorsFile, _ golden: JSONValue, base baseFile: SafetensorsFile, on backend: any Backend
 ) throws -> Comparison {
-    let base = try GoldenBase(baseFile, arch: golden["arch"], description: golden)
+    // The newer sets describe a model once, with the model.
+    let described = try baseFile.metadata["golden"].map { try JSONValue(parsing: $0.utf8) }
+    let base = try GoldenBase(
+        baseFile, arch: golden["arch"] ?? described?["arch"], description: golden)
     let model = try goldenModel(file, golden, base, prefix: "param.", on: backend)
     let paths = try goldenPaths(golden.array("configs"), golden, model)
     model.layers.take(paths)
@@ -204,6 +271,10 @@ func replayStep(
     var comparison = Comparison()
     var vector: (actual: [Float], truth: [Double]) = ([], [])
     try comparison.outputs(file, bounds, logits: backend.values(plan.logits), loss: loss)
+    // Of the newer sets every element is compared, where rounding is float32's.
+    let isStrict = try golden.string("kind") == "vision_fixed" && backend.precision == .float32
+    if isStrict { try comparison.strictOutputs(file, logits: backend.values(plan.logits)) }
+    let zeros = Set(golden.strings("analytically_zero_grads"))
     let largest = try golden.number("grad_absmax")
     var largestDeviation = 0.0
     let trained = model.trainedNames
@@ -218,6 +289,11 @@ func replayStep(
         largestDeviation = max(largestDeviation, deviation)
         vector.actual += (gradients[name]?.values ?? []).map { $0 / lossScale }
         vector.truth += try file.truth("grad.\(name)").truth
+        if isStrict, !zeros.contains(name) {
+            comparison.largest(
+                "grad.\(name)", gradients[name]?.values ?? [], truth: try file.truth("grad.\(name)").truth,
+                bound: 1e-5)
+        }
         comparison.expect(trained.contains(name), otherwise: "\(name) is taken to be off the path")
     }
     comparison.distance(
@@ -254,6 +330,11 @@ extension Comparison {
         absolute(
             "out.loss", [Float(loss)], truth: try file.truth("out.loss").truth,
             bound: allowed * truth.reduce(0) { $0 + $1 * $1 }.squareRoot() * (2 / images).squareRoot())
+    }
+
+    /// `out.logits` in float32, element by element.
+    fileprivate mutating func strictOutputs(_ file: SafetensorsFile, logits: [Float]) throws {
+        largest("out.logits", logits, truth: try file.truth("out.logits").truth, bound: 2e-6)
     }
 
     /// A tensor as a whole.

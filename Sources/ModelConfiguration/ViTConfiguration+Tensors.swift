@@ -6,29 +6,36 @@ extension ViTConfiguration {
     public var tensorShapes: [String: [Int]] {
         let D = width
         var shapes: [String: [Int]] = [
-            "pos_embed": [1, tokenCount, D],
+            "pos_embed": [1, positionCount, D],
             "patch_embed.proj.weight": [D, channels, patchSize, patchSize],
-            "patch_embed.proj.bias": [D],
         ]
+        if patchBias { shapes["patch_embed.proj.bias"] = [D] }
         if hasClassToken { shapes["cls_token"] = [1, 1, D] }
+        if registers > 0 { shapes["reg_token"] = [1, registers, D] }
         for index in 0..<depth {
             let block = "blocks.\(index)."
-            for norm in ["norm1", "norm2"] {
-                shapes[block + norm + ".weight"] = [D]
-                shapes[block + norm + ".bias"] = [D]
-            }
             for site in shape.sites {
                 shapes[block + site.name + ".weight"] = [site.outputs, site.inputs]
                 if site.hasBias { shapes[block + site.name + ".bias"] = [site.outputs] }
             }
+            guard layerScale else { continue }
+            for name in ["ls1", "ls2"] { shapes[block + name + ".gamma"] = [D] }
         }
-        shapes[finalNorm + ".weight"] = [D]
-        shapes[finalNorm + ".bias"] = [D]
+        for norm in norms {
+            shapes[norm + ".weight"] = [D]
+            shapes[norm + ".bias"] = [D]
+        }
         if classCount > 0 {
-            shapes["head.weight"] = [classCount, D]
+            shapes["head.weight"] = [classCount, featureWidth]
             shapes["head.bias"] = [classCount]
         }
         return shapes
+    }
+
+    /// Every LayerNorm's name.
+    private var norms: [String] {
+        (normBeforeBlocks ? ["norm_pre"] : [])
+            + (0..<depth).flatMap { ["blocks.\($0).norm1", "blocks.\($0).norm2"] } + [finalNorm]
     }
 
     /// The final LayerNorm's name: `norm`, or `fc_norm` when it comes after the mean.
@@ -38,7 +45,7 @@ extension ViTConfiguration {
     public var shape: TransformerShape {
         TransformerShape(
             width: width, hiddenWidth: hiddenWidth, depth: depth, patchSize: patchSize,
-            hasClassToken: hasClassToken, qkvBias: qkvBias)
+            hasClassToken: hasClassToken, queryBias: queryBias, feedForward: feedForward)
     }
 
     /// The most that sizes may be, so that no product of them overflows and no loop over them takes long: four times and more of
@@ -51,7 +58,7 @@ extension ViTConfiguration {
             ("width", \.width, 1 << 16), ("depth", \.depth, 4096), ("heads", \.heads, 1 << 16),
             ("hidden width", \.hiddenWidth, 1 << 18),
             ("number of classes", \.classCount, ImageList.largestClassCount),
-            ("number of patches", \.patchCount, 1 << 16),
+            ("number of patches", \.patchCount, 1 << 16), ("number of registers", \.registers, 1 << 16),
         ]
     }
 
@@ -61,9 +68,10 @@ extension ViTConfiguration {
             if !condition { throw ConfigurationError(description: what) }
         }
         try require(
-            [imageSize, patchSize, width, depth, heads, hiddenWidth].allSatisfy { $0 > 0 } && classCount >= 0,
+            [imageSize, patchSize, width, depth, heads, hiddenWidth].allSatisfy { $0 > 0 }
+                && classCount >= 0 && registers >= 0,
             "a size is not positive (image \(imageSize), patch \(patchSize), width \(width), depth \(depth), "
-                + "heads \(heads), hidden width \(hiddenWidth), classes \(classCount)); correct the configuration"
+                + "heads \(heads), hidden width \(hiddenWidth), classes \(classCount), registers \(registers)); correct the configuration"
         )
         for (name, size, most) in ViTConfiguration.limits {
             try require(
@@ -95,7 +103,7 @@ extension ViTConfiguration {
             layerNormEpsilon > 0 && layerNormEpsilon < 1,
             "LayerNorm's eps \(layerNormEpsilon) is not between 0 and 1; correct the configuration")
         try require(
-            hasClassToken || pooling != .classToken,
+            hasClassToken || ![.classToken, .classTokenAndMean].contains(pooling),
             "the head reads the class token, which the model doesn't have")
     }
 }

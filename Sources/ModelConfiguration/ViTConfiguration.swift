@@ -1,7 +1,18 @@
+import Adapters
 import Datasets
+import TensorCore
 
 /// The architecture of a vision transformer and how its images are prepared: read from a checkpoint, never assumed.
-public struct ViTConfiguration: Codable, Hashable, Sendable {
+///
+/// | | what differs from the ViT of 2021 |
+/// | --- | --- |
+/// | DeiT III | layer scale; positions for the patches alone |
+/// | DINOv2 | layer scale; with registers four of them behind the class token, and positions for the patches alone |
+/// | CLIP | a norm before the blocks, patches without a bias, quick GELU (OpenAI's), ε 1e-5 |
+/// | SigLIP | no class token, the tanh form of GELU, pooling by attention |
+///
+/// Sources: timm 1.0.31, `vision_transformer.py`, `deit.py`; transformers 5.24, `modeling_dinov2.py` and its neighbours.
+public struct ViTConfiguration: Hashable, Sendable {
     /// Height and width of the input in pixels.
     public var imageSize: Int
     /// Height and width of a patch in pixels; divides `imageSize`.
@@ -14,20 +25,40 @@ public struct ViTConfiguration: Codable, Hashable, Sendable {
     public var depth: Int
     /// Attention heads; divides `width`.
     public var heads: Int
-    /// The hidden width of the MLP (MLP ratio × width).
+    /// F, the hidden width of the feed-forward layer: what its last Linear reads.
     public var hiddenWidth: Int
     /// Classes of the head; 0 when the checkpoint has no head.
     public var classCount: Int
     /// ε of every LayerNorm.
     public var layerNormEpsilon: Float = 1e-6
-    /// Whether the Linears of the blocks have biases: q, k and v.
-    public var qkvBias: Bool = true
+    /// Which of queries, keys and values have biases.
+    public var queryBias: QueryBias = .all
+    /// The feed-forward layer of a block.
+    public var feedForward: FeedForward = .plain(.gelu)
+    /// Whether what a branch adds to the stream is scaled, channel by channel: x + γ ⊙ f(x).
+    public var layerScale: Bool = false
     /// Whether a class token is prepended.
     public var hasClassToken: Bool = true
+    /// Learned tokens between the class token and the patches.
+    public var registers: Int = 0
+    /// Which tokens have a position of their own.
+    public var positions: Positions = .allTokens
+    /// Whether the patches' projection has a bias.
+    public var patchBias: Bool = true
+    /// Whether a LayerNorm comes before the first block.
+    public var normBeforeBlocks: Bool = false
     /// What the head reads.
     public var pooling: Pooling = .classToken
     /// How images become the input.
     public var preprocessing = Preprocessing()
+
+    /// Which tokens have a position of their own.
+    public enum Positions: String, Codable, Hashable, Sendable {
+        /// Class token and registers, too.
+        case allTokens = "all"
+        /// The patches alone.
+        case patches
+    }
 
     /// What the classification head reads.
     public enum Pooling: String, Codable, Hashable, Sendable {
@@ -37,6 +68,10 @@ public struct ViTConfiguration: Codable, Hashable, Sendable {
         case meanAfterNorm = "avg"
         /// The mean of the patch tokens, then `fc_norm`, as in timm's models with `global_pool="avg"`.
         case meanBeforeNorm = "avg_fc_norm"
+        /// The final LayerNorm, then the class token with the mean of the patch tokens behind it, [2·D]: Hugging Face's DINOv2.
+        case classTokenAndMean = "token_avg"
+        /// The mean of the patch tokens with no LayerNorm behind the blocks: Hugging Face's classifier on CLIP.
+        case mean = "avg_no_norm"
     }
 
     /// A configuration; what isn't given has timm's default.
@@ -51,6 +86,17 @@ public struct ViTConfiguration: Codable, Hashable, Sendable {
     public var gridSize: Int { imageSize / patchSize }
     /// Patches of an image.
     public var patchCount: Int { gridSize * gridSize }
-    /// T, the tokens of an image, the class token included.
-    public var tokenCount: Int { patchCount + (hasClassToken ? 1 : 0) }
+    /// The tokens in front of the patches: class token and registers.
+    public var prefixCount: Int { (hasClassToken ? 1 : 0) + registers }
+    /// T, the tokens of an image.
+    public var tokenCount: Int { prefixCount + patchCount }
+    /// The rows of the positions' table.
+    public var positionCount: Int { positions == .patches ? patchCount : tokenCount }
+    /// Whether queries, keys and values have biases, any of them; setting it gives them to all or to none.
+    public var qkvBias: Bool {
+        get { queryBias != .none }
+        set { queryBias = newValue ? .all : .none }
+    }
+    /// What the head reads of an image.
+    public var featureWidth: Int { pooling == .classTokenAndMean ? 2 * width : width }
 }

@@ -23,7 +23,7 @@ public struct MatrixBlock {
 }
 
 /// The nonlinearity of an MLP, a gate or a bottleneck.
-public enum Activation: Hashable, Sendable, CaseIterable {
+public enum Activation: String, Codable, Hashable, Sendable, CaseIterable {
     /// x.
     case identity
     /// max(0, x).

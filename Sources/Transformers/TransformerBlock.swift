@@ -3,8 +3,8 @@ import TensorCore
 
 /// A pre-norm block:
 ///
-///     x ← x + s · output(attention(qkv(LN₁ x)))        s: drop-path's scale of the sample, 1 in evaluation
-///     x ← x + s · down(GELU(up(LN₂ x)))
+///     x ← x + s · γ₁ ⊙ output(attention(qkv(LN₁ x)))        s: drop-path's scale of the sample, 1 in evaluation
+///     x ← x + s · γ₂ ⊙ down(f(up(LN₂ x)))                   γ: the layer scales where a model has them
 ///
 /// B samples, T tokens, D width, F hidden width, H heads. Q tokens go on behind the attention: all T, or in the last block of a model
 /// that pools the class token that one alone (7 % of a ViT-B's step). T is another number in each block of a method that changes
@@ -16,18 +16,22 @@ public final class TransformerBlock {
     public let layers: [any LinearLayer]
     /// Before the attention and before the feed-forward layer.
     public let norm1, norm2: Norm
+    /// Behind the attention's output and behind the feed-forward layer; nil where the model has none.
+    public let scale1, scale2: LayerScale?
 
     private let width, heads: Int
+    private let activation: Activation
     private let places: Attachments.Block
     private let backend: any Backend
 
     /// Block `index` of a transformer of `shape` with what a method put there.
     public init(
         _ index: Int, _ shape: TransformerShape, heads: Int, _ places: Attachments.Block, norm1: Norm,
-        norm2: Norm, _ backend: any Backend
+        norm2: Norm, scale1: LayerScale? = nil, scale2: LayerScale? = nil, _ backend: any Backend
     ) {
         (self.index, self.places, self.norm1, self.norm2) = (index, places, norm1, norm2)
         (layers, width, self.heads, self.backend) = (places.linears, shape.width, heads, backend)
+        (self.scale1, self.scale2, activation) = (scale1, scale2, shape.feedForward.activation)
     }
 
     /// The places of a block in the order of the forward pass, as far as something can be trained there.
@@ -42,11 +46,12 @@ public final class TransformerBlock {
         if places.tokens != nil { return .tokens }
         if norm1.isTrained { return .norm1 }
         if places[.fusedQKV].isTrained { return .qkv }
-        if places[.output].isTrained { return .output }
+        if places[.output].isTrained || scale1?.isTrained == true { return .output }
         if norm2.isTrained { return .norm2 }
         if places[.up].isTrained { return .up }
         if places[.down].isTrained { return .down }
-        return places.besideMLP == nil && places.behindMLP == nil ? nil : .besideMLP
+        let isTrainedBehind = places.behindMLP != nil || scale2?.isTrained == true
+        return isTrainedBehind || places.besideMLP != nil ? .besideMLP : nil
     }
 
     // MARK: Memory
@@ -70,18 +75,19 @@ public final class TransformerBlock {
         let output: any LinearPass
         let goingOn: Tensor?  // [B, Q, D] the tokens of the input that go on, when they are not all
         let branch: Tensor  // [B, Q, D] a branch's output before the residual
+        let unscaled1, unscaled2: Tensor?  // [B, Q, D] what a γ that is trained scales
         let middle: Tensor  // [B, Q, D] the stream between attention and MLP
         let norm2: Norm.Memory
         let normed2: Tensor  // [B, Q, D]; shared under low
         let up: any LinearPass
-        let hidden: Tensor  // [B, Q, F] before GELU, or z where the layer keeps that
-        let activated: Tensor  // [B, Q, F] after GELU; shared under low and balanced
+        let hidden: Tensor  // [B, Q, F] what f reads, or z where the layer keeps that
+        let activated: Tensor  // [B, Q, F] behind f; shared under low and balanced
         let down: any LinearPass
         let mlpOutput: Tensor?  // [B, Q, D] where something is behind the MLP
         let behindMLP, besideMLP: PlacedTerm?
         let gradients: Gradients?  // nil in evaluation
         let isForTraining: Bool
-        /// Whether the blocks share the outputs of their LayerNorms, and of GELU: a backward computes them again.
+        /// Whether the blocks share the outputs of their LayerNorms, and of f: a backward computes them again.
         let sharesNormed, sharesActivated: Bool
 
         /// What the backward alone works in, one block at a time.
@@ -158,6 +164,8 @@ public final class TransformerBlock {
             attended: try kept("attended", [b, q, d]),
             output: try pass(.output, rows: b * q), goingOn: q == t ? nil : try workspace.own([b, q, d]),
             branch: try workspace.shared("branch", [b, q, d], stored),
+            unscaled1: try scale1?.memory(rows: b * q, workspace),
+            unscaled2: try scale2?.memory(rows: b * q, workspace),
             middle: try workspace.kept("middle", [b, q, d]),
             norm2: try norm2.memory(rows: b * q, stored, "norm2", workspace), normed2: try normed([b, q, d]),
             up: try pass(.up, rows: b * q, product: hidden), hidden: hidden,
@@ -185,18 +193,26 @@ public final class TransformerBlock {
         m.qkv.forward(qkv, m.normed1, activated: nil, dropoutSeed: seed)
         backend.attention(m.attended, m.logSumExp, qkv, heads: heads)
         m.output.forward(m.branch, m.attended, activated: nil, dropoutSeed: seed)
+        scale1?.forward(m.branch, keeping: m.unscaled1)
         if let first = m.goingOn { backend.poolTokens(first.rowsOfFirstToken, m.input, range: 0..<1) }
         backend.residualAdd(m.middle, m.goingOn ?? m.input, m.branch, sampleScale: scale(0))
 
         norm2.forward(m.normed2, m.middle, m.norm2)
-        // In evaluation nobody reads what is before GELU, and where z is kept the backward rebuilds it.
-        let isRead = m.up.needsOutput || m.isForTraining && !m.up.keepsProduct
-        m.up.forward(isRead ? m.hidden : nil, m.normed2, activated: m.activated, dropoutSeed: seed)
+        if activation == .gelu {
+            // In evaluation nobody reads what is before GELU, and where z is kept the backward rebuilds it.
+            let isRead = m.up.needsOutput || m.isForTraining && !m.up.keepsProduct
+            m.up.forward(isRead ? m.hidden : nil, m.normed2, activated: m.activated, dropoutSeed: seed)
+        } else {
+            let y = m.up.keepsProduct ? m.activated : m.hidden
+            m.up.forward(y, m.normed2, activated: nil, dropoutSeed: seed)
+            backend.activate(m.activated, y, activation)
+        }
         m.down.forward(m.branch, m.activated, activated: nil, dropoutSeed: seed)
         if let behind = m.behindMLP, let output = m.mlpOutput {
             backend.copy(output, m.branch)
             behind.add(to: m.branch, output, dropoutSeed: seed)
         }
+        scale2?.forward(m.branch, keeping: m.unscaled2)
         backend.residualAdd(out, m.middle, m.branch, sampleScale: scale(1))
         // Beside the MLP, not part of it: stochastic depth doesn't drop it.
         m.besideMLP?.add(to: out, m.middle, dropoutSeed: seed)
@@ -221,32 +237,35 @@ public final class TransformerBlock {
             pass.backward(isNeeded ? dx : nil, dy, x, dropoutSeed: seed)
             return isWanted ? dx : nil
         }
-        /// The gradient of a branch's output, in memory that may be `overwritten`. A branch may be stored in fewer bits than the
-        /// stream.
-        func branch(_ number: Int, overwritten: Bool) -> Tensor {
-            guard overwritten || mode.dropsBranches || g.branch.elementType != g.middle.elementType else {
-                return g.middle
-            }
+        /// The gradient of a branch's output before its γ, in memory that may be `overwritten`. A branch may be stored in fewer bits
+        /// than the stream.
+        func branch(_ number: Int, _ scale: LayerScale?, _ unscaled: Tensor?, overwritten: Bool) -> Tensor {
+            guard
+                overwritten || scale != nil || mode.dropsBranches
+                    || g.branch.elementType != g.middle.elementType
+            else { return g.middle }
             backend.scaleSamples(
                 g.branch, g.middle, sampleScale: mode.dropsBranches ? m.branchScales[number] : nil)
+            scale?.backward(g.branch, unscaled)
             return g.branch
         }
 
         let behind = m.behindMLP
-        let dMLP = branch(1, overwritten: behind != nil || places[.down].overwritesGradient)
+        let dMLP = branch(
+            1, scale2, m.unscaled2, overwritten: behind != nil || places[.down].overwritesGradient)
         behind?.backward(dMLP, dMLP, m.mlpOutput!, dropoutSeed: seed)
         if m.sharesActivated { restoreActivated(m) }
         let dActivated = through(.down, .down, m.down, g.hidden, dMLP, m.activated)
         // The MLP has read the stream's gradient; from here on it may grow.
         m.besideMLP?.backward(g.middle, g.middle, m.middle, dropoutSeed: seed)
-        if let dActivated { backend.geluBackward(dActivated, dActivated, hidden(m)) }
+        if let dActivated { backend.activateBackward(dActivated, dActivated, hidden(m), activation) }
         if m.sharesNormed, dActivated != nil { norm2.again(m.normed2, m.middle, m.norm2) }
         let dNormed2 = through(.up, .up, m.up, g.normed2, dActivated, m.normed2)
         if let dNormed2 { norm2.backward(g.middle, dNormed2, m.middle, m.norm2, accumulate: true) }
 
         let dAttended = through(
             .output, .output, m.output, g.normed2,
-            branch(0, overwritten: places[.output].overwritesGradient), m.attended)
+            branch(0, scale1, m.unscaled1, overwritten: places[.output].overwritesGradient), m.attended)
         let dQKV = dAttended.map { dAttended -> Tensor in
             if m.qkv.keepsProduct { m.qkv.rebuild(m.spareQKV, activated: nil) }
             backend.attentionBackward(
@@ -265,16 +284,16 @@ public final class TransformerBlock {
         }
     }
 
-    /// GELU's output once more, whose memory other blocks have used.
+    /// f's output once more, whose memory other blocks have used.
     private func restoreActivated(_ m: Memory) {
-        if m.up.keepsProduct {
+        if m.up.keepsProduct, activation == .gelu {
             m.up.rebuild(nil, activated: m.activated)
         } else {
-            backend.gelu(m.activated, m.hidden)
+            backend.activate(m.activated, hidden(m), activation)
         }
     }
 
-    /// GELU's input: where z was kept for it, built in the memory of GELU's output, which is done with.
+    /// f's input: where z was kept for it, built in the memory of f's output, which is done with.
     private func hidden(_ m: Memory) -> Tensor {
         guard m.up.keepsProduct else { return m.hidden }
         m.up.rebuild(m.activated, activated: nil)

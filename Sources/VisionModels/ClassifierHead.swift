@@ -6,6 +6,8 @@ import Transformers
 /// From the last block's stream [B, Q, D] to the logits:
 ///
 ///     logits = head(pool(LN x))        or head(LN(pool x)), and a batch norm before the head where a method has one
+///
+/// pool takes the class token, the mean of the patches, or both, one behind the other. Where the mean alone is read there may be no LN.
 struct ClassifierHead {
     let pooling: ViTConfiguration.Pooling
     let norm: Norm
@@ -21,14 +23,16 @@ struct ClassifierHead {
         let normMemory: Norm.Memory
         let normed: Tensor?  // [B, Q, D] the LayerNorm before a mean
         let pooled: Tensor?  // [B, D] the mean before the LayerNorm
-        let features: Tensor  // [B, D] what the head reads, or the batch norm before it
+        let half: Tensor?  // [B, D] of the class token, then of the mean, where both are read
+        let features: Tensor  // [B, D] or [B, 2·D] what the head reads, or the batch norm before it
         let featureNorm: FeatureNorm.Memory?
         let pass: any LinearPass
         let gradients: Gradients?  // nil in evaluation
 
         struct Gradients {
             let logits: Tensor  // [B, K]
-            let features, pooled: Tensor  // [B, D]
+            let features: Tensor  // [B, D] or [B, 2·D]
+            let pooled: Tensor  // [B, D]
             let normed: Tensor?  // [B, Q, D]
         }
     }
@@ -36,7 +40,8 @@ struct ClassifierHead {
     /// Memory for B images of which Q tokens arrive. Throws what the workspace throws.
     func memory(batch b: Int, output: Tensor, _ workspace: Workspace) throws -> Memory {
         let (q, d, k) = (output.shape[1], output.shape[2], head.base.outputs)
-        let isMeanOfNormed = pooling == .meanAfterNorm
+        let readsBoth = pooling == .classTokenAndMean
+        let isMeanOfNormed = pooling == .meanAfterNorm || readsBoth
         let logits = try workspace.own([b, k])
         let normed =
             isMeanOfNormed ? try workspace.shared("normed", [b, q, d], workspace.stored) : nil
@@ -44,7 +49,7 @@ struct ClassifierHead {
         var gradients: Memory.Gradients?
         if workspace.isForTraining {
             gradients = Memory.Gradients(
-                logits: try workspace.own([b, k]), features: try workspace.own([b, d]),
+                logits: try workspace.own([b, k]), features: try workspace.own([b, head.base.inputs]),
                 pooled: try workspace.own([b, d]),
                 normed: isMeanOfNormed
                     ? try workspace.shared("d normed", [b, q, d], workspace.stored) : nil)
@@ -54,7 +59,9 @@ struct ClassifierHead {
             normMemory: try norm.memory(
                 rows: isMeanOfNormed ? b * q : b, isMeanOfNormed ? workspace.stored : .float32, "last norm",
                 workspace),
-            normed: normed, pooled: pooled, features: try workspace.own([b, d]),
+            normed: normed, pooled: pooled,
+            half: readsBoth ? try workspace.own([b, d]) : nil,
+            features: try workspace.own([b, head.base.inputs]),
             featureNorm: try featureNorm?.memory(batch: b, workspace),
             pass: head.pass(rows: b, product: nil, in: workspace), gradients: gradients)
     }
@@ -62,7 +69,12 @@ struct ClassifierHead {
     func forward(_ m: Memory, _ mode: PassMode) {
         if let normed = m.normed {
             norm.forward(normed, m.output, m.normMemory)
-            backend.poolTokens(m.features, normed, range: range)
+            for (index, part) in parts.enumerated() {
+                backend.poolTokens(m.half ?? m.features, normed, range: part)
+                if let pooled = m.half { copy(half(m.features, index), half(pooled, 0)) }
+            }
+        } else if pooling == .mean {
+            backend.poolTokens(m.features, m.output, range: range)
         } else {
             if let pooled = m.pooled { backend.poolTokens(pooled, m.output, range: range) }
             norm.forward(m.features, m.pooled ?? m.output, m.normMemory)
@@ -71,6 +83,19 @@ struct ClassifierHead {
             featureNorm.forward(memory, m.features, isTraining: mode.dropoutSeed != nil)
         }
         m.pass.forward(m.logits, m.featureNorm?.output ?? m.features, activated: nil, dropoutSeed: nil)
+    }
+
+    /// The ranges of the normed tokens whose means the head reads.
+    private var parts: [Range<Int>] { pooling == .classTokenAndMean ? [0..<1, range] : [range] }
+
+    /// The rows' numbers from index · D on, D of them each.
+    private func half(_ features: Tensor, _ index: Int) -> MatrixBlock {
+        MatrixBlock(features, offset: index * norm.weight.value.count, stride: features.columns)
+    }
+
+    private func copy(_ to: MatrixBlock, _ from: MatrixBlock) {
+        backend.copyBlock(
+            to, from, rows: to.tensor.rows, columns: norm.weight.value.count, accumulate: false)
     }
 
     /// The head's gradients, and where `dOutput` [B, Q, D] is wanted that of the last block's stream.
@@ -84,8 +109,13 @@ struct ClassifierHead {
             featureNorm.backward(g.features, memory, m.features, isTraining: mode.dropoutSeed != nil)
         }
         if let dNormed = g.normed {
-            backend.poolTokensBackward(dNormed, g.features, range: range)
-            norm.backward(dOutput, dNormed, m.output, m.normMemory, accumulate: false)
+            for (index, part) in parts.enumerated() {
+                if parts.count > 1 { copy(half(g.pooled, 0), half(g.features, index)) }
+                backend.poolTokensBackward(dNormed, parts.count > 1 ? g.pooled : g.features, range: part)
+                norm.backward(dOutput, dNormed, m.output, m.normMemory, accumulate: index > 0)
+            }
+        } else if pooling == .mean {
+            backend.poolTokensBackward(dOutput, g.features, range: range)
         } else if let pooled = m.pooled {
             norm.backward(g.pooled, g.features, pooled, m.normMemory, accumulate: false)
             backend.poolTokensBackward(dOutput, g.pooled, range: range)

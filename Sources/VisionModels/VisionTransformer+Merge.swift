@@ -45,6 +45,8 @@ extension VisionTransformer {
         fold(attachments.norm, configuration.finalNorm)
         head.featureNorm?.fold(into: &tensors)
         try backend.checkForFailure()
-        return try ViTCheckpoint(configuration: configuration, tensors: tensors)
+        var merged = try ViTCheckpoint(configuration: configuration, tensors: tensors)
+        (merged.timmName, merged.resizing) = (timmName, resizing)
+        return merged
     }
 }

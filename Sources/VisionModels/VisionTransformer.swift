@@ -7,9 +7,9 @@ import Transformers
 
 /// A pre-norm vision transformer with its backward written by hand.
 ///
-///     x ← [class; patches · Wᵖ] + positions        PatchEmbedding
-///     x ← block(x), each of them                    TransformerBlock
-///     logits = head(pool(LN x))                     ClassifierHead
+///     x ← [class; registers; patches · Wᵖ] + positions        PatchEmbedding
+///     x ← block(x), each of them                               TransformerBlock
+///     logits = head(pool(LN x))                                ClassifierHead
 ///
 /// A method puts its layers and terms into it: see `Attachments`. The parts below the first place that a step trains are not
 /// differentiated. Where the class token is pooled, it alone goes on behind the last block's attention.
@@ -35,6 +35,9 @@ public final class VisionTransformer: TrainableModel {
     // written, so what a merge needs can be read back; a second copy on the host would be 340 MB for ViT-B.
     let onDevice: [String: (tensor: Tensor, shape: [Int])]
     let unused: [String: HostTensor]
+    // What the checkpoint said that a merged one is to say again.
+    let timmName: String?
+    let resizing: PositionResizing
     let isForInference: Bool
     let embedding: PatchEmbedding
     let head: ClassifierHead
@@ -65,6 +68,7 @@ public final class VisionTransformer: TrainableModel {
             !forInference || method as? Backbone == .frozen, "what only infers has nothing that is trained")
         var configuration = checkpoint.configuration
         configuration.classCount = classCount
+        (timmName, resizing) = (checkpoint.timmName, checkpoint.resizing)
         let shape = configuration.shape
         (self.configuration, self.backend, self.method) = (configuration, backend, method)
         (memoryPolicy, self.headKind, isForInference) = (memory, headKind, forInference)
@@ -76,7 +80,7 @@ public final class VisionTransformer: TrainableModel {
                 "the method adds a tensor \(taken.name), which the model has; give it another name")
         }
         var declarations = checkpoint.backboneDeclarations(method.trains) + added
-        for declaration in headKind.declarations(classCount, configuration.width, seed: seed) {
+        for declaration in headKind.declarations(classCount, configuration.featureWidth, seed: seed) {
             declarations.append(head?[declaration.name].map { .init(declaration.name, $0) } ?? declaration)
         }
         var tensors = checkpoint.tensors
@@ -123,7 +127,10 @@ public final class VisionTransformer: TrainableModel {
         }
         let (d, patch) = (configuration.width, configuration.patchSize)
         let patchLength = configuration.channels * patch * patch
-        let largest = shape.sites.map { ($0.outputs, $0.inputs) } + [(classCount, d), (d, patchLength)]
+        let largest =
+            shape.sites.map { ($0.outputs, $0.inputs) } + [
+                (classCount, configuration.featureWidth), (d, patchLength),
+            ]
         let scratch = try LinearScratch(
             frozen, weightCount: forInference ? 0 : largest.map { $0.0 * $0.1 }.max()!,
             outputs: largest.map(\.0).max()!,
@@ -145,17 +152,27 @@ public final class VisionTransformer: TrainableModel {
             })
         try method.attach(to: &places, store, frozen, backend)
         attachments = places
+        func layerScale(_ name: String) throws -> LayerScale? {
+            configuration.layerScale ? LayerScale(try required("\(name).gamma"), backend) : nil
+        }
+        let prefix = [
+            try parameter("cls_token")?.reshaped([1, d]),
+            try parameter("reg_token")?.reshaped([configuration.registers, d]),
+        ]
         embedding = PatchEmbedding(
             // The convolution's weight as a matrix.
             projection: PlainLinear(try linear("patch_embed.proj", stored, weightShape: [d, patchLength])),
-            classToken: try parameter("cls_token")?.reshaped([d]),
-            positions: try required("pos_embed").reshaped([configuration.tokenCount, d]),
-            behind: places.patches, patchSize: patch)
+            prefix: try .init(prefix.compactMap(\.self), width: d, frozen, backend),
+            positions: try required("pos_embed").reshaped([configuration.positionCount, d]),
+            behind: places.patches, norm: configuration.normBeforeBlocks ? try norm("norm_pre", nil) : nil,
+            patchSize: patch)
         blocks = try places.blocks.enumerated().map { index, block in
             TransformerBlock(
                 index, shape, heads: configuration.heads, block,
                 norm1: try norm("blocks.\(index).norm1", block.norms[0]),
-                norm2: try norm("blocks.\(index).norm2", block.norms[1]), backend)
+                norm2: try norm("blocks.\(index).norm2", block.norms[1]),
+                scale1: try layerScale("blocks.\(index).ls1"),
+                scale2: try layerScale("blocks.\(index).ls2"), backend)
         }
         var featureNorm: FeatureNorm?
         if let mean = store["head.running_mean"], let variance = store["head.running_var"] {
@@ -163,7 +180,7 @@ public final class VisionTransformer: TrainableModel {
         }
         // Prompts in front of the patches have moved them.
         let inFront = places.blocks.compactMap(\.tokens).filter { $0.front != nil }
-            .reduce(configuration.hasClassToken ? 1 : 0) { $0 + $1.count - $1.removed }
+            .reduce(configuration.prefixCount) { $0 + $1.count - $1.removed }
         self.head = ClassifierHead(
             pooling: configuration.pooling, norm: try norm(configuration.finalNorm, places.norm),
             featureNorm: featureNorm, head: PlainLinear(try linear("head", .float32)),
@@ -176,8 +193,8 @@ public final class VisionTransformer: TrainableModel {
         method.beginReading(layers)
     }
 
-    /// The head's parameters, D·K + K.
-    public var headParameterCount: Int { (configuration.width + 1) * configuration.classCount }
+    /// The head's parameters, D·K + K, or 2·D·K + K where it reads two features.
+    public var headParameterCount: Int { (configuration.featureWidth + 1) * configuration.classCount }
 
     // MARK: Memory
 
@@ -223,7 +240,8 @@ public final class VisionTransformer: TrainableModel {
             isForTraining: workspace.isForTraining, batch: batch, blocks: memory,
             labels: try workspace.own([batch], .int32), losses: try workspace.own([batch]),
             embedding: try embedding.memory(
-                batch: batch, imageSize: configuration.imageSize, channels: configuration.channels, workspace),
+                batch: batch, imageSize: configuration.imageSize, channels: configuration.channels,
+                tokens: configuration.tokenCount, workspace),
             head: try head.memory(batch: batch, output: output, workspace))
     }
 
@@ -265,6 +283,7 @@ public final class VisionTransformer: TrainableModel {
 
     public func beginPass() {
         for (copy, trained) in roundedWeights { backend.copy(copy, trained) }
+        if embedding.isTrained { embedding.prefix?.collect(backend) }
         attachments.begin?()
     }
 

@@ -16,7 +16,7 @@ struct TinyModel {
     /// At a width of 64 and a few images GLoRA is cheaper in activation space; at 6 mostly in weight space.
     init(
         pooling: ViTConfiguration.Pooling = .classToken, hasClassToken: Bool = true, qkvBias: Bool = true,
-        width: Int = 6, hiddenWidth: Int? = nil
+        width: Int = 6, hiddenWidth: Int? = nil, change: (inout ViTConfiguration) -> Void = { _ in }
     ) throws {
         var configuration = ViTConfiguration(
             imageSize: 4, patchSize: 2, width: width, depth: 2, heads: 2,
@@ -26,9 +26,10 @@ struct TinyModel {
         configuration.hasClassToken = hasClassToken
         configuration.qkvBias = qkvBias
         configuration.layerNormEpsilon = 1e-5
+        change(&configuration)
         var tensors: [String: HostTensor] = [:]
         for (seed, (name, shape)) in configuration.tensorShapes.sorted(by: { $0.key < $1.key }).enumerated() {
-            let isScale = name.contains("norm") && name.hasSuffix("weight")
+            let isScale = name.contains("norm") && name.hasSuffix("weight") || name.hasSuffix("gamma")
             let scale = 0.4 * (6 / Double(width)).squareRoot()
             let values = randomValues(shape.reduce(1, *), seed: seed, scale: scale, mean: isScale ? 1 : 0)
             tensors[name] = HostTensor(shape: shape, values: values)

@@ -13,6 +13,8 @@ struct VisionTransformerTests {
     /// What the head reads, with and without a class token and a bias of q, k and v.
     enum Variant: CaseIterable, Sendable {
         case classToken, meanAfterNorm, meanBeforeNorm, noClassToken, noQKVBias, dropPath
+        /// DINOv2 with registers and DeiT's distillation token; CLIP; SigLIP with a mean; Hugging Face's heads; drop-path with layer scale.
+        case layerScale, registers, distillation, clip, tanh, classTokenAndMean, mean, scaledDropPath
 
         func make() throws -> TinyModel {
             switch self {
@@ -21,13 +23,30 @@ struct VisionTransformerTests {
             case .meanBeforeNorm: try TinyModel(pooling: .meanBeforeNorm)
             case .noClassToken: try TinyModel(pooling: .meanBeforeNorm, hasClassToken: false)
             case .noQKVBias: try TinyModel(qkvBias: false)
+            case .layerScale, .scaledDropPath: try TinyModel { $0.layerScale = true }
+            case .registers:
+                try TinyModel(pooling: .meanAfterNorm) {
+                    ($0.layerScale, $0.registers, $0.positions) = (true, 3, .patches)
+                }
+            case .distillation: try TinyModel { $0.registers = 1 }
+            case .clip:
+                try TinyModel {
+                    ($0.normBeforeBlocks, $0.patchBias, $0.feedForward) = (true, false, .plain(.quickGELU))
+                }
+            case .tanh:
+                try TinyModel(pooling: .meanAfterNorm, hasClassToken: false) {
+                    $0.feedForward = .plain(.geluTanh)
+                }
+            case .classTokenAndMean: try TinyModel(pooling: .classTokenAndMean) { $0.layerScale = true }
+            case .mean: try TinyModel(pooling: .mean) { $0.feedForward = .plain(.silu) }
             }
         }
 
         /// Drop-path with p = 0.25: each image keeps a branch scaled by 1 / (1 − p), or loses it. [B = 2] for each of 4.
         var scales: [[Float]]? {
             let kept: Float = 4 / 3
-            return self == .dropPath ? [[kept, 0], [0, kept], [kept, kept], [0, kept]] : nil
+            return self == .dropPath || self == .scaledDropPath
+                ? [[kept, 0], [0, kept], [kept, kept], [0, kept]] : nil
         }
     }
 

@@ -3,8 +3,8 @@ import ModelConfiguration
 
 /// A vision transformer in double precision, forward only, from the definition; gradients of it are central differences.
 ///
-///     x ← [class; patches · Wᵖ] + positions
-///     x ← x + s · proj(attention(qkv(LN₁ x)));   x ← x + s · fc2(GELU(fc1(LN₂ x)))
+///     x ← [class; registers; patches · Wᵖ] + positions;   x ← LN x where there is one
+///     x ← x + s · γ₁ ⊙ proj(attention(qkv(LN₁ x)));   x ← x + s · γ₂ ⊙ fc2(f(fc1(LN₂ x)))
 ///     logits = head(pool(LN x))
 public struct ReferenceViT {
     let configuration: ViTConfiguration
@@ -34,27 +34,47 @@ public struct ReferenceViT {
     public func logits(_ images: [Double], batch: Int, scales: [[Double]]? = nil) -> [Double] {
         let (d, t, f) = (configuration.width, configuration.tokenCount, configuration.hiddenWidth)
         var x = embed(images, batch)  // [B, T, D]
-        func add(_ branch: [Double], _ scale: [Double]?) {
-            for index in x.indices { x[index] += branch[index] * (scale?[index / (t * d)] ?? 1) }
+        func add(_ branch: [Double], _ layerScale: String, _ scale: [Double]?) {
+            let gamma = tensors["\(layerScale).gamma"]
+            for index in x.indices {
+                x[index] += branch[index] * (gamma?[index % d] ?? 1) * (scale?[index / (t * d)] ?? 1)
+            }
         }
         for index in 0..<configuration.depth {
             let block = "blocks.\(index)"
             let qkv = linear(norm(x, "\(block).norm1"), "\(block).attn.qkv", d, 3 * d)
-            add(linear(attention(qkv, batch), "\(block).attn.proj", d, d), scales?[2 * index])
+            add(linear(attention(qkv, batch), "\(block).attn.proj", d, d), "\(block).ls1", scales?[2 * index])
             var hidden = linear(norm(x, "\(block).norm2"), "\(block).mlp.fc1", d, f)
-            for i in hidden.indices { hidden[i] *= 0.5 * (1 + erf(hidden[i] / 2.0.squareRoot())) }
-            add(linear(hidden, "\(block).mlp.fc2", f, d), scales?[2 * index + 1])
+            hidden = hidden.map(activated)
+            add(linear(hidden, "\(block).mlp.fc2", f, d), "\(block).ls2", scales?[2 * index + 1])
         }
         let pooled: [Double]
         switch configuration.pooling {
         case .classToken: pooled = mean(norm(x, "norm"), batch, 0..<1)
         case .meanAfterNorm: pooled = mean(norm(x, "norm"), batch, patchTokens)
         case .meanBeforeNorm: pooled = norm(mean(x, batch, patchTokens), "fc_norm")
+        case .mean: pooled = mean(x, batch, patchTokens)
+        case .classTokenAndMean:
+            let normed = norm(x, "norm")
+            let (first, rest) = (mean(normed, batch, 0..<1), mean(normed, batch, patchTokens))
+            pooled = (0..<batch).flatMap { first[$0 * d..<($0 + 1) * d] + rest[$0 * d..<($0 + 1) * d] }
         }
-        return linear(pooled, "head", d, configuration.classCount)
+        return linear(pooled, "head", configuration.featureWidth, configuration.classCount)
     }
 
-    private var patchTokens: Range<Int> { (configuration.hasClassToken ? 1 : 0)..<configuration.tokenCount }
+    private var patchTokens: Range<Int> { configuration.prefixCount..<configuration.tokenCount }
+
+    /// f.
+    private func activated(_ x: Double) -> Double {
+        switch configuration.feedForward.activation {
+        case .identity: x
+        case .relu: max(0, x)
+        case .gelu: x * 0.5 * (1 + erf(x / 2.0.squareRoot()))
+        case .quickGELU: x / (1 + exp(-1.702 * x))
+        case .geluTanh: x / 2 * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
+        case .silu: x / (1 + exp(-x))
+        }
+    }
 
     private func embed(_ images: [Double], _ batch: Int) -> [Double] {
         let (s, p, g, d) = (
@@ -74,8 +94,12 @@ public struct ReferenceViT {
         let projected = linear(patches, "patch_embed.proj", 3 * p * p, d)
         let n = g * g * d
         return (0..<batch).flatMap { b in
-            let tokens = (tensors["cls_token"] ?? []) + projected[b * n..<(b + 1) * n]
-            return zip(tokens, tensors["pos_embed"]!).map { $0 + $1 }
+            let prefix = (tensors["cls_token"] ?? []) + (tensors["reg_token"] ?? [])
+            let tokens = prefix + projected[b * n..<(b + 1) * n]
+            let positions = tensors["pos_embed"]!
+            let unplaced = [Double](repeating: 0, count: tokens.count - positions.count)
+            let placed = zip(tokens, unplaced + positions).map { $0 + $1 }
+            return configuration.normBeforeBlocks ? norm(placed, "norm_pre") : placed
         }
     }
 

@@ -1,0 +1,67 @@
+import Adapters
+import Datasets
+import TensorCore
+
+// As run folders and adapters hold it. What a plain ViT hasn't is left out where it is off, so that what older versions wrote is read, and
+// they read what they can compute.
+
+extension ViTConfiguration: Codable {
+    private enum CodingKeys: String, CodingKey {
+        case imageSize, patchSize, channels, width, depth, heads, hiddenWidth, classCount, layerNormEpsilon
+        case qkvBias, hasClassToken, pooling, preprocessing
+        case activation, layerScale, registers, positions, patchBias, normBeforeBlocks
+    }
+
+    public init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        self.init(
+            imageSize: try values.decode(Int.self, forKey: .imageSize),
+            patchSize: try values.decode(Int.self, forKey: .patchSize),
+            width: try values.decode(Int.self, forKey: .width),
+            depth: try values.decode(Int.self, forKey: .depth),
+            heads: try values.decode(Int.self, forKey: .heads),
+            hiddenWidth: try values.decode(Int.self, forKey: .hiddenWidth),
+            classCount: try values.decode(Int.self, forKey: .classCount))
+        channels = try values.decode(Int.self, forKey: .channels)
+        layerNormEpsilon = try values.decode(Float.self, forKey: .layerNormEpsilon)
+        queryBias = try values.decode(Bool.self, forKey: .qkvBias) ? .all : .none
+        hasClassToken = try values.decode(Bool.self, forKey: .hasClassToken)
+        pooling = try values.decode(Pooling.self, forKey: .pooling)
+        preprocessing = try values.decode(Preprocessing.self, forKey: .preprocessing)
+        /// A value that a plain ViT leaves out.
+        func read<Value: Decodable>(_ key: CodingKeys, into value: inout Value) throws {
+            value = try values.decodeIfPresent(Value.self, forKey: key) ?? value
+        }
+        var activation = Activation.gelu
+        try read(.activation, into: &activation)
+        feedForward = .plain(activation)
+        try read(.layerScale, into: &layerScale)
+        try read(.registers, into: &registers)
+        try read(.positions, into: &positions)
+        try read(.patchBias, into: &patchBias)
+        try read(.normBeforeBlocks, into: &normBeforeBlocks)
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        try values.encode(imageSize, forKey: .imageSize)
+        try values.encode(patchSize, forKey: .patchSize)
+        try values.encode(channels, forKey: .channels)
+        try values.encode(width, forKey: .width)
+        try values.encode(depth, forKey: .depth)
+        try values.encode(heads, forKey: .heads)
+        try values.encode(hiddenWidth, forKey: .hiddenWidth)
+        try values.encode(classCount, forKey: .classCount)
+        try values.encode(layerNormEpsilon, forKey: .layerNormEpsilon)
+        try values.encode(queryBias != .none, forKey: .qkvBias)
+        try values.encode(hasClassToken, forKey: .hasClassToken)
+        try values.encode(pooling, forKey: .pooling)
+        try values.encode(preprocessing, forKey: .preprocessing)
+        if feedForward.activation != .gelu { try values.encode(feedForward.activation, forKey: .activation) }
+        if layerScale { try values.encode(true, forKey: .layerScale) }
+        if registers > 0 { try values.encode(registers, forKey: .registers) }
+        if positions != .allTokens { try values.encode(positions, forKey: .positions) }
+        if !patchBias { try values.encode(false, forKey: .patchBias) }
+        if normBeforeBlocks { try values.encode(true, forKey: .normBeforeBlocks) }
+    }
+}
