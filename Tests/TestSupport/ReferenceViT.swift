@@ -67,12 +67,14 @@ public struct ReferenceViT {
     /// f.
     private func activated(_ x: Double) -> Double {
         switch configuration.feedForward.activation {
-        case .identity: x
-        case .relu: max(0, x)
-        case .gelu: x * 0.5 * (1 + erf(x / 2.0.squareRoot()))
-        case .quickGELU: x / (1 + exp(-1.702 * x))
-        case .geluTanh: x / 2 * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
-        case .silu: x / (1 + exp(-x))
+        case .identity: return x
+        case .relu: return max(0, x)
+        case .gelu: return x * 0.5 * (1 + erf(x / 2.0.squareRoot()))
+        case .quickGELU: return x / (1 + exp(-1.702 * x))
+        case .geluTanh:
+            let u: Double = (2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)
+            return x / 2 * (1 + tanh(u))
+        case .silu: return x / (1 + exp(-x))
         }
     }
 
