@@ -67,3 +67,35 @@ __kernel GROUP void activate_backward(
             lanes value = f == ACTIVATION_RELU ? select(g, (lanes)(0.0f), slope == 0.0f) : g * slope;
             store_stored(value, dx + i, lanes_);)
 }
+
+// Gates: y = f(a) ⊙ b;  dA = dy ⊙ b ⊙ f′(a),  dB = dy ⊙ f(a). Row i of a block is at offset + i · stride.
+
+// y [n, d] from blocks of a and b.
+__kernel GROUP void gate_forward(
+    __global stored *y, __global const stored *a, __global const stored *b, int aOffset, int aStride, int bOffset,
+    int bStride, int f, int n, int d) {
+    FOR_ROWS (row, n) {
+        __global const stored *from = a + aOffset + (size_t)row * aStride, *by = b + bOffset + (size_t)row * bStride;
+        FOR_COLUMNS (j, d)
+            WITH_LANES(
+                d - j, lanes slope, value = activation(&slope, stored_lanes(from + j, lanes_), f);
+                store_stored(value * stored_lanes(by + j, lanes_), y + (size_t)row * d + j, lanes_);)
+    }
+}
+
+// Blocks of dA and dB from dy [n, d] and blocks of a and b. dA may be a, dB may be b.
+__kernel GROUP void gate_backward(
+    __global stored *dA, __global stored *dB, __global const stored *dy, __global const stored *a,
+    __global const stored *b, int dAOffset, int dAStride, int dBOffset, int dBStride, int aOffset, int aStride,
+    int bOffset, int bStride, int f, int n, int d) {
+    FOR_ROWS (row, n) {
+        __global const stored *from = a + aOffset + (size_t)row * aStride, *by = b + bOffset + (size_t)row * bStride;
+        __global stored *to = dA + dAOffset + (size_t)row * dAStride, *other = dB + dBOffset + (size_t)row * dBStride;
+        FOR_COLUMNS (j, d)
+            WITH_LANES(
+                d - j, lanes slope, g = stored_lanes(dy + (size_t)row * d + j, lanes_);
+                lanes value = activation(&slope, stored_lanes(from + j, lanes_), f);
+                lanes factor = stored_lanes(by + j, lanes_); store_stored(g * factor * slope, to + j, lanes_);
+                store_stored(g * value, other + j, lanes_);)
+    }
+}

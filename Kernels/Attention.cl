@@ -1,11 +1,17 @@
-// Multi-head attention without a [T, T] matrix in memory. Per sample and head, with q, k, v [T, h] read in place from
-// qkv [B, T, 3·D] and only the first Q tokens asking:
+// Multi-head attention without a [Q, T] matrix in memory. Per sample and head, with q [Q, h] and k, v [T, h] read in place, in
+// self-attention from qkv [B, T, 3·D]:
 //
 //     S = q kᵀ / √h,  L = ln Σⱼ exp Sⱼ,  P = exp(S − L),  out = P v
 //     δ = Σ dOut ⊙ out,  dP = dOut vᵀ,  dS = P ⊙ (dP − δ)
 //     dv = Pᵀ dOut,  dq = dS k / √h,  dk = dSᵀ q / √h
 //
 // The backward rebuilds P from L (Dao et al., arXiv 2205.14135).
+//
+// A `place` says where tokens lie: token t of sample b begins at x + b · z + t · y. dq has dqRows rows, zeros behind the Q.
+
+// The first token of a sample.
+#define SAMPLE(pointer, place, b) ((pointer) + (place).x + (size_t)(b) * (place).z)
+
 #if LOCAL == 1
 
 // δ: sums [TILE_COLUMNS] ← Σ a ⊙ b over each of count rows of length h that are `stride` apart, and zeros.
@@ -47,11 +53,12 @@ static void pack_panels(__global float *panels, __global const stored *from, int
         pack_panel(panels + (size_t)r * h, from + (size_t)r * stride, TILE_ROWS, min(TILE_ROWS, rows - r), h, stride);
 }
 
-// out [B, Q, D], logSumExp [B, heads, Q] from qkv [B, T, 3·D]; scratch is [groups, scratchStride].
+// out [B, Q, D], logSumExp [B, heads, Q] from q, k and v at their places; scratch is [groups, scratchStride].
 __kernel GROUP void attention_forward(
-    __global stored *out, __global float *logSumExp, __global float *scratch, __global const stored *qkv, int batch,
+    __global stored *out, __global float *logSumExp, __global float *scratch, __global const stored *allQ,
+    __global const stored *allK, __global const stored *allV, int4 qPlace, int4 kPlace, int4 vPlace, int batch,
     int tokens, int asking, int heads, int h, float scale, int scratchStride) {
-    const int d = heads * h, stride = 3 * d;
+    const int d = heads * h;
     const int keys = (tokens + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
     const int wide = (h + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
     __global float *keyPanels = scratch + (size_t)get_group_id(0) * scratchStride; // [keys / TILE_ROWS, h, TILE_ROWS]
@@ -61,12 +68,12 @@ __kernel GROUP void attention_forward(
 
     FOR_ROWS (index, batch * heads) {
         const int sample = index / heads, head = index % heads;
-        __global const stored *q = qkv + (size_t)sample * tokens * stride + head * h;
-        pack_panels(keyPanels, q + d, tokens, h, stride);
-        copy_rows(values, q + 2 * d, tokens, tokens, h, wide, stride);
+        __global const stored *q = SAMPLE(allQ, qPlace, sample) + head * h;
+        pack_panels(keyPanels, SAMPLE(allK, kPlace, sample) + head * h, tokens, h, kPlace.y);
+        copy_rows(values, SAMPLE(allV, vPlace, sample) + head * h, tokens, tokens, h, wide, vPlace.y);
         for (int first = 0; first < asking; first += TILE_COLUMNS) {
             const int count = min(TILE_COLUMNS, asking - first);
-            pack_panel(asked, q + (size_t)first * stride, TILE_COLUMNS, count, h, stride);
+            pack_panel(asked, q + (size_t)first * qPlace.y, TILE_COLUMNS, count, h, qPlace.y);
             lanes largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
             for (int key = 0; key < tokens; key += TILE_ROWS) {
                 lanes sums[TILE_ROWS][2];
@@ -137,12 +144,14 @@ static void add_score_product(
         }
 }
 
-// dqkv [B, T, 3·D] from dOut and out [B, Q, D], logSumExp [B, heads, Q] and qkv; scratch is [groups, scratchStride].
+// dq, dk and dv from dOut and out [B, Q, D], logSumExp [B, heads, Q], q, k and v; scratch is [groups, scratchStride].
 __kernel GROUP void attention_backward(
-    __global stored *dqkv, __global float *scratch, __global const stored *dOut, __global const stored *out,
-    __global const float *logSumExp, __global const stored *qkv, int batch, int tokens, int asking, int heads,
+    __global stored *allDQ, __global stored *allDK, __global stored *allDV, __global float *scratch,
+    __global const stored *dOut, __global const stored *out, __global const float *logSumExp,
+    __global const stored *allQ, __global const stored *allK, __global const stored *allV, int4 dqPlace, int4 dkPlace,
+    int4 dvPlace, int4 qPlace, int4 kPlace, int4 vPlace, int dqRows, int batch, int tokens, int asking, int heads,
     int h, float scale, int scratchStride) {
-    const int d = heads * h, stride = 3 * d;
+    const int d = heads * h;
     const int keys = (tokens + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
     const int wide = (h + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
     __global float *keyPanels = scratch + (size_t)get_group_id(0) * scratchStride; // [keys / TILE_ROWS, h, TILE_ROWS]
@@ -159,20 +168,20 @@ __kernel GROUP void attention_backward(
 
     FOR_ROWS (index, batch * heads) {
         const int sample = index / heads, head = index % heads;
-        const size_t start = (size_t)sample * tokens * stride + head * h;
-        __global const stored *q = qkv + start;
-        __global stored *dq = dqkv + start;
-        pack_panels(keyPanels, q + d, tokens, h, stride);
-        pack_panels(valuePanels, q + 2 * d, tokens, h, stride);
-        copy_rows(keyRows, q + d, tokens, tokens, h, wide, stride);
+        __global const stored *q = SAMPLE(allQ, qPlace, sample) + head * h;
+        __global const stored *k = SAMPLE(allK, kPlace, sample) + head * h;
+        __global stored *dq = SAMPLE(allDQ, dqPlace, sample) + head * h;
+        pack_panels(keyPanels, k, tokens, h, kPlace.y);
+        pack_panels(valuePanels, SAMPLE(allV, vPlace, sample) + head * h, tokens, h, vPlace.y);
+        copy_rows(keyRows, k, tokens, tokens, h, wide, kPlace.y);
         for (int i = 0; i < 2 * keys * wide; i += WIDTH) store_full((lanes)(0.0f), 0, dk + i); // dk and dv
         for (int first = 0; first < asking; first += TILE_COLUMNS) {
             const int count = min(TILE_COLUMNS, asking - first);
             const size_t answer = ((size_t)sample * asking + first) * d + head * h;
             __global const float *logs = logSumExp + (size_t)index * asking + first;
-            pack_panel(asked, q + (size_t)first * stride, TILE_COLUMNS, count, h, stride);
+            pack_panel(asked, q + (size_t)first * qPlace.y, TILE_COLUMNS, count, h, qPlace.y);
             pack_panel(dAsked, dOut + answer, TILE_COLUMNS, count, h, d);
-            copy_rows(qRows, q + (size_t)first * stride, count, TILE_COLUMNS, h, wide, stride);
+            copy_rows(qRows, q + (size_t)first * qPlace.y, count, TILE_COLUMNS, h, wide, qPlace.y);
             copy_rows(dOutRows, dOut + answer, count, TILE_COLUMNS, h, wide, d);
             float deltas[TILE_COLUMNS];
             row_products(deltas, dOut + answer, out + answer, count, h, d);
@@ -206,7 +215,7 @@ __kernel GROUP void attention_backward(
 #pragma unroll
                     for (int r = 0; r < ASKED_ROWS; r++) {
                         if (row + r >= count) continue;
-                        __global stored *to = dq + (size_t)(first + row + r) * stride + j;
+                        __global stored *to = dq + (size_t)(first + row + r) * dqPlace.y + j;
 #pragma unroll
                         for (int v = 0; v < 2; v++)
                             if (h - j > v * WIDTH)
@@ -216,13 +225,16 @@ __kernel GROUP void attention_backward(
             add_score_product(dk, ds, qRows, keys, wide);
             add_score_product(dv, p, dOutRows, keys, wide);
         }
+        __global stored *toK = SAMPLE(allDK, dkPlace, sample) + head * h;
+        __global stored *toV = SAMPLE(allDV, dvPlace, sample) + head * h;
         for (int row = 0; row < tokens; row++)
             for (int j = 0; j < h; j += WIDTH) {
-                __global stored *to = dq + (size_t)row * stride + j;
-                if (row >= asking) store_stored((lanes)(0.0f), to, h - j);
-                store_stored(scale * load_full(0, dk + (size_t)row * wide + j), to + d, h - j);
-                store_stored(load_full(0, dv + (size_t)row * wide + j), to + 2 * d, h - j);
+                store_stored(
+                    scale * load_full(0, dk + (size_t)row * wide + j), toK + (size_t)row * dkPlace.y + j, h - j);
+                store_stored(load_full(0, dv + (size_t)row * wide + j), toV + (size_t)row * dvPlace.y + j, h - j);
             }
+        for (int row = asking; row < dqRows; row++)
+            for (int j = 0; j < h; j += WIDTH) store_stored((lanes)(0.0f), dq + (size_t)row * dqPlace.y + j, h - j);
     }
 }
 
@@ -272,20 +284,23 @@ static float row_dot(const float4 *a, __local const float4 *b, int vectors) {
 
 // Groups are [blocks of LOCAL queries, batch · heads].
 __kernel GROUP void attention_forward(
-    __global stored *out, __global float *logSumExp, __global const stored *qkv, int tokens, int asking, int heads,
-    int h, float scale) {
+    __global stored *out, __global float *logSumExp, __global const stored *allQ, __global const stored *allK,
+    __global const stored *allV, int4 qPlace, int4 kPlace, int4 vPlace, int tokens, int asking, int heads, int h,
+    float scale) {
     __local float4 keys[SHARED_ROWS * MAX_HEAD_VECTORS], values[SHARED_ROWS * MAX_HEAD_VECTORS];
-    const int d = heads * h, stride = 3 * d, vectors = (h + 3) / 4;
+    const int d = heads * h, vectors = (h + 3) / 4;
     const int index = get_group_id(1), sample = index / heads, head = index % heads;
     const int query = get_global_id(0);
-    __global const stored *start = qkv + (size_t)sample * tokens * stride + head * h;
+    __global const stored *kStart = SAMPLE(allK, kPlace, sample) + head * h;
+    __global const stored *vStart = SAMPLE(allV, vPlace, sample) + head * h;
     float4 q[MAX_HEAD_VECTORS], sum[MAX_HEAD_VECTORS];
-    read_row(q, start + (size_t)query * stride, h, vectors, query < asking);
+    read_row(
+        q, SAMPLE(allQ, qPlace, sample) + head * h + (size_t)query * qPlace.y, h, vectors, query < asking);
     for (int i = 0; i < vectors; i++) sum[i] = 0.0f;
     float largest = -INFINITY, total = 0.0f;
     for (int from = 0; from < tokens; from += SHARED_ROWS) {
-        share_rows(keys, start + d, from, tokens, h, vectors, stride);
-        share_rows(values, start + 2 * d, from, tokens, h, vectors, stride);
+        share_rows(keys, kStart, from, tokens, h, vectors, kPlace.y);
+        share_rows(values, vStart, from, tokens, h, vectors, vPlace.y);
         GROUP_BARRIER();
         for (int r = 0; r < min(SHARED_ROWS, tokens - from); r++) {
             float score = scale * row_dot(q, keys + r * vectors, vectors);
@@ -302,27 +317,29 @@ __kernel GROUP void attention_forward(
     logSumExp[(size_t)index * asking + query] = largest + log(total);
 }
 
-// dq, and δ [B, heads, Q] into `deltas`. Groups are [blocks of LOCAL tokens, batch · heads].
+// dq, and δ [B, heads, Q] into `deltas`. Groups are [blocks of LOCAL rows of dq, batch · heads].
 __kernel GROUP void attention_backward_queries(
-    __global stored *dqkv, __global float *deltas, __global const stored *dOut, __global const stored *out,
-    __global const float *logSumExp, __global const stored *qkv, int tokens, int asking, int heads, int h,
-    float scale) {
+    __global stored *allDQ, __global float *deltas, __global const stored *dOut, __global const stored *out,
+    __global const float *logSumExp, __global const stored *allQ, __global const stored *allK,
+    __global const stored *allV, int4 dqPlace, int4 qPlace, int4 kPlace, int4 vPlace, int dqRows, int tokens,
+    int asking, int heads, int h, float scale) {
     __local float4 keys[SHARED_ROWS * MAX_HEAD_VECTORS], values[SHARED_ROWS * MAX_HEAD_VECTORS];
-    const int d = heads * h, stride = 3 * d, vectors = (h + 3) / 4;
+    const int d = heads * h, vectors = (h + 3) / 4;
     const int index = get_group_id(1), sample = index / heads, head = index % heads;
     const int query = get_global_id(0), asks = query < asking;
-    const size_t start = (size_t)sample * tokens * stride + head * h;
+    __global const stored *kStart = SAMPLE(allK, kPlace, sample) + head * h;
+    __global const stored *vStart = SAMPLE(allV, vPlace, sample) + head * h;
     const size_t answer = ((size_t)sample * asking + query) * d + head * h;
     float4 q[MAX_HEAD_VECTORS], dy[MAX_HEAD_VECTORS], dq[MAX_HEAD_VECTORS];
-    read_row(q, qkv + start + (size_t)query * stride, h, vectors, asks);
+    read_row(q, SAMPLE(allQ, qPlace, sample) + head * h + (size_t)query * qPlace.y, h, vectors, asks);
     read_row(dy, dOut + answer, h, vectors, asks);
     float delta = 0.0f;
     for (int i = 0; i < h && asks; i++)
         delta = MULTIPLY_ADD(stored_one(dOut + answer + i), stored_one(out + answer + i), delta);
     for (int i = 0; i < vectors; i++) dq[i] = 0.0f;
     for (int from = 0; from < tokens; from += SHARED_ROWS) {
-        share_rows(keys, qkv + start + d, from, tokens, h, vectors, stride);
-        share_rows(values, qkv + start + 2 * d, from, tokens, h, vectors, stride);
+        share_rows(keys, kStart, from, tokens, h, vectors, kPlace.y);
+        share_rows(values, vStart, from, tokens, h, vectors, vPlace.y);
         GROUP_BARRIER();
         // Read here: over the barrier Intel's runtime 2026.2 keeps one work-item's value for all.
         float shift = asks ? logSumExp[(size_t)index * asking + query] : 0.0f;
@@ -333,28 +350,29 @@ __kernel GROUP void attention_backward_queries(
         }
         GROUP_BARRIER();
     }
-    if (query >= tokens) return;
+    if (query >= dqRows) return;
     // A token that doesn't ask has q = dOut = 0, hence ds = 0.
-    write_row(dqkv + start + (size_t)query * stride, dq, scale, h, vectors);
+    write_row(SAMPLE(allDQ, dqPlace, sample) + head * h + (size_t)query * dqPlace.y, dq, scale, h, vectors);
     if (asks) deltas[(size_t)index * asking + query] = delta;
 }
 
 // dk and dv. Groups are [blocks of LOCAL tokens, batch · heads].
 __kernel GROUP void attention_backward_keys(
-    __global stored *dqkv, __global const stored *dOut, __global const float *deltas,
-    __global const float *logSumExp, __global const stored *qkv, int tokens, int asking, int heads, int h,
-    float scale) {
+    __global stored *allDK, __global stored *allDV, __global const stored *dOut, __global const float *deltas,
+    __global const float *logSumExp, __global const stored *allQ, __global const stored *allK,
+    __global const stored *allV, int4 dkPlace, int4 dvPlace, int4 qPlace, int4 kPlace, int4 vPlace, int tokens,
+    int asking, int heads, int h, float scale) {
     __local float4 queries[SHARED_ROWS * MAX_HEAD_VECTORS], dys[SHARED_ROWS * MAX_HEAD_VECTORS];
-    const int d = heads * h, stride = 3 * d, vectors = (h + 3) / 4;
+    const int d = heads * h, vectors = (h + 3) / 4;
     const int index = get_group_id(1), sample = index / heads, head = index % heads;
     const int key = get_global_id(0);
-    const size_t start = (size_t)sample * tokens * stride + head * h;
+    __global const stored *qStart = SAMPLE(allQ, qPlace, sample) + head * h;
     float4 k[MAX_HEAD_VECTORS], v[MAX_HEAD_VECTORS], dk[MAX_HEAD_VECTORS], dv[MAX_HEAD_VECTORS];
-    read_row(k, qkv + start + (size_t)key * stride + d, h, vectors, key < tokens);
-    read_row(v, qkv + start + (size_t)key * stride + 2 * d, h, vectors, key < tokens);
+    read_row(k, SAMPLE(allK, kPlace, sample) + head * h + (size_t)key * kPlace.y, h, vectors, key < tokens);
+    read_row(v, SAMPLE(allV, vPlace, sample) + head * h + (size_t)key * vPlace.y, h, vectors, key < tokens);
     for (int i = 0; i < vectors; i++) dk[i] = dv[i] = 0.0f;
     for (int from = 0; from < asking; from += SHARED_ROWS) {
-        share_rows(queries, qkv + start, from, asking, h, vectors, stride);
+        share_rows(queries, qStart, from, asking, h, vectors, qPlace.y);
         share_rows(dys, dOut + (size_t)sample * asking * d + head * h, from, asking, h, vectors, d);
         GROUP_BARRIER();
         for (int r = 0; r < min(SHARED_ROWS, asking - from); r++) {
@@ -369,8 +387,7 @@ __kernel GROUP void attention_backward_keys(
         GROUP_BARRIER();
     }
     if (key >= tokens) return;
-    __global stored *to = dqkv + start + (size_t)key * stride;
-    write_row(to + d, dk, scale, h, vectors);
-    write_row(to + 2 * d, dv, 1.0f, h, vectors);
+    write_row(SAMPLE(allDK, dkPlace, sample) + head * h + (size_t)key * dkPlace.y, dk, scale, h, vectors);
+    write_row(SAMPLE(allDV, dvPlace, sample) + head * h + (size_t)key * dvPlace.y, dv, 1.0f, h, vectors);
 }
 #endif

@@ -85,11 +85,12 @@ static void pack_scores(__global uint *panel, const float *rows) {
     }
 }
 
-// out [B, Q, D], logSumExp [B, heads, Q] from qkv [B, T, 3·D].
+// out [B, Q, D], logSumExp [B, heads, Q] from q, k and v at their places.
 __kernel GROUP void attention_forward(
-    __global stored *out, __global float *logSumExp, __global uint *scratch, __global const stored *qkv, int batch,
+    __global stored *out, __global float *logSumExp, __global uint *scratch, __global const stored *allQ,
+    __global const stored *allK, __global const stored *allV, int4 qPlace, int4 kPlace, int4 vPlace, int batch,
     int tokens, int asking, int heads, int h, float scale, int scratchStride) {
-    const int d = heads * h, stride = 3 * d, pairs = PAIRS(h), keyPairs = PAIRS(tokens);
+    const int d = heads * h, pairs = PAIRS(h), keyPairs = PAIRS(tokens);
     const int keys = (tokens + ENGINE_ROWS - 1) / ENGINE_ROWS * ENGINE_ROWS;
     const int tall = (h + ENGINE_ROWS - 1) / ENGINE_ROWS * ENGINE_ROWS;
     __global uint *keyPanels = scratch + (size_t)get_group_id(0) * scratchStride; // the left: keys rows, depth h
@@ -102,12 +103,12 @@ __kernel GROUP void attention_forward(
 
     FOR_ROWS (index, batch * heads) {
         const int sample = index / heads, head = index % heads;
-        __global const stored *q = qkv + (size_t)sample * tokens * stride + head * h;
-        pack_tokens(keyPanels, q + d, tokens, h, stride);
-        pack_tokens_turned(valuePanels, q + 2 * d, tokens, h, stride);
+        __global const stored *q = SAMPLE(allQ, qPlace, sample) + head * h;
+        pack_tokens(keyPanels, SAMPLE(allK, kPlace, sample) + head * h, tokens, h, kPlace.y);
+        pack_tokens_turned(valuePanels, SAMPLE(allV, vPlace, sample) + head * h, tokens, h, vPlace.y);
         for (int first = 0; first < asking; first += TILE_COLUMNS) {
             const int count = min(TILE_COLUMNS, asking - first);
-            pack_queries(asked, q + (size_t)first * stride, count, h, stride);
+            pack_queries(asked, q + (size_t)first * qPlace.y, count, h, qPlace.y);
             for (int key = 0; key < keys; key += ENGINE_ROWS)
                 MULTIPLY_TILE_BF16(
                     scores + (size_t)key * TILE_COLUMNS, saved, keyPanels + (size_t)key * pairs, asked, pairs, 1)
@@ -141,12 +142,14 @@ __kernel GROUP void attention_forward(
     }
 }
 
-// dqkv [B, T, 3·D] from dOut and out [B, Q, D], logSumExp [B, heads, Q] and qkv.
+// dq, dk and dv from dOut and out [B, Q, D], logSumExp [B, heads, Q], q, k and v.
 __kernel GROUP void attention_backward(
-    __global stored *dqkv, __global uint *scratch, __global const stored *dOut, __global const stored *out,
-    __global const float *logSumExp, __global const stored *qkv, int batch, int tokens, int asking, int heads,
+    __global stored *allDQ, __global stored *allDK, __global stored *allDV, __global uint *scratch,
+    __global const stored *dOut, __global const stored *out, __global const float *logSumExp,
+    __global const stored *allQ, __global const stored *allK, __global const stored *allV, int4 dqPlace, int4 dkPlace,
+    int4 dvPlace, int4 qPlace, int4 kPlace, int4 vPlace, int dqRows, int batch, int tokens, int asking, int heads,
     int h, float scale, int scratchStride) {
-    const int d = heads * h, stride = 3 * d, pairs = PAIRS(h), keyPairs = PAIRS(tokens);
+    const int d = heads * h, pairs = PAIRS(h), keyPairs = PAIRS(tokens);
     const int keys = (tokens + ENGINE_ROWS - 1) / ENGINE_ROWS * ENGINE_ROWS;
     const int tall = (h + ENGINE_ROWS - 1) / ENGINE_ROWS * ENGINE_ROWS;
     const int wide = (h + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
@@ -169,19 +172,19 @@ __kernel GROUP void attention_backward(
 
     FOR_ROWS (index, batch * heads) {
         const int sample = index / heads, head = index % heads;
-        const size_t start = (size_t)sample * tokens * stride + head * h;
-        __global const stored *q = qkv + start;
-        __global stored *dq = dqkv + start;
-        pack_tokens(keyPanels, q + d, tokens, h, stride);
-        pack_tokens(valuePanels, q + 2 * d, tokens, h, stride);
-        pack_tokens_turned(keyColumns, q + d, tokens, h, stride);
+        __global const stored *q = SAMPLE(allQ, qPlace, sample) + head * h;
+        __global const stored *k = SAMPLE(allK, kPlace, sample) + head * h;
+        __global stored *dq = SAMPLE(allDQ, dqPlace, sample) + head * h;
+        pack_tokens(keyPanels, k, tokens, h, kPlace.y);
+        pack_tokens(valuePanels, SAMPLE(allV, vPlace, sample) + head * h, tokens, h, vPlace.y);
+        pack_tokens_turned(keyColumns, k, tokens, h, kPlace.y);
         for (int first = 0; first < asking; first += TILE_COLUMNS) {
             const int count = min(TILE_COLUMNS, asking - first);
             const size_t answer = ((size_t)sample * asking + first) * d + head * h;
             __global const float *logs = logSumExp + (size_t)index * asking + first;
-            pack_queries(asked, q + (size_t)first * stride, count, h, stride);
+            pack_queries(asked, q + (size_t)first * qPlace.y, count, h, qPlace.y);
             pack_queries(dAsked, dOut + answer, count, h, d);
-            pack_queries_turned(askedRows, q + (size_t)first * stride, count, h, stride);
+            pack_queries_turned(askedRows, q + (size_t)first * qPlace.y, count, h, qPlace.y);
             pack_queries_turned(dAskedRows, dOut + answer, count, h, d);
             float deltas[TILE_COLUMNS];
             row_products(deltas, dOut + answer, out + answer, count, h, d);
@@ -218,17 +221,19 @@ __kernel GROUP void attention_backward(
                 MULTIPLY_TILE_BF16(
                     dqTurned + (size_t)row * TILE_COLUMNS, saved, keyColumns + (size_t)row * keyPairs, dsPairs, keyPairs,
                     1)
-            store_turned(dq + (size_t)first * stride, dqTurned, scales, count, h, stride);
+            store_turned(dq + (size_t)first * dqPlace.y, dqTurned, scales, count, h, dqPlace.y);
         }
+        __global stored *toK = SAMPLE(allDK, dkPlace, sample) + head * h;
+        __global stored *toV = SAMPLE(allDV, dvPlace, sample) + head * h;
         for (int row = 0; row < tokens; row++)
             for (int j = 0; j < h; j += 16) {
                 const size_t from = (size_t)(row / ENGINE_ROWS) * ENGINE_ROWS * wide +
                     (size_t)(j / TILE_COLUMNS * ENGINE_ROWS + row % ENGINE_ROWS) * TILE_COLUMNS + j % TILE_COLUMNS;
-                __global stored *to = dq + (size_t)row * stride + j;
-                if (row >= asking) store_stored((lanes)(0.0f), to, h - j);
-                store_stored(scale * load_full(0, dk + from), to + d, h - j);
-                store_stored(load_full(0, dv + from), to + 2 * d, h - j);
+                store_stored(scale * load_full(0, dk + from), toK + (size_t)row * dkPlace.y + j, h - j);
+                store_stored(load_full(0, dv + from), toV + (size_t)row * dvPlace.y + j, h - j);
             }
+        for (int row = asking; row < dqRows; row++)
+            for (int j = 0; j < h; j += 16) store_stored((lanes)(0.0f), dq + (size_t)row * dqPlace.y + j, h - j);
     }
 }
 #endif

@@ -2,35 +2,43 @@
 //
 //     g = dy ⊙ weight,  x̂ = (x − mean) · rstd
 //     dx = rstd (g − mean(g) − x̂ · mean(g ⊙ x̂)),  dWeight += Σₙ dy ⊙ x̂,  dBias += Σₙ dy
+//
+// RMSNorm is the same without mean and bias, which are then null pointers: x̂ = x · rstd, rstd = 1 / √(mean(x²) + ε),
+//
+//     dx = rstd (g − x̂ · mean(g ⊙ x̂))
+//
+// x and dx are floats, or stored when xIsStored.
 
 // y [n, d], mean [n], rstd [n] from x [n, d], weight [d], bias [d].
 __kernel GROUP void layer_norm_forward(
-    __global stored *y, __global float *mean, __global float *rstd, __global const float *x,
-    __global const float *weight, __global const float *bias, int n, int d, float epsilon) {
+    __global stored *y, __global float *mean, __global float *rstd, __global const void *x,
+    __global const float *weight, __global const float *bias, int n, int d, float epsilon, int xIsStored) {
     SHARED(shared)
     FOR_ROWS (row, n) {
-        __global const float *in = x + (size_t)row * d;
-        __global stored *out = y + (size_t)row * d;
-        lanes sum = 0.0f;
-        FOR_COLUMNS (j, d) sum += load_lanes(in + j, d - j);
-        float m = group_sum(sum, shared) / d;
+        const size_t start = (size_t)row * d;
+        __global stored *out = y + start;
+        float m = 0.0f;
+        if (mean) {
+            lanes sum = 0.0f;
+            FOR_COLUMNS (j, d) sum += either_lanes(x, start + j, d - j, xIsStored);
+            m = group_sum(sum, shared) / d;
+        }
         // A second pass over the row, which is in the cache: E[x²] − mean² would cancel.
         lanes squares = 0.0f;
         FOR_COLUMNS (j, d) {
-            lanes deviation = load_or(in + j, d - j, m) - m;
+            lanes deviation = either_or(x, start + j, d - j, m, xIsStored) - m;
             squares = MULTIPLY_ADD(deviation, deviation, squares);
         }
         float variance = group_sum(squares, shared) / d;
         // 1 / √∞ is 0: a row whose squares overflow would come out as the bias.
         float r = isinf(variance) ? NAN : 1.0f / sqrt(variance + epsilon);
         FOR_COLUMNS (j, d) {
-            lanes normal = (load_lanes(in + j, d - j) - m) * r;
-            store_stored(
-                MULTIPLY_ADD(normal, load_lanes(weight + j, d - j), load_lanes(bias + j, d - j)), out + j,
-                d - j);
+            lanes normal = (either_lanes(x, start + j, d - j, xIsStored) - m) * r;
+            lanes w = load_lanes(weight + j, d - j);
+            store_stored(bias ? MULTIPLY_ADD(normal, w, load_lanes(bias + j, d - j)) : normal * w, out + j, d - j);
         }
         if (get_local_id(0) == 0) {
-            mean[row] = m;
+            if (mean) mean[row] = m;
             rstd[row] = r;
         }
     }
@@ -38,26 +46,26 @@ __kernel GROUP void layer_norm_forward(
 
 // dx [n, d], or dx + … when accumulate, from dy [n, d], x [n, d], mean [n], rstd [n], weight [d].
 __kernel GROUP void layer_norm_backward(
-    __global float *dx, __global const stored *dy, __global const float *x, __global const float *mean,
-    __global const float *rstd, __global const float *weight, int n, int d, int accumulate) {
+    __global void *dx, __global const stored *dy, __global const void *x, __global const float *mean,
+    __global const float *rstd, __global const float *weight, int n, int d, int accumulate, int xIsStored) {
     SHARED(shared)
     FOR_ROWS (row, n) {
         size_t start = (size_t)row * d;
-        float m = mean[row], r = rstd[row];
+        float m = mean ? mean[row] : 0.0f, r = rstd[row];
         lanes sum = 0.0f, product = 0.0f;
         FOR_COLUMNS (j, d) {
             lanes g = stored_lanes(dy + start + j, d - j) * load_lanes(weight + j, d - j);
             sum += g;
-            product = MULTIPLY_ADD(g, (load_lanes(x + start + j, d - j) - m) * r, product);
+            product = MULTIPLY_ADD(g, (either_lanes(x, start + j, d - j, xIsStored) - m) * r, product);
         }
-        float meanG = group_sum(sum, shared) / d;
+        float meanG = mean ? group_sum(sum, shared) / d : 0.0f;
         float meanProduct = group_sum(product, shared) / d;
         FOR_COLUMNS (j, d) {
             lanes g = stored_lanes(dy + start + j, d - j) * load_lanes(weight + j, d - j);
-            lanes normal = (load_lanes(x + start + j, d - j) - m) * r;
+            lanes normal = (either_lanes(x, start + j, d - j, xIsStored) - m) * r;
             lanes value = r * (g - meanG - normal * meanProduct);
-            if (accumulate) value += load_lanes(dx + start + j, d - j);
-            store_lanes(value, dx + start + j, d - j);
+            if (accumulate) value += either_lanes(dx, start + j, d - j, xIsStored);
+            store_either(value, dx, start + j, d - j, xIsStored);
         }
     }
 }
@@ -65,8 +73,8 @@ __kernel GROUP void layer_norm_backward(
 // partials [parts, 2, d] ← Σ dy ⊙ x̂ and Σ dy over each part of the n rows; groups are [strips of columns,
 // parts].
 __kernel GROUP void layer_norm_backward_parameters(
-    __global float *partials, __global const stored *dy, __global const float *x, __global const float *mean,
-    __global const float *rstd, int n, int d) {
+    __global float *partials, __global const stored *dy, __global const void *x, __global const float *mean,
+    __global const float *rstd, int n, int d, int xIsStored) {
     int part = get_group_id(1), parts = get_num_groups(1);
     int first = (int)((long)n * part / parts), last = (int)((long)n * (part + 1) / parts);
     int end = min(d, (int)(get_group_id(0) + 1) * STRIP);
@@ -74,7 +82,8 @@ __kernel GROUP void layer_norm_backward_parameters(
         lanes weightSum = 0.0f, biasSum = 0.0f;
         for (int row = first; row < last; row++) {
             lanes g = stored_lanes(dy + (size_t)row * d + j, d - j);
-            lanes normal = (load_lanes(x + (size_t)row * d + j, d - j) - mean[row]) * rstd[row];
+            float m = mean ? mean[row] : 0.0f;
+            lanes normal = (either_lanes(x, (size_t)row * d + j, d - j, xIsStored) - m) * rstd[row];
             weightSum = MULTIPLY_ADD(g, normal, weightSum);
             biasSum += g;
         }

@@ -126,6 +126,15 @@ INLINE lanes stored_or(__global const stored *p, int count, float rest) {
 // p[0 ..< min(count, WIDTH)], and zeros.
 INLINE lanes stored_lanes(__global const stored *p, int count) { return stored_or(p, count, 0.0f); }
 
+// p[i ..< i + min(count, WIDTH)] of `stored` numbers or of floats, as isStored says, and `rest` in the lanes behind.
+INLINE lanes either_or(__global const void *p, size_t i, int count, float rest, int isStored) {
+    if (isStored) return stored_or((__global const stored *)p + i, count, rest);
+    return load_or((__global const float *)p + i, count, rest);
+}
+INLINE lanes either_lanes(__global const void *p, size_t i, int count, int isStored) {
+    return either_or(p, i, count, 0.0f, isStored);
+}
+
 // p[0 ..< min(count, WIDTH)] ← value.
 INLINE void store_stored(lanes value, __global stored *p, int count) {
     if (count >= WIDTH) {
@@ -135,6 +144,14 @@ INLINE void store_stored(lanes value, __global stored *p, int count) {
     float part[WIDTH];
     store_full(value, 0, part);
     for (int i = 0; i < count; i++) store_stored_one(part[i], p + i);
+}
+
+// p[i ..< i + min(count, WIDTH)] of `stored` numbers or of floats ← value.
+INLINE void store_either(lanes value, __global void *p, size_t i, int count, int isStored) {
+    if (isStored)
+        store_stored(value, (__global stored *)p + i, count);
+    else
+        store_lanes(value, (__global float *)p + i, count);
 }
 
 // Runs the statements with `lanes_` = min(count, WIDTH), as a constant where it is WIDTH: the compiler then drops what

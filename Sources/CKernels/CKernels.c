@@ -28,6 +28,9 @@ static const unsigned char Activations[] = {
 static const unsigned char LayerNorm[] = {
 #embed "../../Kernels/LayerNorm.cl"
 };
+static const unsigned char Rotation[] = {
+#embed "../../Kernels/Rotation.cl"
+};
 static const unsigned char Attention[] = {
 #embed "../../Kernels/Attention.cl"
 };
@@ -69,7 +72,7 @@ static const unsigned char Adapters[] = {
 // In the order of compilation.
 static const CKernelFile files[] = {
     ENTRY(Prelude) ENTRY(Reductions) ENTRY(Matrices) ENTRY(Elementwise) ENTRY(Gelu) ENTRY(Activations) ENTRY(GLoRA)
-    ENTRY(Epilogue) ENTRY(Panels) ENTRY(EnginePanels) ENTRY(Engines) ENTRY(GPUEngines) ENTRY(LayerNorm) ENTRY(Attention)
+    ENTRY(Epilogue) ENTRY(Panels) ENTRY(EnginePanels) ENTRY(Engines) ENTRY(GPUEngines) ENTRY(LayerNorm) ENTRY(Rotation) ENTRY(Attention)
     ENTRY(EngineAttention) ENTRY(Tokens)
     ENTRY(Loss) ENTRY(AdamW) ENTRY(Adapters)
 };

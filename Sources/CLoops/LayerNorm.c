@@ -3,6 +3,8 @@
 // y = x̂ ⊙ w + b with x̂ = (x − mean) · rstd over each row, rstd = 1 / √(var + ε), var biased.
 //
 // With g = dy ⊙ w:  dx = rstd · (g − mean(g) − x̂ · mean(g ⊙ x̂)),  dw = Σₙ dy ⊙ x̂,  db = Σₙ dy.
+//
+// RMSNorm is the same without mean and bias: x̂ = x · rstd, rstd = 1 / √(mean(x²) + ε),  dx = rstd · (g − x̂ · mean(g ⊙ x̂)).
 
 INLINE float sum(const float *x, long n) {
 #pragma clang fp reassociate(on)
@@ -75,5 +77,39 @@ CLONES void layer_norm_backward(
             sums[i] += dout[i] * ((in[i] - m) * r);
             sums[d + i] += dout[i];
         }
+    }
+}
+
+CLONES void rms_norm_forward(
+    float *restrict y, float *restrict rstd, const float *restrict x, const float *restrict weight, long n, long d,
+    float epsilon) {
+    for (long row = 0; row < n; row++) {
+        const float *in = x + row * d;
+        float *out = y + row * d;
+        float square = squared_deviation(in, 0.0f, d) / d;
+        float r = __builtin_isinf(square) ? __builtin_nanf("")
+                                          : 1.0f / __builtin_elementwise_sqrt(square + epsilon);
+        for (long i = 0; i < d; i++) out[i] = in[i] * r * weight[i];
+        rstd[row] = r;
+    }
+}
+
+CLONES void rms_norm_backward(
+    float *restrict dx, float *restrict sums, const float *restrict dy, const float *restrict x,
+    const float *restrict rstd, const float *restrict weight, long n, long d, int accumulate) {
+    if (sums) memset(sums, 0, d * sizeof(float));
+    for (long row = 0; row < n; row++) {
+        const float *in = x + row * d, *dout = dy + row * d;
+        float *out = dx + row * d;
+        float r = rstd[row], sumG, product;
+        gradient_sums(&sumG, &product, dout, in, weight, 0.0f, d);
+        float slope = product * r / d * r;
+        if (accumulate) {
+            for (long i = 0; i < d; i++) out[i] += r * (dout[i] * weight[i] - in[i] * slope);
+        } else {
+            for (long i = 0; i < d; i++) out[i] = r * (dout[i] * weight[i] - in[i] * slope);
+        }
+        if (!sums) continue;
+        for (long i = 0; i < d; i++) sums[i] += dout[i] * (in[i] * r);
     }
 }

@@ -2,7 +2,7 @@ import CLoops
 import Foundation
 import TensorCore
 
-// Multi-head self-attention. Per image and head, with q, k, v [T, h] read in place from the fused qkv (row
+// Multi-head attention. Per image and head, with q [Q, h] and k, v [T, h] read in place, in self-attention from the fused qkv (row
 // length 3·D):
 //
 //     S = s · q kᵀ,  P = softmax(S) = exp(S − L),  L = log Σ exp(S) over the row,  out = P v,  s = 1/√h
@@ -12,9 +12,11 @@ import TensorCore
 // query rows at a time, in the thread's own memory; dk and dv are summed over the blocks.
 
 extension CPUBackend {
-    /// out [B, Q, D] and logSumExp [B, heads, Q] from qkv [B, T, 3·D].
-    public func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, _ s: AttentionSizes) {
-        let qkv = floats(qkv)  // [B, T, 3·D]
+    /// out [B, Q, D] and logSumExp [B, heads, Q].
+    public func attention(
+        _ out: Tensor, _ logSumExp: Tensor, queries: TokenBlock, keys: TokenBlock, values: TokenBlock,
+        _ s: AttentionSizes
+    ) {
         let out = floats(out)  // [B, Q, D]
         let logSumExp = floats(logSumExp)  // [B, heads, Q]
         let (t, h, block) = (s.tokens, s.head, s.blockRows)
@@ -22,16 +24,16 @@ extension CPUBackend {
             let sums = scores + block * t  // [block], after scores [block, T]
             let largest = sums + block  // [block]
             for index in range {
-                let q = qkv + s.offset(index)  // [T, h], as are k and v
-                let (k, v) = (q + s.width, q + 2 * s.width)
+                let q = head(index, of: queries, s)  // [Q, h]
+                let (k, v) = (head(index, of: keys, s), head(index, of: values, s))  // [T, h]
                 for first in stride(from: 0, to: s.queries, by: block) {
                     let rows = min(block, s.queries - first)
                     let y = out + s.outOffset(index) + first * s.width
                     gemm(
-                        scores, ldc: t, q + first * s.stride, lda: s.stride, k, ldb: s.stride, m: rows, n: t,
-                        k: h, transposeB: true, alpha: s.scale)
+                        scores, ldc: t, q + first * queries.stride, lda: queries.stride, k, ldb: keys.stride,
+                        m: rows, n: t, k: h, transposeB: true, alpha: s.scale)
                     softmax_exponentials(scores, sums, largest, rows, t)
-                    gemm(y, ldc: s.width, scores, lda: t, v, ldb: s.stride, m: rows, n: h, k: t)
+                    gemm(y, ldc: s.width, scores, lda: t, v, ldb: values.stride, m: rows, n: h, k: t)
                     divide_rows(y, sums, rows, h, s.width)
                     for i in 0..<rows {
                         logSumExp[index * s.queries + first + i] = largest[i] + log(sums[i])
@@ -41,59 +43,64 @@ extension CPUBackend {
         }
     }
 
-    /// dqkv [B, T, 3·D] is overwritten, from dOut and out [B, Q, D] and logSumExp [B, heads, Q].
+    /// dQueries, dKeys and dValues are overwritten, from dOut and out [B, Q, D] and logSumExp [B, heads, Q].
     public func attentionBackward(
-        _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor,
-        _ s: AttentionSizes
+        _ dQueries: TokenBlock, _ dKeys: TokenBlock, _ dValues: TokenBlock,
+        _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, queries: TokenBlock, keys: TokenBlock,
+        values: TokenBlock, _ s: AttentionSizes
     ) {
-        let dqkv = floats(dqkv)  // [B, T, 3·D]
         let (dOut, out) = (floats(dOut), floats(out))  // [B, Q, D]
         let logSumExp = floats(logSumExp)  // [B, heads, Q]
-        let qkv = floats(qkv)  // [B, T, 3·D]
         let (t, h, block) = (s.tokens, s.head, s.blockRows)
         parallel(s.batch * s.heads, grain: s.grain, scratch: 2 * block * t) { range, p in
             let dp = p + block * t  // [block, T], as is p
             for index in range {
-                let q = qkv + s.offset(index)  // [T, h], as are k and v and their gradients
-                let (k, v) = (q + s.width, q + 2 * s.width)
-                let dq = dqkv + s.offset(index)
-                let (dk, dv) = (dq + s.width, dq + 2 * s.width)
+                let (k, v) = (head(index, of: keys, s), head(index, of: values, s))  // [T, h]
+                let (dk, dv) = (head(index, of: dKeys, s), head(index, of: dValues, s))  // [T, h]
+                let allDQ = head(index, of: dQueries, s)  // [gradientRows, h]
                 for first in stride(from: 0, to: s.queries, by: block) {
                     let rows = min(block, s.queries - first)
-                    let (q, dq) = (q + first * s.stride, dq + first * s.stride)  // [rows, h]
+                    let q = head(index, of: queries, s) + first * queries.stride  // [rows, h]
+                    let dq = allDQ + first * dQueries.stride  // [rows, h]
                     let at = s.outOffset(index) + first * s.width
                     let (y, dy) = (out + at, dOut + at)  // [rows, h]
                     let beta: Float = first > 0 ? 1 : 0
                     gemm(
-                        p, ldc: t, q, lda: s.stride, k, ldb: s.stride, m: rows, n: t, k: h, transposeB: true,
-                        alpha: s.scale)
+                        p, ldc: t, q, lda: queries.stride, k, ldb: keys.stride, m: rows, n: t, k: h,
+                        transposeB: true, alpha: s.scale)
                     gemm(
-                        dp, ldc: t, dy, lda: s.width, v, ldb: s.stride, m: rows, n: t, k: h, transposeB: true)
+                        dp, ldc: t, dy, lda: s.width, v, ldb: values.stride, m: rows, n: t, k: h,
+                        transposeB: true)
                     attention_scores_backward(
                         p, dp, logSumExp + index * s.queries + first, dy, y, rows, t, h, s.width)
                     gemm(
-                        dv, ldc: s.stride, p, lda: t, dy, ldb: s.width, m: t, n: h, k: rows, transposeA: true,
-                        beta: beta)
-                    gemm(dq, ldc: s.stride, dp, lda: t, k, ldb: s.stride, m: rows, n: h, k: t, alpha: s.scale)
+                        dv, ldc: dValues.stride, p, lda: t, dy, ldb: s.width, m: t, n: h, k: rows,
+                        transposeA: true, beta: beta)
                     gemm(
-                        dk, ldc: s.stride, dp, lda: t, q, ldb: s.stride, m: t, n: h, k: rows,
+                        dq, ldc: dQueries.stride, dp, lda: t, k, ldb: keys.stride, m: rows, n: h, k: t,
+                        alpha: s.scale)
+                    gemm(
+                        dk, ldc: dKeys.stride, dp, lda: t, q, ldb: queries.stride, m: t, n: h, k: rows,
                         transposeA: true, alpha: s.scale, beta: beta)
                 }
-                for token in s.queries..<t { (dq + token * s.stride).update(repeating: 0, count: h) }
+                for row in s.queries..<s.gradientRows {
+                    (allDQ + row * dQueries.stride).update(repeating: 0, count: h)
+                }
             }
         }
+    }
+
+    /// Where an image's head begins in a block.
+    private func head(_ index: Int, of block: TokenBlock, _ s: AttentionSizes) -> Floats {
+        floats(block.tensor) + block.offset + index / s.heads * block.sampleStride + index % s.heads * s.head
     }
 }
 
 extension AttentionSizes {
-    /// The row length of qkv.
-    fileprivate var stride: Int { 3 * width }
     /// Query rows whose S is held: 256 KiB, half of what the backward keeps in the second cache. All of 197 tokens.
     fileprivate var blockRows: Int { min(queries, max(16, 65_536 / tokens)) }
     /// Heads per block: at least 2¹⁸ multiplications.
     fileprivate var grain: Int { max(1, 262_144 / (2 * queries * tokens * head)) }
-    /// Where q of an image's head begins in qkv.
-    fileprivate func offset(_ index: Int) -> Int { index / heads * tokens * stride + index % heads * head }
-    /// Where the head begins in out.
+    /// Where an image's head begins in out.
     fileprivate func outOffset(_ index: Int) -> Int { index / heads * queries * width + index % heads * head }
 }

@@ -1,46 +1,60 @@
+import COpenCL
 import TensorCore
 
 // S = q kᵀ / √h, P = softmax(S), out = P v per sample and head, without a [T, T] matrix (Attention.cl).
 
 extension OpenCLBackend {
-    /// out [B, Q, D] and logSumExp [B, heads, Q] from qkv [B, T, 3·D].
-    public func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, _ size: AttentionSizes) {
-        let stored = qkv.elementType
+    /// out [B, Q, D] and logSumExp [B, heads, Q].
+    public func attention(
+        _ out: Tensor, _ logSumExp: Tensor, queries: TokenBlock, keys: TokenBlock, values: TokenBlock,
+        _ size: AttentionSizes
+    ) {
+        let stored = out.elementType
+        let inputs = Arguments(queries.tensor, keys.tensor, values.tensor)
+        let places = Arguments(queries.place, keys.place, values.place)
         guard layout.local == 1 else {
             size.requireRows("attention")
             return launch(
                 "attention_forward", stored: stored, (groups(size.queries), size.batch * size.heads, 1),
-                to: out, logSumExp, from: qkv, with: size.constants)
+                to: out, logSumExp, from: inputs, with: places, size.constants)
         }
         let stretch = size.forwardStretch(PanelTiles(layout, choice.usual(stored)))
         launch(
             "attention_forward", stored: stored, (stretches(size, stretch, "attention"), 1, 1),
-            to: out, logSumExp, leftPanels, from: qkv, with: size.batch, size.constants, stretch)
+            to: out, logSumExp, leftPanels, from: inputs, with: places, size.batch, size.constants, stretch)
     }
 
-    /// dqkv [B, T, 3·D] is overwritten.
+    /// dQueries, dKeys and dValues are overwritten.
     public func attentionBackward(
-        _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor,
-        _ size: AttentionSizes
+        _ dQueries: TokenBlock, _ dKeys: TokenBlock, _ dValues: TokenBlock,
+        _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, queries: TokenBlock, keys: TokenBlock,
+        values: TokenBlock, _ size: AttentionSizes
     ) {
-        let stored = qkv.elementType
+        let stored = out.elementType
+        let inputs = Arguments(queries.tensor, keys.tensor, values.tensor)
+        let places = Arguments(queries.place, keys.place, values.place)
         guard layout.local == 1 else {
             size.requireRows("attentionBackward")
             require(
                 logSumExp.count <= OpenCLBackend.scratchCount, "attentionBackward",
                 "\(logSumExp.count) softmax rows are more than the scratch holds: use a smaller batch")
-            let groups = (groups(size.tokens), size.batch * size.heads, 1)
+            let heads = size.batch * size.heads
             launch(
-                "attention_backward_queries", stored: stored, groups, to: dqkv, scratch,
-                from: dOut, out, logSumExp, qkv, with: size.constants)
+                "attention_backward_queries", stored: stored, (groups(size.gradientRows), heads, 1),
+                to: dQueries.tensor, scratch, from: dOut, out, logSumExp, inputs,
+                with: dQueries.place, places, size.gradientRows, size.constants)
             return launch(
-                "attention_backward_keys", stored: stored, groups, to: dqkv,
-                from: dOut, scratch, logSumExp, qkv, with: size.constants)
+                "attention_backward_keys", stored: stored, (groups(size.tokens), heads, 1),
+                to: dKeys.tensor, dValues.tensor, from: dOut, scratch, logSumExp, inputs,
+                with: dKeys.place, dValues.place, places, size.constants)
         }
         let stretch = size.backwardStretch(PanelTiles(layout, choice.usual(stored)))
         launch(
             "attention_backward", stored: stored, (stretches(size, stretch, "attentionBackward"), 1, 1),
-            to: dqkv, leftPanels, from: dOut, out, logSumExp, qkv, with: size.batch, size.constants, stretch)
+            to: dQueries.tensor, dKeys.tensor, dValues.tensor, leftPanels,
+            from: dOut, out, logSumExp, inputs,
+            with: dQueries.place, dKeys.place, dValues.place, places, size.gradientRows, size.batch,
+            size.constants, stretch)
     }
 
     /// Groups whose work-items are `count` queries or keys.
@@ -52,6 +66,26 @@ extension OpenCLBackend {
             stretch <= OpenCLBackend.panelCount, operation,
             "\(size.tokens) tokens with heads of \(size.head) are too many")
         return min(rowGroups(size.batch * size.heads), OpenCLBackend.panelCount / stretch)
+    }
+}
+
+extension TokenBlock {
+    /// As kernels take it.
+    fileprivate var place: TokenPlace { TokenPlace(block: self) }
+}
+
+/// `int4` in a kernel: offset, stride, sampleStride, and nothing.
+private struct TokenPlace: KernelArgument {
+    let block: TokenBlock
+
+    func add(to call: inout KernelCall) {
+        let numbers = [block.offset, block.stride, block.sampleStride].map { number -> cl_int in
+            guard let value = cl_int(exactly: number) else {
+                fatalError("\(call.name): a size of \(number) is more than a kernel's int holds")
+            }
+            return value
+        }
+        call.add(bytesOf: SIMD4<cl_int>(numbers[0], numbers[1], numbers[2], 0))
     }
 }
 

@@ -1,4 +1,4 @@
-// What the operations of other methods than GLoRA take: a part of a tensor, a nonlinearity, a random mask.
+// What gates, rotations and the operations of other methods than GLoRA take: a part of a tensor, a nonlinearity, a random mask.
 
 /// A matrix inside a tensor: element (i, j) is at offset + i · stride + j. A stride of 0 repeats one row.
 public struct MatrixBlock {
@@ -19,6 +19,43 @@ public struct MatrixBlock {
         guard offset >= 0, stride >= 0, rows >= 0, columns >= 0 else { return false }
         guard rows > 0, columns > 0 else { return true }
         return offset + (rows - 1) * stride + columns <= tensor.count
+    }
+}
+
+/// Rows of tokens inside a tensor: token t of sample b begins at offset + b · sampleStride + t · stride. A sampleStride of 0 gives
+/// every sample the same rows.
+public struct TokenBlock {
+    /// Where the elements lie.
+    public var tensor: Tensor
+    /// The first element's index in the tensor.
+    public var offset: Int
+    /// The distance between a sample's tokens, in elements.
+    public var stride: Int
+    /// The distance between samples, in elements.
+    public var sampleStride: Int
+
+    /// A block whose samples, tokens and columns the operation says.
+    public init(_ tensor: Tensor, offset: Int = 0, stride: Int, sampleStride: Int) {
+        (self.tensor, self.offset, self.stride, self.sampleStride) = (tensor, offset, stride, sampleStride)
+    }
+
+    /// All of a tensor [B, T, D]; traps when it has other dimensions.
+    public init(_ tensor: Tensor) {
+        precondition(tensor.shape.count == 3, "shape \(tensor.shape) is not one of tokens")
+        self.init(
+            tensor, stride: tensor.columns, sampleStride: tensor.shape[1] * tensor.columns)
+    }
+
+    /// Whether all rows lie inside the tensor.
+    func holds(samples: Int, tokens: Int, columns: Int) -> Bool {
+        guard offset >= 0, stride >= 0, sampleStride >= 0, samples > 0, tokens > 0 else { return false }
+        return offset + (samples - 1) * sampleStride + (tokens - 1) * stride + columns <= tensor.count
+    }
+
+    /// Whether no two rows overlap.
+    func isApart(samples: Int, tokens: Int, columns: Int) -> Bool {
+        (tokens == 1 || stride >= columns)
+            && (samples == 1 || sampleStride >= (tokens - 1) * stride + columns)
     }
 }
 

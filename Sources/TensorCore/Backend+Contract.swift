@@ -7,10 +7,12 @@ package func require(_ condition: Bool, _ operation: String, _ message: @autoclo
     if !condition { fatalError("\(operation): \(message())") }
 }
 
-/// The sizes of attention: qkv [B, T, 3·D], of whose T tokens the first Q are queries, out [B, Q, D], D = heads · head.
+/// The sizes of attention: Q queries, T keys and values, and out [B, Q, D], D = heads · head.
 public struct AttentionSizes: Sendable {
     /// B, T, Q, the heads and the width of each.
     public let batch, tokens, queries, heads, head: Int
+    /// The rows of dq, of which those behind the Q are zeros: T where q, k and v are thirds of one tensor, else Q.
+    public let gradientRows: Int
     /// D.
     public var width: Int { heads * head }
     /// 1/√head.
@@ -377,7 +379,7 @@ extension Backend {
     }
 
     /// y = (x − mean) · rstd ⊙ weight + bias over the last dimension, rstd = 1 / √(var + ε) with the biased variance.
-    /// x, y [n, d]; mean, rstd [n] are kept for the backward.
+    /// x, y [n, d], x in float32 or stored as y is; mean, rstd [n] are kept for the backward.
     public func layerNorm(
         _ y: Tensor, _ mean: Tensor, _ rstd: Tensor,
         _ x: Tensor, _ weight: Tensor, _ bias: Tensor, epsilon: Float
@@ -385,14 +387,12 @@ extension Backend {
         let (n, d) = (x.rows, x.columns)
         require(
             "layerNorm", stored: ["y": (y, n * d)],
-            floats: [
-                "mean": (mean, n), "rstd": (rstd, n), "x": (x, n * d), "weight": (weight, d),
-                "bias": (bias, d),
-            ])
+            floats: ["mean": (mean, n), "rstd": (rstd, n), "weight": (weight, d), "bias": (bias, d)])
+        requireStream(x, nil, as: y, "layerNorm")
         layerNorm(y, mean, rstd, x, weight, bias, epsilon: epsilon, rows: n, columns: d)
     }
 
-    /// dx [n, d], and with `accumulate` dx + …: the residual stream's gradient is added to in place.
+    /// dx [n, d], of x's type, and with `accumulate` dx + …: the residual stream's gradient is added to in place.
     /// dWeight and dBias [d] accumulate; nil when frozen.
     public func layerNormBackward(
         _ dx: Tensor, _ dWeight: Tensor?, _ dBias: Tensor?,
@@ -402,11 +402,102 @@ extension Backend {
         require(
             "layerNormBackward", stored: ["dy": (dy, n * d)],
             floats: [
-                "dx": (dx, n * d), "dWeight": (dWeight, d), "dBias": (dBias, d), "x": (x, n * d),
-                "mean": (mean, n), "rstd": (rstd, n), "weight": (weight, d),
+                "dWeight": (dWeight, d), "dBias": (dBias, d), "mean": (mean, n), "rstd": (rstd, n),
+                "weight": (weight, d),
             ])
+        requireStream(x, dx, as: dy, "layerNormBackward")
         layerNormBackward(
             dx, dWeight, dBias, dy, x, mean, rstd, weight, accumulate: accumulate, rows: n, columns: d)
+    }
+
+    /// y = x · rstd ⊙ weight over the last dimension, rstd = 1 / √(mean(x²) + ε) (Zhang and Sennrich, arXiv 1910.07467).
+    /// x, y [n, d], x in float32 or stored as y is; rstd [n] is kept for the backward.
+    public func rmsNorm(_ y: Tensor, _ rstd: Tensor, _ x: Tensor, _ weight: Tensor, epsilon: Float) {
+        let (n, d) = (x.rows, x.columns)
+        require("rmsNorm", stored: ["y": (y, n * d)], floats: ["rstd": (rstd, n), "weight": (weight, d)])
+        requireStream(x, nil, as: y, "rmsNorm")
+        rmsNorm(y, rstd, x, weight, epsilon: epsilon, rows: n, columns: d)
+    }
+
+    /// With g = dy ⊙ weight and x̂ = x · rstd: dx [n, d] ← rstd · (g − x̂ · mean(g ⊙ x̂)), of x's type, and with `accumulate` dx + …;
+    /// dWeight [d] += Σₙ dy ⊙ x̂; nil when frozen.
+    public func rmsNormBackward(
+        _ dx: Tensor, _ dWeight: Tensor?, _ dy: Tensor, _ x: Tensor, _ rstd: Tensor, _ weight: Tensor,
+        accumulate: Bool
+    ) {
+        let (n, d) = (x.rows, x.columns)
+        require(
+            "rmsNormBackward", stored: ["dy": (dy, n * d)],
+            floats: ["dWeight": (dWeight, d), "rstd": (rstd, n), "weight": (weight, d)])
+        requireStream(x, dx, as: dy, "rmsNormBackward")
+        rmsNormBackward(dx, dWeight, dy, x, rstd, weight, accumulate: accumulate, rows: n, columns: d)
+    }
+
+    /// Stops the program unless what a norm reads, and its gradient, are float32 or stored as what the norm writes is.
+    private func requireStream(_ x: Tensor, _ dx: Tensor?, as y: Tensor, _ operation: String) {
+        let count = x.count
+        if x.elementType == .float32 {
+            require(operation, floats: ["x": (x, count), "dx": (dx, count)])
+        } else {
+            require(operation, stored: ["x": (x, count), "dx": (dx, count), "y or dy": (y, count)])
+        }
+    }
+
+    /// Rotary position embedding (Su et al., arXiv 2104.09864) in place: each pair (a, b) of a head becomes
+    ///
+    ///     (a c − b s, b c + a s),   c and s from row positions[r] of cosines and sines [P, d/2]
+    ///
+    /// and with `inverse` (a c + b s, b c − a s), which is the backward. Row r of the n begins at x's offset + r · stride and holds
+    /// heads · headWidth numbers, stored; `layout` says which of a head's first d are a pair, the others stay as they are.
+    /// positions [n] int32 are in 0..<P. Rows don't overlap; q and k of qkv [B, T, 3·D] are at the offsets 0 and D, 3·D apart.
+    public func rotate(
+        _ x: MatrixBlock, positions: Tensor, cosines: Tensor, sines: Tensor, heads: Int, headWidth: Int,
+        layout: RotaryLayout, inverse: Bool
+    ) {
+        let (n, width) = (positions.count, heads * headWidth)
+        let sizes = RotarySizes(rows: n, heads: heads, head: headWidth, pairs: cosines.columns)
+        require(
+            "rotate",
+            heads > 0 && 2 * sizes.pairs <= headWidth && sines.columns == sizes.pairs
+                && x.holds(rows: n, columns: width) && (n <= 1 || x.stride >= width),
+            stored: ["x": (x.tensor, x.tensor.count)],
+            floats: ["cosines": (cosines, cosines.count), "sines": (sines, cosines.count)],
+            integers: ["positions": (positions, n)],
+            ": \(n) rows of \(heads) heads of \(headWidth) from \(x.offset) on every \(x.stride)")
+        if n > 0, sizes.pairs > 0 {
+            rotate(
+                x, positions: positions, cosines: cosines, sines: sines, layout: layout, inverse: inverse,
+                sizes)
+        }
+    }
+
+    /// y [n, F] ← f(a) ⊙ b, with a and b [n, F]; all stored. SwiGLU by SiLU, GeGLU by GELU (Shazeer, arXiv 2002.05202). a and b
+    /// may be halves of one tensor [n, 2·F].
+    public func gate(_ y: Tensor, _ a: MatrixBlock, _ b: MatrixBlock, _ activation: Activation) {
+        let (n, d) = (y.rows, y.columns)
+        require(
+            "gate", a.holds(rows: n, columns: d) && b.holds(rows: n, columns: d),
+            stored: [
+                "y": (y, n * d), "a": (a.tensor, a.tensor.count), "b": (b.tensor, b.tensor.count),
+            ], ": a from \(a.offset) on every \(a.stride), b from \(b.offset) on every \(b.stride)")
+        if n > 0, d > 0 { gate(y, a, b, activation, rows: n, columns: d) }
+    }
+
+    /// dA ← dy ⊙ b ⊙ f′(a), dB ← dy ⊙ f(a), with dy [n, F]; all stored. dA may be a and dB b; else nothing overlaps.
+    public func gateBackward(
+        _ dA: MatrixBlock, _ dB: MatrixBlock, _ dy: Tensor, _ a: MatrixBlock, _ b: MatrixBlock,
+        _ activation: Activation
+    ) {
+        let (n, d) = (dy.rows, dy.columns)
+        require(
+            "gateBackward",
+            [dA, dB, a, b].allSatisfy { $0.holds(rows: n, columns: d) }
+                && (n <= 1 || min(dA.stride, dB.stride) >= d),
+            stored: [
+                "dy": (dy, n * d), "dA": (dA.tensor, dA.tensor.count), "dB": (dB.tensor, dB.tensor.count),
+                "a": (a.tensor, a.tensor.count), "b": (b.tensor, b.tensor.count),
+            ], ": from \([dA, dB, a, b].map(\.offset)) on every \([dA, dB, a, b].map(\.stride))")
+        if n > 0, d > 0 { gateBackward(dA, dB, dy, a, b, activation, rows: n, columns: d) }
     }
 
     /// y = x/2 · (1 + erf(x/√2)), the exact GELU; both of one count, each stored. y may be x.
@@ -419,7 +510,9 @@ extension Backend {
     /// width h = D/heads: S = q kᵀ / √h, P = softmax(S), out = P v. Only the first Q ≤ T tokens are queries: out is [B, Q, D],
     /// and `logSumExp` [B, heads, Q] = ln Σⱼ exp(Sⱼ) is what the backward rebuilds P from. No [T, T] matrix is kept.
     public func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int) {
-        attention(out, logSumExp, qkv, requireFit(nil, out, logSumExp, nil, qkv, heads, "attention"))
+        let sizes = requireFit(nil, out, logSumExp, nil, qkv, heads, "attention")
+        let (q, k, v) = thirds(qkv)
+        attention(out, logSumExp, queries: q, keys: k, values: v, sizes)
     }
 
     /// dqkv [B, T, 3·D] is overwritten (dq of the tokens that are no queries is zero), given what `attention` made: out and dOut
@@ -428,7 +521,18 @@ extension Backend {
         _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, heads: Int
     ) {
         let sizes = requireFit(dOut, out, logSumExp, dqkv, qkv, heads, "attentionBackward")
-        attentionBackward(dqkv, dOut, out, logSumExp, qkv, sizes)
+        let ((q, k, v), (dq, dk, dv)) = (thirds(qkv), thirds(dqkv))
+        attentionBackward(dq, dk, dv, dOut, out, logSumExp, queries: q, keys: k, values: v, sizes)
+    }
+
+    /// q, k and v of [B, T, 3·D].
+    private func thirds(_ qkv: Tensor) -> (TokenBlock, TokenBlock, TokenBlock) {
+        func third(_ index: Int) -> TokenBlock {
+            var block = TokenBlock(qkv)
+            block.offset = index * qkv.columns / 3
+            return block
+        }
+        return (third(0), third(1), third(2))
     }
 
     private func requireFit(
@@ -438,7 +542,8 @@ extension Backend {
         let all = qkv.shape.count == 3 ? qkv.shape : [0, 0, 0]
         let part = out.shape.count == 3 ? out.shape : [0, 0, 0]
         let sizes = AttentionSizes(
-            batch: all[0], tokens: all[1], queries: part[1], heads: heads, head: part[2] / max(1, heads))
+            batch: all[0], tokens: all[1], queries: part[1], heads: heads, head: part[2] / max(1, heads),
+            gradientRows: all[1])
         require(
             operation,
             heads > 0 && all[0] == part[0] && all[2] == 3 * sizes.width && sizes.width == part[2]
@@ -447,6 +552,65 @@ extension Backend {
                 "out": (out, out.count), "dOut": (dOut, out.count), "qkv": (qkv, qkv.count),
                 "dqkv": (dqkv, qkv.count),
             ], floats: ["logSumExp": (logSumExp, sizes.batch * heads * sizes.queries)], " and \(heads) heads")
+        return sizes
+    }
+
+    /// Multi-head attention of Q queries to T = `tokens` keys and values, each apart: out [B, Q, D] and `logSumExp` [B, heads, Q] as
+    /// above, any Q and T. A row of a block holds a token's D = heads · h numbers, heads first, stored; samples may share their
+    /// queries, as those of attention pooling do, and keys and values, by a sampleStride of 0.
+    public func attention(
+        _ out: Tensor, _ logSumExp: Tensor, queries: TokenBlock, keys: TokenBlock, values: TokenBlock,
+        tokens: Int, heads: Int
+    ) {
+        let sizes = requireFit(
+            nil, out, logSumExp, [], [queries, keys, values], tokens, heads, "attention")
+        attention(out, logSumExp, queries: queries, keys: keys, values: values, sizes)
+    }
+
+    /// The gradients of that, overwritten: dQueries [B, Q, D], of each sample also where samples share their queries, dKeys and dValues
+    /// [B, T, D], in blocks whose rows don't overlap; given what `attention` made, out and dOut [B, Q, D], logSumExp [B, heads, Q].
+    public func attentionBackward(
+        _ dQueries: TokenBlock, _ dKeys: TokenBlock, _ dValues: TokenBlock,
+        _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, queries: TokenBlock, keys: TokenBlock,
+        values: TokenBlock, tokens: Int, heads: Int
+    ) {
+        let sizes = requireFit(
+            dOut, out, logSumExp, [dQueries, dKeys, dValues], [queries, keys, values], tokens, heads,
+            "attentionBackward")
+        attentionBackward(
+            dQueries, dKeys, dValues, dOut, out, logSumExp, queries: queries, keys: keys, values: values,
+            sizes)
+    }
+
+    private func requireFit(
+        _ dOut: Tensor?, _ out: Tensor, _ logSumExp: Tensor, _ gradients: [TokenBlock],
+        _ blocks: [TokenBlock], _ tokens: Int, _ heads: Int, _ operation: String
+    ) -> AttentionSizes {
+        let shape = out.shape.count == 3 ? out.shape : [0, 0, 0]
+        let sizes = AttentionSizes(
+            batch: shape[0], tokens: tokens, queries: shape[1], heads: heads, head: shape[2] / max(1, heads),
+            gradientRows: shape[1])
+        func all(_ blocks: [TokenBlock], _ fits: (TokenBlock, Int) -> Bool) -> Bool {
+            zip(blocks, [shape[1], tokens, tokens]).allSatisfy(fits)
+        }
+        func tensor(_ blocks: [TokenBlock], _ index: Int) -> (Tensor?, count: Int) {
+            blocks.isEmpty ? (nil, 0) : (blocks[index].tensor, blocks[index].tensor.count)
+        }
+        require(
+            operation,
+            heads > 0 && sizes.width == shape[2]
+                && all(blocks) { $0.holds(samples: shape[0], tokens: $1, columns: shape[2]) }
+                && all(gradients) {
+                    $0.holds(samples: shape[0], tokens: $1, columns: shape[2])
+                        && $0.isApart(samples: shape[0], tokens: $1, columns: shape[2])
+                },
+            stored: [
+                "out": (out, out.count), "dOut": (dOut, out.count), "queries": tensor(blocks, 0),
+                "keys": tensor(blocks, 1), "values": tensor(blocks, 2), "dQueries": tensor(gradients, 0),
+                "dKeys": tensor(gradients, 1), "dValues": tensor(gradients, 2),
+            ], floats: ["logSumExp": (logSumExp, sizes.batch * heads * sizes.queries)],
+            ", \(tokens) tokens and \(heads) heads, samples \((blocks + gradients).map(\.sampleStride)) and tokens "
+                + "\((blocks + gradients).map(\.stride)) apart from \((blocks + gradients).map(\.offset)),")
         return sizes
     }
 

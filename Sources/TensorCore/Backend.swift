@@ -7,7 +7,7 @@
 ///
 /// A backend does its part of each operation here, with the sizes last. What the operations compute stands in
 /// `Backend+Contract.swift`, where they are called without the sizes and their shapes and types are checked for all backends.
-/// No activation comes here as the identity, and no block to copy is empty.
+/// `activate` doesn't come here with the identity, and no block to copy, rotate or gate is empty.
 ///
 /// Memory is taken when a model or a plan is built, where allocation throws. The operations themselves neither
 /// allocate nor throw. When the device fails at one (no memory left, a device that is gone), the backend has failed for good:
@@ -24,7 +24,8 @@ public protocol Backend: AnyObject {
     var largestBufferByteCount: Int { get }
     /// What frozen weights and the activations between operations may be stored in, those of one operation all alike; see
     /// `Precision`. These are W₀ and W; x, z, y, GELU(y), dy and dx of Linears and of `activate`; the operands of `matmul`;
-    /// qkv and out of attention; y of `layerNorm`, branch of `residualAdd`, out of `scaleSamples`, the tokens of
+    /// q, k, v and out of attention; x of `rotate`; a, b and y of `gate`; y of `layerNorm` and `rmsNorm`, and with it, where it is so, x;
+    /// branch of `residualAdd`, out of `scaleSamples`, the tokens of
     /// `poolTokens`, patches and projected patches; x and y of `scaleShift`; and the gradients of all of them. `copy` goes
     /// between the types. Every other tensor is float32, and all are where a backend says nothing.
     var precision: Precision { get }
@@ -104,10 +105,26 @@ public protocol Backend: AnyObject {
         _ dx: Tensor, _ dWeight: Tensor?, _ dBias: Tensor?,
         _ dy: Tensor, _ x: Tensor, _ mean: Tensor, _ rstd: Tensor, _ weight: Tensor, accumulate: Bool,
         rows: Int, columns: Int)
-    func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, _ sizes: AttentionSizes)
-    func attentionBackward(
-        _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor,
+    func rmsNorm(
+        _ y: Tensor, _ rstd: Tensor, _ x: Tensor, _ weight: Tensor, epsilon: Float, rows: Int, columns: Int)
+    func rmsNormBackward(
+        _ dx: Tensor, _ dWeight: Tensor?, _ dy: Tensor, _ x: Tensor, _ rstd: Tensor, _ weight: Tensor,
+        accumulate: Bool, rows: Int, columns: Int)
+    func rotate(
+        _ x: MatrixBlock, positions: Tensor, cosines: Tensor, sines: Tensor, layout: RotaryLayout,
+        inverse: Bool, _ sizes: RotarySizes)
+    func gate(
+        _ y: Tensor, _ a: MatrixBlock, _ b: MatrixBlock, _ activation: Activation, rows: Int, columns: Int)
+    func gateBackward(
+        _ dA: MatrixBlock, _ dB: MatrixBlock, _ dy: Tensor, _ a: MatrixBlock, _ b: MatrixBlock,
+        _ activation: Activation, rows: Int, columns: Int)
+    func attention(
+        _ out: Tensor, _ logSumExp: Tensor, queries: TokenBlock, keys: TokenBlock, values: TokenBlock,
         _ sizes: AttentionSizes)
+    func attentionBackward(
+        _ dQueries: TokenBlock, _ dKeys: TokenBlock, _ dValues: TokenBlock,
+        _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, queries: TokenBlock, keys: TokenBlock,
+        values: TokenBlock, _ sizes: AttentionSizes)
     func residualAdd(_ out: Tensor, _ x: Tensor, _ branch: Tensor, sampleScale: Tensor?, count: Int)
     func scaleSamples(_ out: Tensor, _ x: Tensor, sampleScale: Tensor, count: Int)
     func poolTokens(_ out: Tensor, _ tokens: Tensor, range: Range<Int>, _ sizes: TokenSizes)

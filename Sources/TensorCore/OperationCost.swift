@@ -63,4 +63,30 @@ public struct OperationCost: Equatable, Sendable {
     public static func layerNormBackward(rows n: Int, width d: Int) -> OperationCost {
         OperationCost(flops: Double(12 * n * d), bytes: Double(4 * (4 * n * d + 2 * n + d)))
     }
+
+    /// `Backend.rmsNorm` of [n, d].
+    public static func rmsNorm(rows n: Int, width d: Int) -> OperationCost {
+        OperationCost(flops: Double(4 * n * d), bytes: Double(4 * (2 * n * d + n + d)))
+    }
+
+    /// `Backend.rmsNormBackward` of [n, d] with a frozen weight, added to the residual stream's gradient.
+    public static func rmsNormBackward(rows n: Int, width d: Int) -> OperationCost {
+        OperationCost(flops: Double(9 * n * d), bytes: Double(4 * (4 * n * d + n + d)))
+    }
+
+    /// `Backend.rotate` of n rows of which d numbers are in pairs, with a row of cosines and sines for each: a pair is read and
+    /// written, with 6 operations.
+    public static func rotate(rows n: Int, width d: Int, pairs: Int) -> OperationCost {
+        OperationCost(flops: Double(3 * n * d), bytes: Double(4 * (2 * n * d + n * (2 * pairs + 1))))
+    }
+
+    /// `Backend.gate` of [n, d], counting an activation as 10 operations.
+    public static func gate(rows n: Int, width d: Int) -> OperationCost {
+        OperationCost(flops: Double(11 * n * d), bytes: Double(4 * 3 * n * d))
+    }
+
+    /// `Backend.gateBackward`.
+    public static func gateBackward(rows n: Int, width d: Int) -> OperationCost {
+        OperationCost(flops: Double(15 * n * d), bytes: Double(4 * 5 * n * d))
+    }
 }

@@ -147,17 +147,6 @@ import Testing
 
     // MARK: Activations
 
-    private func reference(_ activation: Activation, _ x: Double) -> Double {
-        switch activation {
-        case .identity: x
-        case .relu: max(0, x)
-        case .gelu: Reference.gelu(x)
-        case .quickGELU: x / (1 + exp(-1.702 * x))
-        case .geluTanh: x / 2 * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
-        case .silu: x / (1 + exp(-x))
-        }
-    }
-
     /// (f(x + h) − f(x − h)) / 2h, good to some 1e-9.
     private func slope(_ f: (Double) -> Double, at x: Double) -> Double {
         let h = 1e-5
@@ -175,7 +164,7 @@ import Testing
     func activate(device: TestDevice, count: Int) throws {
         let x = inputs(count)
         for activation in Activation.allCases {
-            let expected = x.map { reference(activation, Double($0)) }
+            let expected = x.map { Reference.activation(activation, Double($0)) }
             let what = "activate \(activation) \(count)"
             try device.withBackend { backend in
                 let guarded = GuardedTensors(backend)
@@ -197,7 +186,7 @@ import Testing
         let (x, dy) = (inputs(count), randomValues(count, seed: 2))
         for activation in Activation.allCases {
             let expected = zip(dy, x).map { dy, x in
-                Double(dy) * slope({ reference(activation, $0) }, at: Double(x))
+                Double(dy) * slope({ Reference.activation(activation, $0) }, at: Double(x))
             }
             let what = "activateBackward \(activation) \(count)"
             try device.withBackend { backend in
@@ -265,9 +254,9 @@ import Testing
             let nothing = [Float](repeating: .nan, count: count)
             for activation in Activation.allCases {
                 let expected = [
-                    x.map { reference(activation, Double($0)) },
+                    x.map { Reference.activation(activation, Double($0)) },
                     zip(dy, x).map { dy, x in
-                        Double(dy) * slope({ reference(activation, $0) }, at: Double(x))
+                        Double(dy) * slope({ Reference.activation(activation, $0) }, at: Double(x))
                     },
                 ]
                 let (y, dx, tx) = (try stored(nothing), try stored(nothing), try stored(x))

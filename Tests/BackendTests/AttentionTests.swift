@@ -26,6 +26,27 @@ struct AttentionSize: Sendable, CustomStringConvertible {
         ], small: [AttentionSize(1, 2, 1, 3), AttentionSize(2, 5, 2, 4), AttentionSize(1, 17, 1, 9)])
 }
 
+/// The sizes of an attention to other tokens: Q queries to T keys and values.
+struct OtherAttentionSize: Sendable, CustomStringConvertible {
+    let images, queries, tokens, heads, headWidth: Int
+    var width: Int { heads * headWidth }
+    var description: String {
+        "\(images) images, \(queries) queries to \(tokens) tokens, \(heads)×\(headWidth)"
+    }
+
+    init(_ images: Int, _ queries: Int, _ tokens: Int, _ heads: Int, _ headWidth: Int) {
+        (self.images, self.queries, self.tokens) = (images, queries, tokens)
+        (self.heads, self.headWidth) = (heads, headWidth)
+    }
+
+    /// Fewer queries than tokens and more; one latent query, as attention pooling has.
+    static let all = testSizes(
+        [
+            OtherAttentionSize(1, 3, 2, 1, 3), OtherAttentionSize(3, 1, 197, 2, 64),
+            OtherAttentionSize(2, 65, 17, 3, 31), OtherAttentionSize(2, 16, 257, 1, 33),
+        ], small: [OtherAttentionSize(2, 1, 5, 2, 4), OtherAttentionSize(2, 9, 2, 1, 5)])
+}
+
 @Suite("Attention and its backward") struct AttentionTests {
     @Test(
         "Attention of all or the first tokens and its gradients are those in double",
@@ -71,6 +92,72 @@ struct AttentionSize: Sendable, CustomStringConvertible {
                 }
             }
             guarded.expectIntact("attention")
+        }
+    }
+
+    /// q apart, in rows with something between them; k and v halves of one tensor; dk and dv one behind the other.
+    @Test(
+        "Attention to other tokens, by queries of each sample's own or shared, and its gradients are those in double",
+        arguments: TestDevice.all, OtherAttentionSize.all)
+    func attentionToOthers(device: TestDevice, size: OtherAttentionSize) throws {
+        let (b, q, t, heads, d) = (size.images, size.queries, size.tokens, size.heads, size.width)
+        let (gap, d2) = (3, 2 * d)
+        for isShared in [false, true] {
+            let rows = isShared ? q : b * q
+            let queries = randomValues(rows * d, seed: 1)
+            let (k, v, dOut) = (
+                randomValues(b * t * d, seed: 2), randomValues(b * t * d, seed: 3),
+                randomValues(b * q * d, seed: 4)
+            )
+            let allQueries = isShared ? (0..<b).flatMap { _ in queries } : queries
+            let matrices = (Matrix(b * q, d, allQueries), Matrix(b * t, d, k), Matrix(b * t, d, v))
+            let expected = Reference.attention(
+                q: matrices.0, k: matrices.1, v: matrices.2, images: b, heads: heads)
+            let gradients = Reference.attentionBackward(
+                Matrix(b * q, d, dOut), q: matrices.0, k: matrices.1, v: matrices.2, images: b, heads: heads)
+            var spread = [Float](repeating: .nan, count: rows * (d + gap))
+            for i in queries.indices { spread[i / d * (d + gap) + i % d] = queries[i] }
+            let packed = besides(k, v, columns: d)
+            let what = "\(size), shared \(isShared)"
+            try device.withBackend { backend in
+                let guarded = GuardedTensors(backend)
+                let tq = TokenBlock(
+                    try guarded.input(spread, [rows, d + gap], "queries"), stride: d + gap,
+                    sampleStride: isShared ? 0 : q * (d + gap))
+                var tk = TokenBlock(try guarded.input(packed, [b, t, d2], "keys and values"))
+                var tv = tk
+                (tk.offset, tv.offset) = (0, d)
+                let out = try guarded.output([b, q, d], "out")
+                let logSumExp = try guarded.output([b, heads, q], "logSumExp")
+                backend.attention(
+                    out, logSumExp, queries: tq, keys: tk, values: tv, tokens: t, heads: heads)
+                expectClose(backend.values(logSumExp), expected.logSumExp, "attention \(what) logSumExp")
+                expectClose(backend.values(out), expected.out.values, "attention \(what) out")
+
+                let dq = try guarded.inOut(
+                    [Float](repeating: 7, count: b * q * (d + gap)), [b * q, d + gap], "dq")
+                let dkv = try guarded.output([2, b, t, d], "dk and dv")
+                var dk = TokenBlock(dkv, stride: d, sampleStride: t * d)
+                let first = dk
+                dk.offset = b * t * d
+                backend.attentionBackward(
+                    TokenBlock(dq, stride: d + gap, sampleStride: q * (d + gap)), first, dk,
+                    try guarded.input(dOut, [b, q, d], "dOut"), out, logSumExp, queries: tq, keys: tk,
+                    values: tv, tokens: t, heads: heads)
+                let found = Matrix(b * q, d + gap, backend.values(dq))
+                expectClose(
+                    found.prefix(columns: d).values.map { Float($0) }, gradients[0].values,
+                    "attentionBackward \(what) dq")
+                #expect(
+                    (0..<b * q).allSatisfy { row in (d..<d + gap).allSatisfy { found[row, $0] == 7 } },
+                    "attentionBackward \(what) wrote between the rows of dq")
+                let halves = backend.values(dkv)
+                expectClose(
+                    Array(halves[..<(b * t * d)]), gradients[1].values, "attentionBackward \(what) dk")
+                expectClose(
+                    Array(halves[(b * t * d)...]), gradients[2].values, "attentionBackward \(what) dv")
+                guarded.expectIntact("attention \(what)")
+            }
         }
     }
 

@@ -11,6 +11,15 @@ import Testing
         case sumRows = "sumRows: x [2, 3] is int32, not float32"
         case attention =
             "attention: out [2, 3], qkv [2, 2], logSumExp [2, 2] and 2 heads don't fit"
+        case attentionToOthers =
+            "attention: out [1, 2, 3], queries [2, 3], keys [2, 3], values [2, 2], logSumExp [2, 2], 2 tokens and 1 heads, samples [6, 6, 6] and tokens [3, 3, 3] apart from [0, 0, 0], don't fit"
+        case embedTokens =
+            "embedTokens: tokens [1, 2, 3] and projected [1, 2, 3] leave 0 tokens to a prefix"
+        case gate =
+            "gate: y [2, 3], a [2, 2], b [2, 3]: a from 0 on every 3, b from 0 on every 3 don't fit"
+        case rmsNorm = "rmsNorm: x [2, 3] is int32, not float32"
+        case rotate =
+            "rotate: x [2, 3], cosines [2, 2], sines [2, 2], positions [2]: 2 rows of 1 heads of 3 from 0 on every 3 don't fit"
         case upload = "upload: 28 bytes for shape [2, 3]"
         case view = "view: [1] at 128 is not inside a tensor of shape [2, 3]"
     }
@@ -36,6 +45,23 @@ import Testing
                     backend.sumRows(
                         try backend.allocate([3], .float32), a.leading([2, 3], .int32), accumulate: false)
                 case .attention: backend.attention(a, b, b, heads: 2)
+                case .attentionToOthers:
+                    let (x, y) = (
+                        TokenBlock(a, stride: 3, sampleStride: 6), TokenBlock(b, stride: 3, sampleStride: 6)
+                    )
+                    backend.attention(
+                        a.reshaped([1, 2, 3]), b, queries: x, keys: x, values: y, tokens: 2, heads: 1)
+                case .embedTokens:
+                    let tokens = a.reshaped([1, 2, 3])
+                    backend.embedTokens(tokens, tokens, a, nil)
+                case .gate:
+                    backend.gate(a, MatrixBlock(b, stride: 3), MatrixBlock(a, stride: 3), .silu)
+                case .rmsNorm:
+                    backend.rmsNorm(a, b.leading([2]), a.leading([2, 3], .int32), b.leading([3]), epsilon: 1)
+                case .rotate:
+                    backend.rotate(
+                        MatrixBlock(a, stride: 3), positions: a.leading([2], .int32), cosines: b, sines: b,
+                        heads: 1, headWidth: 3, layout: .halves, inverse: false)
                 case .upload: [Float](repeating: 0, count: 7).withUnsafeBytes { backend.upload(a, $0) }
                 case .view: _ = try backend.view(a, at: viewAlignment, [1])
                 }

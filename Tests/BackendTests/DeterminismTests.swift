@@ -14,7 +14,7 @@ import Testing
                 expectIdentical(b.values, a.values, "a second run of \(a.name)")
             }
         }
-        #expect(first.count == 20)
+        #expect(first.count == 23)
     }
 
     private func results(_ backend: any Backend) throws -> [(name: String, values: [Float])] {
@@ -44,6 +44,11 @@ import Testing
         let (w, dw, db) = (try random([d]), try random([d]), try random([d]))
         backend.layerNorm(y, mean, rstd, x, w, w, epsilon: 1e-6)
         backend.layerNormBackward(dx, dw, db, out, x, mean, rstd, w, accumulate: false)
+        let (rms, rmsRstd, dRMS, dwRMS) = (
+            try random([n, d]), try random([n]), try random([n, d]), try random([d])
+        )
+        backend.rmsNorm(rms, rmsRstd, x, w, epsilon: 1e-6)
+        backend.rmsNormBackward(dRMS, dwRMS, out, x, rmsRstd, w, accumulate: false)
         let a = MatrixTerm(
             form: .lowRank(rank), down: try parameter([3 * d, rank]), up: try parameter([rank, d]))
         let constant = MatrixTerm(
@@ -68,6 +73,7 @@ import Testing
         let named: [(String, Tensor)] = [
             ("attention", out), ("attentionBackward", dqkv), ("matmul", dWeight), ("sumRows", sums),
             ("layerNorm", y), ("layerNormBackward dx", dx), ("layerNormBackward dWeight", dw),
+            ("rmsNorm", rms), ("rmsNormBackward dx", dRMS), ("rmsNormBackward dWeight", dwRMS),
             ("gloraWeightBackward down", a.down.gradient!), ("gloraWeightBackward up", a.up.gradient!),
             ("gloraWeightBackward constant", constant.down.gradient!),
             ("gloraProject", projected), ("gloraOutputBackward dBias", dBias),

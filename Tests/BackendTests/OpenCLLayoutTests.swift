@@ -50,6 +50,12 @@ import Testing
         backend.layerNormBackward(dx, dWeight, dBias, dy, x, mean, rstd, weight, accumulate: true)
         recording.take("layerNormBackward", dx, dWeight, dBias)
 
+        backend.rmsNorm(y, rstd, x, weight, epsilon: 1e-5)
+        recording.take("rmsNorm", y, rstd)
+        backend.rmsNormBackward(dx, dWeight, dy, x, rstd, weight, accumulate: true)
+        recording.take("rmsNormBackward", dx, dWeight)
+        try rotationsAndGates(recording, tokens: n, heads: heads, head: head)
+
         let qkv = try recording.random([batch, tokens, 3 * d])
         let dqkv = try recording.empty([batch, tokens, 3 * d])
         for queries in [1, tokens / 2, tokens] {
@@ -63,6 +69,8 @@ import Testing
                 dqkv, try recording.random([batch, queries, d]), out, logSumExp, qkv, heads: heads)
             recording.take("attentionBackward of \(queries)", dqkv)
         }
+
+        try attentionToOthers(recording)
 
         backend.gelu(y, x)
         recording.take("gelu", y)
@@ -130,6 +138,63 @@ import Testing
         recording.take("sgd", state[0], state[1])
         try adapters(recording, x, dy)
         try glora(recording, d)
+    }
+
+    /// A latent query that all samples share, and more queries than tokens.
+    private func attentionToOthers(_ recording: Recording) throws {
+        let backend = recording.backend
+        let (batch, tokens, heads, head) = TestDevice.onlySmall ? (2, 5, 2, 3) : (3, 37, 2, 21)
+        let d = heads * head
+        for queries in [1, tokens + 4] {
+            let latent = TokenBlock(try recording.random([queries, d]), stride: d, sampleStride: 0)
+            let k = TokenBlock(try recording.random([batch, tokens, 2 * d]))
+            var v = k
+            v.offset = d
+            let (out, logs) = (
+                try recording.empty([batch, queries, d]), try recording.empty([batch, heads, queries])
+            )
+            backend.attention(out, logs, queries: latent, keys: k, values: v, tokens: tokens, heads: heads)
+            recording.take("attention of \(queries) to others", out, logs)
+            let (dq, dk, dv) = (
+                try recording.empty([batch, queries, d]), try recording.empty([batch, tokens, d]),
+                try recording.empty([batch, tokens, d])
+            )
+            backend.attentionBackward(
+                TokenBlock(dq), TokenBlock(dk), TokenBlock(dv),
+                try recording.random([batch, queries, d]), out, logs, queries: latent, keys: k, values: v,
+                tokens: tokens, heads: heads)
+            recording.take("attentionBackward of \(queries) to others", dq, dk, dv)
+        }
+    }
+
+    /// Keys of a fused [n, 3·D] rotated by both layouts, and gates of two of its thirds.
+    private func rotationsAndGates(
+        _ recording: Recording, tokens n: Int, heads: Int, head: Int
+    ) throws {
+        let (backend, d) = (recording.backend, heads * head)
+        let (qkv, y) = (try recording.random([n, 3 * d]), try recording.empty([n, d]))
+        let thirds = (0..<3).map { MatrixBlock(qkv, offset: $0 * d, stride: 3 * d) }
+        let positions = try backend.allocate([n], .int32)
+        backend.upload(positions, (0..<Int32(n)).map { $0 * 3 % 7 })
+        for (layout, pairs) in [(RotaryLayout.halves, head / 2), (.interleaved, head / 3)] {
+            let (cosines, sines) = (try recording.random([7, pairs]), try recording.random([7, pairs]))
+            for inverse in [false, true] {
+                backend.rotate(
+                    thirds[1], positions: positions, cosines: cosines, sines: sines, heads: heads,
+                    headWidth: head, layout: layout, inverse: inverse)
+                recording.take("rotate \(layout), inverse \(inverse)", qkv)
+            }
+        }
+        for activation in Activation.allCases {
+            backend.gate(y, thirds[2], thirds[0], activation)
+            recording.take("gate \(activation)", y)
+            let gradients = try recording.empty([n, 3 * d])
+            backend.fill(gradients, 0)
+            backend.gateBackward(
+                MatrixBlock(gradients, offset: 2 * d, stride: 3 * d), MatrixBlock(gradients, stride: 3 * d),
+                y, thirds[2], thirds[0], activation)
+            recording.take("gateBackward \(activation)", gradients)
+        }
     }
 
     /// What other methods than GLoRA need, with x and dy [B, T, D].

@@ -82,6 +82,30 @@ import Testing
             stream, dWeight, dBias, try recording.stored(shape), x, mean, rstd, weight, accumulate: true)
         recording.take("layerNormBackward", stream, dWeight, dBias)
 
+        // What a norm reads may be stored too, inside an MLP or attention.
+        let (hiddenX, dHiddenX) = (try recording.stored(shape, mean: 1), try recording.stored(shape))
+        backend.layerNorm(y, mean, rstd, hiddenX, weight, bias, epsilon: 1e-5)
+        recording.takeStored("layerNorm of stored numbers", y)
+        recording.take("its statistics", mean, rstd)
+        let dNorm = try recording.stored(shape)
+        backend.layerNormBackward(
+            dHiddenX, dWeight, dBias, dNorm, hiddenX, mean, rstd, weight, accumulate: true)
+        recording.takeStored("layerNormBackward of stored numbers", dHiddenX)
+        recording.take("its parameters", dWeight, dBias)
+        for (x, dx) in [(x, stream), (hiddenX, dHiddenX)] {
+            let isStream = x.elementType == .float32 && dx.elementType == .float32
+            let name = x.buffer === hiddenX.buffer ? "rmsNorm of stored numbers" : "rmsNorm"
+            backend.rmsNorm(y, rstd, x, weight, epsilon: 1e-5)
+            recording.takeStored(name, y)
+            recording.take("\(name), rstd", rstd)
+            backend.rmsNormBackward(dx, dWeight, dNorm, x, rstd, weight, accumulate: true)
+            recording.take("\(name), dx", roundings: 2, [dx])
+            recording.take("\(name), dWeight", dWeight)
+            backend.rmsNormBackward(dx, nil, dNorm, x, rstd, weight, accumulate: false)
+            recording.take("\(name), dx alone", roundings: isStream ? 0 : 1, [dx])
+        }
+        try rotationsAndGates(recording)
+
         let qkv = try recording.stored([batch, tokenCount, 3 * d])
         for queries in [1, tokenCount] {
             let (out, logs) = (
@@ -95,6 +119,30 @@ import Testing
                 dqkv, try recording.stored(out.shape), try recording.stored(out.shape), logs, qkv,
                 heads: heads)
             recording.takeStored("attentionBackward of \(queries)", roundings: 2, dqkv)  // P or dS, and dqkv
+        }
+
+        for queries in [1, tokenCount + 4] {
+            let latent = TokenBlock(try recording.stored([queries, d]), stride: d, sampleStride: 0)
+            let k = TokenBlock(try recording.stored([batch, tokenCount, 2 * d]))
+            var v = k
+            v.offset = d
+            let (out, logs) = (
+                try recording.emptyStored([batch, queries, d]), try recording.empty([batch, heads, queries])
+            )
+            backend.attention(
+                out, logs, queries: latent, keys: k, values: v, tokens: tokenCount, heads: heads)
+            recording.takeStored("attention of \(queries) to others", roundings: 2, out)
+            recording.take("its logarithms", logs)
+            let gradients = [
+                try recording.emptyStored(out.shape), try recording.emptyStored([batch, tokenCount, d]),
+                try recording.emptyStored([batch, tokenCount, d]),
+            ]
+            backend.attentionBackward(
+                TokenBlock(gradients[0]), TokenBlock(gradients[1]), TokenBlock(gradients[2]),
+                try recording.stored(out.shape), try recording.stored(out.shape), logs, queries: latent,
+                keys: k, values: v, tokens: tokenCount, heads: heads)
+            // P or dS, and the gradient; a single query's dq is a sum in which most of them cancel.
+            recording.take("attentionBackward of \(queries) to others", roundings: 4, gradients)
         }
 
         let (hidden, dHidden) = (try recording.stored(shape), try recording.stored(shape))
@@ -123,6 +171,34 @@ import Testing
         let sum = try recording.random([d])
         backend.sumRows(sum, branch, accumulate: true)
         recording.take("sumRows", sum)
+    }
+
+    private func rotationsAndGates(_ recording: Recording) throws {
+        let backend = recording.backend
+        let (d, n) = (heads * head, batch * tokenCount)
+        let (qkv, y) = (try recording.stored([n, 3 * d]), try recording.emptyStored([n, d]))
+        let thirds = (0..<3).map { MatrixBlock(qkv, offset: $0 * d, stride: 3 * d) }
+        for activation in Activation.allCases {
+            backend.gate(y, thirds[2], thirds[0], activation)
+            recording.takeStored("gate \(activation)", y)
+            let gradients = try recording.stored([n, 2 * d])
+            backend.gateBackward(
+                MatrixBlock(gradients, stride: 2 * d), MatrixBlock(gradients, offset: d, stride: 2 * d),
+                try recording.stored([n, d]), thirds[2], thirds[0], activation)
+            recording.takeStored("gateBackward \(activation)", gradients)
+        }
+        let positions = try backend.allocate([n], .int32)
+        backend.upload(positions, (0..<Int32(n)).map { $0 * 3 % 7 })
+        for (third, layout) in RotaryLayout.allCases.enumerated() {
+            let tables = (try recording.random([7, head / 2]), try recording.random([7, head / 2]))
+            for (inverse, third) in [(false, third), (true, third + 1)] {
+                backend.rotate(
+                    thirds[third], positions: positions, cosines: tables.0, sines: tables.1, heads: heads,
+                    headWidth: head, layout: layout, inverse: inverse)
+            }
+        }
+        // The keys are rotated twice.
+        recording.takeStored("rotate", roundings: 2, qkv)
     }
 
     private func adapters(_ recording: Recording) throws {

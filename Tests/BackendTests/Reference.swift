@@ -77,6 +77,17 @@ enum Reference {
     static func normalPhi(_ x: Double) -> Double { 0.5 * erfc(-x / 2.0.squareRoot()) }
     static func gelu(_ x: Double) -> Double { x * normalPhi(x) }
 
+    static func activation(_ activation: Activation, _ x: Double) -> Double {
+        switch activation {
+        case .identity: x
+        case .relu: max(0, x)
+        case .gelu: gelu(x)
+        case .quickGELU: x / (1 + exp(-1.702 * x))
+        case .geluTanh: x / 2 * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
+        case .silu: x / (1 + exp(-x))
+        }
+    }
+
     static func sumRows(_ x: Matrix) -> [Double] {
         (0..<x.columns).map { column in (0..<x.rows).reduce(0) { $0 + x[$1, column] } }
     }
@@ -96,6 +107,17 @@ enum Reference {
             rstd.append(r)
         }
         return (y, mean, rstd)
+    }
+
+    /// y and rstd of each row.
+    static func rmsNorm(_ x: Matrix, weight: [Double], epsilon: Double) -> (y: Matrix, rstd: [Double]) {
+        var (y, rstd) = (x, [Double]())
+        for i in 0..<x.rows {
+            let square = (0..<x.columns).reduce(0) { $0 + x[i, $1] * x[i, $1] } / Double(x.columns)
+            rstd.append(1 / (square + epsilon).squareRoot())
+            for j in 0..<x.columns { y[i, j] = x[i, j] * rstd[i] * weight[j] }
+        }
+        return (y, rstd)
     }
 
     static func softmaxRows(_ x: Matrix) -> Matrix {
@@ -139,6 +161,39 @@ enum Reference {
                 for t in 0..<queries { for i in 0..<h { out[image * queries + t, head * h + i] = y[t, i] } }
                 for t in 0..<queries {
                     let row = (0..<tokens).map { scores[t, $0] }
+                    let largest = row.max()!
+                    logSumExp.append(largest + log(row.reduce(0) { $0 + exp($1 - largest) }))
+                }
+            }
+        }
+        return (out, logSumExp)
+    }
+
+    /// An image's rows and a head's columns of [B·n, D].
+    static func headPart(_ x: Matrix, image: Int, head: Int, images: Int, heads: Int) -> Matrix {
+        let (n, h) = (x.rows / images, x.columns / heads)
+        var part = Matrix(zeros: n, h)
+        for t in 0..<n { for i in 0..<h { part[t, i] = x[image * n + t, head * h + i] } }
+        return part
+    }
+
+    /// out [B·Q, D] and ln Σ exp(S) [B·heads·Q] of q [B·Q, D], k and v [B·T, D].
+    static func attention(
+        q: Matrix, k: Matrix, v: Matrix, images: Int, heads: Int
+    ) -> (out: Matrix, logSumExp: [Double]) {
+        var out = Matrix(zeros: q.rows, q.columns)
+        var logSumExp: [Double] = []
+        let (queries, h) = (q.rows / images, q.columns / heads)
+        for image in 0..<images {
+            for head in 0..<heads {
+                let parts = [q, k, v].map {
+                    headPart($0, image: image, head: head, images: images, heads: heads)
+                }
+                let scores = scores(parts, queries: queries)
+                let y = softmaxRows(scores) * parts[2]
+                for t in 0..<queries {
+                    for i in 0..<h { out[image * queries + t, head * h + i] = y[t, i] }
+                    let row = (0..<scores.columns).map { scores[t, $0] }
                     let largest = row.max()!
                     logSumExp.append(largest + log(row.reduce(0) { $0 + exp($1 - largest) }))
                 }

@@ -29,6 +29,24 @@ extension Reference {
         return (dx, dWeight, sumRows(dy))
     }
 
+    /// dx and dWeight.
+    static func rmsNormBackward(
+        _ dy: Matrix, _ x: Matrix, weight: [Double], epsilon: Double
+    ) -> (dx: Matrix, dWeight: [Double]) {
+        let d = x.columns
+        let rstd = rmsNorm(x, weight: weight, epsilon: epsilon).rstd
+        var (dx, dWeight) = (x, [Double](repeating: 0, count: d))
+        for i in 0..<x.rows {
+            let normal = (0..<d).map { x[i, $0] * rstd[i] }
+            let slope = (0..<d).reduce(0) { $0 + dy[i, $1] * weight[$1] * normal[$1] } / Double(d)
+            for j in 0..<d {
+                dx[i, j] = rstd[i] * (dy[i, j] * weight[j] - normal[j] * slope)
+                dWeight[j] += dy[i, j] * normal[j]
+            }
+        }
+        return (dx, dWeight)
+    }
+
     /// dqkv [B·T, 3·D] from dOut [B·Q, D].
     static func attentionBackward(
         _ dOut: Matrix, _ qkv: Matrix, images: Int, heads: Int, queries: Int
@@ -60,6 +78,41 @@ extension Reference {
             }
         }
         return dqkv
+    }
+
+    /// dq [B·Q, D], dk and dv [B·T, D] of attention from dOut [B·Q, D].
+    static func attentionBackward(
+        _ dOut: Matrix, q: Matrix, k: Matrix, v: Matrix, images: Int, heads: Int
+    ) -> [Matrix] {
+        let (queries, tokens, h) = (q.rows / images, k.rows / images, q.columns / heads)
+        var gradients = [q, k, v].map { Matrix(zeros: $0.rows, $0.columns) }
+        for image in 0..<images {
+            for head in 0..<heads {
+                let parts = [q, k, v, dOut].map {
+                    headPart($0, image: image, head: head, images: images, heads: heads)
+                }
+                let p = softmaxRows(scores(parts, queries: queries))  // [Q, T]
+                var dScores = parts[3] * parts[2].transposed
+                for row in 0..<queries {
+                    let mean = (0..<tokens).reduce(0) { $0 + p[row, $1] * dScores[row, $1] }
+                    for j in 0..<tokens {
+                        dScores[row, j] *= p[row, j]
+                        dScores[row, j] = (dScores[row, j] - p[row, j] * mean) / Double(h).squareRoot()
+                    }
+                }
+                let parted = [
+                    dScores * parts[1], dScores.transposed * parts[0], p.transposed * parts[3],
+                ]
+                for (index, part) in parted.enumerated() {
+                    for t in 0..<part.rows {
+                        for i in 0..<h {
+                            gradients[index][image * part.rows + t, head * h + i] = part[t, i]
+                        }
+                    }
+                }
+            }
+        }
+        return gradients
     }
 
     /// The gradients of A's or B's storage from ∂X [out, in]; zero where the form doesn't read.

@@ -50,6 +50,19 @@ import Testing
         }
     }
 
+    @Test("RMSNorm's gradients are central differences of its output") func rmsNorm() {
+        let (n, d) = (3, 7)
+        let (x, dy, weight) = (random(n * d, 1), random(n * d, 2), random(d, 3))
+        let result = Reference.rmsNormBackward(
+            Matrix(n, d, dy), Matrix(n, d, x), weight: weight, epsilon: 1e-3)
+        expectGradient(result.dx.values, at: x, weights: dy, "dx") {
+            Reference.rmsNorm(Matrix(n, d, $0), weight: weight, epsilon: 1e-3).y.values
+        }
+        expectGradient(result.dWeight, at: weight, weights: dy, "dWeight") {
+            Reference.rmsNorm(Matrix(n, d, x), weight: $0, epsilon: 1e-3).y.values
+        }
+    }
+
     @Test("Attention's gradients are central differences of its output", arguments: 1...3)
     func attention(queries: Int) {
         let (images, tokens, heads, d) = (2, 3, 2, 4)
@@ -63,6 +76,27 @@ import Testing
                 Matrix(images * tokens, 3 * d, $0), images: images, heads: heads, queries: queries
             ).out.values
         }
+    }
+
+    @Test("Gradients of attention to other tokens are central differences of its output", arguments: [1, 5])
+    func attentionToOthers(queries: Int) {
+        let (images, tokens, heads, d) = (2, 3, 2, 4)
+        let (q, k, v) = (
+            random(images * queries * d, 1), random(images * tokens * d, 2), random(images * tokens * d, 3)
+        )
+        let dOut = random(images * queries * d, 4)
+        func out(_ q: [Double], _ k: [Double], _ v: [Double]) -> [Double] {
+            Reference.attention(
+                q: Matrix(images * queries, d, q), k: Matrix(images * tokens, d, k),
+                v: Matrix(images * tokens, d, v), images: images, heads: heads
+            ).out.values
+        }
+        let gradients = Reference.attentionBackward(
+            Matrix(images * queries, d, dOut), q: Matrix(images * queries, d, q),
+            k: Matrix(images * tokens, d, k), v: Matrix(images * tokens, d, v), images: images, heads: heads)
+        expectGradient(gradients[0].values, at: q, weights: dOut, "dq") { out($0, k, v) }
+        expectGradient(gradients[1].values, at: k, weights: dOut, "dk") { out(q, $0, v) }
+        expectGradient(gradients[2].values, at: v, weights: dOut, "dv") { out(q, k, $0) }
     }
 
     @Test("logSumExp is what its definition gives, for scores that an exponential can hold") func logSumExp()

@@ -68,8 +68,24 @@ void layer_norm_forward(
 void layer_norm_backward(
     float *dx, float *sums, const float *dy, const float *x, const float *mean, const float *rstd,
     const float *weight, long n, long d, int accumulate);
+// y [n, d], rstd [n] from x [n, d], weight [d]: RMSNorm.
+void rms_norm_forward(
+    float *y, float *rstd, const float *x, const float *weight, long n, long d, float epsilon);
+// dx [n, d], or dx + … when accumulate; sums [d] ← Σₙ dy ⊙ x̂, or null.
+void rms_norm_backward(
+    float *dx, float *sums, const float *dy, const float *x, const float *rstd, const float *weight, long n, long d,
+    int accumulate);
 
-// MARK: Adapters.c
+// MARK: Rotation.c
+
+// Pairs (a, b) of the first 2 · pairs columns of each head ← (a c − b s, b c + a s), c and s from row positions[n] of cosines and
+// sines [·, pairs], s times sign; x has n rows of heads · h, `stride` apart. A pair is (i, i + pairs), or (2i, 2i + 1) when
+// interleaved.
+void rotate_rows(
+    float *x, const int *positions, const float *cosines, const float *sines, float sign, int interleaved, long n,
+    long stride, long heads, long h, long pairs);
+
+// MARK: Activations.c
 
 // y [n] ← max(0, x). y may be x.
 void relu_forward(float *y, const float *x, long n);
@@ -87,6 +103,21 @@ void gelu_tanh_backward(float *dx, const float *dy, const float *x, long n);
 void silu_forward(float *y, const float *x, long n);
 // dx [n] ← dy ⊙ (x σ(x))′. dx may be dy.
 void silu_backward(float *dx, const float *dy, const float *x, long n);
+
+// y [n] ← f(a) ⊙ b;  da [n] ← dy ⊙ b ⊙ f′(a), db [n] ← dy ⊙ f(a). y, da and db may be inputs.
+#define DECLARE_GATE(name)                                                      \
+    void name##_gate_forward(float *y, const float *a, const float *b, long n); \
+    void name##_gate_backward(                                                  \
+        float *da, float *db, const float *dy, const float *a, const float *b, long n);
+DECLARE_GATE(identity)
+DECLARE_GATE(relu)
+DECLARE_GATE(gelu)
+DECLARE_GATE(quick_gelu)
+DECLARE_GATE(gelu_tanh)
+DECLARE_GATE(silu)
+
+// MARK: Adapters.c
+
 // y [n, d] ← x ⊙ scale [d] + shift [d]; shift may be null (0). y may be x.
 void scale_shift_forward(float *y, const float *x, const float *scale, const float *shift, long n, long d);
 // sums [2, d] ← Σₙ dy ⊙ x and Σₙ dy;  dx [n, d] ← dy ⊙ scale, or null. dx may be dy.

@@ -187,16 +187,57 @@ extension CountingBackend {
             dx, dWeight, dBias, dy, x, mean, rstd, weight, accumulate: accumulate, rows: rows,
             columns: columns)
     }
-    func attention(_ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor, _ sizes: AttentionSizes) {
+    func rmsNorm(
+        _ y: Tensor, _ rstd: Tensor, _ x: Tensor, _ weight: Tensor, epsilon: Float, rows: Int, columns: Int
+    ) {
         count()
-        inner.attention(out, logSumExp, qkv, sizes)
+        inner.rmsNorm(y, rstd, x, weight, epsilon: epsilon, rows: rows, columns: columns)
     }
-    func attentionBackward(
-        _ dqkv: Tensor, _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, _ qkv: Tensor,
+    func rmsNormBackward(
+        _ dx: Tensor, _ dWeight: Tensor?, _ dy: Tensor, _ x: Tensor, _ rstd: Tensor, _ weight: Tensor,
+        accumulate: Bool, rows: Int, columns: Int
+    ) {
+        count()
+        inner.rmsNormBackward(
+            dx, dWeight, dy, x, rstd, weight, accumulate: accumulate, rows: rows, columns: columns)
+    }
+    func rotate(
+        _ x: MatrixBlock, positions: Tensor, cosines: Tensor, sines: Tensor, layout: RotaryLayout,
+        inverse: Bool, _ sizes: RotarySizes
+    ) {
+        count()
+        inner.rotate(
+            x, positions: positions, cosines: cosines, sines: sines, layout: layout, inverse: inverse, sizes)
+    }
+    func gate(
+        _ y: Tensor, _ a: MatrixBlock, _ b: MatrixBlock, _ activation: Activation, rows: Int, columns: Int
+    ) {
+        count()
+        inner.gate(y, a, b, activation, rows: rows, columns: columns)
+    }
+    func gateBackward(
+        _ dA: MatrixBlock, _ dB: MatrixBlock, _ dy: Tensor, _ a: MatrixBlock, _ b: MatrixBlock,
+        _ activation: Activation, rows: Int, columns: Int
+    ) {
+        count()
+        inner.gateBackward(dA, dB, dy, a, b, activation, rows: rows, columns: columns)
+    }
+    func attention(
+        _ out: Tensor, _ logSumExp: Tensor, queries: TokenBlock, keys: TokenBlock, values: TokenBlock,
         _ sizes: AttentionSizes
     ) {
         count()
-        inner.attentionBackward(dqkv, dOut, out, logSumExp, qkv, sizes)
+        inner.attention(out, logSumExp, queries: queries, keys: keys, values: values, sizes)
+    }
+    func attentionBackward(
+        _ dQueries: TokenBlock, _ dKeys: TokenBlock, _ dValues: TokenBlock,
+        _ dOut: Tensor, _ out: Tensor, _ logSumExp: Tensor, queries: TokenBlock, keys: TokenBlock,
+        values: TokenBlock, _ sizes: AttentionSizes
+    ) {
+        count()
+        inner.attentionBackward(
+            dQueries, dKeys, dValues, dOut, out, logSumExp, queries: queries, keys: keys, values: values,
+            sizes)
     }
     func residualAdd(_ out: Tensor, _ x: Tensor, _ branch: Tensor, sampleScale: Tensor?, count n: Int) {
         count()
