@@ -57,7 +57,12 @@ public struct ReferenceViT {
         case .classTokenAndMean:
             let normed = norm(x, "norm")
             let (first, rest) = (mean(normed, batch, 0..<1), mean(normed, batch, patchTokens))
-            pooled = (0..<batch).flatMap { first[$0 * d..<($0 + 1) * d] + rest[$0 * d..<($0 + 1) * d] }
+            var both: [Double] = []
+            for b in 0..<batch {
+                both += first[b * d..<(b + 1) * d]
+                both += rest[b * d..<(b + 1) * d]
+            }
+            pooled = both
         }
         return linear(pooled, "head", configuration.featureWidth, configuration.classCount)
     }
