@@ -10,6 +10,13 @@ extension ViTConfiguration: Codable {
         case imageSize, patchSize, channels, width, depth, heads, hiddenWidth, classCount, layerNormEpsilon
         case qkvBias, hasClassToken, pooling, preprocessing
         case activation, layerScale, registers, positions, patchBias, normBeforeBlocks
+        case norm, queries, keyBias, attentionNorm, gate, rotary
+    }
+
+    /// What a gated feed-forward layer has besides its activation.
+    private struct Gate: Codable {
+        var isPacked: Bool
+        var hasNorm: Bool
     }
 
     public init(from decoder: any Decoder) throws {
@@ -34,12 +41,21 @@ extension ViTConfiguration: Codable {
         }
         var activation = Activation.gelu
         try read(.activation, into: &activation)
-        feedForward = .plain(activation)
+        if let gate = try values.decodeIfPresent(Gate.self, forKey: .gate) {
+            feedForward = .gated(activation, isPacked: gate.isPacked, hasNorm: gate.hasNorm)
+        } else {
+            feedForward = .plain(activation)
+        }
         try read(.layerScale, into: &layerScale)
         try read(.registers, into: &registers)
         try read(.positions, into: &positions)
         try read(.patchBias, into: &patchBias)
         try read(.normBeforeBlocks, into: &normBeforeBlocks)
+        try read(.norm, into: &norm)
+        try read(.queries, into: &queries)
+        try read(.attentionNorm, into: &attentionNorm)
+        rotary = try values.decodeIfPresent(RotaryGrid.self, forKey: .rotary)
+        if try values.decodeIfPresent(Bool.self, forKey: .keyBias) == false { queryBias = .withoutKeys }
     }
 
     public func encode(to encoder: any Encoder) throws {
@@ -63,5 +79,13 @@ extension ViTConfiguration: Codable {
         if positions != .allTokens { try values.encode(positions, forKey: .positions) }
         if !patchBias { try values.encode(false, forKey: .patchBias) }
         if normBeforeBlocks { try values.encode(true, forKey: .normBeforeBlocks) }
+        if norm != .layer { try values.encode(norm, forKey: .norm) }
+        if queries != .fused { try values.encode(queries, forKey: .queries) }
+        if queryBias == .withoutKeys { try values.encode(false, forKey: .keyBias) }
+        if attentionNorm { try values.encode(true, forKey: .attentionNorm) }
+        try values.encodeIfPresent(rotary, forKey: .rotary)
+        if case .gated(_, let isPacked, let hasNorm) = feedForward {
+            try values.encode(Gate(isPacked: isPacked, hasNorm: hasNorm), forKey: .gate)
+        }
     }
 }

@@ -6,9 +6,9 @@ extension ViTConfiguration {
     public var tensorShapes: [String: [Int]] {
         let D = width
         var shapes: [String: [Int]] = [
-            "pos_embed": [1, positionCount, D],
-            "patch_embed.proj.weight": [D, channels, patchSize, patchSize],
+            "patch_embed.proj.weight": [D, channels, patchSize, patchSize]
         ]
+        if positions != .none { shapes["pos_embed"] = [1, positionCount, D] }
         if patchBias { shapes["patch_embed.proj.bias"] = [D] }
         if hasClassToken { shapes["cls_token"] = [1, 1, D] }
         if registers > 0 { shapes["reg_token"] = [1, registers, D] }
@@ -21,9 +21,19 @@ extension ViTConfiguration {
             guard layerScale else { continue }
             for name in ["ls1", "ls2"] { shapes[block + name + ".gamma"] = [D] }
         }
-        for norm in norms {
-            shapes[norm + ".weight"] = [D]
-            shapes[norm + ".bias"] = [D]
+        for (name, width) in norms {
+            shapes[name + ".weight"] = [width]
+            if norm == .layer { shapes[name + ".bias"] = [width] }
+        }
+        if pooling == .attention {
+            shapes["attn_pool.latent"] = [1, 1, D]
+            for (name, outputs, inputs) in [
+                ("q", D, D), ("kv", 2 * D, D), ("proj", D, D), ("mlp.fc1", hiddenWidth, D),
+                ("mlp.fc2", D, hiddenWidth),
+            ] {
+                shapes["attn_pool.\(name).weight"] = [outputs, inputs]
+                shapes["attn_pool.\(name).bias"] = [outputs]
+            }
         }
         if classCount > 0 {
             shapes["head.weight"] = [classCount, featureWidth]
@@ -32,10 +42,21 @@ extension ViTConfiguration {
         return shapes
     }
 
-    /// Every LayerNorm's name.
-    private var norms: [String] {
-        (normBeforeBlocks ? ["norm_pre"] : [])
-            + (0..<depth).flatMap { ["blocks.\($0).norm1", "blocks.\($0).norm2"] } + [finalNorm]
+    /// Every norm's name and width.
+    private var norms: [(String, Int)] {
+        let blocks = (0..<depth).flatMap { index -> [(String, Int)] in
+            let names = ["norm1", "norm2"] + (attentionNorm ? ["attn.norm"] : [])
+            return names.map { ("blocks.\(index).\($0)", width) }
+                + (hasHiddenNorm ? [("blocks.\(index).mlp.norm", hiddenWidth)] : [])
+        }
+        let outside =
+            (normBeforeBlocks ? ["norm_pre"] : []) + (pooling == .attention ? ["attn_pool.norm"] : [])
+        return blocks + (outside + [finalNorm]).map { ($0, width) }
+    }
+
+    /// Whether a norm comes between the gate's product and the last Linear.
+    public var hasHiddenNorm: Bool {
+        if case .gated(_, _, hasNorm: true) = feedForward { true } else { false }
     }
 
     /// The final LayerNorm's name: `norm`, or `fc_norm` when it comes after the mean.
@@ -45,7 +66,7 @@ extension ViTConfiguration {
     public var shape: TransformerShape {
         TransformerShape(
             width: width, hiddenWidth: hiddenWidth, depth: depth, patchSize: patchSize,
-            hasClassToken: hasClassToken, queryBias: queryBias, feedForward: feedForward)
+            hasClassToken: hasClassToken, queries: queries, queryBias: queryBias, feedForward: feedForward)
     }
 
     /// The most that sizes may be, so that no product of them overflows and no loop over them takes long: four times and more of
@@ -82,6 +103,10 @@ extension ViTConfiguration {
         try require(
             width % heads == 0,
             "the width \(width) can't be divided among \(heads) heads; give the right number of heads")
+        try require(
+            rotary == nil || width / heads % 4 == 0,
+            "heads of \(width / max(heads, 1)) numbers can't be rotated in two dimensions; give the right number of heads"
+        )
         try require(
             imageSize % patchSize == 0,
             "patches of \(patchSize) don't fill an image of \(imageSize) pixels; choose a multiple of \(patchSize)"

@@ -10,8 +10,10 @@ import TensorCore
 /// | DINOv2 | layer scale; with registers four of them behind the class token, and positions for the patches alone |
 /// | CLIP | a norm before the blocks, patches without a bias, quick GELU (OpenAI's), ε 1e-5 |
 /// | SigLIP | no class token, the tanh form of GELU, pooling by attention |
+/// | DINOv3 | layer scale and registers; rotary positions in place of learned ones, keys without a bias |
+/// | EVA-02 | rotary positions beside learned ones, a gated feed-forward layer with a norm inside, queries, keys and values apart |
 ///
-/// Sources: timm 1.0.31, `vision_transformer.py`, `deit.py`; transformers 5.24, `modeling_dinov2.py` and its neighbours.
+/// Sources: timm 1.0.31, `vision_transformer.py`, `deit.py`, `eva.py`; transformers 5.24, `modeling_dinov2.py` and its neighbours.
 public struct ViTConfiguration: Hashable, Sendable {
     /// Height and width of the input in pixels.
     public var imageSize: Int
@@ -29,10 +31,16 @@ public struct ViTConfiguration: Hashable, Sendable {
     public var hiddenWidth: Int
     /// Classes of the head; 0 when the checkpoint has no head.
     public var classCount: Int
-    /// ε of every LayerNorm.
+    /// ε of every norm.
     public var layerNormEpsilon: Float = 1e-6
+    /// What every norm is.
+    public var norm: Normalization = .layer
+    /// Whether queries, keys and values are one Linear.
+    public var queries: QueryProjection = .fused
     /// Which of queries, keys and values have biases.
     public var queryBias: QueryBias = .all
+    /// Whether a norm of all heads together comes between the attention and its output's Linear.
+    public var attentionNorm: Bool = false
     /// The feed-forward layer of a block.
     public var feedForward: FeedForward = .plain(.gelu)
     /// Whether what a branch adds to the stream is scaled, channel by channel: x + γ ⊙ f(x).
@@ -41,8 +49,10 @@ public struct ViTConfiguration: Hashable, Sendable {
     public var hasClassToken: Bool = true
     /// Learned tokens between the class token and the patches.
     public var registers: Int = 0
-    /// Which tokens have a position of their own.
+    /// Which tokens have a learned position of their own.
     public var positions: Positions = .allTokens
+    /// How queries and keys are rotated by the place of their patch; nil where they aren't.
+    public var rotary: RotaryGrid?
     /// Whether the patches' projection has a bias.
     public var patchBias: Bool = true
     /// Whether a LayerNorm comes before the first block.
@@ -52,12 +62,22 @@ public struct ViTConfiguration: Hashable, Sendable {
     /// How images become the input.
     public var preprocessing = Preprocessing()
 
-    /// Which tokens have a position of their own.
+    /// What a norm is.
+    public enum Normalization: String, Codable, Hashable, Sendable {
+        /// (x − mean) / √(variance + ε) ⊙ w + b.
+        case layer
+        /// x / √(mean x² + ε) ⊙ w.
+        case rms
+    }
+
+    /// Which tokens have a learned position of their own.
     public enum Positions: String, Codable, Hashable, Sendable {
         /// Class token and registers, too.
         case allTokens = "all"
         /// The patches alone.
         case patches
+        /// None.
+        case none
     }
 
     /// What the classification head reads.
@@ -72,6 +92,8 @@ public struct ViTConfiguration: Hashable, Sendable {
         case classTokenAndMean = "token_avg"
         /// The mean of the patch tokens with no LayerNorm behind the blocks: Hugging Face's classifier on CLIP.
         case mean = "avg_no_norm"
+        /// The final LayerNorm, then an attention of one learned query to the patch tokens, and an MLP: x = proj(a), x + MLP(LN x).
+        case attention = "map"
     }
 
     /// A configuration; what isn't given has timm's default.
@@ -91,7 +113,13 @@ public struct ViTConfiguration: Hashable, Sendable {
     /// T, the tokens of an image.
     public var tokenCount: Int { prefixCount + patchCount }
     /// The rows of the positions' table.
-    public var positionCount: Int { positions == .patches ? patchCount : tokenCount }
+    public var positionCount: Int {
+        switch positions {
+        case .allTokens: tokenCount
+        case .patches: patchCount
+        case .none: 0
+        }
+    }
     /// Whether queries, keys and values have biases, any of them; setting it gives them to all or to none.
     public var qkvBias: Bool {
         get { queryBias != .none }

@@ -1,30 +1,32 @@
 import Adapters
 import TensorCore
 
-/// A LayerNorm of rows [n, D], and the scale and shift that a method puts behind it:
+/// A norm of rows [n, D], and the scale and shift that a method puts behind it:
 ///
-///     y = LN(x) ⊙ γ + β
+///     y = LN(x) ⊙ γ + β        LN an RMSNorm where there is no bias
 public struct Norm {
-    /// The LayerNorm's own, [D].
-    public let weight, bias: Parameter
+    /// The norm's own, [D].
+    public let weight: Parameter
+    public let bias: Parameter?
     private let epsilon: Float
     private let behind: ScaleShift?
     private let backend: any Backend
 
-    /// A LayerNorm over parameters that exist.
+    /// A LayerNorm over parameters that exist; without a bias an RMSNorm.
     public init(
-        weight: Parameter, bias: Parameter, epsilon: Float, behind: ScaleShift?, _ backend: any Backend
+        weight: Parameter, bias: Parameter?, epsilon: Float, behind: ScaleShift?, _ backend: any Backend
     ) {
         (self.weight, self.bias, self.epsilon) = (weight, bias, epsilon)
         (self.behind, self.backend) = (behind, backend)
     }
 
     /// Whether a step gives gradients to anything here.
-    public var isTrained: Bool { weight.gradient != nil || bias.gradient != nil || behind != nil }
+    public var isTrained: Bool { weight.gradient != nil || bias?.gradient != nil || behind != nil }
 
     /// What a forward over n rows leaves for its backward.
     public struct Memory {
-        let mean, rstd: Tensor  // [n]
+        let mean: Tensor?  // [n]; nil for an RMSNorm
+        let rstd: Tensor  // [n]
         let unscaled: Tensor?  // [n, D] what γ scales; nil where no backward follows
     }
 
@@ -33,7 +35,7 @@ public struct Norm {
         -> Memory
     {
         Memory(
-            mean: try workspace.kept("mean of \(name)", [rows]),
+            mean: bias == nil ? nil : try workspace.kept("mean of \(name)", [rows]),
             rstd: try workspace.kept("rstd of \(name)", [rows]),
             unscaled: behind == nil || !workspace.isForTraining
                 ? nil : try workspace.own([rows, weight.value.count], type))
@@ -48,15 +50,24 @@ public struct Norm {
     public func again(_ y: Tensor, _ x: Tensor, _ memory: Memory) { run(y, x, memory, keeping: nil) }
 
     private func run(_ y: Tensor, _ x: Tensor, _ memory: Memory, keeping: Tensor?) {
-        backend.layerNorm(y, memory.mean, memory.rstd, x, weight.value, bias.value, epsilon: epsilon)
+        if let bias, let mean = memory.mean {
+            backend.layerNorm(y, mean, memory.rstd, x, weight.value, bias.value, epsilon: epsilon)
+        } else {
+            backend.rmsNorm(y, memory.rstd, x, weight.value, epsilon: epsilon)
+        }
         behind?.forward(y, y, keeping: keeping)
     }
 
     /// dx [n, D], or dx + … with `accumulate`; parameters' gradients accumulate. dy is overwritten where there is a scale behind.
     public func backward(_ dx: Tensor, _ dy: Tensor, _ x: Tensor, _ memory: Memory, accumulate: Bool) {
         if let behind, let unscaled = memory.unscaled { behind.backward(dy, unscaled) }
-        backend.layerNormBackward(
-            dx, weight.gradient, bias.gradient, dy, x, memory.mean, memory.rstd, weight.value,
-            accumulate: accumulate)
+        if let bias, let mean = memory.mean {
+            backend.layerNormBackward(
+                dx, weight.gradient, bias.gradient, dy, x, mean, memory.rstd, weight.value,
+                accumulate: accumulate)
+        } else {
+            backend.rmsNormBackward(
+                dx, weight.gradient, dy, x, memory.rstd, weight.value, accumulate: accumulate)
+        }
     }
 }

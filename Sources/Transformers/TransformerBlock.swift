@@ -3,9 +3,10 @@ import TensorCore
 
 /// A pre-norm block:
 ///
-///     x ← x + s · γ₁ ⊙ output(attention(qkv(LN₁ x)))        s: drop-path's scale of the sample, 1 in evaluation
-///     x ← x + s · γ₂ ⊙ down(f(up(LN₂ x)))                   γ: the layer scales where a model has them
+///     x ← x + s · γ₁ ⊙ output(attention(LN₁ x))        s: drop-path's scale of the sample, 1 in evaluation
+///     x ← x + s · γ₂ ⊙ down(hidden(LN₂ x))              γ: the layer scales where a model has them
 ///
+/// `SelfAttention` makes queries, keys and values and what comes of them, `HiddenLayer` what is wide in between.
 /// B samples, T tokens, D width, F hidden width, H heads. Q tokens go on behind the attention: all T, or in the last block of a model
 /// that pools the class token that one alone (7 % of a ViT-B's step). T is another number in each block of a method that changes
 /// the sequence.
@@ -19,19 +20,38 @@ public final class TransformerBlock {
     /// Behind the attention's output and behind the feed-forward layer; nil where the model has none.
     public let scale1, scale2: LayerScale?
 
-    private let width, heads: Int
-    private let activation: Activation
+    private let width, hiddenWidth: Int
+    private let attention: SelfAttention
+    private let hidden: HiddenLayer
     private let places: Attachments.Block
     private let backend: any Backend
+
+    /// What a block has that a plain one hasn't: layer scales, a rotation of queries and keys, norms behind attention and gate.
+    public struct Extras {
+        public var scale1, scale2: LayerScale?
+        public var rotation: Rotation?
+        public var attentionNorm, hiddenNorm: Norm?
+
+        /// Nothing.
+        public init() {}
+    }
 
     /// Block `index` of a transformer of `shape` with what a method put there.
     public init(
         _ index: Int, _ shape: TransformerShape, heads: Int, _ places: Attachments.Block, norm1: Norm,
-        norm2: Norm, scale1: LayerScale? = nil, scale2: LayerScale? = nil, _ backend: any Backend
+        norm2: Norm, _ extras: Extras = Extras(), _ backend: any Backend
     ) {
         (self.index, self.places, self.norm1, self.norm2) = (index, places, norm1, norm2)
-        (layers, width, self.heads, self.backend) = (places.linears, shape.width, heads, backend)
-        (self.scale1, self.scale2, activation) = (scale1, scale2, shape.feedForward.activation)
+        (layers, width, hiddenWidth, self.backend) = (places.linears, shape.width, shape.hiddenWidth, backend)
+        (scale1, scale2) = (extras.scale1, extras.scale2)
+        let roles = shape.sites.map(\.role)
+        let inputs: [LinearRole] = [.fusedQKV, .query, .key, .value]
+        attention = SelfAttention(
+            layers: inputs.filter(roles.contains).map { ($0, places[$0]) }, rotation: extras.rotation,
+            norm: extras.attentionNorm, width: shape.width, heads: heads, backend: backend)
+        hidden = HiddenLayer(
+            kind: shape.feedForward, up: places[.up], gate: roles.contains(.gate) ? places[.gate] : nil,
+            norm: extras.hiddenNorm, backend: backend)
     }
 
     /// The places of a block in the order of the forward pass, as far as something can be trained there.
@@ -45,10 +65,10 @@ public final class TransformerBlock {
     public var lowestTrained: Part? {
         if places.tokens != nil { return .tokens }
         if norm1.isTrained { return .norm1 }
-        if places[.fusedQKV].isTrained { return .qkv }
+        if attention.isTrained { return .qkv }
         if places[.output].isTrained || scale1?.isTrained == true { return .output }
         if norm2.isTrained { return .norm2 }
-        if places[.up].isTrained { return .up }
+        if hidden.isTrained { return .up }
         if places[.down].isTrained { return .down }
         let isTrainedBehind = places.behindMLP != nil || scale2?.isTrained == true
         return isTrainedBehind || places.besideMLP != nil ? .besideMLP : nil
@@ -67,11 +87,7 @@ public final class TransformerBlock {
         let input: Tensor  // [B, T, D] the residual stream as it enters
         let norm1: Norm.Memory
         let normed1: Tensor  // [B, T, D]; shared by the blocks under low
-        let qkv: any LinearPass
-        let keptQKV: Tensor  // [B, T, 3·D], or z where the layer keeps that
-        let spareQKV: Tensor?  // [B, T, 3·D] y where z is kept
-        let logSumExp: Tensor  // [B, H, Q]
-        let attended: Tensor  // [B, Q, D] what output reads
+        let attention: SelfAttention.Memory
         let output: any LinearPass
         let goingOn: Tensor?  // [B, Q, D] the tokens of the input that go on, when they are not all
         let branch: Tensor  // [B, Q, D] a branch's output before the residual
@@ -79,16 +95,13 @@ public final class TransformerBlock {
         let middle: Tensor  // [B, Q, D] the stream between attention and MLP
         let norm2: Norm.Memory
         let normed2: Tensor  // [B, Q, D]; shared under low
-        let up: any LinearPass
-        let hidden: Tensor  // [B, Q, F] what f reads, or z where the layer keeps that
-        let activated: Tensor  // [B, Q, F] behind f; shared under low and balanced
+        let hidden: HiddenLayer.Memory
         let down: any LinearPass
         let mlpOutput: Tensor?  // [B, Q, D] where something is behind the MLP
         let behindMLP, besideMLP: PlacedTerm?
         let gradients: Gradients?  // nil in evaluation
-        let isForTraining: Bool
-        /// Whether the blocks share the outputs of their LayerNorms, and of f: a backward computes them again.
-        let sharesNormed, sharesActivated: Bool
+        /// Whether the blocks share the outputs of their norms: a backward computes them again.
+        let sharesNormed: Bool
 
         /// What the backward alone works in, one block at a time.
         struct Gradients {
@@ -96,8 +109,7 @@ public final class TransformerBlock {
             let middle: Tensor  // [B, Q, D] of the stream behind the attention; `stream` when Q = T
             let branch: Tensor  // [B, Q, D] of a branch's output, where that isn't the stream's
             let normed1, normed2: Tensor  // [B, T, D], [B, Q, D] of a LayerNorm's output; of the attention's
-            let hidden: Tensor  // [B, Q, F]
-            let qkv: Tensor  // [B, T, 3·D]
+            let hidden: Tensor  // [B, Q, F] of what down reads
         }
 
         /// [B, Q, D]: the gradient of what the block gives, which its backward begins from.
@@ -106,25 +118,26 @@ public final class TransformerBlock {
         public var entryGradient: Tensor? { gradients?.stream.leading(entry.shape) }
     }
 
-    /// Memory for B samples of which T₀ tokens come in, T are worked on and Q go on. Throws what the workspace throws.
+    /// Memory for B samples of which T₀ tokens come in, T are worked on and Q go on; `places` [B · T] int32 says where each of the T
+    /// is, for a rotation. Throws what the workspace throws.
     public func memory(
-        batch b: Int, incoming: Int, tokens t: Int, goingOn q: Int, policy: MemoryPolicy,
-        _ workspace: Workspace
+        batch b: Int, incoming: Int, tokens t: Int, goingOn q: Int, places: Tensor? = nil,
+        policy: MemoryPolicy, _ workspace: Workspace
     ) throws -> Memory {
-        let (d, f, stored) = (width, places[.up].base.outputs, workspace.stored)
+        let (d, f, stored) = (width, hiddenWidth, workspace.stored)
         let isForTraining = workspace.isForTraining
         let sharesNormed = !isForTraining || policy == .low
-        let sharesActivated = !isForTraining || policy != .fast
+        let sharesHidden = !isForTraining || policy != .fast
         func kept(_ name: String, _ shape: [Int]) throws -> Tensor { try workspace.kept(name, shape, stored) }
         func normed(_ shape: [Int]) throws -> Tensor {
             sharesNormed ? try workspace.shared("normed", shape, stored) : try workspace.own(shape, stored)
         }
-        /// A layer's pass; `product` is where z may be kept, by default memory of its own.
-        func pass(_ role: LinearRole, rows: Int, product: Tensor? = nil) throws -> any LinearPass {
-            let layer = places[role]
+        /// A layer's pass, with memory for z where it may keep that.
+        func pass(_ role: LinearRole) throws -> any LinearPass {
+            let layer = self.places[role]
             let mayKeep = isForTraining && layer.mayKeepProduct
-            let own = mayKeep ? try product ?? workspace.own([rows, layer.base.outputs], stored) : nil
-            return try layer.pass(rows: rows, product: own, in: workspace)
+            let own = mayKeep ? try workspace.own([b * q, layer.base.outputs], stored) : nil
+            return try layer.pass(rows: b * q, product: own, in: workspace)
         }
         func term(_ term: (any Update)?, _ type: ElementType, _ name: String) throws -> PlacedTerm? {
             try term.map {
@@ -132,12 +145,10 @@ public final class TransformerBlock {
                     $0, rows: b * q, inputs: d, outputs: d, type, name: name, workspace, backend)
             }
         }
-        let edit = try places.tokens.map {
+        let edit = try self.places.tokens.map {
             try PlacedEdit($0, block: index, batch: b, tokens: incoming, width: d, workspace)
         }
         let input = try workspace.kept("input", [b, t, d])
-        let qkv = try kept("qkv", [b, t, 3 * d])
-        let hidden = try kept("hidden", [b, q, f])
         var gradients: Memory.Gradients?
         if isForTraining {
             func shared(_ name: String, _ shape: [Int], _ type: ElementType) throws -> Tensor {
@@ -149,34 +160,26 @@ public final class TransformerBlock {
             gradients = Memory.Gradients(
                 stream: stream, middle: q == t ? stream : try workspace.own([b, q, d]),
                 branch: try shared("branch", [b, q, d], stored), normed1: normed,
-                normed2: normed.leading([b, q, d]), hidden: try shared("hidden", [b, q, f], stored),
-                qkv: try shared("qkv", [b, t, 3 * d], stored))
+                normed2: normed.leading([b, q, d]), hidden: try shared("hidden", [b, q, f], stored))
         }
         return Memory(
             entry: edit?.incoming ?? input,
             branchScales: isForTraining ? try (0..<2).map { _ in try workspace.own([b]) } : [],
             edit: edit, input: input,
             norm1: try norm1.memory(rows: b * t, stored, "norm1", workspace), normed1: try normed([b, t, d]),
-            qkv: try pass(.fusedQKV, rows: b * t, product: qkv), keptQKV: qkv,
-            spareQKV: isForTraining && places[.fusedQKV].mayKeepProduct
-                ? try workspace.shared("spare qkv", [b, t, 3 * d], stored) : nil,
-            logSumExp: try workspace.kept("logSumExp", [b, heads, q]),
-            attended: try kept("attended", [b, q, d]),
-            output: try pass(.output, rows: b * q), goingOn: q == t ? nil : try workspace.own([b, q, d]),
+            attention: try attention.memory(batch: b, tokens: t, queries: q, places: places, workspace),
+            output: try pass(.output), goingOn: q == t ? nil : try workspace.own([b, q, d]),
             branch: try workspace.shared("branch", [b, q, d], stored),
             unscaled1: try scale1?.memory(rows: b * q, workspace),
             unscaled2: try scale2?.memory(rows: b * q, workspace),
             middle: try workspace.kept("middle", [b, q, d]),
             norm2: try norm2.memory(rows: b * q, stored, "norm2", workspace), normed2: try normed([b, q, d]),
-            up: try pass(.up, rows: b * q, product: hidden), hidden: hidden,
-            activated: sharesActivated
-                ? try workspace.shared("activated", [b, q, f], stored)
-                : try workspace.own([b, q, f], stored),
-            down: try pass(.down, rows: b * q),
-            mlpOutput: places.behindMLP == nil ? nil : try kept("MLP", [b, q, d]),
-            behindMLP: try term(places.behindMLP, stored, "behind MLP"),
-            besideMLP: try term(places.besideMLP, .float32, "beside MLP"), gradients: gradients,
-            isForTraining: isForTraining, sharesNormed: sharesNormed, sharesActivated: sharesActivated)
+            hidden: try hidden.memory(batch: b, tokens: q, width: f, isShared: sharesHidden, workspace),
+            down: try pass(.down),
+            mlpOutput: self.places.behindMLP == nil ? nil : try kept("MLP", [b, q, d]),
+            behindMLP: try term(self.places.behindMLP, stored, "behind MLP"),
+            besideMLP: try term(self.places.besideMLP, .float32, "beside MLP"), gradients: gradients,
+            sharesNormed: sharesNormed)
     }
 
     // MARK: Forward
@@ -185,29 +188,20 @@ public final class TransformerBlock {
     public func forward(_ m: Memory, into out: Tensor, _ mode: PassMode) {
         let seed = mode.dropoutSeed
         func scale(_ branch: Int) -> Tensor? { mode.dropsBranches ? m.branchScales[branch] : nil }
-        for pass in [m.qkv, m.output, m.up, m.down] { pass.begin() }
+        let inputs = m.attention.projections.map(\.pass)
+        for pass in inputs + [m.output] + m.hidden.passes + [m.down] { pass.begin() }
         m.edit?.forward(m.input, dropoutSeed: seed, backend)
 
         norm1.forward(m.normed1, m.input, m.norm1)
-        let qkv = m.qkv.keepsProduct ? m.spareQKV! : m.keptQKV
-        m.qkv.forward(qkv, m.normed1, activated: nil, dropoutSeed: seed)
-        backend.attention(m.attended, m.logSumExp, qkv, heads: heads)
-        m.output.forward(m.branch, m.attended, activated: nil, dropoutSeed: seed)
+        attention.forward(m.attention, m.normed1, dropoutSeed: seed)
+        m.output.forward(m.branch, m.attention.output, activated: nil, dropoutSeed: seed)
         scale1?.forward(m.branch, keeping: m.unscaled1)
         if let first = m.goingOn { backend.poolTokens(first.rowsOfFirstToken, m.input, range: 0..<1) }
         backend.residualAdd(m.middle, m.goingOn ?? m.input, m.branch, sampleScale: scale(0))
 
         norm2.forward(m.normed2, m.middle, m.norm2)
-        if activation == .gelu {
-            // In evaluation nobody reads what is before GELU, and where z is kept the backward rebuilds it.
-            let isRead = m.up.needsOutput || m.isForTraining && !m.up.keepsProduct
-            m.up.forward(isRead ? m.hidden : nil, m.normed2, activated: m.activated, dropoutSeed: seed)
-        } else {
-            let y = m.up.keepsProduct ? m.activated : m.hidden
-            m.up.forward(y, m.normed2, activated: nil, dropoutSeed: seed)
-            backend.activate(m.activated, y, activation)
-        }
-        m.down.forward(m.branch, m.activated, activated: nil, dropoutSeed: seed)
+        hidden.forward(m.hidden, m.normed2, dropoutSeed: seed)
+        m.down.forward(m.branch, m.hidden.output, activated: nil, dropoutSeed: seed)
         if let behind = m.behindMLP, let output = m.mlpOutput {
             backend.copy(output, m.branch)
             behind.add(to: m.branch, output, dropoutSeed: seed)
@@ -254,50 +248,39 @@ public final class TransformerBlock {
         let dMLP = branch(
             1, scale2, m.unscaled2, overwritten: behind != nil || places[.down].overwritesGradient)
         behind?.backward(dMLP, dMLP, m.mlpOutput!, dropoutSeed: seed)
-        if m.sharesActivated { restoreActivated(m) }
-        let dActivated = through(.down, .down, m.down, g.hidden, dMLP, m.activated)
+        hidden.restore(m.hidden)
+        let dHidden = through(.down, .down, m.down, g.hidden, dMLP, m.hidden.output)
         // The MLP has read the stream's gradient; from here on it may grow.
         m.besideMLP?.backward(g.middle, g.middle, m.middle, dropoutSeed: seed)
-        if let dActivated { backend.activateBackward(dActivated, dActivated, hidden(m), activation) }
-        if m.sharesNormed, dActivated != nil { norm2.again(m.normed2, m.middle, m.norm2) }
-        let dNormed2 = through(.up, .up, m.up, g.normed2, dActivated, m.normed2)
-        if let dNormed2 { norm2.backward(g.middle, dNormed2, m.middle, m.norm2, accumulate: true) }
+        if let dHidden {
+            let gradients = hidden.backward(m.hidden, dHidden)
+            if m.sharesNormed { norm2.again(m.normed2, m.middle, m.norm2) }
+            for (role, pass, dy) in gradients {
+                let dNormed = through(.up, role, pass, g.normed2, dy, m.normed2)
+                if let dNormed { norm2.backward(g.middle, dNormed, m.middle, m.norm2, accumulate: true) }
+            }
+        }
 
         let dAttended = through(
             .output, .output, m.output, g.normed2,
-            branch(0, scale1, m.unscaled1, overwritten: places[.output].overwritesGradient), m.attended)
-        let dQKV = dAttended.map { dAttended -> Tensor in
-            if m.qkv.keepsProduct { m.qkv.rebuild(m.spareQKV, activated: nil) }
-            backend.attentionBackward(
-                g.qkv, dAttended, m.attended, m.logSumExp, m.qkv.keepsProduct ? m.spareQKV! : m.keptQKV,
-                heads: heads)
-            return g.qkv
+            branch(0, scale1, m.unscaled1, overwritten: places[.output].overwritesGradient),
+            m.attention.output)
+        guard let dAttended else { return }
+        let gradients = attention.backward(m.attention, dAttended)
+        if m.sharesNormed { norm1.again(m.normed1, m.input, m.norm1) }
+        if m.goingOn != nil, lowest.map({ $0 < .qkv }) ?? true {
+            backend.poolTokensBackward(g.stream, g.middle.rowsOfFirstToken, range: 0..<1)
         }
-        if m.sharesNormed, dQKV != nil { norm1.again(m.normed1, m.input, m.norm1) }
-        let dNormed1 = through(.qkv, .fusedQKV, m.qkv, g.normed1, dQKV, m.normed1)
-        if let dNormed1 {
-            if m.goingOn != nil {
-                backend.poolTokensBackward(g.stream, g.middle.rowsOfFirstToken, range: 0..<1)
-            }
-            norm1.backward(g.stream, dNormed1, m.input, m.norm1, accumulate: true)
-            m.edit?.backward(g.stream, g.stream, dropoutSeed: seed, backend)
+        var isReached = false
+        for ((role, projection), dy) in zip(
+            zip(attention.layers.map(\.role), m.attention.projections), gradients)
+        {
+            let dNormed = through(.qkv, role, projection.pass, g.normed1, dy, m.normed1)
+            guard let dNormed else { continue }
+            norm1.backward(g.stream, dNormed, m.input, m.norm1, accumulate: true)
+            isReached = true
         }
-    }
-
-    /// f's output once more, whose memory other blocks have used.
-    private func restoreActivated(_ m: Memory) {
-        if m.up.keepsProduct, activation == .gelu {
-            m.up.rebuild(nil, activated: m.activated)
-        } else {
-            backend.activate(m.activated, hidden(m), activation)
-        }
-    }
-
-    /// f's input: where z was kept for it, built in the memory of f's output, which is done with.
-    private func hidden(_ m: Memory) -> Tensor {
-        guard m.up.keepsProduct else { return m.hidden }
-        m.up.rebuild(m.activated, activated: nil)
-        return m.activated
+        if isReached { m.edit?.backward(g.stream, g.stream, dropoutSeed: seed, backend) }
     }
 }
 

@@ -7,10 +7,11 @@ import Transformers
 ///
 ///     logits = head(pool(LN x))        or head(LN(pool x)), and a batch norm before the head where a method has one
 ///
-/// pool takes the class token, the mean of the patches, or both, one behind the other. Where the mean alone is read there may be no LN.
+/// pool takes the class token, the mean of the patches, both, one behind the other, or an attention to the patches. Where the mean alone is read there may be no LN.
 struct ClassifierHead {
     let pooling: ViTConfiguration.Pooling
     let norm: Norm
+    let attention: AttentionPooling?  // where the pooling is that
     let featureNorm: FeatureNorm?
     let head: PlainLinear
     /// The tokens that are pooled.
@@ -26,6 +27,7 @@ struct ClassifierHead {
         let half: Tensor?  // [B, D] of the class token, then of the mean, where both are read
         let features: Tensor  // [B, D] or [B, 2·D] what the head reads, or the batch norm before it
         let featureNorm: FeatureNorm.Memory?
+        let attention: AttentionPooling.Memory?
         let pass: any LinearPass
         let gradients: Gradients?  // nil in evaluation
 
@@ -41,7 +43,7 @@ struct ClassifierHead {
     func memory(batch b: Int, output: Tensor, _ workspace: Workspace) throws -> Memory {
         let (q, d, k) = (output.shape[1], output.shape[2], head.base.outputs)
         let readsBoth = pooling == .classTokenAndMean
-        let isMeanOfNormed = pooling == .meanAfterNorm || readsBoth
+        let isMeanOfNormed = pooling == .meanAfterNorm || readsBoth || attention != nil
         let logits = try workspace.own([b, k])
         let normed =
             isMeanOfNormed ? try workspace.shared("normed", [b, q, d], workspace.stored) : nil
@@ -63,12 +65,14 @@ struct ClassifierHead {
             half: readsBoth ? try workspace.own([b, d]) : nil,
             features: try workspace.own([b, head.base.inputs]),
             featureNorm: try featureNorm?.memory(batch: b, workspace),
+            attention: try attention?.memory(batch: b, tokens: q, workspace),
             pass: head.pass(rows: b, product: nil, in: workspace), gradients: gradients)
     }
 
     func forward(_ m: Memory, _ mode: PassMode) {
         if let normed = m.normed {
             norm.forward(normed, m.output, m.normMemory)
+            if let attention, let memory = m.attention { attention.forward(memory, into: m.features, normed) }
             for (index, part) in parts.enumerated() {
                 backend.poolTokens(m.half ?? m.features, normed, range: part)
                 if let pooled = m.half { copy(half(m.features, index), half(pooled, 0)) }
@@ -86,7 +90,9 @@ struct ClassifierHead {
     }
 
     /// The ranges of the normed tokens whose means the head reads.
-    private var parts: [Range<Int>] { pooling == .classTokenAndMean ? [0..<1, range] : [range] }
+    private var parts: [Range<Int>] {
+        attention != nil ? [] : pooling == .classTokenAndMean ? [0..<1, range] : [range]
+    }
 
     /// The rows' numbers from index · D on, D of them each.
     private func half(_ features: Tensor, _ index: Int) -> MatrixBlock {
@@ -109,6 +115,12 @@ struct ClassifierHead {
             featureNorm.backward(g.features, memory, m.features, isTraining: mode.dropoutSeed != nil)
         }
         if let dNormed = g.normed {
+            if let attention, let memory = m.attention {
+                // Another block's normed stream has taken the memory.
+                norm.again(m.normed!, m.output, m.normMemory)
+                attention.backward(memory, dNormed, g.features, m.normed!)
+                norm.backward(dOutput, dNormed, m.output, m.normMemory, accumulate: false)
+            }
             for (index, part) in parts.enumerated() {
                 if parts.count > 1 { copy(half(g.pooled, 0), half(g.features, index)) }
                 backend.poolTokensBackward(dNormed, parts.count > 1 ? g.pooled : g.features, range: part)

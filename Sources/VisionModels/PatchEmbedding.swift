@@ -9,7 +9,7 @@ import Transformers
 struct PatchEmbedding {
     let projection: PlainLinear
     let prefix: Prefix?  // nil without a class token and registers
-    let positions: Parameter  // [T, D], or of the patches alone [N, D]
+    let positions: Parameter?  // [T, D], or of the patches alone [N, D]; nil where none are learned
     let behind: ScaleShift?  // of the projected patches
     let norm: Norm?  // before the blocks
     let patchSize: Int
@@ -83,7 +83,7 @@ struct PatchEmbedding {
 
     /// Whether a step trains anything here.
     var isTrained: Bool {
-        positions.gradient != nil || behind != nil || norm?.isTrained == true || projection.isTrained
+        positions?.gradient != nil || behind != nil || norm?.isTrained == true || projection.isTrained
             || prefix?.parts.contains { $0.gradient != nil } == true
     }
 
@@ -110,7 +110,7 @@ struct PatchEmbedding {
         backend.extractPatches(m.patches, m.images, patchSize: patchSize)
         m.pass.forward(m.projected, m.patches, activated: nil, dropoutSeed: nil)
         behind?.forward(m.projected, m.projected, keeping: m.unscaled)
-        backend.embedTokens(m.unnormed ?? stream, m.projected, prefix?.value, positions.value)
+        backend.embedTokens(m.unnormed ?? stream, m.projected, prefix?.value, positions?.value)
         if let norm, let unnormed = m.unnormed, let memory = m.norm { norm.forward(stream, unnormed, memory) }
     }
 
@@ -124,7 +124,7 @@ struct PatchEmbedding {
         }
         let isCollected = prefix.map { $0.parts.count > 1 } ?? false
         if isCollected, let gradient = prefix?.gradient { backend.fill(gradient, 0) }
-        backend.embedTokensBackward(dProjected, prefix?.gradient, positions.gradient, dTokens)
+        backend.embedTokensBackward(dProjected, prefix?.gradient, positions?.gradient, dTokens)
         if isCollected { prefix?.distribute(backend) }
         if let behind, let unscaled = m.unscaled { behind.backward(dProjected, unscaled) }
         if projection.isTrained { m.pass.backward(nil, dProjected, m.patches, dropoutSeed: nil) }

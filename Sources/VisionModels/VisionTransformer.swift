@@ -122,14 +122,15 @@ public final class VisionTransformer: TrainableModel {
         }
         func norm(_ name: String, _ behind: ScaleShift?) throws -> Norm {
             Norm(
-                weight: try required("\(name).weight"), bias: try required("\(name).bias"),
+                weight: try required("\(name).weight"), bias: try parameter("\(name).bias"),
                 epsilon: configuration.layerNormEpsilon, behind: behind, backend)
         }
         let (d, patch) = (configuration.width, configuration.patchSize)
         let patchLength = configuration.channels * patch * patch
+        let pooling = configuration.pooling == .attention ? configuration.hiddenWidth : 0
         let largest =
             shape.sites.map { ($0.outputs, $0.inputs) } + [
-                (classCount, configuration.featureWidth), (d, patchLength),
+                (classCount, configuration.featureWidth), (d, patchLength), (2 * pooling, d), (d, pooling),
             ]
         let scratch = try LinearScratch(
             frozen, weightCount: forInference ? 0 : largest.map { $0.0 * $0.1 }.max()!,
@@ -163,16 +164,28 @@ public final class VisionTransformer: TrainableModel {
             // The convolution's weight as a matrix.
             projection: PlainLinear(try linear("patch_embed.proj", stored, weightShape: [d, patchLength])),
             prefix: try .init(prefix.compactMap(\.self), width: d, frozen, backend),
-            positions: try required("pos_embed").reshaped([configuration.positionCount, d]),
+            positions: try parameter("pos_embed")?.reshaped([configuration.positionCount, d]),
             behind: places.patches, norm: configuration.normBeforeBlocks ? try norm("norm_pre", nil) : nil,
             patchSize: patch)
+        let rotation = try configuration.rotary.map { grid in
+            let headWidth = d / configuration.heads
+            // Place 0 is that of the tokens which aren't turned.
+            return try Rotation(
+                angles: Array(repeating: 0, count: headWidth / 2)
+                    + grid.angles(gridSize: configuration.gridSize, headWidth: headWidth),
+                heads: configuration.heads, headWidth: headWidth, layout: grid.layout, frozen, backend)
+        }
         blocks = try places.blocks.enumerated().map { index, block in
-            TransformerBlock(
+            let name = "blocks.\(index)"
+            var extras = TransformerBlock.Extras()
+            (extras.scale1, extras.scale2) = (try layerScale("\(name).ls1"), try layerScale("\(name).ls2"))
+            extras.rotation = rotation
+            if configuration.attentionNorm { extras.attentionNorm = try norm("\(name).attn.norm", nil) }
+            if configuration.hasHiddenNorm { extras.hiddenNorm = try norm("\(name).mlp.norm", nil) }
+            return TransformerBlock(
                 index, shape, heads: configuration.heads, block,
                 norm1: try norm("blocks.\(index).norm1", block.norms[0]),
-                norm2: try norm("blocks.\(index).norm2", block.norms[1]),
-                scale1: try layerScale("blocks.\(index).ls1"),
-                scale2: try layerScale("blocks.\(index).ls2"), backend)
+                norm2: try norm("blocks.\(index).norm2", block.norms[1]), extras, backend)
         }
         var featureNorm: FeatureNorm?
         if let mean = store["head.running_mean"], let variance = store["head.running_var"] {
@@ -181,10 +194,24 @@ public final class VisionTransformer: TrainableModel {
         // Prompts in front of the patches have moved them.
         let inFront = places.blocks.compactMap(\.tokens).filter { $0.front != nil }
             .reduce(configuration.prefixCount) { $0 + $1.count - $1.removed }
+        let patches = inFront..<inFront + configuration.patchCount
+        var attention: AttentionPooling?
+        if configuration.pooling == .attention {
+            func pool(_ name: String) throws -> PlainLinear {
+                PlainLinear(try linear("attn_pool.\(name)", stored))
+            }
+            attention = AttentionPooling(
+                latent: try required("attn_pool.latent").reshaped([1, d]), query: try pool("q"),
+                keyValue: try pool("kv"), output: try pool("proj"), up: try pool("mlp.fc1"),
+                down: try pool("mlp.fc2"), norm: try norm("attn_pool.norm", nil),
+                heads: configuration.heads, activation: configuration.feedForward.activation,
+                patches: patches, backend: backend)
+        }
         self.head = ClassifierHead(
             pooling: configuration.pooling, norm: try norm(configuration.finalNorm, places.norm),
+            attention: attention,
             featureNorm: featureNorm, head: PlainLinear(try linear("head", .float32)),
-            range: inFront..<inFront + configuration.patchCount, backend: backend)
+            range: patches, backend: backend)
         roundedWeights = rounded
         parameterByteCount = frozen.byteCount + store.values.byteCount * 4
         planArena = Arena(backend)
@@ -207,6 +234,7 @@ public final class VisionTransformer: TrainableModel {
         public let losses: Tensor
         let embedding: PatchEmbedding.Memory
         let head: ClassifierHead.Memory
+        let places: [TokenPlaces]
 
         /// [B, 3, S, S] normalised pixels.
         public var images: Tensor { embedding.images }
@@ -222,14 +250,23 @@ public final class VisionTransformer: TrainableModel {
     func layOut(batch: Int, _ workspace: Workspace) throws -> Plan {
         let classTokenAlone = configuration.pooling == .classToken
         var (memory, tokens): ([TransformerBlock.Memory], Int) = ([], configuration.tokenCount)
-        for (block, places) in zip(blocks, attachments.blocks) {
+        var (places, first) = ([TokenPlaces](), configuration.prefixCount)
+        for (block, edit) in zip(blocks, attachments.blocks.map(\.tokens)) {
             let incoming = tokens
-            tokens += places.tokens.map { $0.count - $0.replaced(of: incoming).count } ?? 0
+            tokens += edit.map { $0.count - $0.replaced(of: incoming).count } ?? 0
+            first += edit.flatMap { $0.front == nil ? nil : $0.count - $0.removed } ?? 0
+            if configuration.rotary != nil, places.last?.hasPatches(from: first, of: tokens) != true {
+                places.append(
+                    TokenPlaces(
+                        tensor: try workspace.own([batch * tokens], .int32), tokens: tokens, first: first,
+                        patches: configuration.patchCount))
+            }
             let isLast = block.index + 1 == configuration.depth
             memory.append(
                 try block.memory(
                     batch: batch, incoming: incoming, tokens: tokens,
-                    goingOn: isLast && classTokenAlone ? 1 : tokens, policy: memoryPolicy, workspace))
+                    goingOn: isLast && classTokenAlone ? 1 : tokens, places: places.last?.tensor,
+                    policy: memoryPolicy, workspace))
         }
         let goingOn = classTokenAlone ? 1 : tokens
         let outputShape = [batch, goingOn, configuration.width]
@@ -242,7 +279,7 @@ public final class VisionTransformer: TrainableModel {
             embedding: try embedding.memory(
                 batch: batch, imageSize: configuration.imageSize, channels: configuration.channels,
                 tokens: configuration.tokenCount, workspace),
-            head: try head.memory(batch: batch, output: output, workspace))
+            head: try head.memory(batch: batch, output: output, workspace), places: places)
     }
 
     public func plan(batch: Int, isForTraining: Bool) throws -> Plan {
@@ -252,6 +289,7 @@ public final class VisionTransformer: TrainableModel {
         let plan = try Workspace.layOut(
             in: planArena, isForTraining: isForTraining, stored: backend.precision.stored
         ) { try layOut(batch: batch, $0) }
+        for places in plan.places { backend.upload(places.tensor, places.values(batch: batch)) }
         plans[key] = plan
         return plan
     }
@@ -333,6 +371,19 @@ public final class VisionTransformer: TrainableModel {
             let scores = outputs[row * classes..<(row + 1) * classes]
             return scores.indexOfLargest - scores.startIndex == Int(label)
         }
+    }
+}
+
+/// Where in the grid the tokens of a block are, for a rotation: patch i at place i + 1, all others at place 0.
+struct TokenPlaces {
+    let tensor: Tensor  // [B · T] int32
+    let tokens, first, patches: Int
+
+    func hasPatches(from first: Int, of tokens: Int) -> Bool { self.first == first && self.tokens == tokens }
+
+    func values(batch: Int) -> [Int32] {
+        let sample = (0..<tokens).map { Int32((first..<first + patches).contains($0) ? $0 - first + 1 : 0) }
+        return (0..<batch).flatMap { _ in sample }
     }
 }
 
