@@ -19,7 +19,7 @@ struct ClassifierHead {
         let logits: Tensor  // [B, K] what the head says
         let output: Tensor  // [B, Q, D] the stream as it leaves the last block
         let normMemory: Norm.Memory
-        let normed: Tensor?  // [B, Q, D] the LayerNorm before a mean
+        let normed: Tensor?  // [B, Q, D] the LayerNorm before a mean, or of all tokens
         let pooled: Tensor?  // [B, D] the mean before the LayerNorm
         let features: Tensor  // [B, D] what the head reads, or the batch norm before it
         let featureNorm: FeatureNorm.Memory?
@@ -36,7 +36,8 @@ struct ClassifierHead {
     /// Memory for B images of which Q tokens arrive. Throws what the workspace throws.
     func memory(batch b: Int, output: Tensor, _ workspace: Workspace) throws -> Memory {
         let (q, d, k) = (output.shape[1], output.shape[2], head.base.outputs)
-        let isMeanOfNormed = pooling == .meanAfterNorm
+        // A class token that comes with all others is taken from the normed ones.
+        let isMeanOfNormed = pooling == .meanAfterNorm || pooling == .classToken && q > 1
         let logits = try workspace.own([b, k])
         let normed =
             isMeanOfNormed ? try workspace.shared("normed", [b, q, d], workspace.stored) : nil

@@ -32,6 +32,13 @@ public struct ReferenceViT {
 
     /// [B, K].
     public func logits(_ images: [Double], batch: Int, scales: [[Double]]? = nil) -> [Double] {
+        outputs(images, batch: batch, scales: scales).logits
+    }
+
+    /// tokens [B, T, D], those of the last block, normed unless their mean is; features [B, D], what the head reads; logits [B, K].
+    public func outputs(
+        _ images: [Double], batch: Int, scales: [[Double]]? = nil
+    ) -> (tokens: [Double], features: [Double], logits: [Double]) {
         let (d, t, f) = (configuration.width, configuration.tokenCount, configuration.hiddenWidth)
         var x = embed(images, batch)  // [B, T, D]
         func add(_ branch: [Double], _ scale: [Double]?) {
@@ -45,13 +52,14 @@ public struct ReferenceViT {
             for i in hidden.indices { hidden[i] *= 0.5 * (1 + erf(hidden[i] / 2.0.squareRoot())) }
             add(linear(hidden, "\(block).mlp.fc2", f, d), scales?[2 * index + 1])
         }
-        let pooled: [Double]
-        switch configuration.pooling {
-        case .classToken: pooled = mean(norm(x, "norm"), batch, 0..<1)
-        case .meanAfterNorm: pooled = mean(norm(x, "norm"), batch, patchTokens)
-        case .meanBeforeNorm: pooled = norm(mean(x, batch, patchTokens), "fc_norm")
-        }
-        return linear(pooled, "head", d, configuration.classCount)
+        if configuration.pooling != .meanBeforeNorm { x = norm(x, "norm") }
+        let pooled =
+            switch configuration.pooling {
+            case .classToken: mean(x, batch, 0..<1)
+            case .meanAfterNorm: mean(x, batch, patchTokens)
+            case .meanBeforeNorm: norm(mean(x, batch, patchTokens), "fc_norm")
+            }
+        return (x, pooled, linear(pooled, "head", d, configuration.classCount))
     }
 
     private var patchTokens: Range<Int> { (configuration.hasClassToken ? 1 : 0)..<configuration.tokenCount }
