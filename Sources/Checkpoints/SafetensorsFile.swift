@@ -33,6 +33,9 @@ public final class SafetensorsFile: Sendable {
     /// The key under `__metadata__` of the SHA-256 of all else in the file: see `digest`.
     static let digestKey = "glora_digest"
 
+    /// The longest header, in bytes, that the format's library reads.
+    static let largestHeader = 100_000_000
+
     /// Opens the file and checks its header, and by its digest, where it has one, that it is what was written; `remedy` is what
     /// to do when it isn't. Throws `CheckpointError` naming the file and the tensor at fault.
     public init(_ url: URL, remedy: String = "put a copy in its place, or write it again") throws {
@@ -49,9 +52,10 @@ public final class SafetensorsFile: Sendable {
                 "\(path) is a pointer of Git LFS and not the file itself; fetch it with git lfs pull")
         }
         let length = try reader.elements(UInt64.self, count: 1, at: 0)[0]
-        guard length <= 100_000_000 else {
+        guard length <= SafetensorsFile.largestHeader else {
             throw failure(
-                "is no safetensors file, or its header length \(length) is wrong (at most 100000000 bytes)")
+                "is no safetensors file, or its header length \(length) is wrong (at most "
+                    + "\(SafetensorsFile.largestHeader) bytes)")
         }
         let dataStart = 8 + Int(length)
         guard dataStart <= reader.size else {

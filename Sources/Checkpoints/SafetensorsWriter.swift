@@ -49,6 +49,43 @@ public func writeSafetensors(
         metadata[SafetensorsFile.digestKey] = digest.hexadecimal
     }
 
+    let header = try safetensorsHeader(names, entries, metadata, path: url.path)
+    try AtomicFile.write(to: url) { writer in
+        try header.withUnsafeBytes { try writer.write($0) }
+        try forEachPart { try writer.write($0) }
+    }
+}
+
+/// Writes a safetensors file of float32 tensors, of these names and shapes and in this order, as they come: for what doesn't fit into
+/// memory. `body` is given what appends values, row-major, one tensor after the other. Traps unless they are all there in the end.
+/// Throws `CheckpointError` as `AtomicFile`, and what `body` throws.
+package func writeSafetensors(
+    _ shapes: [(name: String, shape: [Int])], to url: URL, metadata: [String: String] = [:],
+    _ body: (@escaping (_ values: [Float]) throws -> Void) throws -> Void
+) throws {
+    var entries: [String: SafetensorsFile.Entry] = [:]
+    var count = 0
+    for (name, shape) in shapes {
+        let own = shape.reduce(1, *)
+        entries[name] = SafetensorsFile.Entry(type: "F32", shape: shape, offset: 4 * count, count: own)
+        count += own
+    }
+    let header = try safetensorsHeader(shapes.map(\.name), entries, metadata, path: url.path)
+    try AtomicFile.write(to: url) { writer in
+        try header.withUnsafeBytes { try writer.write($0) }
+        try body { values in
+            count -= values.count
+            try values.withUnsafeBytes { try writer.write($0) }
+        }
+        precondition(count == 0, "\(url.path): \(count) values are missing")
+    }
+}
+
+/// The length and the header of a file with these tensors in this order. Throws `CheckpointError` where the format's library would
+/// refuse its length.
+private func safetensorsHeader(
+    _ names: [String], _ entries: [String: SafetensorsFile.Entry], _ metadata: [String: String], path: String
+) throws -> [UInt8] {
     var header = "{"
     if !metadata.isEmpty {
         header += "\"__metadata__\": " + JSONValue.object(metadata.mapValues { .string($0) }).text()
@@ -58,7 +95,7 @@ public func writeSafetensors(
         let value: JSONValue = [
             "dtype": .string(entry.type), "shape": .array(entry.shape.map { .integer($0) }),
             "data_offsets": [
-                .integer(entry.offset), .integer(entry.offset + entry.count * types[name]!),
+                .integer(entry.offset), .integer(entry.offset + entry.count * (entry.type == "F16" ? 2 : 4)),
             ],
         ]
         header += (header == "{" ? "" : ", ") + JSONValue.string(name).text() + ": " + value.text()
@@ -67,12 +104,12 @@ public func writeSafetensors(
     var bytes = Array(header.utf8)
     // Spaces, so that the data begin at a multiple of 8 bytes.
     bytes += Array(repeating: UInt8(ascii: " "), count: (8 - bytes.count % 8) % 8)
-
-    try AtomicFile.write(to: url) { writer in
-        try withUnsafeBytes(of: UInt64(bytes.count).littleEndian) { try writer.write($0) }
-        try bytes.withUnsafeBytes { try writer.write($0) }
-        try forEachPart { try writer.write($0) }
+    guard bytes.count <= SafetensorsFile.largestHeader else {
+        throw CheckpointError(
+            "cannot write \(path): its header would be \(bytes.count) bytes long, and the format's library reads "
+                + "\(SafetensorsFile.largestHeader); write fewer at a time")
     }
+    return withUnsafeBytes(of: UInt64(bytes.count).littleEndian) { Array($0) } + bytes
 }
 
 private func float16(_ values: [Float], name: String, path: String) throws -> [Float16] {

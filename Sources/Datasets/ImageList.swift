@@ -137,19 +137,8 @@ struct ListFile {
 
     /// Paths are taken by bytes, whatever their encoding. Throws `DatasetError` with file and line.
     init(_ file: FilePath) throws {
-        let bytes: [UInt8]
-        do throws(FileProblem) { bytes = try file.read() } catch {
-            throw DatasetError(
-                "the list \(file) can't be read: \(error.reason); give a list of 'path label' lines.")
-        }
-        try refuseUTF16(bytes, file)
-        // An old Mac's lines end with a return alone.
-        let newline = bytes.contains(0x0a) ? 0x0a : 0x0d as UInt8
-        var lines: [ImageList.Entry] = []
-        for (index, raw) in bytes.split(separator: newline, omittingEmptySubsequences: false).enumerated() {
-            let line = ListFile.trimmed(raw)
-            if line.isEmpty { continue }
-            let origin = ImageList.Origin(place: file, line: index + 1)
+        lines = try ListFile.rows(of: file).map { number, line in
+            let origin = ImageList.Origin(place: file, line: number)
             guard let space = line.lastIndex(where: ListFile.isBlank) else {
                 throw DatasetError(
                     "\(origin): \"\(FilePath(line.prefix(80)))\" has no label; write 'path label'.")
@@ -166,15 +155,29 @@ struct ListFile {
                         + "\(ListFile.largestLabel).")
             }
             let path = FilePath(ListFile.trimmed(line[..<space]))
-            lines.append(ImageList.Entry(path: path, label: label, origin: origin))
+            return ImageList.Entry(path: path, label: label, origin: origin)
         }
-        self.lines = lines
     }
 
-    private static func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || (0x09...0x0d).contains(byte) }
+    /// The lines that aren't blank, without the blanks around them, and their numbers from 1. Throws `DatasetError`.
+    static func rows(of file: FilePath) throws -> [(number: Int, text: ArraySlice<UInt8>)] {
+        let bytes: [UInt8]
+        do throws(FileProblem) { bytes = try file.read() } catch {
+            throw DatasetError(
+                "the list \(file) can't be read: \(error.reason); give a list of 'path label' lines.")
+        }
+        try refuseUTF16(bytes, file)
+        // An old Mac's lines end with a return alone.
+        let newline = bytes.contains(0x0a) ? 0x0a : 0x0d as UInt8
+        return bytes.split(separator: newline, omittingEmptySubsequences: false).enumerated().map {
+            ($0 + 1, ListFile.trimmed($1))
+        }.filter { !$1.isEmpty }
+    }
+
+    static func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || (0x09...0x0d).contains(byte) }
 
     /// Without blanks at both ends and the byte-order mark of Windows' editors, which files that were joined have inside.
-    private static func trimmed(_ raw: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
+    static func trimmed(_ raw: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
         var line = raw
         if line.starts(with: byteOrderMark) { line = line.dropFirst(byteOrderMark.count) }
         line = line.drop(while: isBlank)

@@ -13,14 +13,15 @@ public struct EvaluationResult: Codable, Equatable, Sendable {
     public var accuracy: Double { count == 0 ? 0 : Double(correct) / Double(count) }
 }
 
-/// Scores `model`, as its layers are set, on every example of a source, in order and without drop-path.
+/// Runs `model`, as its layers are set, on every example of a source, in order and without drop-path.
 ///
-/// `onBatch` receives each batch's outputs [B, K], row-major. Throws what the examples throw,
-/// `TrainingError.overflow` where an output or a loss is not a finite number, and `BackendError`.
-public func evaluate<Model: TrainableModel>(
+/// `body` receives each batch with its outputs [B, K], row-major, and the plan that made them, whose other tensors can be read
+/// until it returns. Throws what the examples and `body` throw, `TrainingError.overflow` where an output is not a finite number,
+/// and `BackendError`.
+public func forEachBatch<Model: TrainableModel>(
     _ model: Model, on examples: Model.Examples, batchSize: Int, isForTraining: Bool = false,
-    onBatch: (_ outputs: [Float], Model.Examples.Batch) -> Void = { _, _ in }
-) throws -> EvaluationResult {
+    _ body: (_ outputs: [Float], Model.Examples.Batch, Model.Plan) throws -> Void
+) throws {
     let count = examples.count
     // Asked for before any example is read, so that too little memory is said at once.
     if count > 0 { _ = try model.plan(batch: min(batchSize, count), isForTraining: isForTraining) }
@@ -29,19 +30,34 @@ public func evaluate<Model: TrainableModel>(
     defer { model.unprepare() }
     examples.start(
         stride(from: 0, to: count, by: batchSize).map { Array($0..<min($0 + batchSize, count)) })
-    var result = EvaluationResult(correct: 0, count: 0, loss: 0)
     while let batch = try examples.next() {
         let plan = try model.plan(batch: batch.count, isForTraining: isForTraining)
         model.load(batch, into: plan)
         model.forward(plan)
-        model.loss(plan)
         let outputs = model.backend.values(plan.logits)
-        let losses = model.backend.values(plan.losses)
         try model.backend.checkForFailure()
         if let bad = outputs.firstIndex(where: { !$0.isFinite }) {
             let example = batch.indices[bad * batch.count / outputs.count]
             throw model.overflow(plan, "the logits of \(examples.exampleName(at: example))")
         }
+        try body(outputs, batch, plan)
+    }
+}
+
+/// Scores `model`, as its layers are set, on every example of a source, in order and without drop-path.
+///
+/// `onBatch` receives each batch's outputs [B, K], row-major. Throws what the examples throw,
+/// `TrainingError.overflow` where an output or a loss is not a finite number, and `BackendError`.
+public func evaluate<Model: TrainableModel>(
+    _ model: Model, on examples: Model.Examples, batchSize: Int, isForTraining: Bool = false,
+    onBatch: (_ outputs: [Float], Model.Examples.Batch) -> Void = { _, _ in }
+) throws -> EvaluationResult {
+    var result = EvaluationResult(correct: 0, count: 0, loss: 0)
+    try forEachBatch(model, on: examples, batchSize: batchSize, isForTraining: isForTraining) {
+        outputs, batch, plan in
+        model.loss(plan)
+        let losses = model.backend.values(plan.losses)
+        try model.backend.checkForFailure()
         if let bad = losses.firstIndex(where: { !$0.isFinite }) {
             throw TrainingError.overflow(
                 "the loss of \(examples.exampleName(at: batch.indices[bad])) is not a finite number, as its logits "

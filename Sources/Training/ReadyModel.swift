@@ -26,6 +26,8 @@ public struct ReadyModel<Model: TrainableModel> {
     public let classNames: [String]?
     /// A line for the user: how images are prepared, and who says so.
     public let preprocessingLine: String
+    /// Whether the logits mean something: a checkpoint may have no head, and its features be of use.
+    public let hasHead: Bool
 }
 
 /// Which state of a run.
@@ -81,16 +83,23 @@ extension ReadyModel where Model == VisionTransformer {
         classNames = saved.classNames
         preprocessingLine = try checkpoint.configuration.runsPreprocessingLine
         paths = model.paths
+        hasHead = true
     }
 
     /// A checkpoint as it is, or with an adapter in PEFT's format. `options` says where the checkpoint lies and how images are
     /// prepared; an adapter of ours that says its image size and preprocessing is taken at its word where the options leave them to
     /// the model. Throws `CheckpointError` and `BackendError`.
-    public init(_ options: TrainingOptions, adapter folder: URL?, on backend: any Backend) throws {
+    ///
+    /// Throws `TrainingError.settings` too for a checkpoint without a head, unless it needs none (`needsHead`): its features are
+    /// what they are then, and the logits those of a fresh head of one class.
+    public init(
+        _ options: TrainingOptions, adapter folder: URL?, needsHead: Bool = true, on backend: any Backend
+    ) throws {
         var options = options
         var checkpoint = try options.loadCheckpoint()
         var notes: [String] = []
         var names: [String]?
+        hasHead = folder != nil || checkpoint.head != nil
         if let folder, let saved = try MethodAdapter.load(folder) {
             names = try options.apply(saved.extra, to: &checkpoint)
             model = try saved.model(checkpoint, on: backend)
@@ -100,13 +109,13 @@ extension ReadyModel where Model == VisionTransformer {
             names = try options.apply(extra, to: &checkpoint)
             model = try VisionTransformer.applying(adapter, to: checkpoint, on: backend)
         } else {
-            guard let head = checkpoint.head else {
+            guard checkpoint.head != nil || !needsHead else {
                 throw TrainingError.settings(
                     "\(options.model) has no head to classify with; give `adapter` or train a run first")
             }
             model = try VisionTransformer(
-                checkpoint, classCount: checkpoint.configuration.classCount,
-                method: Backbone.frozen, seed: 0, head: head, on: backend)
+                checkpoint, classCount: hasHead ? checkpoint.configuration.classCount : 1,
+                method: Backbone.frozen, seed: 0, head: checkpoint.head, on: backend)
         }
         paths = model.paths
         // A head of another size than the checkpoint's is of other classes; one of its size belongs to the model it was trained on.

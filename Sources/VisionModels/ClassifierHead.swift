@@ -22,7 +22,7 @@ struct ClassifierHead {
         let logits: Tensor  // [B, K] what the head says
         let output: Tensor  // [B, Q, D] the stream as it leaves the last block
         let normMemory: Norm.Memory
-        let normed: Tensor?  // [B, Q, D] the LayerNorm before a mean
+        let normed: Tensor?  // [B, Q, D] the LayerNorm before a mean, or of all tokens
         let pooled: Tensor?  // [B, D] the mean before the LayerNorm
         let half: Tensor?  // [B, D] of the class token, then of the mean, where both are read
         let features: Tensor  // [B, D] or [B, 2·D] what the head reads, or the batch norm before it
@@ -43,7 +43,9 @@ struct ClassifierHead {
     func memory(batch b: Int, output: Tensor, _ workspace: Workspace) throws -> Memory {
         let (q, d, k) = (output.shape[1], output.shape[2], head.base.outputs)
         let readsBoth = pooling == .classTokenAndMean
-        let isMeanOfNormed = pooling == .meanAfterNorm || readsBoth || attention != nil
+        // A class token that comes with all others is taken from the normed ones.
+        let isMeanOfNormed =
+            pooling == .meanAfterNorm || readsBoth || attention != nil || pooling == .classToken && q > 1
         let logits = try workspace.own([b, k])
         let normed =
             isMeanOfNormed ? try workspace.shared("normed", [b, q, d], workspace.stored) : nil

@@ -30,6 +30,9 @@ public final class VisionTransformer: TrainableModel {
     public let memoryPolicy: MemoryPolicy
     /// What is before the logits.
     public let headKind: HeadKind
+    /// Whether all tokens leave the last block, for `Plan.tokens`, where the class token alone would go on. Plans that were made
+    /// before are dropped.
+    public var keepsTokens = false { didSet { plans = [:] } }
 
     // The checkpoint's tensors: those on the device by their shapes, and what this model has no use for. W₀ is never
     // written, so what a merge needs can be read back; a second copy on the host would be 340 MB for ViT-B.
@@ -211,7 +214,7 @@ public final class VisionTransformer: TrainableModel {
             pooling: configuration.pooling, norm: try norm(configuration.finalNorm, places.norm),
             attention: attention,
             featureNorm: featureNorm, head: PlainLinear(try linear("head", .float32)),
-            range: patches, backend: backend)
+            range: configuration.pooling == .classToken ? 0..<1 : patches, backend: backend)
         roundedWeights = rounded
         parameterByteCount = frozen.byteCount + store.values.byteCount * 4
         planArena = Arena(backend)
@@ -240,6 +243,11 @@ public final class VisionTransformer: TrainableModel {
         public var images: Tensor { embedding.images }
         /// [B, K] what the head says.
         public var logits: Tensor { head.logits }
+        /// [B, D] what the classifier reads: logits = features · Wᵀ + b.
+        public var features: Tensor { head.featureNorm?.output ?? head.features }
+        /// [B, T, D] the last block's tokens behind the LayerNorm, or before it in a model that norms their mean: the class token,
+        /// prompts, patches. nil where the class token alone goes on; see `keepsTokens`.
+        public var tokens: Tensor? { head.normed ?? (head.pooled == nil ? nil : head.output) }
         /// [B] per residual branch, two for a block: 0 or 1 / (1 − p), drawn by the trainer when drop-path is on.
         public var branchScales: [Tensor] { blocks.flatMap(\.branchScales) }
         public func stream(into block: Int) -> Tensor {
@@ -248,7 +256,7 @@ public final class VisionTransformer: TrainableModel {
     }
 
     func layOut(batch: Int, _ workspace: Workspace) throws -> Plan {
-        let classTokenAlone = configuration.pooling == .classToken
+        let classTokenAlone = configuration.pooling == .classToken && !keepsTokens
         var (memory, tokens): ([TransformerBlock.Memory], Int) = ([], configuration.tokenCount)
         var (places, first) = ([TokenPlaces](), configuration.prefixCount)
         for (block, edit) in zip(blocks, attachments.blocks.map(\.tokens)) {

@@ -74,7 +74,9 @@ struct ModelFlags: ParsableArguments {
         }
     }
 
-    func open(_ device: DeviceFlags, _ console: Console) throws -> ReadyModel<VisionTransformer> {
+    func open(
+        _ device: DeviceFlags, _ console: Console, needsHead: Bool = true
+    ) throws -> ReadyModel<VisionTransformer> {
         let backend = try device.backend(console)
         let ready: ReadyModel<VisionTransformer>
         if let run {
@@ -88,7 +90,8 @@ struct ModelFlags: ParsableArguments {
             var options = TrainingOptions()
             options.model = model ?? ""
             options.take(input.given)
-            ready = try ReadyModel(options, adapter: adapter.map { URL(fileURLWithPath: $0) }, on: backend)
+            ready = try ReadyModel(
+                options, adapter: adapter.map { URL(fileURLWithPath: $0) }, needsHead: needsHead, on: backend)
         }
         for note in ready.notes { console.note(note) }
         console.say(ready.preprocessingLine)

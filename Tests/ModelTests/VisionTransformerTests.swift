@@ -1,5 +1,6 @@
 import Adapters
 import Checkpoints
+import ModelConfiguration
 import TensorCore
 import TestSupport
 import Testing
@@ -15,6 +16,8 @@ struct VisionTransformerTests {
         case classToken, meanAfterNorm, meanBeforeNorm, noClassToken, noQKVBias, dropPath
         /// DINOv2 with registers and DeiT's distillation token; CLIP; SigLIP with a mean; Hugging Face's heads; drop-path with layer scale.
         case layerScale, registers, distillation, clip, tanh, classTokenAndMean, mean, scaledDropPath
+        /// DINOv3; EVA-02 with one class token read, small with a packed gate; SigLIP's pooling, with a register that it leaves out; RMSNorm.
+        case dinov3, eva02, packedGate, attentionPooling, rms
 
         func make() throws -> TinyModel {
             switch self {
@@ -39,6 +42,28 @@ struct VisionTransformerTests {
                 }
             case .classTokenAndMean: try TinyModel(pooling: .classTokenAndMean) { $0.layerScale = true }
             case .mean: try TinyModel(pooling: .mean) { $0.feedForward = .plain(.silu) }
+            case .dinov3:
+                try TinyModel(pooling: .meanAfterNorm, width: 16) {
+                    ($0.layerScale, $0.registers, $0.positions, $0.queryBias) = (true, 2, .none, .none)
+                    $0.rotary = RotaryGrid(temperature: 100, layout: .halves, coordinates: .centered)
+                }
+            case .eva02:
+                try TinyModel(width: 16) {
+                    ($0.queries, $0.queryBias, $0.attentionNorm) = (.separate, .withoutKeys, true)
+                    $0.feedForward = .gated(.silu, isPacked: false, hasNorm: true)
+                    $0.rotary = RotaryGrid(
+                        temperature: 10000, layout: .interleaved,
+                        coordinates: .index(offset: 1, reference: 3), startsWithColumn: true)
+                }
+            case .packedGate:
+                try TinyModel(pooling: .meanBeforeNorm) {
+                    $0.feedForward = .gated(.silu, isPacked: true, hasNorm: false)
+                }
+            case .attentionPooling:
+                try TinyModel(pooling: .attention, hasClassToken: false) {
+                    ($0.registers, $0.feedForward) = (1, .plain(.geluTanh))
+                }
+            case .rms: try TinyModel { $0.norm = .rms }
             }
         }
 

@@ -5,6 +5,7 @@ import ModelConfiguration
 ///
 ///     x ← [class; registers; patches · Wᵖ] + positions;   x ← LN x where there is one
 ///     x ← x + s · γ₁ ⊙ proj(attention(qkv(LN₁ x)));   x ← x + s · γ₂ ⊙ fc2(f(fc1(LN₂ x)))
+///         q and k rotated by the place of their patch, fc2 of f(gate) ⊙ up, norms behind both, where a model has that
 ///     logits = head(pool(LN x))
 public struct ReferenceViT {
     let configuration: ViTConfiguration
@@ -32,6 +33,13 @@ public struct ReferenceViT {
 
     /// [B, K].
     public func logits(_ images: [Double], batch: Int, scales: [[Double]]? = nil) -> [Double] {
+        outputs(images, batch: batch, scales: scales).logits
+    }
+
+    /// tokens [B, T, D], those of the last block, normed unless their mean is; features [B, D], what the head reads; logits [B, K].
+    public func outputs(
+        _ images: [Double], batch: Int, scales: [[Double]]? = nil
+    ) -> (tokens: [Double], features: [Double], logits: [Double]) {
         let (d, t, f) = (configuration.width, configuration.tokenCount, configuration.hiddenWidth)
         var x = embed(images, batch)  // [B, T, D]
         func add(_ branch: [Double], _ layerScale: String, _ scale: [Double]?) {
@@ -42,29 +50,31 @@ public struct ReferenceViT {
         }
         for index in 0..<configuration.depth {
             let block = "blocks.\(index)"
-            let qkv = linear(norm(x, "\(block).norm1"), "\(block).attn.qkv", d, 3 * d)
-            add(linear(attention(qkv, batch), "\(block).attn.proj", d, d), "\(block).ls1", scales?[2 * index])
-            var hidden = linear(norm(x, "\(block).norm2"), "\(block).mlp.fc1", d, f)
-            hidden = hidden.map(activated)
+            var (q, k, v) = projections(norm(x, "\(block).norm1"), block)
+            rotate(&q)
+            rotate(&k)
+            var attended = attention(q, k, v, batch)
+            if configuration.attentionNorm { attended = norm(attended, "\(block).attn.norm") }
+            add(linear(attended, "\(block).attn.proj", d, d), "\(block).ls1", scales?[2 * index])
+            var hidden = hidden(norm(x, "\(block).norm2"), block)
+            if configuration.hasHiddenNorm { hidden = norm(hidden, "\(block).mlp.norm") }
             add(linear(hidden, "\(block).mlp.fc2", f, d), "\(block).ls2", scales?[2 * index + 1])
         }
-        let pooled: [Double]
+        if ![.meanBeforeNorm, .mean].contains(configuration.pooling) { x = norm(x, "norm") }
+        var pooled: [Double] = []
         switch configuration.pooling {
-        case .classToken: pooled = mean(norm(x, "norm"), batch, 0..<1)
-        case .meanAfterNorm: pooled = mean(norm(x, "norm"), batch, patchTokens)
+        case .classToken: pooled = mean(x, batch, 0..<1)
+        case .meanAfterNorm, .mean: pooled = mean(x, batch, patchTokens)
         case .meanBeforeNorm: pooled = norm(mean(x, batch, patchTokens), "fc_norm")
-        case .mean: pooled = mean(x, batch, patchTokens)
         case .classTokenAndMean:
-            let normed = norm(x, "norm")
-            let (first, rest) = (mean(normed, batch, 0..<1), mean(normed, batch, patchTokens))
-            var both: [Double] = []
+            let (first, rest) = (mean(x, batch, 0..<1), mean(x, batch, patchTokens))
             for b in 0..<batch {
-                both += first[b * d..<(b + 1) * d]
-                both += rest[b * d..<(b + 1) * d]
+                pooled += first[b * d..<(b + 1) * d]
+                pooled += rest[b * d..<(b + 1) * d]
             }
-            pooled = both
+        case .attention: pooled = attentionPooled(x, batch)
         }
-        return linear(pooled, "head", configuration.featureWidth, configuration.classCount)
+        return (x, pooled, linear(pooled, "head", configuration.featureWidth, configuration.classCount))
     }
 
     private var patchTokens: Range<Int> { configuration.prefixCount..<configuration.tokenCount }
@@ -103,7 +113,7 @@ public struct ReferenceViT {
         return (0..<batch).flatMap { b in
             let prefix = (tensors["cls_token"] ?? []) + (tensors["reg_token"] ?? [])
             let tokens = prefix + projected[b * n..<(b + 1) * n]
-            let positions = tensors["pos_embed"]!
+            let positions = tensors["pos_embed"] ?? []
             let unplaced = [Double](repeating: 0, count: tokens.count - positions.count)
             let placed = zip(tokens, unplaced + positions).map { $0 + $1 }
             return configuration.normBeforeBlocks ? norm(placed, "norm_pre") : placed
@@ -130,32 +140,134 @@ public struct ReferenceViT {
     }
 
     private func norm(_ x: [Double], _ name: String) -> [Double] {
-        let d = configuration.width
-        let (weight, bias) = (tensors["\(name).weight"]!, tensors["\(name).bias"]!)
+        let weight = tensors["\(name).weight"]!
+        let bias = tensors["\(name).bias"]
+        let d = weight.count
         var y = x
         for n in 0..<x.count / d {
             let row = x[n * d..<(n + 1) * d]
-            let mean = row.reduce(0, +) / Double(d)
+            // An RMSNorm, which takes no mean away, has no bias.
+            let mean = bias == nil ? 0 : row.reduce(0, +) / Double(d)
             let variance = row.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(d)
             let rstd = 1 / (variance + Double(configuration.layerNormEpsilon)).squareRoot()
-            for i in 0..<d { y[n * d + i] = (x[n * d + i] - mean) * rstd * weight[i] + bias[i] }
+            for i in 0..<d { y[n * d + i] = (x[n * d + i] - mean) * rstd * weight[i] + (bias?[i] ?? 0) }
         }
         return y
     }
 
-    private func attention(_ qkv: [Double], _ batch: Int) -> [Double] {
+    /// q, k and v [B · T, D], of one Linear or of three.
+    private func projections(_ x: [Double], _ block: String) -> ([Double], [Double], [Double]) {
+        let d = configuration.width
+        guard configuration.queries == .fused else {
+            func part(_ name: String) -> [Double] { linear(x, "\(block).attn.\(name)_proj", d, d) }
+            return (part("q"), part("k"), part("v"))
+        }
+        let qkv = linear(x, "\(block).attn.qkv", d, 3 * d)
+        func third(_ index: Int) -> [Double] {
+            (0..<x.count / d).flatMap { qkv[($0 * 3 + index) * d..<($0 * 3 + index + 1) * d] }
+        }
+        return (third(0), third(1), third(2))
+    }
+
+    /// f(up x), or f(gate x) ⊙ up x.
+    private func hidden(_ x: [Double], _ block: String) -> [Double] {
+        let (d, f) = (configuration.width, configuration.hiddenWidth)
+        var (gate, up): ([Double], [Double])
+        switch configuration.feedForward {
+        case .plain: return linear(x, "\(block).mlp.fc1", d, f).map(activated)
+        case .gated(_, isPacked: true, _):
+            let both = linear(x, "\(block).mlp.fc1", d, 2 * f)
+            (gate, up) = ([], [])
+            for row in 0..<x.count / d {
+                gate += both[row * 2 * f..<row * 2 * f + f]
+                up += both[row * 2 * f + f..<(row + 1) * 2 * f]
+            }
+        case .gated(_, isPacked: false, _):
+            (gate, up) = (
+                linear(x, "\(block).mlp.fc1_g", d, f), linear(x, "\(block).mlp.fc1_x", d, f)
+            )
+        }
+        for index in up.indices { up[index] *= activated(gate[index]) }
+        return up
+    }
+
+    /// Each pair of each head of the patches' rows, turned by its coordinate's angle.
+    private func rotate(_ x: inout [Double]) {
+        guard let rotary = configuration.rotary else { return }
+        let (d, t, g) = (configuration.width, configuration.tokenCount, configuration.gridSize)
+        let h = d / configuration.heads
+        func coordinate(_ i: Int) -> Double {
+            switch rotary.coordinates {
+            case .centered: return 2 * Double.pi * (2 * (Double(i) + 0.5) / Double(g) - 1)
+            case .index(let offset, let reference):
+                guard let reference else { return Double(i) + offset }
+                return (Double(i) + offset) / Double(g) * Double(reference)
+            }
+        }
+        for row in 0..<x.count / d where row % t >= configuration.prefixCount {
+            let patch = row % t - configuration.prefixCount
+            let (y, c) = (coordinate(patch / g), coordinate(patch % g))
+            for head in 0..<configuration.heads {
+                for pair in 0..<h / 2 {
+                    let isFirst = pair < h / 4
+                    let place = isFirst == rotary.startsWithColumn ? c : y
+                    let angle = place / pow(rotary.temperature, Double(4 * (pair % (h / 4))) / Double(h))
+                    let start = row * d + head * h
+                    let (i, j) =
+                        rotary.layout == .halves
+                        ? (start + pair, start + pair + h / 2) : (start + 2 * pair, start + 2 * pair + 1)
+                    let (a, b) = (x[i], x[j])
+                    x[i] = a * cos(angle) - b * sin(angle)
+                    x[j] = b * cos(angle) + a * sin(angle)
+                }
+            }
+        }
+    }
+
+    /// The attention of the latent query to the patches and what follows it, [B, D].
+    private func attentionPooled(_ x: [Double], _ batch: Int) -> [Double] {
+        let (d, t, n) = (configuration.width, configuration.tokenCount, configuration.patchCount)
+        let (h, first) = (d / configuration.heads, configuration.prefixCount)
+        let query = linear(tensors["attn_pool.latent"]!, "attn_pool.q", d, d)
+        let kv = linear(x, "attn_pool.kv", d, 2 * d)
+        var attended = [Double](repeating: 0, count: batch * d)
+        for b in 0..<batch {
+            for head in 0..<configuration.heads {
+                var weights = (0..<n).map { key -> Double in
+                    var sum = 0.0
+                    for i in head * h..<(head + 1) * h {
+                        sum += query[i] * kv[(b * t + first + key) * 2 * d + i]
+                    }
+                    return exp(sum / Double(h).squareRoot())
+                }
+                let sum = weights.reduce(0, +)
+                for key in 0..<n { weights[key] /= sum }
+                for i in head * h..<(head + 1) * h {
+                    for key in 0..<n {
+                        attended[b * d + i] += weights[key] * kv[(b * t + first + key) * 2 * d + d + i]
+                    }
+                }
+            }
+        }
+        let pooled = linear(attended, "attn_pool.proj", d, d)
+        let f = configuration.hiddenWidth
+        let hidden = linear(norm(pooled, "attn_pool.norm"), "attn_pool.mlp.fc1", d, f).map(activated)
+        return zip(pooled, linear(hidden, "attn_pool.mlp.fc2", f, d)).map { $0 + $1 }
+    }
+
+    private func attention(_ q: [Double], _ k: [Double], _ v: [Double], _ batch: Int) -> [Double] {
         let (d, t, heads) = (configuration.width, configuration.tokenCount, configuration.heads)
         let h = d / heads
         var out = [Double](repeating: 0, count: batch * t * d)
         for b in 0..<batch {
             for head in 0..<heads {
-                func at(_ part: Int, _ token: Int, _ i: Int) -> Double {
-                    qkv[(b * t + token) * 3 * d + part * d + head * h + i]
+                func at(_ part: [Double], _ token: Int, _ i: Int) -> Double {
+                    part[(b * t + token) * d + head * h + i]
                 }
                 for query in 0..<t {
                     var weights = [Double](repeating: 0, count: t)
                     for key in 0..<t {
-                        for i in 0..<h { weights[key] += at(0, query, i) * at(1, key, i) }
+                        for i in 0..<h { weights[key] += at(q, query, i) * at(k, key, i) }
                         weights[key] /= Double(h).squareRoot()
                     }
                     let top = weights.max()!
@@ -163,7 +275,7 @@ public struct ReferenceViT {
                     let sum = weights.reduce(0, +)
                     for i in 0..<h {
                         for key in 0..<t {
-                            out[(b * t + query) * d + head * h + i] += weights[key] / sum * at(2, key, i)
+                            out[(b * t + query) * d + head * h + i] += weights[key] / sum * at(v, key, i)
                         }
                     }
                 }
