@@ -20,29 +20,18 @@ warnings.filterwarnings("ignore")
 # Words of the names of architectures that compute something else, the first that fits.
 DIFFERENT = [
     ("rpn", "puts each LayerNorm behind its attention or MLP"),
-    ("siglip", "pools by attention"),
-    ("_map_", "pools by attention"),
-    ("giant_patch14_dinov2", "has a gated MLP"),
-    ("giant_patch14_reg", "has a gated MLP"),
-    ("dinov3", "has rotary positions"),
-    ("aimv2", "has RMSNorm and a gated MLP"),
-    ("beit3", "has LayerNorms within its layers"),
+    ("aimv2", "has a norm of its patches"),
+    ("beit3", "has a LayerNorm inside a feed-forward layer without a gate"),
     ("beit", "has relative positions"),
-    ("eva02", "has rotary positions"),
-    ("eva_giant", "has a qkv bias without keys"),
-    ("distilled", "has a distillation token"),
+    ("eva02_enormous", "puts each LayerNorm behind its attention or MLP"),
     ("_xp_", "runs attention and MLP in parallel"),
     ("18x2", "runs two blocks in parallel"),
     ("dlittle", "has differential attention"),
     ("dwee", "has differential attention"),
     ("dpwee", "has differential attention"),
     ("wee", "runs attention and MLP in parallel"),
-    ("test_vit3", "pools by attention over all tokens"),
-    ("test_vit4", "has RMSNorm"),
-    ("rope", "has rotary positions"),
-    ("vit_pe_", "has rotary positions"),
-    ("lingbot", "has rotary positions"),
-    ("sapiens2", "has rotary positions"),
+    ("rope_mixed", "has rotary positions that are learned"),
+    ("sapiens2", "has norms of queries and keys"),
     ("relpos", "has relative positions"),
     ("samvit", "attends within windows"),
     ("naflex", "takes images of any proportions"),
@@ -57,32 +46,77 @@ MODULES = ["vision_transformer", "deit", "eva", "beit", "vision_transformer_hybr
            "vision_transformer_sam", "naflexvit"]
 
 
-ACTIVATIONS = {("GELU", "none"): "gelu", ("GELU", "tanh"): "geluTanh", ("GELUTanh", "none"): "geluTanh", ("QuickGELU", "none"): "quickGELU"}
+ACTIVATIONS = {
+    ("GELU", "none"): "gelu", ("GELU", "tanh"): "geluTanh", ("GELUTanh", "none"): "geluTanh",
+    ("QuickGELU", "none"): "quickGELU", ("SiLU", "none"): "silu",
+}
+
+
+def rotary(rope, half):
+    """The Swift text of a RotaryGrid, or None for one that this program doesn't compute."""
+    layout, first = "halves" if half else "interleaved", str(rope.grid_indexing == "xy").lower()
+    if type(rope).__name__ == "RotaryEmbeddingDinoV3":
+        if rope.normalize_coords != "separate" or rope.grid_offset or rope.min_period is not None:
+            return None
+        coordinates = ".centered"
+    elif type(rope).__name__ == "RotaryEmbeddingCat":
+        if rope.in_pixels or rope.grid_type != "index":
+            return None
+        reference = rope.ref_feat_shape[0] if rope.ref_feat_shape else "nil"
+        coordinates = f".index(offset: {rope.grid_offset:g}, reference: {reference})"
+    else:
+        return None
+    return (f"RotaryGrid(temperature: {rope.temperature:g}, layout: .{layout}, coordinates: {coordinates}, "
+            f"startsWithColumn: {first})")
 
 
 def settings(name):
-    """(heads, pooling, eps, activation, whether the patches alone have positions) of an architecture that this program computes, or None."""
+    """What no tensor shows of an architecture that this program computes, or None."""
     with torch.device("meta"):
         try:
             model = timm.create_model(name, depth=1)
         except (TypeError, AssertionError):  # no depth of its own, or one list entry a block
             model = timm.create_model(name)
-    if type(model).__name__ != "VisionTransformer":
+    isEva = type(model).__name__ == "Eva"
+    if type(model).__name__ not in ("Eva", "VisionTransformer", "VisionTransformerDistilled"):
         return None
     block = model.blocks[0]
-    if type(block).__name__ != "Block":
+    if type(block).__name__ not in ("Block", "EvaBlock") or model.global_pool not in ("token", "avg", "map"):
         return None
+    attention, mlp, pool = block.attn, block.mlp, model.attn_pool
     norms = [m for m in model.modules() if "Norm" in type(m).__name__]
-    activation = ACTIVATIONS.get((type(block.mlp.act).__name__, getattr(block.mlp.act, "approximate", "none")))
+    if type(mlp).__name__ == "SwiGLU":
+        act, approximate = mlp.act, "none"
+    else:
+        act, approximate = mlp.act, getattr(mlp.act, "approximate", "none")
+    activation = ACTIVATIONS.get((type(act).__name__, approximate))
+    isIdentity = lambda m: isinstance(m, nn.Identity)
     same = (
-        type(block.attn).__name__ == "Attention" and type(block.mlp).__name__ == "Mlp" and activation
-        and all(isinstance(n, nn.LayerNorm) for n in norms) and len({n.eps for n in norms}) == 1
-        and type(model.patch_embed).__name__ == "PatchEmbed"
-        and all(isinstance(m, nn.Identity) for m in [block.attn.q_norm, block.attn.k_norm, block.attn.norm])
-        and model.attn_pool is None and not model.pool_include_prefix
-        and model.pos_embed is not None and model.global_pool in ("token", "avg")
+        type(attention).__name__ in ("Attention", "EvaAttention", "AttentionRope")
+        and type(mlp).__name__ in ("Mlp", "GluMlp", "SwiGLU") and activation
+        and (type(mlp).__name__ != "GluMlp" or not mlp.gate_last)
+        and (type(mlp).__name__ == "SwiGLU" or isIdentity(mlp.norm))
+        and len({(type(n).__name__, getattr(n, "eps", None)) for n in norms}) == 1
+        and type(model.patch_embed).__name__ == "PatchEmbed" and isIdentity(model.patch_embed.norm)
+        and isIdentity(attention.q_norm) and isIdentity(attention.k_norm)
+        and getattr(attention, "gate", None) is None
+        and getattr(attention, "num_kv_heads", attention.num_heads) == attention.num_heads
+        and (pool is None or type(pool).__name__ == "AttentionPoolLatent"
+             and pool.latent_len == 1 and isIdentity(pool.q_norm) and pool.pos_embed is None
+             and type(pool.mlp.act) is type(act))
+        and (pool is not None or not getattr(model, "pool_include_prefix", False))
     )
-    return (block.attn.num_heads, model.global_pool, norms[0].eps, activation, model.no_embed_class) if same else None
+    if not same:
+        return None
+    rope = getattr(model, "rope", None)
+    grid = rotary(rope, getattr(attention, "rotate_half", False)) if rope is not None else "nil"
+    if grid is None:
+        return None
+    poolsPrefix = pool is not None and (isEva or model.pool_include_prefix)
+    positions = "none" if model.pos_embed is None else "patches" if model.no_embed_class else "allTokens"
+    poolHeads = pool.num_heads if pool is not None else "nil"
+    return (isEva, attention.num_heads, model.global_pool, norms[0].eps, activation, positions, grid, str(poolHeads),
+            poolsPrefix)
 
 
 groups = {}
@@ -119,13 +153,20 @@ import TensorCore
 enum TimmArchitectures {{
     /// What an architecture of this program's kind does.
     struct Settings {{
+        /// Whether the class is `Eva`, and not `VisionTransformer`.
+        var isEva: Bool
         var heads: Int
-        /// `token` or `avg`.
+        /// `token`, `avg` or `map`.
         var pooling: String
-        /// ε of the LayerNorms.
+        /// ε of the norms.
         var epsilon: Float
         var activation: Activation
         var positions: ViTConfiguration.Positions
+        var rotary: RotaryGrid?
+        /// The heads of a pooling by attention.
+        var poolHeads: Int?
+        /// Whether a pooling by attention reads the tokens in front of the patches, too.
+        var poolsPrefix: Bool
     }}
 
     /// The architectures that this program computes. Names that timm gave up are among them.
@@ -146,13 +187,13 @@ enum TimmArchitectures {{
 """ + "\n".join(
     f"""        (
             Settings(
-                heads: {heads}, pooling: "{pooling}", epsilon: {epsilon:.0e}, activation: .{activation},
-                positions: .{"patches" if alone else "allTokens"}),
+                isEva: {str(eva).lower()}, heads: {heads}, pooling: "{pooling}", epsilon: {epsilon:.0e}, activation: .{activation},
+                positions: .{positions}, rotary: {grid}, poolHeads: {pool}, poolsPrefix: {str(prefix).lower()}),
             \"\"\"
 {wrapped(names)}
             \"\"\"
         ),"""
-    for (heads, pooling, epsilon, activation, alone), names in sorted(groups.items())
+    for (eva, heads, pooling, epsilon, activation, positions, grid, pool, prefix), names in sorted(groups.items())
 ) + """
     ]
 

@@ -57,6 +57,9 @@ public enum FeedForward: Hashable, Sendable {
     /// down(f(gate x) ⊙ up x), or of the norm of that product; `isPacked`: gate and up are one Linear [2·F, D], the gate's rows first.
     case gated(Activation, isPacked: Bool, hasNorm: Bool)
 
+    /// Whether there is a gate.
+    public var isGated: Bool { if case .gated = self { true } else { false } }
+
     /// f.
     public var activation: Activation {
         switch self {

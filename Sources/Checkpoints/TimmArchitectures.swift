@@ -7,13 +7,20 @@ import TensorCore
 enum TimmArchitectures {
     /// What an architecture of this program's kind does.
     struct Settings {
+        /// Whether the class is `Eva`, and not `VisionTransformer`.
+        var isEva: Bool
         var heads: Int
-        /// `token` or `avg`.
+        /// `token`, `avg` or `map`.
         var pooling: String
-        /// ε of the LayerNorms.
+        /// ε of the norms.
         var epsilon: Float
         var activation: Activation
         var positions: ViTConfiguration.Positions
+        var rotary: RotaryGrid?
+        /// The heads of a pooling by attention.
+        var poolHeads: Int?
+        /// Whether a pooling by attention reads the tokens in front of the patches, too.
+        var poolsPrefix: Bool
     }
 
     /// The architectures that this program computes. Names that timm gave up are among them.
@@ -33,67 +40,84 @@ enum TimmArchitectures {
     private static let groups: [(settings: Settings, names: String)] = [
         (
             Settings(
-                heads: 2, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 2, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             test_vit2
             """
         ),
         (
             Settings(
-                heads: 2, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 2, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             test_vit
             """
         ),
         (
             Settings(
-                heads: 3, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 3, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
-            deit_tiny_patch16_224 vit_tiny_patch16_224 vit_tiny_patch16_224_in21k vit_tiny_patch16_384
+            test_vit4
             """
         ),
         (
             Settings(
-                heads: 4, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches),
+                isEva: false, heads: 3, pooling: "map", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: 3, poolsPrefix: true),
+            """
+            test_vit3
+            """
+        ),
+        (
+            Settings(
+                isEva: false, heads: 3, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+            """
+            deit_tiny_distilled_patch16_224 deit_tiny_patch16_224 vit_tiny_patch16_224
+            vit_tiny_patch16_224_in21k vit_tiny_patch16_384
+            """
+        ),
+        (
+            Settings(
+                isEva: false, heads: 4, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_wee_patch16_reg1_gap_256
             """
         ),
         (
             Settings(
-                heads: 4, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 4, pooling: "token", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_xsmall_patch16_clip_224
             """
         ),
         (
             Settings(
-                heads: 5, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches),
+                isEva: false, heads: 5, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_little_patch16_reg1_gap_256 vit_little_patch16_reg4_gap_256
             """
         ),
         (
             Settings(
-                heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
-            deit_small_patch16_224 vit_small_patch14_dinov2 vit_small_patch16_224 vit_small_patch16_224_dino
-            vit_small_patch16_224_in21k vit_small_patch16_36x1_224 vit_small_patch16_384
-            vit_small_patch32_224 vit_small_patch32_224_in21k vit_small_patch32_384 vit_small_patch8_224
-            vit_small_patch8_224_dino
+            deit_small_distilled_patch16_224 deit_small_patch16_224 vit_small_patch14_dinov2
+            vit_small_patch16_224 vit_small_patch16_224_dino vit_small_patch16_224_in21k
+            vit_small_patch16_36x1_224 vit_small_patch16_384 vit_small_patch32_224
+            vit_small_patch32_224_in21k vit_small_patch32_384 vit_small_patch8_224 vit_small_patch8_224_dino
             """
         ),
         (
             Settings(
-                heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches),
+                isEva: false, heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             deit3_small_patch16_224 deit3_small_patch16_224_in21ft1k deit3_small_patch16_384
             deit3_small_patch16_384_in21ft1k flexivit_small vit_small_patch14_reg4_dinov2
@@ -101,16 +125,16 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 8, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 8, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_medium_patch16_gap_240 vit_medium_patch16_gap_256 vit_medium_patch16_gap_384
             """
         ),
         (
             Settings(
-                heads: 8, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches),
+                isEva: false, heads: 8, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_medium_patch16_reg1_gap_256 vit_medium_patch16_reg4_gap_256 vit_mediumd_patch16_reg4_gap_256
             vit_mediumd_patch16_reg4_gap_384
@@ -118,32 +142,32 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 8, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches),
+                isEva: false, heads: 8, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             deit3_medium_patch16_224 deit3_medium_patch16_224_in21ft1k
             """
         ),
         (
             Settings(
-                heads: 8, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 8, pooling: "token", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_medium_patch16_clip_224 vit_medium_patch32_clip_224
             """
         ),
         (
             Settings(
-                heads: 10, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 10, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_betwixt_patch16_gap_256
             """
         ),
         (
             Settings(
-                heads: 10, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches),
+                isEva: false, heads: 10, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_betwixt_patch16_reg1_gap_256 vit_betwixt_patch16_reg4_gap_256
             vit_betwixt_patch16_reg4_gap_384
@@ -151,16 +175,16 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 10, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 10, pooling: "token", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_betwixt_patch32_clip_224
             """
         ),
         (
             Settings(
-                heads: 12, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_base_patch16_siglip_gap_224 vit_base_patch16_siglip_gap_256 vit_base_patch16_siglip_gap_384
             vit_base_patch16_siglip_gap_512
@@ -168,36 +192,54 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 12, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches),
+                isEva: false, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_base_patch16_reg4_gap_256
             """
         ),
         (
             Settings(
-                heads: 12, pooling: "avg", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens),
+                isEva: false, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .geluTanh,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_base_patch32_siglip_gap_256
             """
         ),
         (
             Settings(
-                heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 12, pooling: "map", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: 12, poolsPrefix: false),
             """
-            deit_base_patch16_224 deit_base_patch16_384 vit_base_patch14_dinov2 vit_base_patch16_224
-            vit_base_patch16_224_dino vit_base_patch16_224_in21k vit_base_patch16_224_miil
-            vit_base_patch16_224_miil_in21k vit_base_patch16_224_sam vit_base_patch16_384
-            vit_base_patch32_224 vit_base_patch32_224_in21k vit_base_patch32_224_sam vit_base_patch32_384
-            vit_base_patch8_224 vit_base_patch8_224_dino vit_base_patch8_224_in21k
+            vit_base_patch16_siglip_224 vit_base_patch16_siglip_256 vit_base_patch16_siglip_384
+            vit_base_patch16_siglip_512
             """
         ),
         (
             Settings(
-                heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches),
+                isEva: false, heads: 12, pooling: "map", epsilon: 1e-06, activation: .geluTanh,
+                positions: .allTokens, rotary: nil, poolHeads: 12, poolsPrefix: false),
+            """
+            vit_base_patch32_siglip_256
+            """
+        ),
+        (
+            Settings(
+                isEva: false, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+            """
+            deit_base_distilled_patch16_224 deit_base_distilled_patch16_384 deit_base_patch16_224
+            deit_base_patch16_384 vit_base_patch14_dinov2 vit_base_patch16_224 vit_base_patch16_224_dino
+            vit_base_patch16_224_in21k vit_base_patch16_224_miil vit_base_patch16_224_miil_in21k
+            vit_base_patch16_224_sam vit_base_patch16_384 vit_base_patch32_224 vit_base_patch32_224_in21k
+            vit_base_patch32_224_sam vit_base_patch32_384 vit_base_patch8_224 vit_base_patch8_224_dino
+            vit_base_patch8_224_in21k
+            """
+        ),
+        (
+            Settings(
+                isEva: false, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             deit3_base_patch16_224 deit3_base_patch16_224_in21ft1k deit3_base_patch16_384
             deit3_base_patch16_384_in21ft1k flexivit_base vit_base_patch14_reg1_tipsv2
@@ -206,8 +248,8 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 12, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 12, pooling: "token", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_base_patch16_clip_224 vit_base_patch16_clip_384 vit_base_patch32_224_clip_laion2b
             vit_base_patch32_clip_224 vit_base_patch32_clip_256 vit_base_patch32_clip_384
@@ -216,16 +258,16 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 12, pooling: "token", epsilon: 1e-05, activation: .quickGELU,
-                positions: .allTokens),
+                isEva: false, heads: 12, pooling: "token", epsilon: 1e-05, activation: .quickGELU,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_base_patch16_clip_quickgelu_224 vit_base_patch32_clip_quickgelu_224
             """
         ),
         (
             Settings(
-                heads: 13, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 13, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_so150m2_patch16_reg1_gap_256 vit_so150m2_patch16_reg1_gap_384
             vit_so150m2_patch16_reg1_gap_448
@@ -233,32 +275,40 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 14, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 14, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_so150m_patch16_reg4_gap_256 vit_so150m_patch16_reg4_gap_384
             """
         ),
         (
             Settings(
-                heads: 14, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 14, pooling: "map", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: 14, poolsPrefix: false),
+            """
+            vit_so150m_patch16_reg4_map_256
+            """
+        ),
+        (
+            Settings(
+                isEva: false, heads: 14, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_base_patch16_plus_240 vit_base_patch32_plus_256
             """
         ),
         (
             Settings(
-                heads: 14, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 14, pooling: "token", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_base_patch16_plus_clip_240
             """
         ),
         (
             Settings(
-                heads: 16, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 16, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             eva_large_patch14_196 eva_large_patch14_336 vit_base_patch16_gap_224 vit_giant_patch16_gap_224
             vit_huge_patch14_gap_224 vit_huge_patch16_gap_448 vit_large_patch16_siglip_gap_256
@@ -269,8 +319,8 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 16, pooling: "avg", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens),
+                isEva: false, heads: 16, pooling: "avg", epsilon: 1e-06, activation: .geluTanh,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_giantopt_patch16_siglip_gap_256 vit_giantopt_patch16_siglip_gap_384
             vit_large_patch16_siglip_gap_512 vit_so400m_patch16_siglip_gap_256
@@ -279,8 +329,26 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 16, pooling: "map", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: 16, poolsPrefix: false),
+            """
+            vit_large_patch16_siglip_256 vit_large_patch16_siglip_384 vit_so400m_patch14_siglip_224
+            vit_so400m_patch14_siglip_378 vit_so400m_patch14_siglip_384
+            """
+        ),
+        (
+            Settings(
+                isEva: false, heads: 16, pooling: "map", epsilon: 1e-06, activation: .geluTanh,
+                positions: .allTokens, rotary: nil, poolHeads: 16, poolsPrefix: false),
+            """
+            vit_giantopt_patch16_siglip_256 vit_giantopt_patch16_siglip_384 vit_large_patch16_siglip_512
+            vit_so400m_patch16_siglip_256 vit_so400m_patch16_siglip_384 vit_so400m_patch16_siglip_512
+            """
+        ),
+        (
+            Settings(
+                isEva: false, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_giant_patch14_224 vit_gigantic_patch14_224 vit_huge_patch14_224 vit_huge_patch14_224_in21k
             vit_intern300m_patch14_448 vit_large_patch14_224 vit_large_patch14_dinov2 vit_large_patch16_224
@@ -290,8 +358,8 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches),
+                isEva: false, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             deit3_huge_patch14_224 deit3_huge_patch14_224_in21ft1k deit3_large_patch16_224
             deit3_large_patch16_224_in21ft1k deit3_large_patch16_384 deit3_large_patch16_384_in21ft1k
@@ -302,8 +370,8 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 16, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens),
+                isEva: false, heads: 16, pooling: "token", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_giant_patch14_224_clip_laion2b vit_giant_patch14_clip_224 vit_gigantic_patch14_clip_224
             vit_gigantic_patch14_clip_378 vit_huge_patch14_224_clip_laion2b vit_huge_patch14_clip_224
@@ -313,8 +381,8 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 16, pooling: "token", epsilon: 1e-05, activation: .quickGELU,
-                positions: .allTokens),
+                isEva: false, heads: 16, pooling: "token", epsilon: 1e-05, activation: .quickGELU,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_gigantic_patch14_clip_quickgelu_224 vit_huge_patch14_clip_quickgelu_224
             vit_huge_patch14_clip_quickgelu_378 vit_large_patch14_clip_quickgelu_224
@@ -323,10 +391,438 @@ enum TimmArchitectures {
         ),
         (
             Settings(
-                heads: 24, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches),
+                isEva: false, heads: 24, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_giant_patch16_radio_v3
+            """
+        ),
+        (
+            Settings(
+                isEva: false, heads: 24, pooling: "token", epsilon: 1e-06, activation: .silu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+            """
+            vit_giant_patch14_dinov2
+            """
+        ),
+        (
+            Settings(
+                isEva: false, heads: 24, pooling: "token", epsilon: 1e-06, activation: .silu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+            """
+            vit_giant_patch14_reg1_tipsv2 vit_giant_patch14_reg4_dinov2
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 3, pooling: "avg", epsilon: 1e-06, activation: .silu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+            """
+            eva02_tiny_patch14_224 eva02_tiny_patch14_336
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 3, pooling: "avg", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_pe_spatial_tiny_patch16_512
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 3, pooling: "avg", epsilon: 1e-05, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
+                poolHeads: nil, poolsPrefix: false),
+            """
+            vit_tiny_patch16_dinov3_qkvb
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 3, pooling: "map", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 24),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
+            """
+            vit_pe_core_tiny_patch16_384
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 6, pooling: "avg", epsilon: 1e-06, activation: .silu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+            """
+            eva02_small_patch14_224 eva02_small_patch14_336
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 6, pooling: "avg", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_pe_spatial_small_patch16_512
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 6, pooling: "avg", epsilon: 1e-05, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
+                poolHeads: nil, poolsPrefix: false),
+            """
+            vit_small_patch16_dinov3 vit_small_patch16_dinov3_qkvb
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 6, pooling: "avg", epsilon: 1e-05, activation: .silu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
+                poolHeads: nil, poolsPrefix: false),
+            """
+            vit_small_plus_patch16_dinov3 vit_small_plus_patch16_dinov3_qkvb
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 6, pooling: "map", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 24),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
+            """
+            vit_pe_core_small_patch16_384
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_small_patch16_rope_224
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .patches,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_small_patch16_rope_ape_224
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 6, pooling: "token", epsilon: 1e-05, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
+                poolHeads: nil, poolsPrefix: false),
+            """
+            vit_small_patch16_lingbot
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 8, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_medium_patch16_rope_reg1_gap_256 vit_mediumd_patch16_rope_reg1_gap_256
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 10, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_betwixt_patch16_rope_reg4_gap_256
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_base_patch16_rope_reg1_gap_256
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .silu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+            """
+            eva02_base_patch14_224 eva02_base_patch14_448
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 12, pooling: "avg", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_pe_spatial_base_patch16_512
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 12, pooling: "avg", epsilon: 1e-05, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
+                poolHeads: nil, poolsPrefix: false),
+            """
+            vit_base_patch16_dinov3 vit_base_patch16_dinov3_qkvb
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 12, pooling: "map", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 14),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
+            """
+            vit_pe_core_base_patch16_224
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_base_patch16_rope_224
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .patches,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_base_patch16_rope_ape_224
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 12, pooling: "token", epsilon: 1e-06, activation: .silu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+            """
+            eva02_base_patch16_clip_224
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 12, pooling: "token", epsilon: 1e-05, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
+                poolHeads: nil, poolsPrefix: false),
+            """
+            vit_base_patch16_lingbot
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+            """
+            eva_giant_patch14_224 eva_giant_patch14_336 eva_giant_patch14_560
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-06, activation: .silu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+            """
+            eva02_large_patch14_224 eva02_large_patch14_448
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 32),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_pe_lang_gigantic_patch14_448 vit_pe_spatial_gigantic_patch14_448
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_pe_lang_large_patch14_448 vit_pe_spatial_large_patch14_448
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-05, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
+                poolHeads: nil, poolsPrefix: false),
+            """
+            vit_large_patch16_dinov3 vit_large_patch16_dinov3_qkvb
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "map", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 32),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
+            """
+            vit_pe_core_gigantic_patch14_448
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "map", epsilon: 1e-05, activation: .gelu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 24),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
+            """
+            vit_pe_core_large_patch14_336
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+            """
+            eva_giant_patch14_clip_224
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_large_patch16_rope_224
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .patches,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+            """
+            vit_large_patch16_rope_ape_224
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "token", epsilon: 1e-06, activation: .silu,
+                positions: .allTokens,
+                rotary: RotaryGrid(
+                    temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+            """
+            eva02_large_patch14_clip_224 eva02_large_patch14_clip_336
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 16, pooling: "token", epsilon: 1e-05, activation: .gelu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
+                poolHeads: nil, poolsPrefix: false),
+            """
+            vit_large_patch16_lingbot
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 20, pooling: "avg", epsilon: 1e-05, activation: .silu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
+                poolHeads: nil, poolsPrefix: false),
+            """
+            vit_huge_plus_patch16_dinov3 vit_huge_plus_patch16_dinov3_qkvb
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 24, pooling: "token", epsilon: 1e-05, activation: .silu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
+                poolHeads: nil, poolsPrefix: false),
+            """
+            vit_giant_patch16_lingbot
+            """
+        ),
+        (
+            Settings(
+                isEva: true, heads: 32, pooling: "avg", epsilon: 1e-05, activation: .silu,
+                positions: .none,
+                rotary: RotaryGrid(
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
+                poolHeads: nil, poolsPrefix: false),
+            """
+            vit_7b_patch16_dinov3
             """
         ),
     ]
@@ -334,29 +830,18 @@ enum TimmArchitectures {
     /// Words of the names of all others, the first that fits.
     private static let differences: [(word: String, meaning: String)] = [
         ("rpn", "puts each LayerNorm behind its attention or MLP"),
-        ("siglip", "pools by attention"),
-        ("_map_", "pools by attention"),
-        ("giant_patch14_dinov2", "has a gated MLP"),
-        ("giant_patch14_reg", "has a gated MLP"),
-        ("dinov3", "has rotary positions"),
-        ("aimv2", "has RMSNorm and a gated MLP"),
-        ("beit3", "has LayerNorms within its layers"),
+        ("aimv2", "has a norm of its patches"),
+        ("beit3", "has a LayerNorm inside a feed-forward layer without a gate"),
         ("beit", "has relative positions"),
-        ("eva02", "has rotary positions"),
-        ("eva_giant", "has a qkv bias without keys"),
-        ("distilled", "has a distillation token"),
+        ("eva02_enormous", "puts each LayerNorm behind its attention or MLP"),
         ("_xp_", "runs attention and MLP in parallel"),
         ("18x2", "runs two blocks in parallel"),
         ("dlittle", "has differential attention"),
         ("dwee", "has differential attention"),
         ("dpwee", "has differential attention"),
         ("wee", "runs attention and MLP in parallel"),
-        ("test_vit3", "pools by attention over all tokens"),
-        ("test_vit4", "has RMSNorm"),
-        ("rope", "has rotary positions"),
-        ("vit_pe_", "has rotary positions"),
-        ("lingbot", "has rotary positions"),
-        ("sapiens2", "has rotary positions"),
+        ("rope_mixed", "has rotary positions that are learned"),
+        ("sapiens2", "has norms of queries and keys"),
         ("relpos", "has relative positions"),
         ("samvit", "attends within windows"),
         ("naflex", "takes images of any proportions"),

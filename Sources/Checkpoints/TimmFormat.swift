@@ -14,7 +14,8 @@ enum TimmFormat {
     static func load(
         _ source: any TensorSource, config: JSONValue?, origin: String, heads: Int?, notes: [String]
     ) throws -> ViTCheckpoint {
-        try source.refuseUnknownParts(except: ["gamma", "reg_token", "norm_pre"])
+        try source.refuseUnknownParts(
+            except: ["gamma", "reg_token", "norm_pre", "attn_pool", "dist_token", "head_dist"])
         var notes = notes
         let path = source.path
         let name = architecture(config)
@@ -25,7 +26,8 @@ enum TimmFormat {
         }
         let known = TimmArchitectures.known[name]
         let arguments = config?["model_args"]
-        var configuration = try sizes(of: source, arguments, known)
+        let stated = (config?["pretrained_cfg"] ?? config)?["input_size"]?.arrayValue?.last
+        var configuration = try sizes(of: source, arguments, input: stated, known)
         try readPooling(source, config, known, name, into: &configuration, notes: &notes)
         try configuration.check(source: path)
         var classNames: [String]?
@@ -38,7 +40,7 @@ enum TimmFormat {
             if known == nil {
                 let missing = ["num_heads", "act_layer", "norm_layer", "global_pool"]
                     .filter { arguments?[$0] == nil }
-                guard name.isEmpty || missing.isEmpty else {
+                guard name.isEmpty || name == "vision_transformer" || missing.isEmpty else {
                     throw CheckpointError(
                         "\(path): config.json's architecture '\(name)' isn't known, and its model_args don't say "
                             + "\(missing.joined(separator: ", ")); add what the model does to model_args")
@@ -67,12 +69,11 @@ enum TimmFormat {
             )
         }
         try configuration.check(source: path)
-        let recipes = configuration.tensorShapes.map { name, shape in
-            (name, TensorRecipe(shape: shape, parts: [(name, shape)]))
-        }
         let isHeadIgnored = configuration.classCount == 0
-        let tensors = try source.read(Dictionary(uniqueKeysWithValues: recipes)) {
-            isPretraining($0) || isHeadIgnored && ["head.weight", "head.bias"].contains($0)
+        let tensors = try TimmNames(source).read(source, configuration) {
+            isPretraining($0)
+                || isHeadIgnored
+                    && ["head.weight", "head.bias", "head_dist.weight", "head_dist.bias"].contains($0)
         }
         noteLeftOut(source.names.filter(isPretraining), in: &notes)
         var checkpoint = try ViTCheckpoint(configuration: configuration, tensors: tensors, notes: notes)
@@ -101,40 +102,72 @@ enum TimmFormat {
 
     /// What the tensors' shapes tell; heads is left at 1.
     private static func sizes(
-        of source: any TensorSource, _ arguments: JSONValue?, _ known: TimmArchitectures.Settings?
+        of source: any TensorSource, _ arguments: JSONValue?, input: JSONValue?,
+        _ known: TimmArchitectures.Settings?
     ) throws -> ViTConfiguration {
         let kernel = try source.shape(orThrow: "patch_embed.proj.weight", rank: 4)
-        let positions = try source.shape(orThrow: "pos_embed", rank: 3)[1]
-        let hidden = try source.shape(orThrow: "blocks.0.mlp.fc1.weight", rank: 2)
         func has(_ name: String) -> Bool { source.shape(of: name) != nil }
+        let last = try source.shape(orThrow: "blocks.0.mlp.fc2.weight", rank: 2)
+        let isApart = has("blocks.0.mlp.fc1_g.weight")
+        let first = try source.shape(orThrow: "blocks.0.mlp.\(isApart ? "fc1_g" : "fc1").weight", rank: 2)
         let classes = has("head.weight") ? try source.shape(orThrow: "head.weight", rank: 2)[0] : 0
         let blocks = source.names.compactMap { name -> Int? in
             let parts = name.split(separator: ".")
             return parts.count > 1 && parts[0] == "blocks" ? Int(parts[1]) : nil
         }
-        let registers = has("reg_token") ? try source.shape(orThrow: "reg_token", rank: 3)[1] : 0
+        let isDistilled = has("dist_token")
+        let registers =
+            isDistilled ? 1 : has("reg_token") ? try source.shape(orThrow: "reg_token", rank: 3)[1] : 0
         let prefix = (has("cls_token") ? 1 : 0) + registers
         // Without a word from anybody the tokens in front have positions where the rest of the table is a square.
         let stated = arguments?["no_embed_class"]?.booleanValue
             .map { $0 ? ViTConfiguration.Positions.patches : .allTokens }
-        let onPatches = side(ofSquare: positions - prefix) == nil && side(ofSquare: positions) != nil
-        let kind = stated ?? known?.positions ?? (onPatches ? .patches : .allTokens)
+        var imageSize: Int
+        var kind = ViTConfiguration.Positions.none
+        if has("pos_embed") || known?.rotary == nil {
+            let positions = try source.shape(orThrow: "pos_embed", rank: 3)[1]
+            let onPatches = side(ofSquare: positions - prefix) == nil && side(ofSquare: positions) != nil
+            kind = stated ?? known?.positions ?? (onPatches ? .patches : .allTokens)
+            imageSize = try self.imageSize(
+                positions: positions, prefix: kind == .patches ? 0 : prefix, patch: Array(kernel[2...]),
+                path: source.path)
+        } else {
+            // Only the configuration says for which images a model without learned positions is.
+            guard let size = (arguments?["img_size"].flatMap { $0.pair ?? $0 } ?? input)?.integerValue else {
+                throw CheckpointError(
+                    "\(source.path) has no positions, and config.json says no input size; add img_size to its model_args"
+                )
+            }
+            guard kernel[2] == kernel[3] else {
+                throw CheckpointError(
+                    "\(source.path) has patches of \(kernel[2]) × \(kernel[3]) pixels; only square patches are supported"
+                )
+            }
+            imageSize = size
+        }
         // Not the highest index: a name like blocks.999999999 would cost memory before it is refused.
         var configuration = ViTConfiguration(
-            imageSize: try imageSize(
-                positions: positions, prefix: kind == .patches ? 0 : prefix, patch: Array(kernel[2...]),
-                path: source.path),
-            patchSize: kernel[2], width: kernel[0], depth: Set(blocks).count, heads: 1,
-            hiddenWidth: hidden[0],
-            classCount: classes)
+            imageSize: imageSize, patchSize: kernel[2], width: kernel[0], depth: Set(blocks).count, heads: 1,
+            hiddenWidth: last[1], classCount: classes)
         configuration.channels = kernel[1]
         configuration.hasClassToken = has("cls_token")
         configuration.registers = registers
-        configuration.positions = prefix == 0 ? .allTokens : kind
+        configuration.positions = prefix == 0 && kind == .patches ? .allTokens : kind
+        configuration.rotary = known?.rotary
         configuration.patchBias = has("patch_embed.proj.bias")
         configuration.normBeforeBlocks = has("norm_pre.weight")
-        configuration.layerScale = has("blocks.0.ls1.gamma")
-        configuration.qkvBias = has("blocks.0.attn.qkv.bias")
+        configuration.layerScale = has("blocks.0.ls1.gamma") || has("blocks.0.gamma_1")
+        configuration.norm = has("blocks.0.norm1.weight") && !has("blocks.0.norm1.bias") ? .rms : .layer
+        configuration.attentionNorm = has("blocks.0.attn.norm.weight")
+        configuration.queries = has("blocks.0.attn.q_proj.weight") ? .separate : .fused
+        configuration.queryBias =
+            has("blocks.0.attn.qkv.bias") || has("blocks.0.attn.k_proj.bias")
+            ? .all : has("blocks.0.attn.q_bias") || has("blocks.0.attn.q_proj.bias") ? .withoutKeys : .none
+        let isPacked = !isApart && first[0] == 2 * last[1]
+        if isApart || isPacked {
+            configuration.feedForward = .gated(
+                .silu, isPacked: isPacked, hasNorm: has("blocks.0.mlp.norm.weight"))
+        }
         return configuration
     }
 
@@ -194,14 +227,20 @@ enum TimmFormat {
         } else if pooling.isEmpty {
             notes.append("global_pool is empty: '\(standard)' is read")
         }
+        let hasNorm = source.shape(of: "norm.weight") != nil
+        configuration.poolingHeads = known?.poolHeads ?? known?.heads ?? 1
+        configuration.poolsPrefix = known?.poolsPrefix ?? false
         switch (pooling.isEmpty ? standard : pooling, hasNormAfterMean) {
-        case ("token", false): configuration.pooling = .classToken
-        case ("avg", false): configuration.pooling = .meanAfterNorm
+        case ("token", false):
+            configuration.pooling = source.shape(of: "dist_token") == nil ? .classToken : .classTokenAndSecond
+        case ("avg", false): configuration.pooling = hasNorm ? .meanAfterNorm : .mean
+        case ("map", false) where source.shape(of: "attn_pool.latent") != nil:
+            configuration.pooling = .attention
         case ("avg", true): configuration.pooling = .meanBeforeNorm
         default:
             throw CheckpointError(
                 "\(path): the pooling '\(pooling)'\(hasNormAfterMean ? " with fc_norm" : "") is not supported; "
-                    + "use a model with token or avg")
+                    + "use a model with token, avg or map")
         }
     }
 
@@ -226,7 +265,12 @@ enum TimmFormat {
             }
             activation = named
         }
-        configuration.feedForward = .plain(activation)
+        configuration.feedForward =
+            switch configuration.feedForward {
+            case .plain: .plain(activation)
+            case .gated(_, let isPacked, let hasNorm):
+                .gated(activation, isPacked: isPacked, hasNorm: hasNorm)
+            }
     }
 
     /// Arguments that change nothing in a forward pass without dropout.
@@ -397,4 +441,120 @@ private struct MemorySource: TensorSource {
     var names: [String] { tensors.keys.sorted() }
     func shape(of name: String) -> [Int]? { tensors[name]?.shape }
     func tensor(_ name: String) throws -> HostTensor { tensors[name]! }
+}
+
+/// What timm's files call the tensors where it isn't our name.
+///
+/// | ours | `Eva` | distilled DeiT |
+/// | --- | --- | --- |
+/// | `blocks.0.ls1.gamma` | `blocks.0.gamma_1` | |
+/// | `blocks.0.attn.qkv.bias` | `blocks.0.attn.q_bias`, zeros, `blocks.0.attn.v_bias` | |
+/// | `reg_token` | | `dist_token` |
+/// | `head` [K, 2·D] | | half of `head`, half of `head_dist`, beside each other |
+struct TimmNames {
+    /// Whether layer scales are `gamma_1`.
+    let isEva: Bool
+    let isDistilled: Bool
+
+    init(isEva: Bool, isDistilled: Bool) { (self.isEva, self.isDistilled) = (isEva, isDistilled) }
+
+    init(_ source: any TensorSource) {
+        isEva = source.shape(of: "blocks.0.gamma_1") != nil
+        isDistilled = source.shape(of: "dist_token") != nil
+    }
+
+    private func name(of name: String) -> String {
+        if isEva, name.hasSuffix(".gamma") {
+            return String(name.dropLast("ls1.gamma".count)) + "gamma_\(name.dropLast(".gamma".count).last!)"
+        }
+        return isDistilled && name == "reg_token" ? "dist_token" : name
+    }
+
+    private static func biases(_ name: String) -> [String] {
+        ["q", "v"].map { name.dropLast("qkv.bias".count) + "\($0)_bias" }
+    }
+
+    /// The file's tensors in our names.
+    func read(
+        _ source: any TensorSource, _ configuration: ViTConfiguration, ignored: (String) -> Bool
+    ) throws -> [String: HostTensor] {
+        let d = configuration.width
+        let lacksKeys = configuration.queries == .fused && configuration.queryBias == .withoutKeys
+        var recipes: [String: TensorRecipe] = [:]
+        for (ours, shape) in configuration.tensorShapes {
+            if lacksKeys, ours.hasSuffix("attn.qkv.bias") {
+                recipes[ours] = TensorRecipe(shape: [2 * d], parts: TimmNames.biases(ours).map { ($0, [d]) })
+            } else if isDistilled, ours.hasPrefix("head.") {
+                let part = shape.count == 2 ? [shape[0], d] : shape
+                for (key, file) in [
+                    (ours, ours), ("second " + ours, ours.replacing("head.", with: "head_dist.")),
+                ] {
+                    recipes[key] = TensorRecipe(shape: part, parts: [(file, part)])
+                }
+            } else {
+                recipes[ours] = TensorRecipe(shape: shape, parts: [(name(of: ours), shape)])
+            }
+        }
+        var tensors = try source.read(recipes, ignored: ignored)
+        if lacksKeys {
+            for (name, bias) in tensors where name.hasSuffix("attn.qkv.bias") {
+                let zeros = [Float](repeating: 0, count: d)
+                tensors[name] = HostTensor(
+                    shape: [3 * d], values: bias.values.prefix(d) + zeros + bias.values.suffix(d))
+            }
+        }
+        if isDistilled, let weight = tensors["head.weight"], let bias = tensors["head.bias"],
+            let secondWeight = tensors.removeValue(forKey: "second head.weight"),
+            let secondBias = tensors.removeValue(forKey: "second head.bias")
+        {
+            var both: [Float] = []
+            for row in 0..<weight.shape[0] {
+                both += weight.values[row * d..<(row + 1) * d].map { $0 / 2 }
+                both += secondWeight.values[row * d..<(row + 1) * d].map { $0 / 2 }
+            }
+            tensors["head.weight"] = HostTensor(shape: [weight.shape[0], 2 * d], values: both)
+            tensors["head.bias"]!.values = zip(bias.values, secondBias.values).map { ($0 + $1) / 2 }
+        }
+        return tensors
+    }
+
+    /// Our tensors in the file's names. Throws `CheckpointError` for a bias of the keys, which the file has no place for.
+    func written(_ tensors: [String: HostTensor], _ configuration: ViTConfiguration) throws -> [String:
+        HostTensor]
+    {
+        let d = configuration.width
+        var result: [String: HostTensor] = [:]
+        for (ours, tensor) in tensors {
+            let values = tensor.values
+            if configuration.queries == .fused, configuration.queryBias == .withoutKeys,
+                ours.hasSuffix("attn.qkv.bias")
+            {
+                guard values[d..<2 * d].allSatisfy({ $0 == 0 }) else {
+                    throw CheckpointError(
+                        "the keys of '\(ours)' have a bias now, for which timm's \(configuration.rotary == nil ? "EVA" : "models with rotary positions") have no tensor; train "
+                            + "without changing biases of `qkv`, or leave C, D and E out there")
+                }
+                let names = TimmNames.biases(ours)
+                result[names[0]] = HostTensor(shape: [d], values: Array(values.prefix(d)))
+                result[names[1]] = HostTensor(shape: [d], values: Array(values.suffix(d)))
+            } else if isDistilled, ours.hasPrefix("head.") {
+                // Both heads get twice their half, and the bias stands in both.
+                let other = ours.replacing("head.", with: "head_dist.")
+                guard tensor.shape.count == 2 else {
+                    (result[ours], result[other]) = (tensor, tensor)
+                    continue
+                }
+                var (first, second): ([Float], [Float]) = ([], [])
+                for row in 0..<tensor.shape[0] {
+                    first += values[row * 2 * d..<row * 2 * d + d].map { 2 * $0 }
+                    second += values[row * 2 * d + d..<(row + 1) * 2 * d].map { 2 * $0 }
+                }
+                result[ours] = HostTensor(shape: [tensor.shape[0], d], values: first)
+                result[other] = HostTensor(shape: [tensor.shape[0], d], values: second)
+            } else {
+                result[name(of: ours)] = tensor
+            }
+        }
+        return result
+    }
 }

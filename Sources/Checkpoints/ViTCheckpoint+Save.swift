@@ -15,6 +15,9 @@ extension ViTCheckpoint {
         -> [String]
     {
         let config = try timmConfig
+        let isEva = timmName.flatMap { TimmArchitectures.known[$0]?.isEva } ?? false
+        let names = TimmNames(isEva: isEva, isDistilled: configuration.pooling == .classTokenAndSecond)
+        let tensors = try names.written(tensors, configuration)
         // transformers and timm refuse files that don't say which framework's layout they have.
         var metadata = metadata.merging(["format": "pt"]) { $1 }
         guard url.pathExtension != "safetensors" else {
@@ -71,11 +74,28 @@ extension ViTCheckpoint {
         get throws {
             try checkClassNames()
             let c = configuration
-            let pooling = c.pooling == .classToken ? "token" : "avg"
-            guard c.pooling != .classTokenAndMean, c.pooling != .mean else {
+            let pooling =
+                switch c.pooling {
+                case .classToken, .classTokenAndSecond: "token"
+                case .attention: "map"
+                default: "avg"
+                }
+            let architecture = timmArchitecture
+            let known = timmName.flatMap { TimmArchitectures.known[$0] }
+            guard c.pooling != .classTokenAndMean, c.pooling != .mean || known?.isEva == true else {
                 throw CheckpointError(
                     "timm's head can't read \(c.pooling == .mean ? "tokens before the last LayerNorm" : "class token and mean together"); "
                         + "write Hugging Face's form (`format hf`)")
+            }
+            // Parts that no argument of a plain ViT's asks for come with the name that was read.
+            let isOther =
+                c.rotary != nil || c.queries != .fused || c.queryBias == .withoutKeys || c.attentionNorm
+                || c.norm != .layer || c.positions == .none || c.pooling == .attention
+                || c.pooling == .classTokenAndSecond || c.feedForward.isGated
+            guard !isOther || known != nil else {
+                throw CheckpointError(
+                    "timm's form can't be written: no file said which of timm's architectures has these parts; write Hugging "
+                        + "Face's form (`format hf`)")
             }
             var arguments: [String: JSONValue] = [
                 "img_size": .integer(c.imageSize), "patch_size": .integer(c.patchSize),
@@ -85,17 +105,19 @@ extension ViTCheckpoint {
                 "class_token": .boolean(c.hasClassToken), "global_pool": .string(pooling),
                 "fc_norm": .boolean(c.pooling == .meanBeforeNorm),
             ]
+            if isOther || known?.isEva == true {
+                for key in ["qkv_bias", "class_token", "fc_norm"] { arguments[key] = nil }
+            }
             // What a plain ViT has needs no saying: older versions of timm don't know the words.
-            if c.layerScale { arguments["init_values"] = 1e-5 }
-            if c.registers > 0 { arguments["reg_tokens"] = .integer(c.registers) }
-            let architecture = timmArchitecture
-            if c.prefixCount > 0, (c.positions == .patches) || architecture.hasPatchPositions {
+            if c.layerScale, !isOther { arguments["init_values"] = 1e-5 }
+            if c.registers > 0, !isOther { arguments["reg_tokens"] = .integer(c.registers) }
+            if c.prefixCount > 0, !isOther, (c.positions == .patches) || architecture.hasPatchPositions {
                 arguments["no_embed_class"] = .boolean(c.positions == .patches)
             }
-            if c.normBeforeBlocks || architecture.name.contains("clip") {
+            if !isOther, c.normBeforeBlocks || architecture.name.contains("clip") {
                 arguments["pre_norm"] = .boolean(c.normBeforeBlocks)
             }
-            if c.feedForward.activation != architecture.activation {
+            if !isOther, c.feedForward.activation != architecture.activation {
                 let name = TimmFormat.activations.filter { $0.value == c.feedForward.activation }.keys.min()!
                 arguments["act_layer"] = .string(name)
             }
@@ -131,10 +153,13 @@ extension ViTCheckpoint {
         return (name, settings.epsilon, settings.activation, settings.positions == .patches)
     }
 
-    /// A ratio whose product with the width, rounded down, is the hidden width: what timm computes.
+    /// A ratio whose product with the width, rounded down, is what timm takes for the hidden width: in `VisionTransformer` that of gate
+    /// and values together.
     private var mlpRatio: Double {
-        let ratio = Double(configuration.hiddenWidth) / Double(configuration.width)
-        return Int(ratio * Double(configuration.width)) == configuration.hiddenWidth ? ratio : ratio.nextUp
+        let isEva = timmName.flatMap { TimmArchitectures.known[$0]?.isEva } ?? false
+        let hidden = configuration.hiddenWidth * (configuration.feedForward.isGated && !isEva ? 2 : 1)
+        let ratio = Double(hidden) / Double(configuration.width)
+        return Int(ratio * Double(configuration.width)) == hidden ? ratio : ratio.nextUp
     }
 
     /// Writes a Hugging Face folder: `config.json`, `model.safetensors`, `preprocessor_config.json`, a model of the class that computes

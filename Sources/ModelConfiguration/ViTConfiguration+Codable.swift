@@ -10,7 +10,7 @@ extension ViTConfiguration: Codable {
         case imageSize, patchSize, channels, width, depth, heads, hiddenWidth, classCount, layerNormEpsilon
         case qkvBias, hasClassToken, pooling, preprocessing
         case activation, layerScale, registers, positions, patchBias, normBeforeBlocks
-        case norm, queries, keyBias, attentionNorm, gate, rotary
+        case norm, queries, keyBias, attentionNorm, gate, rotary, poolingHeads, poolsPrefix
     }
 
     /// What a gated feed-forward layer has besides its activation.
@@ -54,6 +54,8 @@ extension ViTConfiguration: Codable {
         try read(.norm, into: &norm)
         try read(.queries, into: &queries)
         try read(.attentionNorm, into: &attentionNorm)
+        try read(.poolingHeads, into: &poolingHeads)
+        try read(.poolsPrefix, into: &poolsPrefix)
         rotary = try values.decodeIfPresent(RotaryGrid.self, forKey: .rotary)
         if try values.decodeIfPresent(Bool.self, forKey: .keyBias) == false { queryBias = .withoutKeys }
     }
@@ -82,6 +84,8 @@ extension ViTConfiguration: Codable {
         if norm != .layer { try values.encode(norm, forKey: .norm) }
         if queries != .fused { try values.encode(queries, forKey: .queries) }
         if queryBias == .withoutKeys { try values.encode(false, forKey: .keyBias) }
+        if pooling == .attention { try values.encode(poolingHeads, forKey: .poolingHeads) }
+        if poolsPrefix { try values.encode(true, forKey: .poolsPrefix) }
         if attentionNorm { try values.encode(true, forKey: .attentionNorm) }
         try values.encodeIfPresent(rotary, forKey: .rotary)
         if case .gated(_, let isPacked, let hasNorm) = feedForward {

@@ -51,7 +51,8 @@ extension ViTConfiguration {
         }
         let outside =
             (normBeforeBlocks ? ["norm_pre"] : []) + (pooling == .attention ? ["attn_pool.norm"] : [])
-        return blocks + (outside + [finalNorm]).map { ($0, width) }
+        let last = pooling == .mean ? [] : [finalNorm]
+        return blocks + (outside + last).map { ($0, width) }
     }
 
     /// Whether a norm comes between the gate's product and the last Linear.
@@ -59,7 +60,7 @@ extension ViTConfiguration {
         if case .gated(_, _, hasNorm: true) = feedForward { true } else { false }
     }
 
-    /// The final LayerNorm's name: `norm`, or `fc_norm` when it comes after the mean.
+    /// The final norm's name: `norm`, or `fc_norm` when it comes after the mean. A `.mean` has none.
     public var finalNorm: String { pooling == .meanBeforeNorm ? "fc_norm" : "norm" }
 
     /// The sizes that methods ask for, with the one list of a block's Linears.
@@ -104,6 +105,10 @@ extension ViTConfiguration {
             width % heads == 0,
             "the width \(width) can't be divided among \(heads) heads; give the right number of heads")
         try require(
+            poolingHeads > 0 && width % poolingHeads == 0,
+            "the width \(width) can't be divided among the pooling's \(poolingHeads) heads; give the right number of heads"
+        )
+        try require(
             rotary == nil || width / heads % 4 == 0,
             "heads of \(width / max(heads, 1)) numbers can't be rotated in two dimensions; give the right number of heads"
         )
@@ -128,7 +133,7 @@ extension ViTConfiguration {
             layerNormEpsilon > 0 && layerNormEpsilon < 1,
             "LayerNorm's eps \(layerNormEpsilon) is not between 0 and 1; correct the configuration")
         try require(
-            hasClassToken || ![.classToken, .classTokenAndMean].contains(pooling),
+            hasClassToken || ![.classToken, .classTokenAndMean, .classTokenAndSecond].contains(pooling),
             "the head reads the class token, which the model doesn't have")
     }
 }

@@ -59,6 +59,10 @@ public struct ViTConfiguration: Hashable, Sendable {
     public var normBeforeBlocks: Bool = false
     /// What the head reads.
     public var pooling: Pooling = .classToken
+    /// The heads of a pooling by attention.
+    public var poolingHeads: Int = 1
+    /// Whether a pooling by attention reads class token and registers, too.
+    public var poolsPrefix: Bool = false
     /// How images become the input.
     public var preprocessing = Preprocessing()
 
@@ -90,7 +94,9 @@ public struct ViTConfiguration: Hashable, Sendable {
         case meanBeforeNorm = "avg_fc_norm"
         /// The final LayerNorm, then the class token with the mean of the patch tokens behind it, [2·D]: Hugging Face's DINOv2.
         case classTokenAndMean = "token_avg"
-        /// The mean of the patch tokens with no LayerNorm behind the blocks: Hugging Face's classifier on CLIP.
+        /// The final LayerNorm, then the class token with the distillation token behind it, [2·D]: the mean of what DeiT's two heads say.
+        case classTokenAndSecond = "token_dist"
+        /// The mean of the patch tokens with no norm behind the blocks: Hugging Face's classifier on CLIP, timm's spatial PE.
         case mean = "avg_no_norm"
         /// The final LayerNorm, then an attention of one learned query to the patch tokens, and an MLP: x = proj(a), x + MLP(LN x).
         case attention = "map"
@@ -126,5 +132,7 @@ public struct ViTConfiguration: Hashable, Sendable {
         set { queryBias = newValue ? .all : .none }
     }
     /// What the head reads of an image.
-    public var featureWidth: Int { pooling == .classTokenAndMean ? 2 * width : width }
+    public var featureWidth: Int {
+        [.classTokenAndMean, .classTokenAndSecond].contains(pooling) ? 2 * width : width
+    }
 }

@@ -14,8 +14,6 @@ struct HiddenLayer {
     /// Whether a step trains anything here.
     var isTrained: Bool { up.isTrained || gate?.isTrained == true || norm?.isTrained == true }
 
-    private var isGated: Bool { if case .gated = kind { true } else { false } }
-
     struct Memory {
         let plain: Plain?
         let gated: Gated?
@@ -54,7 +52,7 @@ struct HiddenLayer {
                 ? try workspace.shared(name, [b, q, f], stored) : try workspace.own([b, q, f], stored)
         }
         var (plain, gated): (Memory.Plain?, Memory.Gated?)
-        if isGated {
+        if kind.isGated {
             let up = try Projection(self.up, "hidden", shape: [b, q, self.up.base.outputs], workspace)
             let gate = try gate.map { try Projection($0, "gate", shape: [b, q, f], workspace) }
             let names = ["d up"] + (gate == nil ? [] : ["d gate"])

@@ -2,18 +2,18 @@ import Adapters
 import TensorCore
 import Transformers
 
-/// The attention of one learned query to the patches:
+/// The attention of one learned query to the tokens:
 ///
 ///     k, v = kv(x);   a = softmax(q(latent) kᵀ/√h) v;   p = proj(a);   y = p + fc2(f(fc1(LN p)))
 ///
-/// x [B, T, D] of which `patches` are attended to, y [B, D]. Source: timm 1.0.31, `AttentionPoolLatent`.
+/// x [B, T, D] of which the tokens `attended` are attended to, y [B, D]. Source: timm 1.0.31, `AttentionPoolLatent`.
 struct AttentionPooling {
     let latent: Parameter  // [1, D]
     let query, keyValue, output, up, down: PlainLinear  // [D, D], [2·D, D], [D, D], [F, D], [D, F]
     let norm: Norm
     let heads: Int
     let activation: Activation
-    let patches: Range<Int>
+    let attended: Range<Int>
     let backend: any Backend
 
     struct Memory {
@@ -73,7 +73,7 @@ struct AttentionPooling {
         m.passes.keyValue.forward(m.keyValue, x, activated: nil, dropoutSeed: nil)
         backend.attention(
             m.attended, m.logSumExp, queries: queries(m), keys: half(m.keyValue, 0),
-            values: half(m.keyValue, 1), tokens: patches.count, heads: heads)
+            values: half(m.keyValue, 1), tokens: attended.count, heads: heads)
         m.passes.output.forward(m.branch, m.attended, activated: nil, dropoutSeed: nil)
         backend.copy(m.pooled, m.branch)
         norm.forward(m.normed, m.pooled, m.norm)
@@ -93,12 +93,12 @@ struct AttentionPooling {
         norm.backward(dy, g.normed, m.pooled, m.norm, accumulate: true)
         backend.copy(g.branch, dy)
         m.passes.output.backward(g.attended, g.branch, m.attended, dropoutSeed: nil)
-        // Tokens in front of the patches get nothing.
-        if patches.count < m.keyValue.shape[1] { backend.clear(g.keyValue) }
+        // Tokens that aren't attended to get nothing.
+        if attended.count < m.keyValue.shape[1] { backend.clear(g.keyValue) }
         backend.attentionBackward(
             TokenBlock(g.query), half(g.keyValue, 0), half(g.keyValue, 1), g.attended, m.attended,
             m.logSumExp, queries: queries(m), keys: half(m.keyValue, 0), values: half(m.keyValue, 1),
-            tokens: patches.count, heads: heads)
+            tokens: attended.count, heads: heads)
         m.passes.keyValue.backward(dx, g.keyValue, x, dropoutSeed: nil)
         guard isQueryTrained else { return }
         backend.sumRows(g.sum, g.query, accumulate: false)
@@ -115,11 +115,11 @@ struct AttentionPooling {
         TokenBlock(m.query, stride: m.query.columns, sampleStride: 0)
     }
 
-    /// Keys (0) or values (1) of the patches, [B, N, D] of [B, T, 2·D].
+    /// Keys (0) or values (1) of those attended to, [B, N, D] of [B, T, 2·D].
     private func half(_ keyValue: Tensor, _ index: Int) -> TokenBlock {
         let columns = keyValue.columns
         return TokenBlock(
-            keyValue, offset: patches.lowerBound * columns + index * columns / 2, stride: columns,
+            keyValue, offset: attended.lowerBound * columns + index * columns / 2, stride: columns,
             sampleStride: keyValue.shape[1] * columns)
     }
 }

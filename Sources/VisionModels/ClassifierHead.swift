@@ -10,7 +10,8 @@ import Transformers
 /// pool takes the class token, the mean of the patches, both, one behind the other, or an attention to the patches. Where the mean alone is read there may be no LN.
 struct ClassifierHead {
     let pooling: ViTConfiguration.Pooling
-    let norm: Norm
+    let norm: Norm?  // none where the mean of the stream as it is is read
+    let width: Int
     let attention: AttentionPooling?  // where the pooling is that
     let featureNorm: FeatureNorm?
     let head: PlainLinear
@@ -21,10 +22,10 @@ struct ClassifierHead {
     struct Memory {
         let logits: Tensor  // [B, K] what the head says
         let output: Tensor  // [B, Q, D] the stream as it leaves the last block
-        let normMemory: Norm.Memory
+        let normMemory: Norm.Memory?
         let normed: Tensor?  // [B, Q, D] the LayerNorm before a mean, or of all tokens
         let pooled: Tensor?  // [B, D] the mean before the LayerNorm
-        let half: Tensor?  // [B, D] of the class token, then of the mean, where both are read
+        let half: Tensor?  // [B, D] of one feature after the other, where two are read
         let features: Tensor  // [B, D] or [B, 2·D] what the head reads, or the batch norm before it
         let featureNorm: FeatureNorm.Memory?
         let attention: AttentionPooling.Memory?
@@ -42,7 +43,7 @@ struct ClassifierHead {
     /// Memory for B images of which Q tokens arrive. Throws what the workspace throws.
     func memory(batch b: Int, output: Tensor, _ workspace: Workspace) throws -> Memory {
         let (q, d, k) = (output.shape[1], output.shape[2], head.base.outputs)
-        let readsBoth = pooling == .classTokenAndMean
+        let readsBoth = head.base.inputs == 2 * d
         // A class token that comes with all others is taken from the normed ones.
         let isMeanOfNormed =
             pooling == .meanAfterNorm || readsBoth || attention != nil || pooling == .classToken && q > 1
@@ -60,7 +61,7 @@ struct ClassifierHead {
         }
         return Memory(
             logits: logits, output: output,
-            normMemory: try norm.memory(
+            normMemory: try norm?.memory(
                 rows: isMeanOfNormed ? b * q : b, isMeanOfNormed ? workspace.stored : .float32, "last norm",
                 workspace),
             normed: normed, pooled: pooled,
@@ -72,38 +73,48 @@ struct ClassifierHead {
     }
 
     func forward(_ m: Memory, _ mode: PassMode) {
-        if let normed = m.normed {
-            norm.forward(normed, m.output, m.normMemory)
-            if let attention, let memory = m.attention { attention.forward(memory, into: m.features, normed) }
-            for (index, part) in parts.enumerated() {
-                backend.poolTokens(m.half ?? m.features, normed, range: part)
-                if let pooled = m.half { copy(half(m.features, index), half(pooled, 0)) }
-            }
-        } else if pooling == .mean {
-            backend.poolTokens(m.features, m.output, range: range)
-        } else {
-            if let pooled = m.pooled { backend.poolTokens(pooled, m.output, range: range) }
-            norm.forward(m.features, m.pooled ?? m.output, m.normMemory)
-        }
+        pool(m)
         if let featureNorm, let memory = m.featureNorm {
             featureNorm.forward(memory, m.features, isTraining: mode.dropoutSeed != nil)
         }
         m.pass.forward(m.logits, m.featureNorm?.output ?? m.features, activated: nil, dropoutSeed: nil)
     }
 
+    private func pool(_ m: Memory) {
+        guard let norm, let memory = m.normMemory else {
+            return backend.poolTokens(m.features, m.output, range: range)
+        }
+        guard let normed = m.normed else {
+            if let pooled = m.pooled { backend.poolTokens(pooled, m.output, range: range) }
+            return norm.forward(m.features, m.pooled ?? m.output, memory)
+        }
+        norm.forward(normed, m.output, memory)
+        if let attention, let memory = m.attention {
+            return attention.forward(memory, into: m.features, normed)
+        }
+        for (index, part) in parts.enumerated() {
+            backend.poolTokens(m.half ?? m.features, normed, range: part)
+            if let pooled = m.half { copy(half(m.features, index), half(pooled, 0)) }
+        }
+    }
+
     /// The ranges of the normed tokens whose means the head reads.
     private var parts: [Range<Int>] {
-        attention != nil ? [] : pooling == .classTokenAndMean ? [0..<1, range] : [range]
+        switch pooling {
+        case .classTokenAndMean: [0..<1, range]
+        case .classTokenAndSecond: [0..<1, 1..<2]
+        default: [range]
+        }
     }
 
     /// The rows' numbers from index · D on, D of them each.
     private func half(_ features: Tensor, _ index: Int) -> MatrixBlock {
-        MatrixBlock(features, offset: index * norm.weight.value.count, stride: features.columns)
+        MatrixBlock(features, offset: index * width, stride: features.columns)
     }
 
     private func copy(_ to: MatrixBlock, _ from: MatrixBlock) {
         backend.copyBlock(
-            to, from, rows: to.tensor.rows, columns: norm.weight.value.count, accumulate: false)
+            to, from, rows: to.tensor.rows, columns: width, accumulate: false)
     }
 
     /// The head's gradients, and where `dOutput` [B, Q, D] is wanted that of the last block's stream.
@@ -116,25 +127,28 @@ struct ClassifierHead {
         if let featureNorm, let memory = m.featureNorm {
             featureNorm.backward(g.features, memory, m.features, isTraining: mode.dropoutSeed != nil)
         }
-        if let dNormed = g.normed {
-            if let attention, let memory = m.attention {
-                // Another block's normed stream has taken the memory.
-                norm.again(m.normed!, m.output, m.normMemory)
-                attention.backward(memory, dNormed, g.features, m.normed!)
-                norm.backward(dOutput, dNormed, m.output, m.normMemory, accumulate: false)
+        poolBackward(m, g, dOutput)
+    }
+
+    private func poolBackward(_ m: Memory, _ g: Memory.Gradients, _ dOutput: Tensor) {
+        guard let norm, let memory = m.normMemory else {
+            return backend.poolTokensBackward(dOutput, g.features, range: range)
+        }
+        guard let dNormed = g.normed, let normed = m.normed else {
+            guard let pooled = m.pooled else {
+                return norm.backward(dOutput, g.features, m.output, memory, accumulate: false)
             }
-            for (index, part) in parts.enumerated() {
-                if parts.count > 1 { copy(half(g.pooled, 0), half(g.features, index)) }
-                backend.poolTokensBackward(dNormed, parts.count > 1 ? g.pooled : g.features, range: part)
-                norm.backward(dOutput, dNormed, m.output, m.normMemory, accumulate: index > 0)
-            }
-        } else if pooling == .mean {
-            backend.poolTokensBackward(dOutput, g.features, range: range)
-        } else if let pooled = m.pooled {
-            norm.backward(g.pooled, g.features, pooled, m.normMemory, accumulate: false)
-            backend.poolTokensBackward(dOutput, g.pooled, range: range)
-        } else {
-            norm.backward(dOutput, g.features, m.output, m.normMemory, accumulate: false)
+            norm.backward(g.pooled, g.features, pooled, memory, accumulate: false)
+            return backend.poolTokensBackward(dOutput, g.pooled, range: range)
+        }
+        if let attention, let own = m.attention {
+            attention.backward(own, dNormed, g.features, normed)
+            return norm.backward(dOutput, dNormed, m.output, memory, accumulate: false)
+        }
+        for (index, part) in parts.enumerated() {
+            if parts.count > 1 { copy(half(g.pooled, 0), half(g.features, index)) }
+            backend.poolTokensBackward(dNormed, parts.count > 1 ? g.pooled : g.features, range: part)
+            norm.backward(dOutput, dNormed, m.output, memory, accumulate: index > 0)
         }
     }
 }

@@ -42,7 +42,7 @@ extension VisionTransformer {
             fold(block.norms[0], "blocks.\(index).norm1")
             fold(block.norms[1], "blocks.\(index).norm2")
         }
-        fold(attachments.norm, configuration.finalNorm)
+        if head.norm != nil { fold(attachments.norm, configuration.finalNorm) }
         head.featureNorm?.fold(into: &tensors)
         try backend.checkForFailure()
         var merged = try ViTCheckpoint(configuration: configuration, tensors: tensors)

@@ -207,13 +207,14 @@ public final class VisionTransformer: TrainableModel {
                 latent: try required("attn_pool.latent").reshaped([1, d]), query: try pool("q"),
                 keyValue: try pool("kv"), output: try pool("proj"), up: try pool("mlp.fc1"),
                 down: try pool("mlp.fc2"), norm: try norm("attn_pool.norm", nil),
-                heads: configuration.heads, activation: configuration.feedForward.activation,
-                patches: patches, backend: backend)
+                heads: configuration.poolingHeads, activation: configuration.feedForward.activation,
+                attended: configuration.poolsPrefix ? 0..<patches.upperBound : patches, backend: backend)
         }
         self.head = ClassifierHead(
-            pooling: configuration.pooling, norm: try norm(configuration.finalNorm, places.norm),
-            attention: attention,
-            featureNorm: featureNorm, head: PlainLinear(try linear("head", .float32)),
+            pooling: configuration.pooling,
+            norm: configuration.pooling == .mean ? nil : try norm(configuration.finalNorm, places.norm),
+            width: d, attention: attention, featureNorm: featureNorm,
+            head: PlainLinear(try linear("head", .float32)),
             range: configuration.pooling == .classToken ? 0..<1 : patches, backend: backend)
         roundedWeights = rounded
         parameterByteCount = frozen.byteCount + store.values.byteCount * 4
@@ -247,7 +248,9 @@ public final class VisionTransformer: TrainableModel {
         public var features: Tensor { head.featureNorm?.output ?? head.features }
         /// [B, T, D] the last block's tokens behind the LayerNorm, or before it in a model that norms their mean: the class token,
         /// prompts, patches. nil where the class token alone goes on; see `keepsTokens`.
-        public var tokens: Tensor? { head.normed ?? (head.pooled == nil ? nil : head.output) }
+        public var tokens: Tensor? {
+            head.normed ?? (head.pooled == nil && head.normMemory != nil ? nil : head.output)
+        }
         /// [B] per residual branch, two for a block: 0 or 1 / (1 − p), drawn by the trainer when drop-path is on.
         public var branchScales: [Tensor] { blocks.flatMap(\.branchScales) }
         public func stream(into block: Int) -> Tensor {
@@ -361,7 +364,7 @@ public final class VisionTransformer: TrainableModel {
         }
         // Below the first block that the step trains nothing is differentiated.
         let lowest = embedding.isTrained ? -1 : blocks.firstIndex { $0.lowestTrained != nil } ?? blocks.count
-        let reaches = lowest < blocks.count || head.norm.isTrained
+        let reaches = lowest < blocks.count || head.norm?.isTrained == true
         head.backward(plan.head, reaches ? plan.blocks.last?.outputGradient : nil, mode)
         for block in blocks.dropFirst(max(lowest, 0)).reversed() {
             block.backward(

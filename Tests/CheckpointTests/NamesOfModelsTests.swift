@@ -56,7 +56,7 @@ struct NamesOfModelsTests {
     /// timm's own heads: of 64 columns each, but for the largest models and vit_base_patch16_gap_224.
     @Test("The table has timm's heads and pooling")
     func theTableHasTimmsHeadsAndPooling() throws {
-        let table = TimmArchitectures.plain
+        let table = TimmArchitectures.known
         #expect(table["vit_base_patch16_224"]?.heads == 12)
         #expect(table["vit_base_patch16_gap_224"]?.heads == 16)
         #expect(table["vit_base_patch16_gap_224"]?.pooling == "avg")

@@ -31,7 +31,7 @@ struct VisionTransformerTests {
                 try TinyModel(pooling: .meanAfterNorm) {
                     ($0.layerScale, $0.registers, $0.positions) = (true, 3, .patches)
                 }
-            case .distillation: try TinyModel { $0.registers = 1 }
+            case .distillation: try TinyModel(pooling: .classTokenAndSecond) { $0.registers = 1 }
             case .clip:
                 try TinyModel {
                     ($0.normBeforeBlocks, $0.patchBias, $0.feedForward) = (true, false, .plain(.quickGELU))
@@ -61,7 +61,7 @@ struct VisionTransformerTests {
                 }
             case .attentionPooling:
                 try TinyModel(pooling: .attention, hasClassToken: false) {
-                    ($0.registers, $0.feedForward) = (1, .plain(.geluTanh))
+                    ($0.registers, $0.feedForward, $0.poolingHeads) = (1, .plain(.geluTanh), 3)
                 }
             case .rms: try TinyModel { $0.norm = .rms }
             }

@@ -66,8 +66,9 @@ public struct ReferenceViT {
         case .classToken: pooled = mean(x, batch, 0..<1)
         case .meanAfterNorm, .mean: pooled = mean(x, batch, patchTokens)
         case .meanBeforeNorm: pooled = norm(mean(x, batch, patchTokens), "fc_norm")
-        case .classTokenAndMean:
-            let (first, rest) = (mean(x, batch, 0..<1), mean(x, batch, patchTokens))
+        case .classTokenAndMean, .classTokenAndSecond:
+            let second = configuration.pooling == .classTokenAndMean ? patchTokens : 1..<2
+            let (first, rest) = (mean(x, batch, 0..<1), mean(x, batch, second))
             for b in 0..<batch {
                 pooled += first[b * d..<(b + 1) * d]
                 pooled += rest[b * d..<(b + 1) * d]
@@ -164,7 +165,12 @@ public struct ReferenceViT {
         }
         let qkv = linear(x, "\(block).attn.qkv", d, 3 * d)
         func third(_ index: Int) -> [Double] {
-            (0..<x.count / d).flatMap { qkv[($0 * 3 + index) * d..<($0 * 3 + index + 1) * d] }
+            var part: [Double] = []
+            for row in 0..<x.count / d {
+                let start = (row * 3 + index) * d
+                part += qkv[start..<start + d]
+            }
+            return part
         }
         return (third(0), third(1), third(2))
     }
@@ -227,12 +233,12 @@ public struct ReferenceViT {
     /// The attention of the latent query to the patches and what follows it, [B, D].
     private func attentionPooled(_ x: [Double], _ batch: Int) -> [Double] {
         let (d, t, n) = (configuration.width, configuration.tokenCount, configuration.patchCount)
-        let (h, first) = (d / configuration.heads, configuration.prefixCount)
+        let (h, first) = (d / configuration.poolingHeads, configuration.prefixCount)
         let query = linear(tensors["attn_pool.latent"]!, "attn_pool.q", d, d)
         let kv = linear(x, "attn_pool.kv", d, 2 * d)
         var attended = [Double](repeating: 0, count: batch * d)
         for b in 0..<batch {
-            for head in 0..<configuration.heads {
+            for head in 0..<configuration.poolingHeads {
                 var weights = (0..<n).map { key -> Double in
                     var sum = 0.0
                     for i in head * h..<(head + 1) * h {
