@@ -23,6 +23,14 @@ extension RGBImage {
         resized(width: width, height: height, columns: 0..<width, rows: 0..<height, filter)
     }
 
+    /// The image in its proportions, its longer side at most `side`.
+    public func fitted(into side: Int) -> RGBImage {
+        let longer = max(width, height)
+        guard longer > side else { return self }
+        func shortened(_ length: Int) -> Int { max(1, length * side / longer) }
+        return resized(width: shortened(width), height: shortened(height), filter: .bilinear)
+    }
+
     /// The part of `resized(width:height:)` in these columns and rows, without computing the rest.
     func resized(
         width: Int, height: Int, columns: Range<Int>, rows: Range<Int>, _ filter: Preprocessing.Filter

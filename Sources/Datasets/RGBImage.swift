@@ -153,6 +153,23 @@ extension RGBImage {
             width: Int(width), height: Int(height), pixels: isCMYK ? rgb(fromInvertedCMYK: pixels) : pixels)
     }
 
+    /// The image as a JPEG file of this quality, 1 to 100. Throws `DatasetError` where it can't be made.
+    public func jpeg(quality: Int = 85) throws -> [UInt8] {
+        guard let encoder = tjInitCompress() else {
+            throw DatasetError("the image can't be written: out of memory.")
+        }
+        defer { tjDestroy(encoder) }
+        var (bytes, count): (UnsafeMutablePointer<UInt8>?, UInt) = (nil, 0)
+        let result = tjCompress2(
+            encoder, pixels, Int32(width), 0, Int32(height), TJPF_RGB.rawValue, &bytes, &count,
+            Int32(TJSAMP_420.rawValue), Int32(quality), TJFLAG_ACCURATEDCT)
+        defer { tjFree(bytes) }
+        guard result == 0, let bytes else {
+            throw DatasetError("the image can't be written as a JPEG (\(RGBImage.reason(encoder))).")
+        }
+        return Array(UnsafeBufferPointer(start: bytes, count: Int(count)))
+    }
+
     /// How libjpeg's warnings about damage that it steps over begin (jerror.h).
     private static let harmlessWarnings = [
         "Corrupt JPEG data", "Invalid SOS parameters", "Inconsistent progression sequence",

@@ -129,15 +129,24 @@ public struct CellRunner {
         }
     }
 
-    /// Scores the tests that a trained cell lacks, each once, and writes them into its result.
+    /// Scores the tests that a trained cell lacks, each once, and writes them into its result; what it says of the first test's images
+    /// is kept in the cell's run.
     public func test(_ cell: Cell, _ result: CellResult) throws -> CellResult {
         var result = result
         let ready = try ReadyModel(run: cell.directory, state: state, on: backend)
         for test in cell.images.tests where result.accuracy(on: test.name) == nil {
-            let score = try evaluate(
+            let scored = try score(
                 ready.model, on: try ready.prepare(test.images),
                 batchSize: min(cell.options.batchSize, test.images.count))
-            result.tests.append(CellResult.Test(name: test.name, hash: hex(test.images), score: score))
+            if test.name == cell.images.tests.first?.name {
+                try cell.directory.write(
+                    StoredPredictions(
+                        .init(
+                            split: "test", checkpoint: state, step: ready.step,
+                            classCount: ready.model.configuration.classCount), scored.images))
+            }
+            result.tests.append(
+                CellResult.Test(name: test.name, hash: hex(test.images), score: scored.result))
         }
         try cell.write(result)
         return result

@@ -99,6 +99,7 @@ public final class FineTuning<Model: TrainableModel> {
             try saveAdapter()
         }
         try snapshot.write(to: directory.last)
+        directory.removePredictions()
         savedStep = snapshot.state.step
     }
 

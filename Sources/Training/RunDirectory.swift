@@ -14,6 +14,7 @@ import Yams
 ///     last.safetensors     the state after the latest epoch, or where the run was stopped
 ///     best.safetensors     the state of the best validation
 ///     adapter/             the best state in PEFT's format
+///     predictions-….jsonl  what a state says of each image of a split, until the run is trained on
 ///     summary.json         the seconds and the memory that the training took
 ///     .glora-lock          while a command writes here: which, and since when
 public struct RunDirectory: Sendable {

@@ -104,6 +104,9 @@ struct Evaluate: ParsableCommand {
         commandName: "eval",
         abstract: "Score a run, a checkpoint or an adapter on a split.",
         discussion: """
+            A run that is scored on its own data keeps what it says of each image, for
+            glora report. --json holds every class's scores and the confusion matrix.
+
             Example:
               glora eval --run runs/a --data task --split test
               glora eval --model merged.safetensors --data task --json
@@ -126,7 +129,22 @@ struct Evaluate: ParsableCommand {
         let count: Int
         let correct: Int
         let split: String
+        let topK: Int
+        let topKAccuracy: Double
+        let macroF1: Double
+        let classes: [ClassScores.Class]
+        let confusionMatrix: [[Int]]?
+        let mostConfused: [Confusion]
     }
+
+    struct Confusion: Encodable {
+        let label: Int
+        let predicted: Int
+        let count: Int
+    }
+
+    /// Of more classes the matrix would be a result of megabytes; what matters of it is in `mostConfused`.
+    private static let largestMatrix = 1024
 
     mutating func validate() throws {
         try checkBatchSize(batchSize)
@@ -141,16 +159,88 @@ struct Evaluate: ParsableCommand {
         let task = try TaskFolder.open(URL(fileURLWithPath: data ?? ready.options.data))
         let images = try match.open([split], of: task, for: ready, console)[0]
         let prepared = try ready.prepare(images)
-        let result = try evaluate(
+        let (result, scored) = try score(
             ready.model, on: prepared, batchSize: min(batchSize, images.count))
         for note in prepared.notes { console.note(note) }
         console.say(
             "\(images.name): accuracy \((100 * result.accuracy).fixed(2)) % "
                 + "(\(result.correct) of \(result.count)), loss \(result.loss.fixed(4))")
+        let classCount = ready.model.configuration.classCount
+        let scores = ClassScores(scored, classCount: classCount, names: ready.classNames)
+        let k = min(5, classCount)
+        for line in lines(scores, top: k) { console.say(line) }
+        keep(scored, ready, console)
         try console.result(
             Result(
                 accuracy: result.accuracy, loss: result.loss, count: result.count, correct: result.correct,
-                split: split),
+                split: split, topK: k, topKAccuracy: scores.accuracy(top: k), macroF1: scores.macroF1,
+                classes: scores.classes,
+                confusionMatrix: classCount <= Evaluate.largestMatrix ? scores.matrix : nil,
+                mostConfused: scores.mostConfused(20).map {
+                    Confusion(label: $0.label, predicted: $0.predicted, count: $0.count)
+                }),
             schema: "glora.eval/1")
     }
+
+    /// What there is to say of the classes: of up to ten all, of more the worst.
+    private func lines(_ scores: ClassScores, top k: Int) -> [String] {
+        // All images are among as many as there are classes.
+        let top = k < scores.classes.count ? "top-\(k) \((100 * scores.accuracy(top: k)).fixed(2)) %, " : ""
+        let first = "\(top)macro F1 \((100 * scores.macroF1).fixed(2)) %"
+        func percent(_ share: Double?) -> String { share.map { (100 * $0).fixed(1) + " %" } ?? "" }
+        if scores.classes.count <= 10 {
+            var table = Table(head: ["class", "images", "right"] + scores.classes.map { "as \($0.index)" })
+            for (one, row) in zip(scores.classes, scores.matrix) {
+                let name = one.name.map { "\(one.index) \($0.prefix(24))" } ?? "\(one.index)"
+                table.rows.append([name, "\(one.count)", percent(one.accuracy)] + row.map(String.init))
+            }
+            return [first] + table.lines
+        }
+        let confused = scores.mostConfused(5).map { label, predicted, count in
+            "\(scores.classes[label].title) as \(scores.classes[predicted].title) "
+                + "(\(count) of \(scores.classes[label].count))"
+        }
+        guard !confused.isEmpty else { return [first] }
+        let worst = scores.classes.filter { $0.count > 0 }.sorted {
+            ($0.accuracy ?? 0, $0.index) < ($1.accuracy ?? 0, $1.index)
+        }
+        return [
+            first, "most confused: \(confused.joined(separator: ", "))",
+            "least accurate: "
+                + worst.prefix(5).map { "\($0.title) \(percent($0.accuracy))" }.joined(separator: ", "),
+        ]
+    }
+
+    /// What the split is called in a run's folder, whichever of its names was given.
+    private var keptName: String {
+        switch Split(split) {
+        case .train: "train"
+        case .validation: "val"
+        case .trainAndValidation: "trainval"
+        case .test: "test"
+        case .named(let name): name
+        }
+    }
+
+    /// Keeps what a run says of its own data's images in its folder. That a folder can't be written to is no reason to say no score.
+    private func keep(_ images: [ScoredImage], _ ready: ReadyModel<VisionTransformer>, _ console: Console) {
+        guard let run = source.run, source.path == nil, source.architecture == nil else { return }
+        func place(_ folder: String) -> String { URL(fileURLWithPath: folder).standardizedFileURL.path }
+        if let data, place(data) != place(ready.options.data) { return }
+        let directory = RunDirectory(URL(fileURLWithPath: run))
+        do {
+            let lock = try directory.lock(console)
+            defer { lock.release() }
+            try directory.write(
+                StoredPredictions(
+                    .init(
+                        split: keptName, checkpoint: source.checkpoint ?? .best, step: ready.step,
+                        classCount: ready.model.configuration.classCount), images))
+        } catch { console.note("what it says of each image isn't kept for glora report: \(error)") }
+    }
+}
+
+extension ClassScores.Class {
+    /// Its name, or its number.
+    var title: String { name ?? "\(index)" }
 }

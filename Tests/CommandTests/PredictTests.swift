@@ -228,4 +228,26 @@ struct PredictTests {
             #expect(!folder.exists("q.csv") && !folder.exists("q.safetensors"))
         }
     }
+
+    @Test("Ctrl-C ends it after a batch, and nothing is left")
+    func stops() throws {
+        try Fixture.withFolder { folder in
+            try folder.write("many.txt", String(repeating: "folders/test/c0/0.png\n", count: 200_000))
+            let before = try Set(FileManager.default.contentsOfDirectory(atPath: folder.path))
+            let running = try Glora.start(
+                run + ["--data", "many.txt", "--output", "p.csv", "--features", "f.safetensors", "--json"],
+                in: folder)
+            try running.wait {
+                try FileManager.default.contentsOfDirectory(atPath: folder.path).count {
+                    $0.hasSuffix(".tmp")
+                } == 2
+            }
+            running.send(SIGINT)
+            let outcome = try running.outcome()
+            #expect(
+                outcome.exitCode == 130 && outcome.output.isEmpty
+                    && outcome.errors.contains("nothing was written"))
+            #expect(try Set(FileManager.default.contentsOfDirectory(atPath: folder.path)) == before)
+        }
+    }
 }

@@ -66,4 +66,20 @@ struct ImageFilesTests {
         try refuse("photos", "x.png is empty", more: ["photos/x.png": ""])
         #expect(throws: DatasetError.self) { try ImageFiles([]) }
     }
+
+    @Test("A thumbnail keeps the proportions, and its JPEG decodes to nearly the same")
+    func thumbnails() throws {
+        var pixels: [UInt8] = []  // [60, 90, 3], a slope
+        for row in 0..<60 { for column in 0..<90 { pixels += [UInt8(2 * column), UInt8(4 * row), 90] } }
+        let image = RGBImage(width: 90, height: 60, pixels: pixels)
+        #expect(image.fitted(into: 90) == image && image.fitted(into: 500) == image)
+        let small = image.fitted(into: 45)
+        #expect(small.width == 45 && small.height == 30)
+        let line = RGBImage(width: 300, height: 1, pixels: [UInt8](repeating: 9, count: 900)).fitted(into: 30)
+        #expect(line.width == 30 && line.height == 1)
+        let back = try decode(small.jpeg(quality: 95))
+        #expect(back.width == 45 && back.height == 30)
+        let worst = zip(back.pixels, small.pixels).map { abs(Int($0) - Int($1)) }.max() ?? 255
+        #expect(worst <= 12)
+    }
 }

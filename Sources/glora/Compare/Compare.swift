@@ -71,6 +71,7 @@ struct Compare: CellsCommand {
         var page = ComparisonPage("\(task.name): methods compared", in: grid.output)
         page.add("Results", table.html)
         page.add("Learning curves, first seed", try curves(outcomes))
+        try page.addMistakes(outcomes)
         page.addProtocol(lines)
         try page.write(console)
         try console.result(

@@ -21,6 +21,21 @@ struct ComparisonPage {
 
     mutating func add(_ title: String, _ body: String) { sections.append(Page.section(title, body)) }
 
+    /// What the first seed's runs take for what, one below the other, on the test that comes first.
+    mutating func addMistakes(_ outcomes: [Outcome]) throws {
+        let all = try outcomes.compactMap { outcome in
+            try Mistakes(outcome.cells[0].cell.directory).map { (outcome, $0) }
+        }
+        guard !all.isEmpty else { return }
+        let tasks = Set(outcomes.map(\.task)).count
+        add(
+            "Mistakes, first seed",
+            all.map { outcome, mistakes in
+                let title = (tasks > 1 ? "\(outcome.task), " : "") + outcome.method.description
+                return "<details><summary>\(Page.escape(title))</summary>\(mistakes.html)</details>"
+            }.joined())
+    }
+
     /// How it was done, and the command that does it again.
     mutating func addProtocol(_ lines: [String]) {
         add(

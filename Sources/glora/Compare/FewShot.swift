@@ -103,6 +103,7 @@ struct FewShot: CellsCommand {
             ] + flags.protocolLines(grid, tasks[0][0])
         console.say("")
         for line in lines { console.say("- \(line)") }
+        try page.addMistakes(outcomes)
         page.addProtocol(lines)
         try page.write(console)
         try console.result(

@@ -95,6 +95,7 @@ struct Shift: CellsCommand {
         for line in lines { console.say("- \(line)") }
         var page = ComparisonPage("\(task.name): under shift", in: grid.output)
         page.add("Test accuracy", table.html)
+        try page.addMistakes(outcomes)
         page.addProtocol(lines)
         try page.write(console)
         try console.result(

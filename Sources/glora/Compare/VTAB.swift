@@ -87,6 +87,7 @@ struct VTAB: CellsCommand {
         if flags.lrs != nil || seeds > 1 {
             page.add("Learning rates and seeds", details(chosen, rows).html)
         }
+        try page.addMistakes(outcomes)
         page.addProtocol(lines)
         try page.write(console)
         try console.result(

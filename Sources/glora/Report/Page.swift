@@ -163,6 +163,8 @@ enum Page {
         circle.dot{fill:currentColor;fill-opacity:.35}circle.point{fill:currentColor;stroke:currentColor;stroke-width:2}
         circle.point.dashed{fill:var(--paper)}circle.point.dotted{fill:var(--paper);stroke-dasharray:2 3}
         .key{display:inline-block;width:.8em;height:.8em;margin-right:.3em}.key.c0{background:var(--c0)}.key.c1{background:var(--c1)}.key.c2{background:var(--c2)}.key.c3{background:var(--c3)}.key.c4{background:var(--c4)}.key.c5{background:var(--c5)}
+        .matrix .ground{fill:var(--none)}.matrix .right{fill:var(--c0)}.matrix .wrong{fill:var(--c1)}.matrix .on{fill:var(--paper)}.matrix .beside{fill:var(--ink)}
+        .gallery{display:flex;flex-wrap:wrap;gap:1rem}.mistake{width:128px;margin:0}.mistake img{max-width:128px;max-height:128px}.mistake figcaption{overflow-wrap:anywhere;line-height:1.25}
         .map td{white-space:normal;border:1px solid var(--paper);text-align:center;min-width:5.5em}.map td:first-child{text-align:left;font-family:ui-monospace,monospace;font-size:.85em}
         .none{background:var(--none);color:var(--soft)}.constant{background:var(--constant)}.vector{background:var(--vector)}.lowRank{background:var(--lowRank);color:var(--onLowRank)}
         """

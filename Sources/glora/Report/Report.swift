@@ -7,10 +7,12 @@ import Training
 
 struct Report: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Make one HTML page of a run: curves, what the search found, time and memory.",
+        abstract: "Make one HTML page of a run: curves, what the search found, mistakes, time and memory.",
         discussion: """
             The page stands alone: no script, no network. --with sets other runs on the
-            same data beside it, such as the found subnet trained on, or LoRA.
+            same data beside it, such as the found subnet trained on, or LoRA. The
+            confusion matrix and the worst mistakes are of what glora eval last said of
+            the run's test split, or else of its validation split.
 
             Example:
               glora report --run runs/a --with runs/lora --output a.html
@@ -37,6 +39,18 @@ struct Report: ParsableCommand {
             Page.section("Learning curves", curves(runs)),
         ]
         if let search = try runs[0].search() { sections += search }
+        let mistakes = try runs.compactMap { run in try Mistakes(run.directory).map { (run.name, $0) } }
+        for (name, mistakes) in mistakes {
+            sections.append(Page.section("\(name) on \(mistakes.split)", mistakes.html))
+        }
+        if mistakes.isEmpty {
+            sections.append(
+                Page.section(
+                    "Mistakes",
+                    "<p>None of these runs keeps what it says of each image; so that this page shows what is taken for what:</p>"
+                        + "<pre>\(Page.escape("glora eval --run \(runs[0].directory.url.path.shellQuoted)"))</pre>"
+                ))
+        }
         sections.append(Page.section("To make it again", "<pre>\(Page.escape(try runs[0].commands()))</pre>"))
         let page = Page.html(title: "\(runs[0].name): \(runs[0].method) on \(runs[0].data)", sections)
         let file =
