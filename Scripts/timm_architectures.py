@@ -114,7 +114,7 @@ def settings(name):
         return None
     poolsPrefix = pool is not None and (isEva or model.pool_include_prefix)
     positions = "none" if model.pos_embed is None else "patches" if model.no_embed_class else "allTokens"
-    poolHeads = pool.num_heads if pool is not None else "nil"
+    poolHeads = pool.num_heads if pool is not None and pool.num_heads != attention.num_heads else "nil"
     return (isEva, attention.num_heads, model.global_pool, norms[0].eps, activation, positions, grid, str(poolHeads),
             poolsPrefix)
 
@@ -163,7 +163,7 @@ enum TimmArchitectures {{
         var activation: Activation
         var positions: ViTConfiguration.Positions
         var rotary: RotaryGrid?
-        /// The heads of a pooling by attention.
+        /// The heads of a pooling by attention, where they aren't as many as the blocks'.
         var poolHeads: Int?
         /// Whether a pooling by attention reads the tokens in front of the patches, too.
         var poolsPrefix: Bool

@@ -127,6 +127,19 @@ public struct TransformerShape: Equatable, Sendable {
         return attention + [site(.output, "attn.proj", d, d)] + up + [site(.down, "mlp.fc2", f, d)]
     }
 
+    /// The roles of these Linears that the blocks have: `qkv` is queries, keys and values also where they are apart, and `fc1` the gate,
+    /// too.
+    func roles(meant chosen: [LinearRole]) -> [LinearRole] {
+        let own = sites.map(\.role)
+        return chosen.flatMap { role -> [LinearRole] in
+            switch role {
+            case .fusedQKV where queries == .separate: [.query, .key, .value]
+            case .up where own.contains(.gate) && !chosen.contains(.gate): [.gate, .up]
+            default: [role]
+            }
+        }
+    }
+
     /// Every Linear of the blocks with its name in the model, in module order: `blocks.0.attn.qkv`, …
     public var linears: [(name: String, site: LinearSite)] {
         (0..<depth).flatMap { block in sites.map { ("blocks.\(block).\($0.name)", $0) } }

@@ -17,7 +17,7 @@ enum TimmArchitectures {
         var activation: Activation
         var positions: ViTConfiguration.Positions
         var rotary: RotaryGrid?
-        /// The heads of a pooling by attention.
+        /// The heads of a pooling by attention, where they aren't as many as the blocks'.
         var poolHeads: Int?
         /// Whether a pooling by attention reads the tokens in front of the patches, too.
         var poolsPrefix: Bool
@@ -65,7 +65,7 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 3, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: 3, poolsPrefix: true),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: true),
             """
             test_vit3
             """
@@ -209,7 +209,7 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 12, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: 12, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_base_patch16_siglip_224 vit_base_patch16_siglip_256 vit_base_patch16_siglip_384
             vit_base_patch16_siglip_512
@@ -218,7 +218,7 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 12, pooling: "map", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens, rotary: nil, poolHeads: 12, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_base_patch32_siglip_256
             """
@@ -284,7 +284,7 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 14, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: 14, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_so150m_patch16_reg4_map_256
             """
@@ -330,7 +330,7 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 16, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: 16, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_large_patch16_siglip_256 vit_large_patch16_siglip_384 vit_so400m_patch14_siglip_224
             vit_so400m_patch14_siglip_378 vit_so400m_patch14_siglip_384
@@ -339,7 +339,7 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 16, pooling: "map", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens, rotary: nil, poolHeads: 16, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
             """
             vit_giantopt_patch16_siglip_256 vit_giantopt_patch16_siglip_384 vit_large_patch16_siglip_512
             vit_so400m_patch16_siglip_256 vit_so400m_patch16_siglip_384 vit_so400m_patch16_siglip_512

@@ -37,6 +37,9 @@ enum TimmFormat {
             try readActivation(arguments, known, into: &configuration, path: path)
             try apply(arguments, to: &configuration, path: path)
             try setHeads(arguments, known, name, heads, in: &configuration, path: path)
+            if configuration.pooling == .attention {
+                configuration.poolingHeads = known?.poolHeads ?? configuration.heads
+            }
             if known == nil {
                 let missing = ["num_heads", "act_layer", "norm_layer", "global_pool"]
                     .filter { arguments?[$0] == nil }
@@ -154,6 +157,16 @@ enum TimmFormat {
         configuration.registers = registers
         configuration.positions = prefix == 0 && kind == .patches ? .allTokens : kind
         configuration.rotary = known?.rotary
+        if let stated = arguments?["ref_feat_shape"], stated != .null,
+            case .index(let offset, _)? = configuration.rotary?.coordinates
+        {
+            guard let side = (stated.pair ?? stated).integerValue, side > 0 else {
+                throw CheckpointError(
+                    "\(source.path): config.json says ref_feat_shape = \(stated.text()), which is no square grid; correct it"
+                )
+            }
+            configuration.rotary?.coordinates = .index(offset: offset, reference: side)
+        }
         configuration.patchBias = has("patch_embed.proj.bias")
         configuration.normBeforeBlocks = has("norm_pre.weight")
         configuration.layerScale = has("blocks.0.ls1.gamma") || has("blocks.0.gamma_1")
@@ -228,7 +241,6 @@ enum TimmFormat {
             notes.append("global_pool is empty: '\(standard)' is read")
         }
         let hasNorm = source.shape(of: "norm.weight") != nil
-        configuration.poolingHeads = known?.poolHeads ?? known?.heads ?? 1
         configuration.poolsPrefix = known?.poolsPrefix ?? false
         switch (pooling.isEmpty ? standard : pooling, hasNormAfterMean) {
         case ("token", false):
@@ -277,7 +289,7 @@ enum TimmFormat {
     private static let harmless: Set<String> = [
         "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate",
         "weight_init", "fix_init", "dynamic_img_size", "dynamic_img_pad", "strict_img_size", "global_pool",
-        "num_heads", "act_layer",
+        "num_heads", "act_layer", "ref_feat_shape",
     ]
 
     private static func apply(_ arguments: JSONValue?, to configuration: inout ViTConfiguration, path: String)

@@ -81,9 +81,11 @@ struct Comparison {
     }
 
     /// Largest difference from the truth, as a part of its largest element.
-    mutating func largest(_ name: String, _ actual: [Float], truth: [Double], bound: Double) {
+    mutating func largest(
+        _ name: String, _ actual: [Float], truth: [Double], bound: Double, atLeast least: Double = 0
+    ) {
         let most = truth.reduce(0) { max($0, abs($1)) }
-        absolute("\(name) of at most \(brief(most))", actual, truth: truth, bound: bound * most)
+        absolute("\(name) of at most \(brief(most))", actual, truth: truth, bound: max(bound * most, least))
     }
 
     /// Largest absolute difference from the truth.

@@ -33,10 +33,7 @@ struct GoldenBase {
             classCount = try arch.integer("num_classes")
             // The sizes are the tensors' and must be the same; the name says the rest.
             let arguments = (arch.objectValue ?? [:]).filter {
-                [
-                    "img_size", "patch_size", "embed_dim", "depth", "num_heads", "num_classes", "mlp_ratio",
-                    "global_pool",
-                ].contains($0.key)
+                !["timm_model", "timm_args", "eps", "prefix_tokens"].contains($0.key)
             }
             checkpoint = try ViTCheckpoint.timm(
                 tensors, path: file.path,
@@ -155,9 +152,9 @@ func goldenPaths(_ list: [JSONValue], _ golden: JSONValue, _ model: VisionTransf
 func goldenModel(
     _ file: SafetensorsFile, _ golden: JSONValue, _ base: GoldenBase, prefix: String, on backend: any Backend
 ) throws -> VisionTransformer {
-    let sites = base.checkpoint.configuration.shape.sites.map(\.role).filter { site in
-        golden.strings("layers").contains { $0.hasSuffix(".\(site.rawValue)") }
-    }
+    let sites = base.checkpoint.configuration.shape.sites.filter { site in
+        golden.strings("layers").contains { $0.hasSuffix(".\(site.name)") }
+    }.map(\.role)
     var given: [String: HostTensor] = [:]
     for name in file.names(under: prefix) { given[name] = try file.tensor(prefix + name) }
     let model = try base.model(
@@ -290,9 +287,10 @@ func replayStep(
         vector.actual += (gradients[name]?.values ?? []).map { $0 / lossScale }
         vector.truth += try file.truth("grad.\(name)").truth
         if isStrict, !zeros.contains(name) {
+            // A sum that nearly cancels is off by more, as it was in the authors' float32.
             comparison.largest(
                 "grad.\(name)", gradients[name]?.values ?? [], truth: try file.truth("grad.\(name)").truth,
-                bound: 1e-5)
+                bound: 1e-5, atLeast: 4 * deviation)
         }
         comparison.expect(trained.contains(name), otherwise: "\(name) is taken to be off the path")
     }

@@ -32,10 +32,10 @@ struct NamesOfModelsTests {
         "Architectures that compute something else are refused",
         arguments: [
             ("vit_base_patch16_rpn_224.sw_in1k", "puts each LayerNorm behind"),
-            ("vit_so400m_patch16_siglip_gap_256", "tanh form of GELU"),
-            ("vit_base_patch32_clip_quickgelu_224", "QuickGELU"),
-            ("flexivit_base", "positions for the patches only"),
-            ("eva02_base_patch16_clip_224", "rotary positions"),
+            ("vit_base_patch16_xp_224", "runs attention and MLP in parallel"),
+            ("beit_base_patch16_224", "relative positions"),
+            ("vit_base_patch16_sapiens2", "norms of queries and keys"),
+            ("vit_small_patch16_rope_mixed_224", "rotary positions that are learned"),
         ])
     func architecturesOfOtherFunctionsAreRefused(_ name: String, _ part: String) {
         expectError(part) { _ = try load(replacing: "vision_transformer", by: name) }
@@ -63,7 +63,11 @@ struct NamesOfModelsTests {
         #expect(table["vit_giant_patch14_224"]?.heads == 16)
         #expect(table["vit_so400m_patch14_siglip_gap_384"]?.heads == 16)
         #expect(table["eva_large_patch14_196"]?.pooling == "avg")
-        #expect(table["vit_so400m_patch16_siglip_gap_256"] == nil)
+        #expect(table["vit_so400m_patch16_siglip_gap_256"]?.activation == .geluTanh)
+        #expect(table["vit_base_patch32_clip_quickgelu_224"]?.activation == .quickGELU)
+        #expect(table["vit_base_patch16_clip_224"]?.epsilon == 1e-5)
+        #expect(table["flexivit_base"]?.positions == .patches)
+        #expect(table["vit_base_patch16_rpn_224"] == nil)
     }
 
     @Test("A number of heads that no file tells is asked for")

@@ -38,16 +38,18 @@ extension MethodName {
         if let rank = settings.rank, self != .glora {
             try MethodSettings.checkRank(rank, setting: "rank", modelWidth: shape.width)
         }
+        try requireSites(shape)
         switch self {
         case .glora:
             try settings.allow("glora")
             let space = try space()
-            for role in space.sites where !shape.sites.contains(where: { $0.role == role }) {
+            let roles = shape.roles(meant: space.sites)
+            for role in roles where !shape.sites.contains(where: { $0.role == role }) {
                 let own = shape.sites.map(\.role.rawValue).joined(separator: ", ")
                 throw MethodError("`linears \(role.rawValue)`: this model's blocks have \(own)")
             }
             try MethodSettings.checkRank(space.largestRank, setting: "ranks", modelWidth: shape.width)
-            return GLoRA(rank: space.largestRank, roles: space.sites, .supernet(space, .original))
+            return GLoRA(rank: space.largestRank, roles: roles, .supernet(space, .original))
         case .lora: return try LoRA(settings)
         case .ssf: return try SSF(settings)
         case .vptShallow: return try VPT(isDeep: false, settings)
@@ -88,4 +90,24 @@ public enum HeadKind: String, SettingChoice {
     case batchNorm = "batchnorm"
     /// A Linear, Kaiming normal over its outputs, with every bias −log 99. Source: vpt, mlp.py, `special_bias`.
     case vpt
+
+    /// Throws `MethodError` for a method that says nothing of Linears as this model's blocks have them.
+    private func requireSites(_ shape: TransformerShape) throws {
+        let isApart = shape.queries == .separate
+        switch self {
+        case .ssf, .repadapter:
+            guard isApart || shape.sites.contains(where: { $0.role == .gate }) else { return }
+            throw MethodError(
+                "\(rawValue) is defined on one Linear for queries, keys and values and one into the hidden width; this model's blocks "
+                    + "have \(shape.sites.map(\.role.rawValue).joined(separator: ", ")): use glora, lora, adaptformer or adapter"
+            )
+        case .factTT, .factTK, .noah:
+            guard isApart || shape.feedForward.isGated else { return }
+            throw MethodError(
+                "\(rawValue) shares its factors among the Linears of a plain block; this model's blocks have "
+                    + "\(shape.feedForward.isGated ? "a gated feed-forward layer" : "queries, keys and values apart"): use glora, lora, "
+                    + "adaptformer or adapter")
+        default: return
+        }
+    }
 }
