@@ -54,7 +54,7 @@ let package = Package(
         .target(name: "Adapters", dependencies: ["TensorCore"]),
         .target(name: "ArchitectureSearch", dependencies: ["TensorCore", "Adapters"]),
         .target(name: "Datasets", dependencies: ["TensorCore", "CTurboJPEG", "CImageShim"]),
-        .target(name: "ModelConfiguration", dependencies: ["Adapters", "Datasets"]),
+        .target(name: "ModelConfiguration", dependencies: ["TensorCore", "Adapters", "Datasets"]),
         .target(
             name: "Checkpoints",
             dependencies: ["TensorCore", "Adapters", "Datasets", "ModelConfiguration", "CZlib"]),

@@ -90,7 +90,9 @@ public enum HeadKind: String, SettingChoice {
     case batchNorm = "batchnorm"
     /// A Linear, Kaiming normal over its outputs, with every bias −log 99. Source: vpt, mlp.py, `special_bias`.
     case vpt
+}
 
+extension MethodName {
     /// Throws `MethodError` for a method that says nothing of Linears as this model's blocks have them.
     private func requireSites(_ shape: TransformerShape) throws {
         let isApart = shape.queries == .separate
@@ -104,7 +106,7 @@ public enum HeadKind: String, SettingChoice {
         case .factTT, .factTK, .noah:
             guard isApart || shape.feedForward.isGated else { return }
             throw MethodError(
-                "\(rawValue) shares its factors among the Linears of a plain block; this model's blocks have "
+                "\(rawValue) is defined on the Linears of a plain block; this model's blocks have "
                     + "\(shape.feedForward.isGated ? "a gated feed-forward layer" : "queries, keys and values apart"): use glora, lora, "
                     + "adaptformer or adapter")
         default: return
