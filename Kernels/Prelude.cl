@@ -141,9 +141,10 @@ INLINE lanes stored_or(__global const stored *p, int count, float rest) {
 // p[0 ..< min(count, WIDTH)], and zeros.
 INLINE lanes stored_lanes(__global const stored *p, int count) { return stored_or(p, count, 0.0f); }
 
-// p[i ..< i + min(count, WIDTH)] of `stored` numbers or of floats, as isStored says, and `rest` in the lanes behind.
+// p[i ..< i + min(count, WIDTH)] of `stored` numbers or of floats, as isStored says, and `rest` in the lanes behind. Where stored
+// numbers are floats there is nothing to choose.
 INLINE lanes either_or(__global const void *p, size_t i, int count, float rest, int isStored) {
-    if (isStored) return stored_or((__global const stored *)p + i, count, rest);
+    if (isStored && sizeof(stored) < sizeof(float)) return stored_or((__global const stored *)p + i, count, rest);
     return load_or((__global const float *)p + i, count, rest);
 }
 INLINE lanes either_lanes(__global const void *p, size_t i, int count, int isStored) {
@@ -163,7 +164,7 @@ INLINE void store_stored(lanes value, __global stored *p, int count) {
 
 // p[i ..< i + min(count, WIDTH)] of `stored` numbers or of floats ← value.
 INLINE void store_either(lanes value, __global void *p, size_t i, int count, int isStored) {
-    if (isStored)
+    if (isStored && sizeof(stored) < sizeof(float))
         store_stored(value, (__global stored *)p + i, count);
     else
         store_lanes(value, (__global float *)p + i, count);
