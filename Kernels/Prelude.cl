@@ -98,10 +98,25 @@ INLINE void store_stored_one(float value, __global stored *p) { *p = rounded_one
 typedef half stored;
 INLINE float stored_one(__global const stored *p) { return vload_half(0, p); }
 INLINE float4 stored_four(__global const stored *p) { return vload_half4(0, p); }
+#if LOCAL == 1
+// By way of a register: PoCL 3.1 takes what vload_half and vstore_half point at for aligned, and where a conversion isn't part of the
+// load, which is so behind a branch, the processor stops at an address that isn't.
+typedef CONCATENATED(ushort, WIDTH) half_bits;
+INLINE lanes stored_full(__global const stored *p) {
+    half_bits bits = load_full(0, (__global const ushort *)p);
+    return CONCATENATED(vload_half, WIDTH)(0, (const half *)&bits);
+}
+INLINE void store_stored_full(lanes value, __global stored *p) {
+    half_bits bits;
+    CONCATENATED(CONCATENATED(vstore_half, WIDTH), _rte)(value, 0, (half *)&bits);
+    store_full(bits, 0, (__global ushort *)p);
+}
+#else
 INLINE lanes stored_full(__global const stored *p) { return CONCATENATED(vload_half, WIDTH)(0, p); }
 INLINE void store_stored_full(lanes value, __global stored *p) {
     CONCATENATED(CONCATENATED(vstore_half, WIDTH), _rte)(value, 0, p);
 }
+#endif
 INLINE void store_stored_one(float value, __global stored *p) { vstore_half_rte(value, 0, p); }
 
 #else
@@ -126,9 +141,10 @@ INLINE lanes stored_or(__global const stored *p, int count, float rest) {
 // p[0 ..< min(count, WIDTH)], and zeros.
 INLINE lanes stored_lanes(__global const stored *p, int count) { return stored_or(p, count, 0.0f); }
 
-// p[i ..< i + min(count, WIDTH)] of `stored` numbers or of floats, as isStored says, and `rest` in the lanes behind.
+// p[i ..< i + min(count, WIDTH)] of `stored` numbers or of floats, as isStored says, and `rest` in the lanes behind. Where stored
+// numbers are floats there is nothing to choose.
 INLINE lanes either_or(__global const void *p, size_t i, int count, float rest, int isStored) {
-    if (isStored) return stored_or((__global const stored *)p + i, count, rest);
+    if (isStored && sizeof(stored) < sizeof(float)) return stored_or((__global const stored *)p + i, count, rest);
     return load_or((__global const float *)p + i, count, rest);
 }
 INLINE lanes either_lanes(__global const void *p, size_t i, int count, int isStored) {
@@ -148,7 +164,7 @@ INLINE void store_stored(lanes value, __global stored *p, int count) {
 
 // p[i ..< i + min(count, WIDTH)] of `stored` numbers or of floats ← value.
 INLINE void store_either(lanes value, __global void *p, size_t i, int count, int isStored) {
-    if (isStored)
+    if (isStored && sizeof(stored) < sizeof(float))
         store_stored(value, (__global stored *)p + i, count);
     else
         store_lanes(value, (__global float *)p + i, count);

@@ -14,7 +14,7 @@ import Testing
         case attentionToOthers =
             "attention: out [1, 2, 3], queries [2, 3], keys [2, 3], values [2, 2], logSumExp [2, 2], 2 tokens and 1 heads, samples [6, 6, 6] and tokens [3, 3, 3] apart from [0, 0, 0], don't fit"
         case embedTokens =
-            "embedTokens: tokens [1, 2, 3] and projected [1, 2, 3] leave 0 tokens to a prefix"
+            "embedTokens: tokens [1, 2, 3] and projected [1, 1, 3] leave 1 tokens to a prefix"
         case gate =
             "gate: y [2, 3], a [2, 2], b [2, 3]: a from 0 on every 3, b from 0 on every 3 don't fit"
         case rmsNorm = "rmsNorm: x [2, 3] is int32, not float32"
@@ -52,8 +52,7 @@ import Testing
                     backend.attention(
                         a.reshaped([1, 2, 3]), b, queries: x, keys: x, values: y, tokens: 2, heads: 1)
                 case .embedTokens:
-                    let tokens = a.reshaped([1, 2, 3])
-                    backend.embedTokens(tokens, tokens, a, nil)
+                    backend.embedTokens(a.reshaped([1, 2, 3]), a.leading([1, 1, 3]), nil, nil)
                 case .gate:
                     backend.gate(a, MatrixBlock(b, stride: 3), MatrixBlock(a, stride: 3), .silu)
                 case .rmsNorm:
