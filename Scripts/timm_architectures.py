@@ -115,8 +115,10 @@ def settings(name):
     poolsPrefix = pool is not None and (isEva or model.pool_include_prefix)
     positions = "none" if model.pos_embed is None else "patches" if model.no_embed_class else "allTokens"
     poolHeads = pool.num_heads if pool is not None and pool.num_heads != attention.num_heads else "nil"
+    isRMS = type(norms[0]).__name__ == "RmsNorm"
+    hasFinalNorm = not (isIdentity(model.norm) and isIdentity(model.fc_norm))
     return (isEva, attention.num_heads, model.global_pool, norms[0].eps, activation, positions, grid, str(poolHeads),
-            poolsPrefix)
+            poolsPrefix, isRMS, hasFinalNorm)
 
 
 groups = {}
@@ -167,6 +169,9 @@ enum TimmArchitectures {{
         var poolHeads: Int?
         /// Whether a pooling by attention reads the tokens in front of the patches, too.
         var poolsPrefix: Bool
+        var norm: ViTConfiguration.Normalization
+        /// Whether there is a norm behind the blocks.
+        var hasFinalNorm: Bool
     }}
 
     /// The architectures that this program computes. Names that timm gave up are among them.
@@ -188,12 +193,13 @@ enum TimmArchitectures {{
     f"""        (
             Settings(
                 isEva: {str(eva).lower()}, heads: {heads}, pooling: "{pooling}", epsilon: {epsilon:.0e}, activation: .{activation},
-                positions: .{positions}, rotary: {grid}, poolHeads: {pool}, poolsPrefix: {str(prefix).lower()}),
+                positions: .{positions}, rotary: {grid}, poolHeads: {pool}, poolsPrefix: {str(prefix).lower()},
+                norm: .{"rms" if rms else "layer"}, hasFinalNorm: {str(last).lower()}),
             \"\"\"
 {wrapped(names)}
             \"\"\"
         ),"""
-    for (eva, heads, pooling, epsilon, activation, positions, grid, pool, prefix), names in sorted(groups.items())
+    for (eva, heads, pooling, epsilon, activation, positions, grid, pool, prefix, rms, last), names in sorted(groups.items())
 ) + """
     ]
 

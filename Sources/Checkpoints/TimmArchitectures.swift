@@ -21,6 +21,9 @@ enum TimmArchitectures {
         var poolHeads: Int?
         /// Whether a pooling by attention reads the tokens in front of the patches, too.
         var poolsPrefix: Bool
+        var norm: ViTConfiguration.Normalization
+        /// Whether there is a norm behind the blocks.
+        var hasFinalNorm: Bool
     }
 
     /// The architectures that this program computes. Names that timm gave up are among them.
@@ -41,7 +44,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 2, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             test_vit2
             """
@@ -49,7 +53,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 2, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             test_vit
             """
@@ -57,7 +62,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 3, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .rms, hasFinalNorm: true),
             """
             test_vit4
             """
@@ -65,7 +71,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 3, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: true),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: true,
+                norm: .layer, hasFinalNorm: true),
             """
             test_vit3
             """
@@ -73,7 +80,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 3, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             deit_tiny_distilled_patch16_224 deit_tiny_patch16_224 vit_tiny_patch16_224
             vit_tiny_patch16_224_in21k vit_tiny_patch16_384
@@ -82,7 +90,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 4, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_wee_patch16_reg1_gap_256
             """
@@ -90,7 +99,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 4, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_xsmall_patch16_clip_224
             """
@@ -98,7 +108,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 5, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_little_patch16_reg1_gap_256 vit_little_patch16_reg4_gap_256
             """
@@ -106,7 +117,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             deit_small_distilled_patch16_224 deit_small_patch16_224 vit_small_patch14_dinov2
             vit_small_patch16_224 vit_small_patch16_224_dino vit_small_patch16_224_in21k
@@ -117,7 +129,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             deit3_small_patch16_224 deit3_small_patch16_224_in21ft1k deit3_small_patch16_384
             deit3_small_patch16_384_in21ft1k flexivit_small vit_small_patch14_reg4_dinov2
@@ -126,7 +139,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 8, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_medium_patch16_gap_240 vit_medium_patch16_gap_256 vit_medium_patch16_gap_384
             """
@@ -134,7 +148,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 8, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_medium_patch16_reg1_gap_256 vit_medium_patch16_reg4_gap_256 vit_mediumd_patch16_reg4_gap_256
             vit_mediumd_patch16_reg4_gap_384
@@ -143,7 +158,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 8, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             deit3_medium_patch16_224 deit3_medium_patch16_224_in21ft1k
             """
@@ -151,7 +167,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 8, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_medium_patch16_clip_224 vit_medium_patch32_clip_224
             """
@@ -159,7 +176,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 10, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_betwixt_patch16_gap_256
             """
@@ -167,7 +185,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 10, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_betwixt_patch16_reg1_gap_256 vit_betwixt_patch16_reg4_gap_256
             vit_betwixt_patch16_reg4_gap_384
@@ -176,7 +195,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 10, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_betwixt_patch32_clip_224
             """
@@ -184,7 +204,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_siglip_gap_224 vit_base_patch16_siglip_gap_256 vit_base_patch16_siglip_gap_384
             vit_base_patch16_siglip_gap_512
@@ -193,7 +214,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_reg4_gap_256
             """
@@ -201,7 +223,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch32_siglip_gap_256
             """
@@ -209,7 +232,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 12, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_siglip_224 vit_base_patch16_siglip_256 vit_base_patch16_siglip_384
             vit_base_patch16_siglip_512
@@ -218,7 +242,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 12, pooling: "map", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch32_siglip_256
             """
@@ -226,7 +251,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             deit_base_distilled_patch16_224 deit_base_distilled_patch16_384 deit_base_patch16_224
             deit_base_patch16_384 vit_base_patch14_dinov2 vit_base_patch16_224 vit_base_patch16_224_dino
@@ -239,17 +265,28 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: false),
+            """
+            vit_base_patch16_radio_v3
+            """
+        ),
+        (
+            Settings(
+                isEva: false, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             deit3_base_patch16_224 deit3_base_patch16_224_in21ft1k deit3_base_patch16_384
             deit3_base_patch16_384_in21ft1k flexivit_base vit_base_patch14_reg1_tipsv2
-            vit_base_patch14_reg4_dinov2 vit_base_patch16_radio_v3
+            vit_base_patch14_reg4_dinov2
             """
         ),
         (
             Settings(
                 isEva: false, heads: 12, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_clip_224 vit_base_patch16_clip_384 vit_base_patch32_224_clip_laion2b
             vit_base_patch32_clip_224 vit_base_patch32_clip_256 vit_base_patch32_clip_384
@@ -259,7 +296,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 12, pooling: "token", epsilon: 1e-05, activation: .quickGELU,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_clip_quickgelu_224 vit_base_patch32_clip_quickgelu_224
             """
@@ -267,7 +305,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 13, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_so150m2_patch16_reg1_gap_256 vit_so150m2_patch16_reg1_gap_384
             vit_so150m2_patch16_reg1_gap_448
@@ -276,7 +315,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 14, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_so150m_patch16_reg4_gap_256 vit_so150m_patch16_reg4_gap_384
             """
@@ -284,7 +324,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 14, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_so150m_patch16_reg4_map_256
             """
@@ -292,7 +333,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 14, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_plus_240 vit_base_patch32_plus_256
             """
@@ -300,7 +342,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 14, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_plus_clip_240
             """
@@ -308,7 +351,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 16, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             eva_large_patch14_196 eva_large_patch14_336 vit_base_patch16_gap_224 vit_giant_patch16_gap_224
             vit_huge_patch14_gap_224 vit_huge_patch16_gap_448 vit_large_patch16_siglip_gap_256
@@ -320,7 +364,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 16, pooling: "avg", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_giantopt_patch16_siglip_gap_256 vit_giantopt_patch16_siglip_gap_384
             vit_large_patch16_siglip_gap_512 vit_so400m_patch16_siglip_gap_256
@@ -330,7 +375,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 16, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_large_patch16_siglip_256 vit_large_patch16_siglip_384 vit_so400m_patch14_siglip_224
             vit_so400m_patch14_siglip_378 vit_so400m_patch14_siglip_384
@@ -339,7 +385,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 16, pooling: "map", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_giantopt_patch16_siglip_256 vit_giantopt_patch16_siglip_384 vit_large_patch16_siglip_512
             vit_so400m_patch16_siglip_256 vit_so400m_patch16_siglip_384 vit_so400m_patch16_siglip_512
@@ -348,30 +395,50 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: false),
             """
-            vit_giant_patch14_224 vit_gigantic_patch14_224 vit_huge_patch14_224 vit_huge_patch14_224_in21k
-            vit_intern300m_patch14_448 vit_large_patch14_224 vit_large_patch14_dinov2 vit_large_patch16_224
-            vit_large_patch16_224_in21k vit_large_patch16_384 vit_large_patch32_224
-            vit_large_patch32_224_in21k vit_large_patch32_384
+            vit_intern300m_patch14_448
             """
         ),
         (
             Settings(
                 isEva: false, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
-            deit3_huge_patch14_224 deit3_huge_patch14_224_in21ft1k deit3_large_patch16_224
-            deit3_large_patch16_224_in21ft1k deit3_large_patch16_384 deit3_large_patch16_384_in21ft1k
-            flexivit_large vit_huge_patch16_radio_v3 vit_huge_patch16_radio_v4 vit_large_patch14_reg1_tipsv2
-            vit_large_patch14_reg4_dinov2 vit_large_patch16_radio_v3 vit_so400m_patch14_reg1_tipsv2
+            vit_giant_patch14_224 vit_gigantic_patch14_224 vit_huge_patch14_224 vit_huge_patch14_224_in21k
+            vit_large_patch14_224 vit_large_patch14_dinov2 vit_large_patch16_224 vit_large_patch16_224_in21k
+            vit_large_patch16_384 vit_large_patch32_224 vit_large_patch32_224_in21k vit_large_patch32_384
+            """
+        ),
+        (
+            Settings(
+                isEva: false, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: false),
+            """
+            vit_huge_patch16_radio_v3 vit_huge_patch16_radio_v4 vit_large_patch16_radio_v3
             vit_so400m_patch16_radio_v4
             """
         ),
         (
             Settings(
+                isEva: false, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
+            """
+            deit3_huge_patch14_224 deit3_huge_patch14_224_in21ft1k deit3_large_patch16_224
+            deit3_large_patch16_224_in21ft1k deit3_large_patch16_384 deit3_large_patch16_384_in21ft1k
+            flexivit_large vit_large_patch14_reg1_tipsv2 vit_large_patch14_reg4_dinov2
+            vit_so400m_patch14_reg1_tipsv2
+            """
+        ),
+        (
+            Settings(
                 isEva: false, heads: 16, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_giant_patch14_224_clip_laion2b vit_giant_patch14_clip_224 vit_gigantic_patch14_clip_224
             vit_gigantic_patch14_clip_378 vit_huge_patch14_224_clip_laion2b vit_huge_patch14_clip_224
@@ -382,7 +449,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 16, pooling: "token", epsilon: 1e-05, activation: .quickGELU,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_gigantic_patch14_clip_quickgelu_224 vit_huge_patch14_clip_quickgelu_224
             vit_huge_patch14_clip_quickgelu_378 vit_large_patch14_clip_quickgelu_224
@@ -392,7 +460,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 24, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: false),
             """
             vit_giant_patch16_radio_v3
             """
@@ -400,7 +469,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 24, pooling: "token", epsilon: 1e-06, activation: .silu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_giant_patch14_dinov2
             """
@@ -408,7 +478,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: false, heads: 24, pooling: "token", epsilon: 1e-06, activation: .silu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_giant_patch14_reg1_tipsv2 vit_giant_patch14_reg4_dinov2
             """
@@ -419,7 +490,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             eva02_tiny_patch14_224 eva02_tiny_patch14_336
             """
@@ -430,7 +502,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: false),
             """
             vit_pe_spatial_tiny_patch16_512
             """
@@ -441,7 +514,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false),
+                poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_tiny_patch16_dinov3_qkvb
             """
@@ -452,7 +526,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 24),
-                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_pe_core_tiny_patch16_384
             """
@@ -463,7 +538,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             eva02_small_patch14_224 eva02_small_patch14_336
             """
@@ -474,7 +550,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: false),
             """
             vit_pe_spatial_small_patch16_512
             """
@@ -485,7 +562,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false),
+                poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_small_patch16_dinov3 vit_small_patch16_dinov3_qkvb
             """
@@ -496,7 +574,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false),
+                poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_small_plus_patch16_dinov3 vit_small_plus_patch16_dinov3_qkvb
             """
@@ -507,7 +586,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 24),
-                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_pe_core_small_patch16_384
             """
@@ -518,7 +598,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_small_patch16_rope_224
             """
@@ -529,7 +610,8 @@ enum TimmArchitectures {
                 positions: .patches,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_small_patch16_rope_ape_224
             """
@@ -540,7 +622,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false),
+                poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_small_patch16_lingbot
             """
@@ -551,7 +634,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_medium_patch16_rope_reg1_gap_256 vit_mediumd_patch16_rope_reg1_gap_256
             """
@@ -562,7 +646,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_betwixt_patch16_rope_reg4_gap_256
             """
@@ -573,7 +658,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_rope_reg1_gap_256
             """
@@ -584,7 +670,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             eva02_base_patch14_224 eva02_base_patch14_448
             """
@@ -595,7 +682,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: false),
             """
             vit_pe_spatial_base_patch16_512
             """
@@ -606,7 +694,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false),
+                poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_dinov3 vit_base_patch16_dinov3_qkvb
             """
@@ -617,7 +706,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 14),
-                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_pe_core_base_patch16_224
             """
@@ -628,7 +718,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_rope_224
             """
@@ -639,7 +730,8 @@ enum TimmArchitectures {
                 positions: .patches,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_rope_ape_224
             """
@@ -650,7 +742,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             eva02_base_patch16_clip_224
             """
@@ -661,7 +754,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false),
+                poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_base_patch16_lingbot
             """
@@ -669,7 +763,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: true, heads: 16, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             eva_giant_patch14_224 eva_giant_patch14_336 eva_giant_patch14_560
             """
@@ -680,7 +775,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             eva02_large_patch14_224 eva02_large_patch14_448
             """
@@ -691,7 +787,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 32),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: false),
             """
             vit_pe_lang_gigantic_patch14_448 vit_pe_spatial_gigantic_patch14_448
             """
@@ -702,7 +799,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: false),
             """
             vit_pe_lang_large_patch14_448 vit_pe_spatial_large_patch14_448
             """
@@ -713,7 +811,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false),
+                poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_large_patch16_dinov3 vit_large_patch16_dinov3_qkvb
             """
@@ -724,7 +823,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 32),
-                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_pe_core_gigantic_patch14_448
             """
@@ -735,7 +835,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 24),
-                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_pe_core_large_patch14_336
             """
@@ -743,7 +844,8 @@ enum TimmArchitectures {
         (
             Settings(
                 isEva: true, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false),
+                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             eva_giant_patch14_clip_224
             """
@@ -754,7 +856,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_large_patch16_rope_224
             """
@@ -765,7 +868,8 @@ enum TimmArchitectures {
                 positions: .patches,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_large_patch16_rope_ape_224
             """
@@ -776,7 +880,8 @@ enum TimmArchitectures {
                 positions: .allTokens,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false),
+                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             eva02_large_patch14_clip_224 eva02_large_patch14_clip_336
             """
@@ -787,7 +892,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false),
+                poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_large_patch16_lingbot
             """
@@ -798,7 +904,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false),
+                poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_huge_plus_patch16_dinov3 vit_huge_plus_patch16_dinov3_qkvb
             """
@@ -809,7 +916,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false),
+                poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_giant_patch16_lingbot
             """
@@ -820,7 +928,8 @@ enum TimmArchitectures {
                 positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false),
+                poolHeads: nil, poolsPrefix: false,
+                norm: .layer, hasFinalNorm: true),
             """
             vit_7b_patch16_dinov3
             """

@@ -170,7 +170,7 @@ enum TimmFormat {
         configuration.patchBias = has("patch_embed.proj.bias")
         configuration.normBeforeBlocks = has("norm_pre.weight")
         configuration.layerScale = has("blocks.0.ls1.gamma") || has("blocks.0.gamma_1")
-        configuration.norm = has("blocks.0.norm1.weight") && !has("blocks.0.norm1.bias") ? .rms : .layer
+        configuration.norm = known?.norm ?? .layer
         configuration.attentionNorm = has("blocks.0.attn.norm.weight")
         configuration.queries = has("blocks.0.attn.q_proj.weight") ? .separate : .fused
         configuration.queryBias =
@@ -240,11 +240,13 @@ enum TimmFormat {
         } else if pooling.isEmpty {
             notes.append("global_pool is empty: '\(standard)' is read")
         }
-        let hasNorm = source.shape(of: "norm.weight") != nil
+        let hasNorm = known?.hasFinalNorm ?? true
         configuration.poolsPrefix = known?.poolsPrefix ?? false
         switch (pooling.isEmpty ? standard : pooling, hasNormAfterMean) {
         case ("token", false):
-            configuration.pooling = source.shape(of: "dist_token") == nil ? .classToken : .classTokenAndSecond
+            configuration.pooling =
+                source.shape(of: "dist_token") != nil
+                ? .classTokenAndSecond : hasNorm ? .classToken : .classTokenBeforeNorm
         case ("avg", false): configuration.pooling = hasNorm ? .meanAfterNorm : .mean
         case ("map", false) where source.shape(of: "attn_pool.latent") != nil:
             configuration.pooling = .attention

@@ -76,22 +76,22 @@ extension ViTCheckpoint {
             let c = configuration
             let pooling =
                 switch c.pooling {
-                case .classToken, .classTokenAndSecond: "token"
+                case .classToken, .classTokenAndSecond, .classTokenBeforeNorm: "token"
                 case .attention: "map"
                 default: "avg"
                 }
             let architecture = timmArchitecture
             let known = timmName.flatMap { TimmArchitectures.known[$0] }
-            guard c.pooling != .classTokenAndMean, c.pooling != .mean || known?.isEva == true else {
+            guard c.pooling != .classTokenAndMean, c.hasFinalNorm || known?.hasFinalNorm == false else {
                 throw CheckpointError(
-                    "timm's head can't read \(c.pooling == .mean ? "tokens before the last LayerNorm" : "class token and mean together"); "
+                    "timm's head can't read \(c.hasFinalNorm ? "class token and mean together" : "tokens before the last LayerNorm"); "
                         + "write Hugging Face's form (`format hf`)")
             }
             // Parts that no argument of a plain ViT's asks for come with the name that was read.
             let isOther =
                 c.rotary != nil || c.queries != .fused || c.queryBias == .withoutKeys || c.attentionNorm
                 || c.norm != .layer || c.positions == .none || c.pooling == .attention
-                || c.pooling == .classTokenAndSecond || c.feedForward.isGated
+                || c.pooling == .classTokenAndSecond || !c.hasFinalNorm || c.feedForward.isGated
             guard !isOther || known != nil else {
                 throw CheckpointError(
                     "timm's form can't be written: no file said which of timm's architectures has these parts; write Hugging "

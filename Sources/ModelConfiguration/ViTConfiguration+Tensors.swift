@@ -51,7 +51,7 @@ extension ViTConfiguration {
         }
         let outside =
             (normBeforeBlocks ? ["norm_pre"] : []) + (pooling == .attention ? ["attn_pool.norm"] : [])
-        let last = pooling == .mean ? [] : [finalNorm]
+        let last = hasFinalNorm ? [finalNorm] : []
         return blocks + (outside + last).map { ($0, width) }
     }
 
@@ -60,7 +60,7 @@ extension ViTConfiguration {
         if case .gated(_, _, hasNorm: true) = feedForward { true } else { false }
     }
 
-    /// The final norm's name: `norm`, or `fc_norm` when it comes after the mean. A `.mean` has none.
+    /// The final norm's name: `norm`, or `fc_norm` when it comes after the mean. See `hasFinalNorm`.
     public var finalNorm: String { pooling == .meanBeforeNorm ? "fc_norm" : "norm" }
 
     /// The sizes that methods ask for, with the one list of a block's Linears.
@@ -133,7 +133,9 @@ extension ViTConfiguration {
             layerNormEpsilon > 0 && layerNormEpsilon < 1,
             "LayerNorm's eps \(layerNormEpsilon) is not between 0 and 1; correct the configuration")
         try require(
-            hasClassToken || ![.classToken, .classTokenAndMean, .classTokenAndSecond].contains(pooling),
+            hasClassToken
+                || ![.classToken, .classTokenBeforeNorm, .classTokenAndMean, .classTokenAndSecond]
+                    .contains(pooling),
             "the head reads the class token, which the model doesn't have")
     }
 }

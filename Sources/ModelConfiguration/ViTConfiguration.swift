@@ -98,6 +98,8 @@ public struct ViTConfiguration: Hashable, Sendable {
         case classTokenAndSecond = "token_dist"
         /// The mean of the patch tokens with no norm behind the blocks: Hugging Face's classifier on CLIP, timm's spatial PE.
         case mean = "avg_no_norm"
+        /// The class token with no norm behind the blocks: timm's RADIO.
+        case classTokenBeforeNorm = "token_no_norm"
         /// The final LayerNorm, then an attention of one learned query to the patch tokens, and an MLP: x = proj(a), x + MLP(LN x).
         case attention = "map"
     }
@@ -131,6 +133,8 @@ public struct ViTConfiguration: Hashable, Sendable {
         get { queryBias != .none }
         set { queryBias = newValue ? .all : .none }
     }
+    /// Whether there is a norm behind the blocks.
+    public var hasFinalNorm: Bool { ![.mean, .classTokenBeforeNorm].contains(pooling) }
     /// What the head reads of an image.
     public var featureWidth: Int {
         [.classTokenAndMean, .classTokenAndSecond].contains(pooling) ? 2 * width : width

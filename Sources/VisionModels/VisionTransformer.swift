@@ -212,10 +212,11 @@ public final class VisionTransformer: TrainableModel {
         }
         self.head = ClassifierHead(
             pooling: configuration.pooling,
-            norm: configuration.pooling == .mean ? nil : try norm(configuration.finalNorm, places.norm),
+            norm: configuration.hasFinalNorm ? try norm(configuration.finalNorm, places.norm) : nil,
             width: d, attention: attention, featureNorm: featureNorm,
             head: PlainLinear(try linear("head", .float32)),
-            range: configuration.pooling == .classToken ? 0..<1 : patches, backend: backend)
+            range: [.classToken, .classTokenBeforeNorm].contains(configuration.pooling) ? 0..<1 : patches,
+            backend: backend)
         roundedWeights = rounded
         parameterByteCount = frozen.byteCount + store.values.byteCount * 4
         planArena = Arena(backend)

@@ -43,6 +43,7 @@ struct HostileSizesTests {
         expectError(part) {
             try load([
                 "pos_embed": positions, "patch_embed.proj.weight": kernel, "blocks.0.mlp.fc1.weight": hidden,
+                "blocks.0.mlp.fc2.weight": hidden.reversed(),
             ])
         }
     }

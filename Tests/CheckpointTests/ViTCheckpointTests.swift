@@ -143,6 +143,8 @@ struct ViTCheckpointTests {
                 var checkpoint = try ViTCheckpoint.load(fixture(name))
                 checkpoint.configuration.heads = 3
                 checkpoint.notes = []
+                // What is written is one of timm's own architectures.
+                checkpoint.timmName = name == "timm" ? "vit_base_patch16_clip_224" : "vit_base_patch16_224"
                 for place in [name, name + ".safetensors"] {
                     let url = folder.appendingPathComponent(place)
                     try checkpoint.saveTimm(to: url)
@@ -161,17 +163,23 @@ struct ViTCheckpointTests {
         }
     }
 
-    /// timm's ViT has no argument for another ε than 1e-6 and stops at the word; our own reader obeys it.
+    /// timm's ViT has no argument for ε: only an architecture's name says another one than 1e-6. At the word it stops; our own reader obeys it.
     @Test("An epsilon that timm can't be told is noted")
     func anEpsilonThatTimmCantBeToldIsSaid() throws {
         try withTemporaryFolder { folder in
             var checkpoint = try ViTCheckpoint.load(fixture("timm"))
             let url = folder.appendingPathComponent("merged")
+            checkpoint.configuration.layerNormEpsilon = 3e-5
             let notes = try checkpoint.saveTimm(to: url)
-            #expect(notes.count == 1 && notes[0].contains("norm_eps, 1e-05"), "\(notes)")
-            #expect(try ViTCheckpoint.load(url).configuration.layerNormEpsilon == 1e-5)
-            checkpoint.configuration.layerNormEpsilon = 1e-6
-            #expect(try checkpoint.saveTimm(to: url) == [])
+            try #require(notes.count == 1)
+            #expect(notes[0].contains("norm_eps, 3e-05"), "\(notes)")
+            #expect(try ViTCheckpoint.load(url).configuration.layerNormEpsilon == 3e-5)
+            // Two names say theirs: a plain ViT's, and CLIP's.
+            for epsilon: Float in [1e-6, 1e-5] {
+                checkpoint.configuration.layerNormEpsilon = epsilon
+                #expect(try checkpoint.saveTimm(to: url) == [])
+                #expect(try ViTCheckpoint.load(url).configuration == checkpoint.configuration)
+            }
         }
     }
 
@@ -295,7 +303,8 @@ struct ViTCheckpointTests {
                 "'blocks.1.mlp.fc2.weight' has shape [24, 35], but the rest of the model needs [24, 36]"
             ),
             ("blocks.1.norm2.bias", [], "lacks the tensor 'blocks.1.norm2.bias' of shape [24]"),
-            ("blocks.0.ls1.gamma", [24], "LayerScale"), ("dist_token", [1, 1, 24], "distillation token"),
+            ("blocks.0.ls1.gamma", [24], "lacks the tensor 'blocks.0.ls2.gamma'"),
+            ("dist_token", [1, 1, 24], "2 tokens in front"), ("blocks.0.gamma_2", [24], "'blocks.0.gamma_2'"),
             ("pre_logits.fc.weight", [24, 24], "layer before the head"),
             ("extra.thing", [3], "'extra.thing'"),
             ("pos_embed", [1, 6, 24], "6 positions, not a square"), ("head.bias", [4], "has shape [4]"),
@@ -320,7 +329,7 @@ struct ViTCheckpointTests {
             ("\"num_heads\": 2", "\"num_heads\": 5", "among 5 heads"),
             ("\"num_heads\": 2", "\"num_heads\": 0", "not positive"),
             ("\"qkv_bias\": true", "\"qk_norm\": true", "qk_norm = true, which is not supported"),
-            ("\"qkv_bias\": true", "\"act_layer\": \"quick_gelu\"", "act_layer"),
+            ("\"qkv_bias\": true", "\"act_layer\": \"mish\"", "act_layer"),
             ("\"mlp_ratio\": 1.5", "\"mlp_ratio\": 1e300", "mlp_ratio"), ("0.2,", "0,", "positive std"),
             ("\"global_pool\": \"token\"", "\"global_pool\": \"map\"", "pooling 'map'"),
             ("{", "[", "invalid JSON"), ("\"norm_eps\": 1e-05", "\"norm_eps\": 0", "eps 0.0"),
@@ -348,10 +357,10 @@ struct ViTCheckpointTests {
             let hf = folder.appendingPathComponent("hf")
             try FileManager.default.copyItem(at: fixture("huggingface"), to: hf)
             let config = hf.appendingPathComponent("config.json")
-            try AtomicFile.write("{\"model_type\": \"deit\"}", to: config)
-            expectError("'deit'") { _ = try ViTCheckpoint.load(hf) }
-            try AtomicFile.write("{\"model_type\": \"vit\", \"hidden_act\": \"relu\"}", to: config)
-            expectError("relu") { _ = try ViTCheckpoint.load(hf) }
+            try AtomicFile.write("{\"model_type\": \"beit\"}", to: config)
+            expectError("'beit'") { _ = try ViTCheckpoint.load(hf) }
+            try AtomicFile.write("{\"model_type\": \"vit\", \"hidden_act\": \"mish\"}", to: config)
+            expectError("mish") { _ = try ViTCheckpoint.load(hf) }
             try AtomicFile.write("{\"model_type\": \"vit\", \"image_size\": 32}", to: config)
             expectError("image_size = 32, but the tensors say 16") { _ = try ViTCheckpoint.load(hf) }
             try FileManager.default.removeItem(at: config)

@@ -34,6 +34,7 @@ enum Fixture {
 
     /// Runs `body` in a folder of its own that has links to the fixture's parts and a copy of its run, which one command at a time
     /// may have; it is gone afterwards.
+    @discardableResult
     static func withFolder<Outcome>(_ body: (URL) throws -> Outcome) throws -> Outcome {
         let fixture = try shared.get()
         let folder = FileManager.default.temporaryDirectory

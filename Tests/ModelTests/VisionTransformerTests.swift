@@ -63,7 +63,7 @@ struct VisionTransformerTests {
                 try TinyModel(pooling: .attention, hasClassToken: false) {
                     ($0.registers, $0.feedForward, $0.poolingHeads) = (1, .plain(.geluTanh), 3)
                 }
-            case .rms: try TinyModel { $0.norm = .rms }
+            case .rms: try TinyModel(pooling: .classTokenBeforeNorm) { $0.norm = .rms }
             }
         }
 

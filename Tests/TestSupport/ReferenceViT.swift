@@ -60,10 +60,10 @@ public struct ReferenceViT {
             if configuration.hasHiddenNorm { hidden = norm(hidden, "\(block).mlp.norm") }
             add(linear(hidden, "\(block).mlp.fc2", f, d), "\(block).ls2", scales?[2 * index + 1])
         }
-        if ![.meanBeforeNorm, .mean].contains(configuration.pooling) { x = norm(x, "norm") }
+        if configuration.hasFinalNorm, configuration.pooling != .meanBeforeNorm { x = norm(x, "norm") }
         var pooled: [Double] = []
         switch configuration.pooling {
-        case .classToken: pooled = mean(x, batch, 0..<1)
+        case .classToken, .classTokenBeforeNorm: pooled = mean(x, batch, 0..<1)
         case .meanAfterNorm, .mean: pooled = mean(x, batch, patchTokens)
         case .meanBeforeNorm: pooled = norm(mean(x, batch, patchTokens), "fc_norm")
         case .classTokenAndMean, .classTokenAndSecond:
