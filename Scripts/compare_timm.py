@@ -23,11 +23,13 @@ BOUND = 2e-5
 
 
 def build(name, depth):
-    """The architecture with so many blocks, or with all where it takes no depth."""
+    """The architecture with so many blocks. Where it has a list with an entry a block, that is cut."""
     try:
         return timm.create_model(name, depth=depth, num_classes=CLASSES)
-    except (TypeError, AssertionError):
+    except TypeError:  # no depth of its own
         return timm.create_model(name, num_classes=CLASSES)
+    except AssertionError:
+        return timm.create_model(name, depth=depth, num_kv_heads=[1] * depth, num_classes=CLASSES)
 
 
 def randomise(model, seed):

@@ -56,7 +56,11 @@ enum HuggingFaceFormat {
 
     /// Whether a tensor is of no use to a classifier of images.
     private static func isLeftOut(_ name: String, _ family: HuggingFaceNames.Family) -> Bool {
-        isPretraining(name) || name.contains("pooler.")
+        // The classifiers on CLIP and SigLIP read the tokens before these.
+        let isUnread =
+            family == .clip && name.contains("post_layernorm.")
+            || family == .siglip && (name.hasPrefix("head.") || name.hasPrefix("vision_model.head."))
+        return isPretraining(name) || name.contains("pooler.") || isUnread
             || family.isBesideText
                 && (name.hasPrefix("text_model.") || name.hasSuffix("embeddings.position_ids")
                     || [
@@ -170,7 +174,7 @@ enum HuggingFaceFormat {
         let hidden = try shape("blocks.0.mlp.fc1.weight", rank: 2)
         let positions = try source.shape(orThrow: names.parts(of: "pos_embed")[0], rank: family.positionRank)
         let hasHead = source.shape(of: "classifier.weight") != nil && names.hasPrefix
-        let registers = has("reg_token") ? try shape("reg_token", rank: 3)[1] : 0
+        let registers = try source.count(ofTokens: names.parts(of: "reg_token")[0])
         // In the file DINOv2's registers have no positions, DeiT's distillation token has one.
         let prefix = (family.hasClassToken ? 1 : 0) + (family == .deit ? registers : 0)
         var configuration = ViTConfiguration(

@@ -62,6 +62,9 @@ struct HuggingFaceNames {
             }
         }
 
+        /// All that there are.
+        var prefixes: [String] { self == .dinov2 ? [prefix, "dinov2_with_registers."] : [prefix] }
+
         var hasClassToken: Bool { self != .siglip }
         /// Whether a file may hold a text model, too.
         var isBesideText: Bool { self == .clip || self == .siglip }

@@ -55,11 +55,17 @@ extension TensorSource {
 private let wrappers: Set = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"]
 
 /// What precedes the names of a whole model: of timm's `patch_embed.proj.weight`, of Hugging Face's
-/// `embeddings.cls_token` and its own `vit.`. Nil for the name of another tensor.
+/// `embeddings.cls_token` or `embeddings.patch_embedding.weight` and its own `vit.`, `dinov2.`, … Nil for the name of another
+/// tensor.
 private func modelPrefix(_ name: String) -> String? {
-    for anchor in ["patch_embed.proj.weight", "vit.embeddings.cls_token", "embeddings.cls_token"]
-    where name == anchor || name.hasSuffix("." + anchor) {
+    for anchor in anchors where name == anchor || name.hasSuffix("." + anchor) {
         return String(name.dropLast(anchor.count))
     }
     return nil
 }
+
+private let anchors: [String] = {
+    let own = HuggingFaceNames.Family.allCases.flatMap(\.prefixes) + [""]
+    return ["patch_embed.proj.weight"]
+        + own.flatMap { [$0 + "embeddings.cls_token", $0 + "embeddings.patch_embedding.weight"] }
+}()

@@ -119,8 +119,7 @@ enum TimmFormat {
             return parts.count > 1 && parts[0] == "blocks" ? Int(parts[1]) : nil
         }
         let isDistilled = has("dist_token")
-        let registers =
-            isDistilled ? 1 : has("reg_token") ? try source.shape(orThrow: "reg_token", rank: 3)[1] : 0
+        let registers = isDistilled ? 1 : try source.count(ofTokens: "reg_token")
         let prefix = (has("cls_token") ? 1 : 0) + registers
         // Without a word from anybody the tokens in front have positions where the rest of the table is a square.
         let stated = arguments?["no_embed_class"]?.booleanValue
@@ -176,7 +175,7 @@ enum TimmFormat {
         configuration.queryBias =
             has("blocks.0.attn.qkv.bias") || has("blocks.0.attn.k_proj.bias")
             ? .all : has("blocks.0.attn.q_bias") || has("blocks.0.attn.q_proj.bias") ? .withoutKeys : .none
-        let isPacked = !isApart && first[0] == 2 * last[1]
+        let isPacked = !isApart && first[0] % 2 == 0 && first[0] / 2 == last[1]
         if isApart || isPacked {
             configuration.feedForward = .gated(
                 .silu, isPacked: isPacked, hasNorm: has("blocks.0.mlp.norm.weight"))
@@ -436,6 +435,19 @@ extension JSONValue {
             return nil
         }
         return first
+    }
+}
+
+extension TensorSource {
+    /// The tokens of [1, R, D]; 0 without the tensor. Throws for more than any model has.
+    func count(ofTokens name: String) throws -> Int {
+        guard shape(of: name) != nil else { return 0 }
+        let count = try shape(orThrow: name, rank: 3)[1]
+        guard count <= 1 << 16 else {
+            throw CheckpointError(
+                "\(path): tensor '\(name)' has \(count) tokens, more than any model; check the file")
+        }
+        return count
     }
 }
 

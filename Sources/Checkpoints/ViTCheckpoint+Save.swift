@@ -271,6 +271,7 @@ private struct HuggingFaceForm {
         } else {
             vision["intermediate_size"] = .integer(c.hiddenWidth)
         }
+        if family == .siglip { vision["vision_use_head"] = false }
         if !family.isBesideText {
             vision["qkv_bias"] = .boolean(c.qkvBias)
             vision["hidden_dropout_prob"] = 0.0

@@ -48,6 +48,17 @@ struct HostileSizesTests {
         }
     }
 
+    @Test("More registers than any model has are refused")
+    func registers() {
+        expectError("more than any model") {
+            try load([
+                "pos_embed": [1, 4, 4], "patch_embed.proj.weight": [4, 3, 2, 2],
+                "blocks.0.mlp.fc1.weight": [8, 4], "blocks.0.mlp.fc2.weight": [4, 8],
+                "cls_token": [1, 1, 4], "reg_token": [1, Int.max, 0],
+            ])
+        }
+    }
+
     @Test("Sizes beyond every model's are refused")
     func sizesBeyondEveryModel() throws {
         var plain = ViTConfiguration(

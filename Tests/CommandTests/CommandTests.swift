@@ -74,7 +74,11 @@ struct CommandTests {
 
     private func score(_ arguments: [String], in folder: URL) throws -> JSONValue {
         let json = try Glora.succeed(["eval", "--device", "cpu", "--json"] + arguments, in: folder).json()
-        #expect(try json.keys() == ["schema", "accuracy", "loss", "count", "correct", "split"])
+        #expect(
+            try json.keys() == [
+                "schema", "accuracy", "loss", "count", "correct", "split", "topK", "topKAccuracy", "macroF1",
+                "classes", "confusionMatrix", "mostConfused",
+            ])
         return json
     }
 
