@@ -3,6 +3,36 @@
 
 #include "CEmbedded.h"
 
+static const uint8_t clip_base[] = {
+#embed "Golden/clip/base.safetensors"
+};
+static const uint8_t clip_fixed_mixed[] = {
+#embed "Golden/clip/fixed_mixed.safetensors"
+};
+static const uint8_t dinov2_reg_base[] = {
+#embed "Golden/dinov2_reg/base.safetensors"
+};
+static const uint8_t dinov2_reg_fixed_mixed[] = {
+#embed "Golden/dinov2_reg/fixed_mixed.safetensors"
+};
+static const uint8_t dinov3_base[] = {
+#embed "Golden/dinov3/base.safetensors"
+};
+static const uint8_t dinov3_fixed_mixed[] = {
+#embed "Golden/dinov3/fixed_mixed.safetensors"
+};
+static const uint8_t eva02_base[] = {
+#embed "Golden/eva02/base.safetensors"
+};
+static const uint8_t eva02_fixed_mixed[] = {
+#embed "Golden/eva02/fixed_mixed.safetensors"
+};
+static const uint8_t siglip_base[] = {
+#embed "Golden/siglip/base.safetensors"
+};
+static const uint8_t siglip_fixed_mixed[] = {
+#embed "Golden/siglip/fixed_mixed.safetensors"
+};
 static const uint8_t glora_layer_000_pw_i12o20r2_n1_b[] = {
 #embed "Golden/glora_layer/000_pw_i12o20r2_n1_b.safetensors"
 };
@@ -84,6 +114,16 @@ static const uint8_t model_vit_shapes[] = {
 
 static const EmbeddedFile files[] = {
     FILE_OF("Model/vit-shapes.safetensors", model_vit_shapes),
+    FILE_OF("Golden/clip/base.safetensors", clip_base),
+    FILE_OF("Golden/clip/fixed_mixed.safetensors", clip_fixed_mixed),
+    FILE_OF("Golden/dinov2_reg/base.safetensors", dinov2_reg_base),
+    FILE_OF("Golden/dinov2_reg/fixed_mixed.safetensors", dinov2_reg_fixed_mixed),
+    FILE_OF("Golden/dinov3/base.safetensors", dinov3_base),
+    FILE_OF("Golden/dinov3/fixed_mixed.safetensors", dinov3_fixed_mixed),
+    FILE_OF("Golden/eva02/base.safetensors", eva02_base),
+    FILE_OF("Golden/eva02/fixed_mixed.safetensors", eva02_fixed_mixed),
+    FILE_OF("Golden/siglip/base.safetensors", siglip_base),
+    FILE_OF("Golden/siglip/fixed_mixed.safetensors", siglip_fixed_mixed),
     FILE_OF("Golden/glora_layer/000_pw_i12o20r2_n1_b.safetensors", glora_layer_000_pw_i12o20r2_n1_b),
     FILE_OF("Golden/glora_layer/002_pw_i12o20r2_n7_nb.safetensors", glora_layer_002_pw_i12o20r2_n7_nb),
     FILE_OF("Golden/glora_layer/022_pw_i33o17r8_n1_b.safetensors", glora_layer_022_pw_i33o17r8_n1_b),

@@ -32,7 +32,8 @@ public final class GoldenSuite {
         try self.init(root: directory, isTemporary: false)
     }
 
-    /// The small suite inside the program: about ten layers, a fixed ViT, both AdamW trajectories, schedule and counts.
+    /// The small suite inside the program: about ten layers, a fixed ViT, CLIP, DINOv2, DINOv3, EVA-02 and SigLIP, both AdamW trajectories,
+    /// schedule and counts.
     /// It is unpacked into a temporary folder, which goes when the suite does. Throws `CheckpointError`.
     public static func builtIn() throws -> GoldenSuite {
         let folder = FileManager.default.temporaryDirectory

@@ -16,10 +16,11 @@ struct GoldenTests {
         try device.withBackend { backend in try suite.run(on: backend) { results.append($0) } }
         for result in results { #expect(result.status == .passed, "\(result.name): \(result.status)") }
         let names = results.map(\.name)
-        #expect(names == names.sorted() && names.count == 24)
+        #expect(names == names.sorted() && names.count == 34)
         for part in [
             "glora_layer/049", "vit/base", "vit/fixed", "in_place", "to_none", "lr_schedule", "param_count",
-            "search/trace", "peft/fact_tk", "peft/noah",
+            "search/trace", "peft/fact_tk", "peft/noah", "clip/base", "dinov2_reg/fixed", "dinov3/fixed",
+            "eva02/fixed", "siglip/fixed",
         ] {
             #expect(names.contains { $0.contains(part) }, "\(part) is not among them")
         }
@@ -33,7 +34,7 @@ struct GoldenTests {
         let suite = try GoldenSuite.builtIn()
         var results: [GoldenResult] = []
         try TestDevice.withOpenCL(precision) { backend in try suite.run(on: backend) { results.append($0) } }
-        #expect(results.count == 24)
+        #expect(results.count == 34)
         for result in results { #expect(result.status == .passed, "\(result.name): \(result.status)") }
         // Not by the bounds of float32, nor without having been stored in 16 bits.
         let details = results.map(\.detail).joined(separator: " ")
