@@ -35,7 +35,7 @@ enum TimmFormat {
         if let config {
             configuration.layerNormEpsilon = known?.epsilon ?? 1e-6
             try readActivation(arguments, known, into: &configuration, path: path)
-            try apply(arguments, to: &configuration, path: path)
+            try apply(arguments, isEva: known?.isEva == true, to: &configuration, path: path)
             try setHeads(arguments, known, name, heads, in: &configuration, path: path)
             if configuration.pooling == .attention {
                 configuration.poolingHeads = known?.poolHeads ?? configuration.heads
@@ -293,10 +293,12 @@ enum TimmFormat {
         "num_heads", "act_layer", "ref_feat_shape",
     ]
 
-    private static func apply(_ arguments: JSONValue?, to configuration: inout ViTConfiguration, path: String)
-        throws
-    {
-        let ratio = Double(configuration.hiddenWidth) / Double(configuration.width)
+    private static func apply(
+        _ arguments: JSONValue?, isEva: Bool, to configuration: inout ViTConfiguration, path: String
+    ) throws {
+        // In `VisionTransformer` the ratio is that of gate and values together.
+        let isBoth = configuration.feedForward.isGated && !isEva
+        let ratio = Double(configuration.hiddenWidth) / Double(configuration.width) * (isBoth ? 2 : 1)
         let usual: [String: [JSONValue]] = [
             "img_size": [.integer(configuration.imageSize)],
             "patch_size": [.integer(configuration.patchSize)],
@@ -337,7 +339,7 @@ enum TimmFormat {
             let isRatio =
                 name == "mlp_ratio"
                 && scalar.numberValue.map { (Double(configuration.width) * $0).rounded(.down) }
-                    == Double(configuration.hiddenWidth)
+                    == Double(configuration.hiddenWidth) * (isBoth ? 2 : 1)
             guard isRatio || expected.contains(scalar) else {
                 throw CheckpointError(
                     "\(path): config.json says \(name) = \(value.text()), but the tensors say \(expected[0].text()); "
@@ -555,10 +557,11 @@ struct TimmNames {
             if configuration.queries == .fused, configuration.queryBias == .withoutKeys,
                 ours.hasSuffix("attn.qkv.bias")
             {
-                guard values[d..<2 * d].allSatisfy({ $0 == 0 }) else {
+                // Without a rotation the keys' bias adds the same to all scores of a query, which the softmax takes away.
+                guard configuration.rotary == nil || values[d..<2 * d].allSatisfy({ $0 == 0 }) else {
                     throw CheckpointError(
-                        "the keys of '\(ours)' have a bias now, for which timm's \(configuration.rotary == nil ? "EVA" : "models with rotary positions") have no tensor; train "
-                            + "without changing biases of `qkv`, or leave C, D and E out there")
+                        "the keys of '\(ours)' have a bias now, for which timm's models with rotary positions have no tensor; train "
+                            + "without changing biases of `qkv`: leave C, D and E out there")
                 }
                 let names = TimmNames.biases(ours)
                 result[names[0]] = HostTensor(shape: [d], values: Array(values.prefix(d)))

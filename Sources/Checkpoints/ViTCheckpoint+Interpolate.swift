@@ -19,9 +19,11 @@ extension ViTCheckpoint {
         checkpoint.configuration.preprocessing = configuration.preprocessing
             .scaled(by: Double(imageSize) / Double(configuration.imageSize))
         try checkpoint.configuration.check(source: "image size \(imageSize)")
+        // Rotations follow the grid by themselves.
+        guard let learned = tensors["pos_embed"] else { return checkpoint }
         let (old, new, D) = (configuration.gridSize, checkpoint.configuration.gridSize, configuration.width)
         let prefix = configuration.positionCount - configuration.patchCount
-        let positions = tensors["pos_embed"]!.values  // [1, prefix + old², D]
+        let positions = learned.values  // [1, prefix + old², D]
         let weights =
             resizing == .sampled ? sampledWeights(from: old, to: new) : cubicWeights(from: old, to: new)
         // Rows are resized within each line of the grid, then whole lines are combined.

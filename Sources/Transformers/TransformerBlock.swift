@@ -39,7 +39,7 @@ public final class TransformerBlock {
     /// Block `index` of a transformer of `shape` with what a method put there.
     public init(
         _ index: Int, _ shape: TransformerShape, heads: Int, _ places: Attachments.Block, norm1: Norm,
-        norm2: Norm, _ extras: Extras = Extras(), _ backend: any Backend
+        norm2: Norm, extras: Extras = Extras(), _ backend: any Backend
     ) {
         (self.index, self.places, self.norm1, self.norm2) = (index, places, norm1, norm2)
         (layers, width, hiddenWidth, self.backend) = (places.linears, shape.width, shape.hiddenWidth, backend)

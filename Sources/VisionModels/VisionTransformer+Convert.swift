@@ -66,6 +66,13 @@ extension VisionTransformer {
             && store.segments.contains {
                 checkpoint.tensors[$0.name] != nil && !$0.name.hasPrefix("head.")
             }
+        let isPlain =
+            configuration.queries == .fused && configuration.feedForward.isGated == false
+            && !configuration.normBeforeBlocks && !configuration.attentionNorm && configuration.norm == .layer
+            && configuration.featureWidth == configuration.width && configuration.pooling != .attention
+        guard isPlain || !trainsBiases else {
+            throw failure("this model has biases that no Linear of a plain block comes behind")
+        }
         var changes: [(linear: BaseLinear, change: LayerChange)] = []
         for block in blocks {
             for (site, layer) in zip(shape.sites, block.layers) {

@@ -188,7 +188,7 @@ public final class VisionTransformer: TrainableModel {
             return TransformerBlock(
                 index, shape, heads: configuration.heads, block,
                 norm1: try norm("blocks.\(index).norm1", block.norms[0]),
-                norm2: try norm("blocks.\(index).norm2", block.norms[1]), extras, backend)
+                norm2: try norm("blocks.\(index).norm2", block.norms[1]), extras: extras, backend)
         }
         var featureNorm: FeatureNorm?
         if let mean = store["head.running_mean"], let variance = store["head.running_var"] {

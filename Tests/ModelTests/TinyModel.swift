@@ -8,7 +8,7 @@ import VisionModels
 
 /// A model small enough for central differences in every element: 2 blocks, width 6, 2 heads, 4 patches, 3 classes.
 struct TinyModel {
-    let checkpoint: ViTCheckpoint
+    var checkpoint: ViTCheckpoint
     /// head.weight [3, 6], head.bias [3].
     let head: [String: HostTensor]
     static let classCount = 3
@@ -50,7 +50,8 @@ struct TinyModel {
 
     /// The model with support tensors of rank 2, all of them random: no path is the frozen model by chance.
     func adapted(memory: MemoryPolicy = .balanced, on backend: any Backend) throws -> VisionTransformer {
-        let model = try model(GLoRA(rank: 2), memory: memory, on: backend)
+        let roles = checkpoint.configuration.shape.sites.map(\.role)
+        let model = try model(GLoRA(rank: 2, roles: roles), memory: memory, on: backend)
         var values = model.store.unpack(model.store.values)
         for (seed, name) in values.keys.sorted().enumerated() where !name.hasPrefix("head.") {
             values[name]!.values = randomValues(values[name]!.values.count, seed: 50 + seed, scale: 0.3)

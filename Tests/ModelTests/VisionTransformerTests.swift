@@ -173,6 +173,77 @@ struct VisionTransformerTests {
         }
     }
 
+    /// Every Linear of every kind of block on its richest path, folded; LoRA, too.
+    @Test(
+        "Newer backbones are merged into what they compute",
+        arguments: [Variant.registers, .clip, .dinov3, .eva02, .packedGate, .attentionPooling, .rms])
+    func newerBackbonesAreMerged(variant: Variant) throws {
+        let tiny = try variant.make()
+        let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
+        for device in TestDevice.all {
+            try device.withBackend { backend in
+                let glora = try tiny.adapted(on: backend)
+                glora.layers.take(glora.layers.uniformPath(.full(rank: 2)))
+                var settings = MethodSettings()
+                settings.targets = "qv"
+                let lora = try tiny.model(
+                    MethodName.lora.method(settings, for: tiny.checkpoint.configuration.shape), on: backend)
+                var values = lora.store.unpack(lora.store.values)
+                for (seed, name) in values.keys.sorted().enumerated() where name.contains("lora") {
+                    values[name]!.values = randomValues(values[name]!.values.count, seed: seed, scale: 0.5)
+                }
+                lora.store.pack(lora.store.values, values)
+                let frozen = tiny.reference.logits(doubles(images), batch: 3)
+                for model in [glora, lora] {
+                    let plan = try model.plan(batch: 3, isForTraining: false)
+                    model.step(plan, images, labels)
+                    let logits = backend.values(plan.logits)
+                    let merged = try model.merged()
+                    let reference = ReferenceViT(
+                        configuration: merged.configuration,
+                        tensors: merged.tensors.mapValues { doubles($0.values) })
+                    expectClose(
+                        logits, reference.logits(doubles(images), batch: 3), "\(variant) on \(device)")
+                    let moved = zip(logits, frozen).map { abs(Double($0) - $1) }.max()!
+                    #expect(moved > 1e-2, "\(variant): the method changes nothing")
+                }
+            }
+        }
+    }
+
+    @Test("Methods that say nothing of a block's Linears are refused")
+    func methodsThatSayNothingAreRefused() throws {
+        let apart = try Variant.eva02.make().checkpoint.configuration.shape
+        let packed = try Variant.packedGate.make().checkpoint.configuration.shape
+        for name in [MethodName.ssf, .repadapter, .factTT, .factTK, .noah] {
+            #expect(throws: MethodError.self, "\(name)") { try name.method(MethodSettings(), for: apart) }
+        }
+        for name in [MethodName.factTT, .factTK, .noah] {
+            #expect(throws: MethodError.self, "\(name)") { try name.method(MethodSettings(), for: packed) }
+        }
+        for name in [MethodName.glora, .lora, .adaptformer, .adapter, .vptDeep] {
+            _ = try name.method(MethodSettings(), for: apart)
+        }
+    }
+
+    /// Places follow the grid, learned positions are interpolated where there are any.
+    @Test("A rotated model takes images of another size", arguments: [Variant.dinov3, .eva02])
+    func rotatedModelsTakeOtherSizes(variant: Variant) throws {
+        var tiny = try variant.make()
+        tiny.checkpoint = try tiny.checkpoint.interpolated(toImageSize: 6)
+        let images = randomValues(2 * 3 * 36, seed: 5)
+        for device in TestDevice.all {
+            try device.withBackend { backend in
+                let model = try tiny.model(Backbone.frozen, on: backend)
+                let plan = try model.plan(batch: 2, isForTraining: false)
+                model.step(plan, images, [0, 1])
+                expectClose(
+                    backend.values(plan.logits), tiny.reference.logits(doubles(images), batch: 2),
+                    "\(variant) on \(device)")
+            }
+        }
+    }
+
     /// A layer whose support tensors are zero computes the same off its path and on the full one; so must everything above.
     /// The backward stops at the lowest layer that is on a path: at each of the 8 Linears, and at the head.
     @Test("The backward stops where nothing is trained below", arguments: TestDevice.all)

@@ -1,0 +1,153 @@
+import Foundation
+import ModelConfiguration
+import TensorCore
+import Testing
+
+@testable import Checkpoints
+
+@Suite("Newer backbones in the files of timm and Hugging Face")
+struct NewerBackboneTests {
+    /// A model with numbers everywhere, of 16 patches and 4 heads of 8.
+    private func checkpoint(_ name: String? = nil, change: (inout ViTConfiguration) -> Void) throws
+        -> ViTCheckpoint
+    {
+        var configuration = ViTConfiguration(
+            imageSize: 16, patchSize: 4, width: 32, depth: 2, heads: 4, hiddenWidth: 64, classCount: 3)
+        change(&configuration)
+        if configuration.pooling == .attention { configuration.poolingHeads = configuration.heads }
+        var tensors: [String: HostTensor] = [:]
+        for (seed, (name, shape)) in configuration.tensorShapes.sorted(by: { $0.key < $1.key }).enumerated() {
+            tensors[name] = numbers(shape, seed: seed + 1)
+        }
+        if configuration.queries == .fused, configuration.queryBias == .withoutKeys {
+            for block in 0..<2 {
+                tensors["blocks.\(block).attn.qkv.bias"]!.values
+                    .replaceSubrange(32..<64, with: [Float](repeating: 0, count: 32))
+            }
+        }
+        var checkpoint = try ViTCheckpoint(configuration: configuration, tensors: tensors)
+        checkpoint.timmName = name
+        return checkpoint
+    }
+
+    /// timm's names, each with what it means and no tensor shows.
+    @Test(
+        "timm's are read as they were written",
+        arguments: [
+            "vit_small_patch14_reg4_dinov2", "vit_base_patch16_clip_quickgelu_224",
+            "vit_base_patch16_siglip_224",
+            "deit3_small_patch16_224", "deit_tiny_distilled_patch16_224", "eva02_base_patch14_448",
+            "eva02_small_patch14_224", "vit_small_patch16_dinov3", "vit_giant_patch14_dinov2",
+            "vit_base_patch16_radio_v3",
+        ])
+    func timm(name: String) throws {
+        let settings = try #require(TimmArchitectures.known[name])
+        let written = try checkpoint(name) {
+            $0.layerNormEpsilon = settings.epsilon
+            ($0.rotary, $0.positions) = (settings.rotary, settings.positions)
+            $0.feedForward = .plain(settings.activation)
+            switch name {
+            case "vit_small_patch14_reg4_dinov2": ($0.layerScale, $0.registers) = (true, 4)
+            case "vit_base_patch16_clip_quickgelu_224": ($0.normBeforeBlocks, $0.patchBias) = (true, false)
+            case "vit_base_patch16_siglip_224": ($0.hasClassToken, $0.pooling) = (false, .attention)
+            case "deit3_small_patch16_224": $0.layerScale = true
+            case "deit_tiny_distilled_patch16_224":
+                ($0.registers, $0.pooling) = (1, .classTokenAndSecond)
+            case "eva02_base_patch14_448":
+                ($0.queries, $0.queryBias, $0.pooling) = (.separate, .withoutKeys, .meanBeforeNorm)
+                $0.feedForward = .gated(.silu, isPacked: false, hasNorm: true)
+            case "eva02_small_patch14_224":
+                ($0.queryBias, $0.pooling) = (.withoutKeys, .meanBeforeNorm)
+                $0.feedForward = .gated(.silu, isPacked: true, hasNorm: false)
+            case "vit_small_patch16_dinov3":
+                ($0.layerScale, $0.registers, $0.queryBias) = (true, 4, .none)
+                $0.pooling = .meanAfterNorm
+            case "vit_giant_patch14_dinov2":
+                $0.layerScale = true
+                $0.feedForward = .gated(.silu, isPacked: true, hasNorm: false)
+            default: ($0.registers, $0.pooling) = (7, .classTokenBeforeNorm)
+            }
+        }
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("model")
+            try written.saveTimm(to: url)
+            let read = try ViTCheckpoint.load(url)
+            #expect(read.configuration == written.configuration)
+            #expect(read.tensors == written.tensors)
+            #expect(read.timmName == name && read.notes == [])
+        }
+    }
+
+    @Test("A bias of the keys that timm has no place for is refused where it counts")
+    func keyBias() throws {
+        var rotated = try checkpoint("vit_small_patch16_dinov3_qkvb") {
+            ($0.layerScale, $0.registers, $0.queryBias, $0.pooling) = (true, 4, .withoutKeys, .meanAfterNorm)
+            ($0.rotary, $0.positions) = (TimmArchitectures.known["vit_small_patch16_dinov3"]!.rotary, .none)
+        }
+        try withTemporaryFolder { folder in
+            try rotated.saveTimm(to: folder.appendingPathComponent("a"))
+            rotated.tensors["blocks.1.attn.qkv.bias"]!.values[40] = 1
+            expectError("the keys of 'blocks.1.attn.qkv.bias' have a bias") {
+                try rotated.saveTimm(to: folder.appendingPathComponent("b"))
+            }
+        }
+    }
+
+    @Test(
+        "Hugging Face's are read as they were written",
+        arguments: ["deit", "dinov2", "dinov2_with_registers", "clip", "siglip"])
+    func huggingFace(type: String) throws {
+        let written = try checkpoint {
+            switch type {
+            case "deit": $0.registers = 1
+            case "dinov2": ($0.layerScale, $0.pooling) = (true, .classTokenAndMean)
+            case "dinov2_with_registers":
+                ($0.layerScale, $0.pooling) = (true, .classTokenAndMean)
+                ($0.registers, $0.positions) = (4, .patches)
+            case "clip":
+                ($0.normBeforeBlocks, $0.patchBias, $0.pooling) = (true, false, .mean)
+                ($0.feedForward, $0.layerNormEpsilon) = (.plain(.quickGELU), 1e-5)
+            default:
+                ($0.hasClassToken, $0.pooling) = (false, .meanAfterNorm)
+                $0.feedForward = .plain(.geluTanh)
+            }
+        }
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("model")
+            try written.saveHuggingFace(to: url)
+            let config = try JSONValue(contentsOf: url.appendingPathComponent("config.json"))
+            #expect(config["model_type"]?.stringValue == type)
+            let read = try ViTCheckpoint.load(url)
+            #expect(read.configuration == written.configuration)
+            #expect(read.tensors == written.tensors)
+            #expect(read.resizing == (type == "dinov2" ? .sampled : .antialiased))
+            // timm's form can't say what these heads read.
+            if ["dinov2", "clip"].contains(type) {
+                expectError("timm's head can't read") {
+                    try read.saveTimm(to: folder.appendingPathComponent("timm"))
+                }
+            }
+        }
+    }
+
+    @Test("Architectures that nobody knows are refused unless model_args say everything")
+    func unknownNames() throws {
+        let plain = try checkpoint { _ in }
+        try withTemporaryFolder { folder in
+            try plain.saveTimm(to: folder)
+            let url = folder.appendingPathComponent("config.json")
+            let text = try String(contentsOf: url, encoding: .utf8)
+                .replacingOccurrences(of: "vit_base_patch16_224", with: "vit_unheard_of")
+            try AtomicFile.write(text, to: url)
+            expectError("'vit_unheard_of' isn't known, and its model_args don't say act_layer, norm_layer") {
+                _ = try ViTCheckpoint.load(folder)
+            }
+            try AtomicFile.write(
+                text.replacingOccurrences(
+                    of: "\"num_heads\"",
+                    with: "\"act_layer\": \"gelu_tanh\", \"norm_layer\": \"layernorm\", \"num_heads\""),
+                to: url)
+            #expect(try ViTCheckpoint.load(folder).configuration.feedForward == .plain(.geluTanh))
+        }
+    }
+}
