@@ -239,8 +239,3 @@ struct Evaluate: ParsableCommand {
         } catch { console.note("what it says of each image isn't kept for glora report: \(error)") }
     }
 }
-
-extension ClassScores.Class {
-    /// Its name, or its number.
-    var title: String { name ?? "\(index)" }
-}

@@ -128,3 +128,8 @@ struct Mistakes {
         return try? Data(image.fitted(into: Mistakes.side).jpeg()).base64EncodedString()
     }
 }
+
+extension ClassScores.Class {
+    /// Its name, or its number.
+    var title: String { name ?? "\(index)" }
+}

@@ -1,0 +1,1 @@
+../../../../Sources/glora/Report/Mistakes.swift
