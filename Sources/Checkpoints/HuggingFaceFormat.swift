@@ -26,7 +26,8 @@ enum HuggingFaceFormat {
         }
         configuration.layerNormEpsilon = Float(
             vision["layer_norm_eps"]?.numberValue ?? Double(family.epsilon))
-        let origin = try readPreprocessing(folder, into: &configuration, notes: &notes)
+        let (origin, preparedSize) = try readPreprocessing(
+            folder, resizes: [.dinov2, .dinov3].contains(family), into: &configuration, notes: &notes)
         try configuration.check(source: path)
         if configuration.classCount == 0 && source.names.contains(where: { $0.contains("classifier") }) {
             throw CheckpointError(
@@ -45,6 +46,7 @@ enum HuggingFaceFormat {
                     + "scoring takes it for")
         }
         var checkpoint = try ViTCheckpoint(configuration: configuration, tensors: tensors, notes: notes)
+        (checkpoint.isHuggingFace, checkpoint.preparedSize) = (true, preparedSize)
         checkpoint.resizing = family == .dinov2 && configuration.registers == 0 ? .sampled : .antialiased
         if configuration.classCount > 0 {
             checkpoint.classNames = try ClassNames.huggingFace(
@@ -80,7 +82,9 @@ enum HuggingFaceFormat {
         "model_type", "architectures", "hidden_act", "num_attention_heads", "layer_norm_eps", "image_size",
         "patch_size", "hidden_size", "num_hidden_layers", "intermediate_size", "num_channels", "qkv_bias",
         "id2label", "label2id", "problem_type", "num_labels", "mlp_ratio", "use_swiglu_ffn",
-        "num_register_tokens", "apply_layernorm",
+        "num_register_tokens", "apply_layernorm", "query_bias", "key_bias", "value_bias", "proj_bias",
+        "mlp_bias",
+        "use_gated_mlp", "rope_theta",
     ]
     /// Keys of a ViT and of every transformers configuration that change nothing in a forward pass: dropout, the
     /// pooler and the decoder (which a classifier doesn't have), what was trained how, and text generation.
@@ -90,7 +94,8 @@ enum HuggingFaceFormat {
         "_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset",
         "_attn_implementation_internal", "attn_implementation", "_output_attentions", "_num_labels",
         "name_or_path", "layerscale_value", "use_mask_token", "out_features", "out_indices", "stage_names",
-        "reshape_hidden_states", "initializer_factor", "projection_dim", "attention_dropout", "dropout",
+        "pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale", "reshape_hidden_states",
+        "initializer_factor", "projection_dim", "attention_dropout", "dropout",
         "mask_ratio", "norm_pix_loss", "decoder_hidden_size", "decoder_intermediate_size",
         "decoder_num_attention_heads", "decoder_num_hidden_layers", "vision_use_head",
         "transformers_version", "dtype", "torch_dtype", "torchscript", "tf_legacy_loss", "use_bfloat16",
@@ -138,11 +143,6 @@ enum HuggingFaceFormat {
                 "\(path): hidden_act \(stated!.text()) is not supported; only "
                     + "\(activations.keys.sorted().joined(separator: ", ")) are")
         }
-        guard config["use_swiglu_ffn"] != true else {
-            throw CheckpointError(
-                "\(path): use_swiglu_ffn: a gated feed-forward layer, which this program doesn't compute; use a model without one"
-            )
-        }
         guard config["apply_layernorm"] != false else {
             throw CheckpointError(
                 "\(path): apply_layernorm is off, which this program doesn't compute; turn it on")
@@ -171,17 +171,27 @@ enum HuggingFaceFormat {
         func has(_ name: String) -> Bool { source.shape(of: names.parts(of: name)[0]) != nil }
         let family = names.family
         let kernel = try shape("patch_embed.proj.weight", rank: 4)
-        let hidden = try shape("blocks.0.mlp.fc1.weight", rank: 2)
-        let positions = try source.shape(orThrow: names.parts(of: "pos_embed")[0], rank: family.positionRank)
+        let last = try shape("blocks.0.mlp.fc2.weight", rank: 2)
         let hasHead = source.shape(of: "classifier.weight") != nil && names.hasPrefix
         let registers = try source.count(ofTokens: names.parts(of: "reg_token")[0])
         // In the file DINOv2's registers have no positions, DeiT's distillation token has one.
         let prefix = (family.hasClassToken ? 1 : 0) + (family == .deit ? registers : 0)
-        var configuration = ViTConfiguration(
-            imageSize: try TimmFormat.imageSize(
+        let imageSize: Int
+        if family == .dinov3 {
+            guard let size = (config["image_size"].map { $0.pair ?? $0 } ?? 224).integerValue,
+                kernel[2] == kernel[3]
+            else { throw CheckpointError("\(source.path): only square images and patches are supported") }
+            imageSize = size
+        } else {
+            let positions = try source.shape(
+                orThrow: names.parts(of: "pos_embed")[0], rank: family.positionRank)
+            imageSize = try TimmFormat.imageSize(
                 positions: positions[family.positionRank - 2], prefix: prefix, patch: Array(kernel[2...]),
-                path: source.path),
-            patchSize: kernel[2], width: kernel[0], depth: names.blockCount, heads: 1, hiddenWidth: hidden[0],
+                path: source.path)
+        }
+        var configuration = ViTConfiguration(
+            imageSize: imageSize,
+            patchSize: kernel[2], width: kernel[0], depth: names.blockCount, heads: 1, hiddenWidth: last[1],
             classCount: hasHead ? try shape("head.weight", rank: 2)[0] : 0)
         configuration.channels = kernel[1]
         configuration.hasClassToken = family.hasClassToken
@@ -189,22 +199,51 @@ enum HuggingFaceFormat {
         if registers > 0, family == .dinov2 { configuration.positions = .patches }
         configuration.patchBias = has("patch_embed.proj.bias")
         configuration.normBeforeBlocks = family == .clip
-        configuration.layerScale = family == .dinov2
-        configuration.qkvBias = has("blocks.0.attn.qkv.bias")
+        configuration.layerScale = family == .dinov2 || family == .dinov3
+        let biases = names.parts(of: "blocks.0.attn.qkv.bias").map { source.shape(of: $0) != nil }
+        configuration.queryBias = biases == [true, false, true] ? .withoutKeys : biases[0] ? .all : .none
         configuration.pooling = family.pooling
-        configuration.feedForward = .plain(
-            config["hidden_act"]?.stringValue.flatMap { activations[$0] } ?? family.activation)
+        let activation =
+            config["hidden_act"]?.stringValue.flatMap { activations[$0] } ?? family.activation
+        configuration.feedForward = .plain(activation)
+        if names.isGated {
+            // SiLU whatever hidden_act says.
+            configuration.feedForward = .gated(.silu, isPacked: true, hasNorm: false)
+        } else if family == .dinov3, has("blocks.0.mlp.fc1_g.weight") {
+            configuration.feedForward = .gated(activation, isPacked: false, hasNorm: false)
+        }
+        if family == .dinov3 {
+            configuration.positions = .none
+            configuration.rotary = RotaryGrid(
+                temperature: config["rope_theta"]?.numberValue ?? 100, layout: .halves, coordinates: .centered
+            )
+            for (key, isOn) in [
+                ("query_bias", biases[0]), ("key_bias", biases[1]), ("value_bias", biases[2]),
+                ("proj_bias", true), ("mlp_bias", true), ("use_gated_mlp", configuration.feedForward.isGated),
+            ] where config[key] != nil && config[key] != .boolean(isOn) {
+                throw CheckpointError(
+                    "\(source.path): config.json says \(key) = \(config[key]!.text()), but the tensors say \(isOn); the two "
+                        + "don't belong together")
+            }
+        }
         for (key, value) in [
             ("image_size", configuration.imageSize), ("patch_size", configuration.patchSize),
             ("hidden_size", configuration.width), ("num_hidden_layers", configuration.depth),
             ("intermediate_size", configuration.hiddenWidth), ("num_channels", configuration.channels),
-            ("mlp_ratio", configuration.hiddenWidth / configuration.width),
             ("num_register_tokens", configuration.registers),
         ] {
             guard let stated = config[key], (stated.pair ?? stated) != .integer(value) else { continue }
             throw CheckpointError(
                 "\(source.path): config.json says \(key) = \(stated.text()), but the tensors say \(value); "
                     + "the two don't belong together")
+        }
+        // A gated layer's width follows from the ratio by rounding.
+        if let ratio = config["mlp_ratio"], !names.isGated,
+            ratio.numberValue != Double(configuration.hiddenWidth) / Double(configuration.width)
+        {
+            throw CheckpointError(
+                "\(source.path): config.json says mlp_ratio = \(ratio.text()), but the tensors have a hidden width of "
+                    + "\(configuration.hiddenWidth); the two don't belong together")
         }
         guard config["qkv_bias"] == nil || config["qkv_bias"] == .boolean(configuration.qkvBias) else {
             throw CheckpointError(
@@ -214,10 +253,11 @@ enum HuggingFaceFormat {
         return configuration
     }
 
-    /// Who says it. `processor_config.json` wins where it has an `image_processor`, as in transformers.
+    /// Who says it, and the images' size where that isn't the model's: a model that `resizes` its positions itself takes any.
+    /// `processor_config.json` wins where it has an `image_processor`, as in transformers.
     private static func readPreprocessing(
-        _ folder: URL, into configuration: inout ViTConfiguration, notes: inout [String]
-    ) throws -> PreprocessingOrigin {
+        _ folder: URL, resizes: Bool, into configuration: inout ViTConfiguration, notes: inout [String]
+    ) throws -> (PreprocessingOrigin, preparedSize: Int?) {
         for name in ["processor_config.json", "preprocessor_config.json"] {
             let url = folder.appendingPathComponent(name)
             guard FileManager.default.fileExists(atPath: url.path) else { continue }
@@ -225,14 +265,27 @@ enum HuggingFaceFormat {
             guard let settings = name == "processor_config.json" ? file["image_processor"] : file else {
                 continue
             }
+            if settings["image_processor_type"]?.stringValue?.hasPrefix("DINOv3ViT") == true {
+                notes.append(
+                    "\(name): DINOv3's processor resizes numbers where this program resizes bytes, so that a pixel may differ by "
+                        + "1/255")
+            }
+            let size = configuration.imageSize
+            let made = try Preprocessing.outputSize(huggingFace: settings, path: url.path) ?? size
+            guard resizes, made != size else {
+                configuration.preprocessing = try Preprocessing(
+                    huggingFace: settings, imageSize: size, path: url.path)
+                return (.file(name), nil)
+            }
             configuration.preprocessing = try Preprocessing(
-                huggingFace: settings, imageSize: configuration.imageSize, path: url.path)
-            return .file(name)
+                huggingFace: settings, imageSize: made, path: url.path
+            ).scaled(by: Double(size) / Double(made))
+            return (.file(name), made)
         }
         configuration.preprocessing = .transformersDefault
         notes.append(
             "no preprocessor_config.json: transformers' defaults are assumed (images squashed to the input size, "
                 + "bilinear, mean and std 0.5)")
-        return .assumed
+        return (.assumed, nil)
     }
 }

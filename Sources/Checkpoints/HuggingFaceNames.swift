@@ -3,15 +3,16 @@ import TensorCore
 
 /// What Hugging Face calls timm's tensors. The families differ in words; of the parts below the file's names are made.
 ///
-/// | | ViT, DeiT, MAE | DINOv2 | CLIP, SigLIP |
-/// | --- | --- | --- | --- |
-/// | blocks | `encoder.layer.0.`, new `layers.0.` | `encoder.layer.0.` | `encoder.layers.0.` |
-/// | query | `attention.attention.query`, new `attention.q_proj` | the same | `self_attn.q_proj` |
-/// | LayerNorms | `layernorm_before`, `layernorm_after` | `norm1`, `norm2` | `layer_norm1`, `layer_norm2` |
+/// | | ViT, DeiT, MAE | DINOv2 | DINOv3 | CLIP, SigLIP |
+/// | --- | --- | --- | --- | --- |
+/// | blocks | `encoder.layer.0.`, new `layers.0.` | `encoder.layer.0.` | `layer.0.` | `encoder.layers.0.` |
+/// | query | `attention.attention.query`, new `attention.q_proj` | the same | `attention.q_proj` | `self_attn.q_proj` |
+/// | LayerNorms | `layernorm_before`, `layernorm_after` | `norm1`, `norm2` | `norm1`, `norm2` | `layer_norm1`, `layer_norm2` |
+/// | gated | | `mlp.weights_in`, `mlp.weights_out` | `mlp.gate_proj`, `mlp.up_proj`, `mlp.down_proj` | |
 struct HuggingFaceNames {
     /// Models with the same names and parts.
     enum Family: CaseIterable {
-        case vit, deit, dinov2, clip, siglip
+        case vit, deit, dinov2, dinov3, clip, siglip
 
         /// The `model_type`s.
         var types: [String] {
@@ -19,6 +20,7 @@ struct HuggingFaceNames {
             case .vit: ["vit", "vit_mae"]
             case .deit: ["deit"]
             case .dinov2: ["dinov2", "dinov2_with_registers"]
+            case .dinov3: ["dinov3_vit"]
             case .clip: ["clip_vision_model", "clip"]
             case .siglip: ["siglip_vision_model", "siglip", "siglip2_vision_model", "siglip2"]
             }
@@ -39,6 +41,7 @@ struct HuggingFaceNames {
                     "Dinov2WithRegistersForImageClassification",
                     "Dinov2WithRegistersModel",
                 ]
+            case .dinov3: ["DINOv3ViTModel", "DINOv3ViTBackbone"]
             case .clip:
                 [
                     "CLIPForImageClassification", "CLIPVisionModel", "CLIPModel",
@@ -58,12 +61,16 @@ struct HuggingFaceNames {
             case .vit: "vit."
             case .deit: "deit."
             case .dinov2: "dinov2."
+            // No class of transformers' puts a head on it.
+            case .dinov3: ""
             case .clip, .siglip: "vision_model."
             }
         }
 
         /// All that there are.
-        var prefixes: [String] { self == .dinov2 ? [prefix, "dinov2_with_registers."] : [prefix] }
+        var prefixes: [String] {
+            [self == .dinov2 ? "dinov2_with_registers." : prefix, prefix].filter { !$0.isEmpty }
+        }
 
         var hasClassToken: Bool { self != .siglip }
         /// Whether a file may hold a text model, too.
@@ -75,13 +82,13 @@ struct HuggingFaceNames {
             switch self {
             case .vit, .deit: 1e-12
             case .dinov2, .siglip: 1e-6
-            case .clip: 1e-5
+            case .clip, .dinov3: 1e-5
             }
         }
         /// f where `config.json` doesn't say it.
         var activation: Activation {
             switch self {
-            case .vit, .deit, .dinov2: .gelu
+            case .vit, .deit, .dinov2, .dinov3: .gelu
             case .clip: .quickGELU
             case .siglip: .geluTanh
             }
@@ -89,7 +96,7 @@ struct HuggingFaceNames {
         /// What the classifier's class reads.
         var pooling: ViTConfiguration.Pooling {
             switch self {
-            case .vit, .deit: .classToken
+            case .vit, .deit, .dinov3: .classToken
             case .dinov2: .classTokenAndMean
             case .clip: .mean
             case .siglip: .meanAfterNorm
@@ -100,7 +107,7 @@ struct HuggingFaceNames {
             switch self {
             case .vit: []
             case .deit: ["distillation"]
-            case .dinov2: ["lambda", "register"]
+            case .dinov2, .dinov3: ["lambda", "register"]
             case .clip, .siglip: ["pre_logits"]
             }
         }
@@ -111,6 +118,8 @@ struct HuggingFaceNames {
     var hasPrefix: Bool
     /// DINOv2's prefix says whether there are registers.
     var hasRegisters = false
+    /// Whether DINOv2's feed-forward layers are gated.
+    var isGated = false
     /// Whether the blocks have the names of transformers 5: `layers.N.attention.q_proj`, …
     var isNew = false
     var blockCount = 0
@@ -121,7 +130,8 @@ struct HuggingFaceNames {
         self.init(family, hasPrefix: false)
         let names = source.names
         hasRegisters = names.contains { $0.hasSuffix("embeddings.register_tokens") }
-        hasPrefix = names.contains { $0.hasPrefix(prefixWhole) }
+        isGated = names.contains { $0.hasSuffix("mlp.weights_in.weight") }
+        hasPrefix = !prefixWhole.isEmpty && names.contains { $0.hasPrefix(prefixWhole) }
         isNew = names.contains {
             $0.hasPrefix(prefix + "layers.") || $0.hasPrefix(prefix + "encoder.layer.0.attention.q_proj")
         }
@@ -140,6 +150,7 @@ struct HuggingFaceNames {
         switch family {
         case .vit, .deit: prefix + (isNew ? "layers." : "encoder.layer.")
         case .dinov2: prefix + "encoder.layer."
+        case .dinov3: "layer."
         case .clip, .siglip: prefix + "encoder.layers."
         }
     }
@@ -167,9 +178,11 @@ struct HuggingFaceNames {
         case "reg_token":
             family == .deit ? "embeddings.distillation_token" : "embeddings.register_tokens"
         case "patch_embed.proj":
-            isText ? "embeddings.patch_embedding" : "embeddings.patch_embeddings.projection"
+            isText
+                ? "embeddings.patch_embedding"
+                : "embeddings.patch_embeddings" + (family == .dinov3 ? "" : ".projection")
         case "norm_pre": "pre_layrnorm"  // as transformers spells it
-        default: isText ? "post_layernorm" : "layernorm"
+        default: isText ? "post_layernorm" : family == .dinov3 ? "norm" : "layernorm"
         }
     }
 
@@ -177,11 +190,17 @@ struct HuggingFaceNames {
         switch (family, module) {
         case (.clip, "attn.qkv"), (.siglip, "attn.qkv"): ["q", "k", "v"].map { "self_attn.\($0)_proj" }
         case (_, "attn.qkv"):
-            isNew
+            isNew || family == .dinov3
                 ? ["q", "k", "v"].map { "attention.\($0)_proj" }
                 : ["query", "key", "value"].map { "attention.attention.\($0)" }
         case (.clip, "attn.proj"), (.siglip, "attn.proj"): ["self_attn.out_proj"]
-        case (_, "attn.proj"): [isNew ? "attention.o_proj" : "attention.output.dense"]
+        case (_, "attn.proj"):
+            [isNew || family == .dinov3 ? "attention.o_proj" : "attention.output.dense"]
+        case (.dinov2, "mlp.fc1") where isGated: ["mlp.weights_in"]
+        case (.dinov2, "mlp.fc2") where isGated: ["mlp.weights_out"]
+        case (.dinov3, "mlp.fc1"), (.dinov3, "mlp.fc1_x"): ["mlp.up_proj"]
+        case (.dinov3, "mlp.fc1_g"): ["mlp.gate_proj"]
+        case (.dinov3, "mlp.fc2"): ["mlp.down_proj"]
         case (.vit, "norm1"), (.deit, "norm1"): ["layernorm_before"]
         case (.vit, "norm2"), (.deit, "norm2"): ["layernorm_after"]
         case (.clip, "norm1"), (.siglip, "norm1"): ["layer_norm1"]
@@ -202,7 +221,11 @@ struct HuggingFaceNames {
         var recipes: [String: TensorRecipe] = [:]
         for (name, shape) in configuration.tensorShapes {
             var shape = shape
-            let parts = parts(of: name)
+            var parts = parts(of: name)
+            if lacksKeyBias(configuration), name.hasSuffix("attn.qkv.bias") {
+                parts.remove(at: 1)
+                shape = [2 * d]
+            }
             // Of the registers alone nobody has positions in the file, the class token's is there.
             if name == "pos_embed", configuration.positions == .patches { shape[1] += 1 }
             var partShape = shape
@@ -212,6 +235,11 @@ struct HuggingFaceNames {
             recipes[name] = TensorRecipe(shape: shape, parts: parts.map { ($0, partShape) })
         }
         var tensors = try source.read(recipes, ignored: ignored)
+        if lacksKeyBias(configuration) {
+            for name in tensors.keys where name.hasSuffix("attn.qkv.bias") {
+                tensors[name]!.insertZeroKeys(width: d)
+            }
+        }
         guard configuration.positions == .patches, let all = tensors["pos_embed"] else { return tensors }
         // A position that only the class token has is a part of it.
         tensors["cls_token"]!.values = zip(tensors["cls_token"]!.values, all.values).map { $0 + $1 }
@@ -220,8 +248,14 @@ struct HuggingFaceNames {
         return tensors
     }
 
-    /// A model's tensors in the file's names and shapes.
-    func written(_ tensors: [String: HostTensor], _ configuration: ViTConfiguration) -> [String: HostTensor] {
+    private func lacksKeyBias(_ configuration: ViTConfiguration) -> Bool {
+        configuration.queryBias == .withoutKeys
+    }
+
+    /// A model's tensors in the file's names and shapes. Throws `CheckpointError` for a bias of the keys, which the file has no place for.
+    func written(_ tensors: [String: HostTensor], _ configuration: ViTConfiguration) throws -> [String:
+        HostTensor]
+    {
         let d = configuration.width
         var result: [String: HostTensor] = [:]
         for (name, tensor) in tensors {
@@ -231,7 +265,12 @@ struct HuggingFaceNames {
             }
             if family.isBesideText, name == "pos_embed" { shape.removeFirst() }
             if family.isBesideText, name == "cls_token" { shape = [d] }
-            let parts = parts(of: name)
+            var parts = parts(of: name)
+            if lacksKeyBias(configuration), name.hasSuffix("attn.qkv.bias") {
+                values = try tensor.withoutKeys(name, isRotated: configuration.rotary != nil)
+                shape = [2 * d]
+                parts.remove(at: 1)
+            }
             let count = values.count / parts.count
             shape[0] /= parts.count
             for (index, part) in parts.enumerated() {

@@ -41,6 +41,7 @@ struct PEFTModules {
                     var names = HuggingFaceNames(family, hasPrefix: hasPrefix)
                     names.isNew = isNew
                     names.hasRegisters = configuration.registers > 0
+                    names.isGated = configuration.feedForward.isGated
                     return PEFTModules(configuration, head: "classifier", isTransformers: true) { name in
                         names.parts(of: (name == "fc_norm" ? "norm" : name) + ".weight").map {
                             String($0.dropLast(".weight".count))

@@ -47,6 +47,16 @@ extension Preprocessing {
         if isWhole { crop = .rounded }
     }
 
+    /// Pixels a side of the images that the file makes; nil where it resizes and cuts nothing. Throws as `init(huggingFace:imageSize:path:)`.
+    static func outputSize(huggingFace settings: JSONValue, path: String) throws -> Int? {
+        let reader = try ProcessorReader(settings, path: path)
+        if try reader.isOn("do_center_crop", reader.processor.isCropped) { return try reader.cropSize() }
+        guard try reader.isOn("do_resize", true) else { return nil }
+        switch try reader.size() {
+        case .square(let side), .shorterSide(let side): return side
+        }
+    }
+
     /// The same as a `preprocessor_config.json`.
     func huggingFace(imageSize: Int) -> JSONValue {
         let side = JSONValue.integer(side.map { Int($0) } ?? imageSize)
@@ -96,7 +106,9 @@ private struct Processor {
 
     /// Those whose steps are resize, centre crop, rescale and normalise.
     static let all: [String: Processor] = {
-        var (vit, deit, beit, siglip, pvt) = (plain, plain, plain, plain, plain)
+        var (vit, deit, beit, siglip, pvt, dinov3) = (plain, plain, plain, plain, plain, plain)
+        dinov3.filter = .bilinear
+        (dinov3.mean, dinov3.std) = Preprocessing.imagenet
         beit.crop = 224
         vit.filter = .bilinear
         (deit.size, deit.crop, deit.isCropped) = (.square(256), 224, true)
@@ -105,7 +117,7 @@ private struct Processor {
         return [
             "ViTImageProcessor": vit, "DeiTImageProcessor": deit, "BeitImageProcessor": beit,
             "CLIPImageProcessor": clip, "BitImageProcessor": clip, "SiglipImageProcessor": siglip,
-            "PvtImageProcessor": pvt,
+            "PvtImageProcessor": pvt, "DINOv3ViTImageProcessor": dinov3,
         ]
     }()
 }

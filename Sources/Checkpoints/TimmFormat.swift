@@ -14,8 +14,6 @@ enum TimmFormat {
     static func load(
         _ source: any TensorSource, config: JSONValue?, origin: String, heads: Int?, notes: [String]
     ) throws -> ViTCheckpoint {
-        try source.refuseUnknownParts(
-            except: ["gamma", "reg_token", "norm_pre", "attn_pool", "dist_token", "head_dist"])
         var notes = notes
         let path = source.path
         let name = architecture(config)
@@ -24,6 +22,8 @@ enum TimmFormat {
                 "\(path): config.json's architecture \(name) \(difference), which this program doesn't compute; "
                     + "use another model")
         }
+        try source.refuseUnknownParts(
+            except: ["gamma", "reg_token", "norm_pre", "attn_pool", "dist_token", "head_dist"])
         let known = TimmArchitectures.known[name]
         let arguments = config?["model_args"]
         let stated = (config?["pretrained_cfg"] ?? config)?["input_size"]?.arrayValue?.last
@@ -311,6 +311,7 @@ enum TimmFormat {
             "pos_embed": ["learn"], "final_norm": [true], "proj_bias": [true],
             "norm_layer": ["layernorm"],
             "reg_tokens": [.integer(configuration.registers)],
+            "num_reg_tokens": [.integer(configuration.registers)],
             "no_embed_class": configuration.prefixCount == 0
                 ? [true, false] : [.boolean(configuration.positions == .patches)],
             "pre_norm": [.boolean(configuration.normBeforeBlocks)],
@@ -525,10 +526,8 @@ struct TimmNames {
         }
         var tensors = try source.read(recipes, ignored: ignored)
         if lacksKeys {
-            for (name, bias) in tensors where name.hasSuffix("attn.qkv.bias") {
-                let zeros = [Float](repeating: 0, count: d)
-                tensors[name] = HostTensor(
-                    shape: [3 * d], values: bias.values.prefix(d) + zeros + bias.values.suffix(d))
+            for name in tensors.keys where name.hasSuffix("attn.qkv.bias") {
+                tensors[name]!.insertZeroKeys(width: d)
             }
         }
         if isDistilled, let weight = tensors["head.weight"], let bias = tensors["head.bias"],
@@ -557,12 +556,7 @@ struct TimmNames {
             if configuration.queries == .fused, configuration.queryBias == .withoutKeys,
                 ours.hasSuffix("attn.qkv.bias")
             {
-                // Without a rotation the keys' bias adds the same to all scores of a query, which the softmax takes away.
-                guard configuration.rotary == nil || values[d..<2 * d].allSatisfy({ $0 == 0 }) else {
-                    throw CheckpointError(
-                        "the keys of '\(ours)' have a bias now, for which timm's models with rotary positions have no tensor; train "
-                            + "without changing biases of `qkv`: leave C, D and E out there")
-                }
+                let values = try tensor.withoutKeys(ours, isRotated: configuration.rotary != nil)
                 let names = TimmNames.biases(ours)
                 result[names[0]] = HostTensor(shape: [d], values: Array(values.prefix(d)))
                 result[names[1]] = HostTensor(shape: [d], values: Array(values.suffix(d)))
@@ -585,5 +579,25 @@ struct TimmNames {
             }
         }
         return result
+    }
+}
+
+extension HostTensor {
+    /// [2·D] of queries and values as [3·D], with zeros for the keys.
+    mutating func insertZeroKeys(width d: Int) {
+        let zeros = [Float](repeating: 0, count: d)
+        self = HostTensor(shape: [3 * d], values: values.prefix(d) + zeros + values.suffix(d))
+    }
+
+    /// [2·D] of a bias [3·D] without the keys'. Throws `CheckpointError` where that would change what is computed.
+    func withoutKeys(_ name: String, isRotated: Bool) throws -> [Float] {
+        let d = values.count / 3
+        // Without a rotation the keys' bias adds the same to all scores of a query, which the softmax takes away.
+        guard !isRotated || values[d..<2 * d].allSatisfy({ $0 == 0 }) else {
+            throw CheckpointError(
+                "the keys of '\(name)' have a bias now, for which files of models with rotary positions have no tensor; train without "
+                    + "changing biases of `qkv`: leave C, D and E out there")
+        }
+        return Array(values.prefix(d) + values.suffix(d))
     }
 }

@@ -16,6 +16,7 @@ extension ViTCheckpoint {
         guard imageSize != configuration.imageSize else { return self }
         var checkpoint = self
         checkpoint.configuration.imageSize = imageSize
+        checkpoint.preparedSize = nil
         checkpoint.configuration.preprocessing = configuration.preprocessing
             .scaled(by: Double(imageSize) / Double(configuration.imageSize))
         try checkpoint.configuration.check(source: "image size \(imageSize)")

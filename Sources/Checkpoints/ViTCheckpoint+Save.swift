@@ -15,8 +15,8 @@ extension ViTCheckpoint {
         -> [String]
     {
         let config = try timmConfig
-        let isEva = timmName.flatMap { TimmArchitectures.known[$0]?.isEva } ?? false
-        let names = TimmNames(isEva: isEva, isDistilled: configuration.pooling == .classTokenAndSecond)
+        let names = TimmNames(
+            isEva: timmArchitecture.means.isEva, isDistilled: configuration.pooling == .classTokenAndSecond)
         let tensors = try names.written(tensors, configuration)
         // transformers and timm refuse files that don't say which framework's layout they have.
         var metadata = metadata.merging(["format": "pt"]) { $1 }
@@ -39,9 +39,9 @@ extension ViTCheckpoint {
     private var timmNotes: [String] {
         let epsilon = configuration.layerNormEpsilon
         let notes = cropNotes(.rounded, by: "timm")
-        guard epsilon != timmArchitecture.epsilon else { return notes }
+        guard epsilon != timmArchitecture.means.epsilon else { return notes }
         return notes + [
-            "timm's LayerNorms have an eps of \(timmArchitecture.epsilon) and it refuses the model_args' norm_eps, \(epsilon), which this program "
+            "timm's LayerNorms have an eps of \(timmArchitecture.means.epsilon) and it refuses the model_args' norm_eps, \(epsilon), which this program "
                 + "reads; to load the model there, remove the word or write Hugging Face's form (`format hf`)"
         ]
     }
@@ -81,8 +81,8 @@ extension ViTCheckpoint {
                 default: "avg"
                 }
             let architecture = timmArchitecture
-            let known = timmName.flatMap { TimmArchitectures.known[$0] }
-            guard c.pooling != .classTokenAndMean, c.hasFinalNorm || known?.hasFinalNorm == false else {
+            let means = architecture.means
+            guard c.pooling != .classTokenAndMean, c.hasFinalNorm || !means.hasFinalNorm else {
                 throw CheckpointError(
                     "timm's head can't read \(c.hasFinalNorm ? "class token and mean together" : "tokens before the last LayerNorm"); "
                         + "write Hugging Face's form (`format hf`)")
@@ -92,7 +92,12 @@ extension ViTCheckpoint {
                 c.rotary != nil || c.queries != .fused || c.queryBias == .withoutKeys || c.attentionNorm
                 || c.norm != .layer || c.positions == .none || c.pooling == .attention
                 || c.pooling == .classTokenAndSecond || !c.hasFinalNorm || c.feedForward.isGated
-            guard !isOther || known != nil else {
+            let isMeant =
+                timmName != nil
+                || means.rotary == c.rotary && c.pooling == .classToken && c.hasFinalNorm
+                    && c.queries == .fused && !c.attentionNorm && !c.hasHiddenNorm && c.norm == .layer
+                    && (c.rotary != nil || c.registers == 0 || c.registers == 4)
+            guard !isOther || isMeant else {
                 throw CheckpointError(
                     "timm's form can't be written: no file said which of timm's architectures has these parts; write Hugging "
                         + "Face's form (`format hf`)")
@@ -105,24 +110,27 @@ extension ViTCheckpoint {
                 "class_token": .boolean(c.hasClassToken), "global_pool": .string(pooling),
                 "fc_norm": .boolean(c.pooling == .meanBeforeNorm),
             ]
-            if isOther || known?.isEva == true {
+            if isOther || means.isEva {
                 for key in ["qkv_bias", "class_token", "fc_norm"] { arguments[key] = nil }
             }
+            if means.isEva { arguments["num_reg_tokens"] = .integer(c.registers) }
             // What a plain ViT has needs no saying: older versions of timm don't know the words.
             if c.layerScale, !isOther { arguments["init_values"] = 1e-5 }
             if c.registers > 0, !isOther { arguments["reg_tokens"] = .integer(c.registers) }
-            if c.prefixCount > 0, !isOther, (c.positions == .patches) || architecture.hasPatchPositions {
+            if c.prefixCount > 0, !isOther,
+                (c.positions == .patches) || architecture.means.positions == .patches
+            {
                 arguments["no_embed_class"] = .boolean(c.positions == .patches)
             }
             if !isOther, c.normBeforeBlocks || architecture.name.contains("clip") {
                 arguments["pre_norm"] = .boolean(c.normBeforeBlocks)
             }
-            if !isOther, c.feedForward.activation != architecture.activation {
+            if !isOther, c.feedForward.activation != architecture.means.activation {
                 let name = TimmFormat.activations.filter { $0.value == c.feedForward.activation }.keys.min()!
                 arguments["act_layer"] = .string(name)
             }
             // The name's own ε needs no saying; another one timm can't be told, so it had better stop at the word.
-            if c.layerNormEpsilon != architecture.epsilon {
+            if c.layerNormEpsilon != architecture.means.epsilon {
                 arguments["norm_eps"] = .number(shortest(c.layerNormEpsilon))
             }
             var pretrained: [String: JSONValue] = [
@@ -143,21 +151,29 @@ extension ViTCheckpoint {
     }
 
     /// The registered name that is written, and what it means where model_args don't say otherwise.
-    private var timmArchitecture:
-        (name: String, epsilon: Float, activation: Activation, hasPatchPositions: Bool)
-    {
-        let usual =
-            configuration.layerNormEpsilon == 1e-5 ? "vit_base_patch16_clip_224" : "vit_base_patch16_224"
-        let name = timmName ?? usual
-        let settings = TimmArchitectures.known[name]!
-        return (name, settings.epsilon, settings.activation, settings.positions == .patches)
+    private var timmArchitecture: (name: String, means: TimmArchitectures.Settings) {
+        let name = timmName ?? usualName
+        return (name, TimmArchitectures.known[name]!)
+    }
+
+    /// A registered name for a model that no file of timm's gave one.
+    private var usualName: String {
+        let c = configuration
+        if c.rotary != nil {
+            let size = c.feedForward.isGated ? "huge_plus" : "base"
+            return "vit_\(size)_patch16_dinov3\(c.queryBias == .withoutKeys ? "_qkvb" : "")"
+        }
+        if c.layerScale, c.feedForward.isGated {
+            return "vit_giant_patch14_\(c.registers > 0 ? "reg4_" : "")dinov2"
+        }
+        return c.layerNormEpsilon == 1e-5 ? "vit_base_patch16_clip_224" : "vit_base_patch16_224"
     }
 
     /// A ratio whose product with the width, rounded down, is what timm takes for the hidden width: in `VisionTransformer` that of gate
     /// and values together.
     private var mlpRatio: Double {
-        let isEva = timmName.flatMap { TimmArchitectures.known[$0]?.isEva } ?? false
-        let hidden = configuration.hiddenWidth * (configuration.feedForward.isGated && !isEva ? 2 : 1)
+        let isBoth = configuration.feedForward.isGated && !timmArchitecture.means.isEva
+        let hidden = configuration.hiddenWidth * (isBoth ? 2 : 1)
         let ratio = Double(hidden) / Double(configuration.width)
         return Int(ratio * Double(configuration.width)) == hidden ? ratio : ratio.nextUp
     }
@@ -173,7 +189,7 @@ extension ViTCheckpoint {
         try checkClassNames()
         let c = configuration
         let form = try HuggingFaceForm(c, folder: folder)
-        let renamed = form.names.written(tensors, c)
+        let renamed = try form.names.written(tensors, c)
         let pairs = (classNames ?? ClassNames.generic(c.classCount)).enumerated()
         var config = form.config
         if c.classCount > 0 {
@@ -208,7 +224,23 @@ private struct HuggingFaceForm {
         }
         func fits(_ pooling: ViTConfiguration.Pooling) -> Bool { !hasHead || c.pooling == pooling }
         let family: HuggingFaceNames.Family
-        if c.layerScale {
+        let rotary = RotaryGrid(
+            temperature: c.rotary?.temperature ?? 0, layout: .halves, coordinates: .centered)
+        if c.layerScale, c.positions == .none, c.rotary == rotary {
+            guard !hasHead else {
+                throw CheckpointError(
+                    "cannot write \(folder.path): Hugging Face has no class with a head on DINOv3; write timm's form (`format timm`)"
+                )
+            }
+            guard c.hasClassToken, !c.normBeforeBlocks, c.patchBias, c.queries == .fused, !c.attentionNorm,
+                !c.hasHiddenNorm, c.norm == .layer
+            else { throw failure("this model has rotary positions and other parts than DINOv3's") }
+            family = .dinov3
+        } else if c.rotary != nil || c.positions == .none || c.queries != .fused || c.attentionNorm
+            || c.hasHiddenNorm || c.norm != .layer || c.queryBias == .withoutKeys
+        {
+            throw failure("this model has parts of EVA's")
+        } else if c.layerScale {
             guard c.hasClassToken, !c.normBeforeBlocks, c.patchBias,
                 c.registers == 0 || c.positions == .patches,
                 c.registers > 0 || c.positions == .allTokens
@@ -246,7 +278,11 @@ private struct HuggingFaceForm {
             }
             family = c.registers == 1 ? .deit : .vit
         }
+        if c.feedForward.isGated, family != .dinov2, family != .dinov3 {
+            throw failure("this model has a gated feed-forward layer")
+        }
         var names = HuggingFaceNames(family, hasPrefix: hasHead)
+        names.isGated = family == .dinov2 && c.feedForward.isGated
         names.hasRegisters = c.registers > 0
         self.names = names
         let type =
@@ -263,21 +299,40 @@ private struct HuggingFaceForm {
             "image_size": .integer(c.imageSize), "patch_size": .integer(c.patchSize), "num_channels": 3,
         ]
         if family == .dinov2 {
-            guard c.hiddenWidth % c.width == 0 else {
+            if c.feedForward.isGated {
+                // Of transformers' Dinov2SwiGLUFFN; hidden_act, which it doesn't read, stays what it usually is.
+                let ratio = (1...64).first { ($0 * c.width * 2 / 3 + 7) / 8 * 8 == c.hiddenWidth }
+                guard let ratio else {
+                    throw failure("this model's gated hidden width \(c.hiddenWidth) follows from no ratio")
+                }
+                vision["mlp_ratio"] = .integer(ratio)
+                vision["use_swiglu_ffn"] = true
+                vision["hidden_act"] = "gelu"
+            } else if c.hiddenWidth % c.width == 0 {
+                vision["mlp_ratio"] = .integer(c.hiddenWidth / c.width)
+            } else {
                 throw failure("this model's hidden width \(c.hiddenWidth) is no multiple of \(c.width)")
             }
-            vision["mlp_ratio"] = .integer(c.hiddenWidth / c.width)
             if c.registers > 0 { vision["num_register_tokens"] = .integer(c.registers) }
         } else {
             vision["intermediate_size"] = .integer(c.hiddenWidth)
         }
         if family == .siglip { vision["vision_use_head"] = false }
-        if !family.isBesideText {
+        if family == .dinov3 {
+            vision["num_register_tokens"] = .integer(c.registers)
+            vision["rope_theta"] = .number(rotary.temperature)
+            vision["use_gated_mlp"] = .boolean(c.feedForward.isGated)
+            for key in ["query_bias", "value_bias"] { vision[key] = .boolean(c.qkvBias) }
+            vision["key_bias"] = .boolean(c.queryBias == .all)
+        } else if !family.isBesideText {
             vision["qkv_bias"] = .boolean(c.qkvBias)
             vision["hidden_dropout_prob"] = 0.0
             vision["attention_probs_dropout_prob"] = 0.0
         }
-        let name = family.classes[(family == .dinov2 && c.registers > 0 ? 2 : 0) + (hasHead ? 0 : 1)]
+        let name =
+            family == .dinov3
+            ? family.classes[0]
+            : family.classes[(family == .dinov2 && c.registers > 0 ? 2 : 0) + (hasHead ? 0 : 1)]
         let isInside = family.isBesideText && hasHead
         var config: [String: JSONValue] =
             isInside ? ["model_type": .string(type), "vision_config": .object(vision)] : vision

@@ -35,6 +35,11 @@ public struct ViTCheckpoint: Equatable, Sendable {
     public var preprocessingOrigin = PreprocessingOrigin.assumed
     /// timm's name of the architecture, where the file said one that is known: what a written one is called.
     public var timmName: String?
+    /// Whether the file is Hugging Face's.
+    public var isHuggingFace = false
+    /// The size of the images that its files prepare, where that isn't the size of its positions: DINOv2 was trained at 518 pixels, and
+    /// its processor makes 224. `interpolated(toImageSize:)` makes the model for them.
+    public var preparedSize: Int?
     /// How positions are brought to another image size.
     public var resizing = PositionResizing.antialiased
     /// What was assumed or left out when the file was read, a sentence each, for the user to see.

@@ -6,12 +6,12 @@ import ModelConfiguration
 
 // How a checkpoint is read and its images are prepared: as the model's own files say, where no setting says otherwise.
 extension TrainingOptions {
-    /// Loads the model's checkpoint as these settings want it: at the run's image size, its images prepared as
+    /// Loads the model's checkpoint as these settings want it: at the run's image size, or that of the images that its files prepare, as
     /// `preprocessing` says. Throws `CheckpointError`.
     public func loadCheckpoint() throws -> ViTCheckpoint {
         var checkpoint = try ViTCheckpoint.load(URL(fileURLWithPath: model), heads: heads)
-        if let imageSize, imageSize != checkpoint.configuration.imageSize {
-            checkpoint = try checkpoint.interpolated(toImageSize: imageSize)
+        if let size = imageSize ?? checkpoint.preparedSize, size != checkpoint.configuration.imageSize {
+            checkpoint = try checkpoint.interpolated(toImageSize: size)
         }
         checkpoint.configuration.preprocessing = preprocessing(of: checkpoint.configuration)
         return checkpoint

@@ -46,7 +46,7 @@ extension VisionTransformer {
         head.featureNorm?.fold(into: &tensors)
         try backend.checkForFailure()
         var merged = try ViTCheckpoint(configuration: configuration, tensors: tensors)
-        (merged.timmName, merged.resizing) = (timmName, resizing)
+        (merged.timmName, merged.resizing, merged.isHuggingFace) = (timmName, resizing, isHuggingFace)
         return merged
     }
 }

@@ -41,6 +41,7 @@ public final class VisionTransformer: TrainableModel {
     // What the checkpoint said that a merged one is to say again.
     let timmName: String?
     let resizing: PositionResizing
+    let isHuggingFace: Bool
     let isForInference: Bool
     let embedding: PatchEmbedding
     let head: ClassifierHead
@@ -72,6 +73,7 @@ public final class VisionTransformer: TrainableModel {
         var configuration = checkpoint.configuration
         configuration.classCount = classCount
         (timmName, resizing) = (checkpoint.timmName, checkpoint.resizing)
+        isHuggingFace = checkpoint.isHuggingFace
         let shape = configuration.shape
         (self.configuration, self.backend, self.method) = (configuration, backend, method)
         (memoryPolicy, self.headKind, isForInference) = (memory, headKind, forInference)

@@ -21,15 +21,15 @@ struct Merge: ParsableCommand {
     enum Format: String, CaseIterable, ExpressibleByArgument {
         /// A safetensors file in timm's names, or a folder with config.json when the name has no extension.
         case timm
-        /// A Hugging Face folder: ViTForImageClassification.
+        /// A Hugging Face folder: ViTForImageClassification, or the class that computes the same.
         case hf
     }
 
     @OptionGroup var source: ModelFlags
     @Option(help: "The file (timm) or folder (hf) to write.")
     var output: String
-    @Option(help: "timm or hf.")
-    var format = Format.timm
+    @Option(help: "timm or hf (default: the base model's; a .safetensors file is timm's).")
+    var format: Format?
     @Option(help: "The data set whose validation images are compared (default: the run's own).")
     var data: String?
     @OptionGroup var device: DeviceFlags
@@ -45,7 +45,7 @@ struct Merge: ParsableCommand {
         let console = common.console
         let url = URL(fileURLWithPath: output)
         // A single file is one merge's or the other's, whole.
-        let isFile = format == .timm && url.pathExtension == "safetensors"
+        let isFile = format != .hf && url.pathExtension == "safetensors"
         let lock = isFile ? nil : try FolderLock.output(url, console)
         defer { lock?.release() }
         try device.requireFloat32()
@@ -58,7 +58,7 @@ struct Merge: ParsableCommand {
                 + "\(String(format: "%.2e", difference.largest)) over \(difference.imageCount) images")
         try difference.check()
         let notes =
-            switch format {
+            switch format ?? (merged.isHuggingFace && !isFile ? .hf : .timm) {
             case .timm: try merged.saveTimm(to: url)
             case .hf: try merged.saveHuggingFace(to: url)
             }

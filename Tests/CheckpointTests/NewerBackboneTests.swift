@@ -95,12 +95,15 @@ struct NewerBackboneTests {
 
     @Test(
         "Hugging Face's are read as they were written",
-        arguments: ["deit", "dinov2", "dinov2_with_registers", "clip", "siglip"])
+        arguments: ["deit", "dinov2", "dinov2_with_registers", "clip", "siglip", "dinov2 gated"])
     func huggingFace(type: String) throws {
         let written = try checkpoint {
             switch type {
             case "deit": $0.registers = 1
             case "dinov2": ($0.layerScale, $0.pooling) = (true, .classTokenAndMean)
+            case "dinov2 gated":
+                ($0.layerScale, $0.pooling) = (true, .classTokenAndMean)
+                ($0.hiddenWidth, $0.feedForward) = (88, .gated(.silu, isPacked: true, hasNorm: false))
             case "dinov2_with_registers":
                 ($0.layerScale, $0.pooling) = (true, .classTokenAndMean)
                 ($0.registers, $0.positions) = (4, .patches)
@@ -116,17 +119,76 @@ struct NewerBackboneTests {
             let url = folder.appendingPathComponent("model")
             try written.saveHuggingFace(to: url)
             let config = try JSONValue(contentsOf: url.appendingPathComponent("config.json"))
-            #expect(config["model_type"]?.stringValue == type)
+            #expect(config["model_type"]?.stringValue == type.split(separator: " ").first.map(String.init))
             let read = try ViTCheckpoint.load(url)
             #expect(read.configuration == written.configuration)
             #expect(read.tensors == written.tensors)
-            #expect(read.resizing == (type == "dinov2" ? .sampled : .antialiased))
+            #expect(
+                read.resizing == (["dinov2", "dinov2 gated"].contains(type) ? .sampled : .antialiased))
             // timm's form can't say what these heads read.
             if ["dinov2", "clip"].contains(type) {
                 expectError("timm's head can't read") {
                     try read.saveTimm(to: folder.appendingPathComponent("timm"))
                 }
             }
+        }
+    }
+
+    /// As in facebook/dinov2-base: positions for 518 pixels, and a processor that makes 224. Another size begins from the 518.
+    @Test("DINOv2's processor says for which images it is")
+    func preparedSize() throws {
+        let written = try checkpoint { ($0.layerScale, $0.pooling) = (true, .classTokenAndMean) }
+        try withTemporaryFolder { folder in
+            try written.saveHuggingFace(to: folder)
+            try AtomicFile.write(
+                """
+                {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 10}, "do_center_crop": true,
+                 "crop_size": {"height": 8, "width": 8}, "resample": 3}
+                """, to: folder.appendingPathComponent("preprocessor_config.json"))
+            let read = try ViTCheckpoint.load(folder)
+            #expect(read.configuration.imageSize == 16 && read.preparedSize == 8)
+            let small = try read.interpolated(toImageSize: 8)
+            #expect(small.configuration.preprocessing.side == 10 && small.preparedSize == nil)
+            #expect(small.tensors["pos_embed"]?.shape == [1, 5, 32])
+        }
+        // A model that takes its own size alone can't be told another.
+        let clip = try checkpoint {
+            ($0.normBeforeBlocks, $0.patchBias, $0.pooling) = (true, false, .mean)
+            ($0.feedForward, $0.layerNormEpsilon) = (.plain(.quickGELU), 1e-5)
+        }
+        try withTemporaryFolder { folder in
+            try clip.saveHuggingFace(to: folder)
+            try AtomicFile.write(
+                """
+                {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 8}, "do_center_crop": true,
+                 "crop_size": {"height": 8, "width": 8}}
+                """, to: folder.appendingPathComponent("preprocessor_config.json"))
+            expectError("makes images of 8 × 8 pixels, but the model takes 16 × 16") {
+                _ = try ViTCheckpoint.load(folder)
+            }
+        }
+    }
+
+    /// Hugging Face has no head for it: a model that got one here is written in timm's form.
+    @Test("DINOv3 is read from Hugging Face and written to both", arguments: [false, true])
+    func dinov3(isGated: Bool) throws {
+        let written = try checkpoint {
+            ($0.layerScale, $0.registers, $0.queryBias, $0.classCount) = (true, 4, .withoutKeys, 0)
+            ($0.positions, $0.layerNormEpsilon) = (.none, 1e-5)
+            $0.rotary = RotaryGrid(temperature: 100, layout: .halves, coordinates: .centered)
+            if isGated { $0.feedForward = .gated(.silu, isPacked: false, hasNorm: false) }
+        }
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("hf")
+            try written.saveHuggingFace(to: url)
+            let read = try ViTCheckpoint.load(url)
+            #expect(read.configuration == written.configuration && read.tensors == written.tensors)
+            let scored = read.withHead(weight: numbers([3, 32]), bias: numbers([3]))
+            expectError("no class with a head on DINOv3") { try scored.saveHuggingFace(to: url) }
+            let timm = folder.appendingPathComponent("timm")
+            try scored.saveTimm(to: timm)
+            let again = try ViTCheckpoint.load(timm)
+            #expect(again.configuration == scored.configuration && again.tensors == scored.tensors)
         }
     }
 
