@@ -3,7 +3,8 @@
 //     g = dy ⊙ weight,  x̂ = (x − mean) · rstd
 //     dx = rstd (g − mean(g) − x̂ · mean(g ⊙ x̂)),  dWeight += Σₙ dy ⊙ x̂,  dBias += Σₙ dy
 //
-// RMSNorm is the same without mean and bias, which are then null pointers: x̂ = x · rstd, rstd = 1 / √(mean(x²) + ε),
+// RMSNorm is the same without mean and bias, which are then null pointers; in a backward mean is any numbers and `centred` 0 instead
+// of 1, since PoCL 6.0's compiler gives up at a choice there: x̂ = x · rstd, rstd = 1 / √(mean(x²) + ε),
 //
 //     dx = rstd (g − x̂ · mean(g ⊙ x̂))
 //
@@ -47,18 +48,19 @@ __kernel GROUP void layer_norm_forward(
 // dx [n, d], or dx + … when accumulate, from dy [n, d], x [n, d], mean [n], rstd [n], weight [d].
 __kernel GROUP void layer_norm_backward(
     __global void *dx, __global const stored *dy, __global const void *x, __global const float *mean,
-    __global const float *rstd, __global const float *weight, int n, int d, int accumulate, int xIsStored) {
+    __global const float *rstd, __global const float *weight, int n, int d, int accumulate, int xIsStored,
+    float centred) {
     SHARED(shared)
     FOR_ROWS (row, n) {
         size_t start = (size_t)row * d;
-        float m = mean ? mean[row] : 0.0f, r = rstd[row];
+        float m = centred * mean[row], r = rstd[row];
         lanes sum = 0.0f, product = 0.0f;
         FOR_COLUMNS (j, d) {
             lanes g = stored_lanes(dy + start + j, d - j) * load_lanes(weight + j, d - j);
             sum += g;
             product = MULTIPLY_ADD(g, (either_lanes(x, start + j, d - j, xIsStored) - m) * r, product);
         }
-        float meanG = mean ? group_sum(sum, shared) / d : 0.0f;
+        float meanG = centred * (group_sum(sum, shared) / d);
         float meanProduct = group_sum(product, shared) / d;
         FOR_COLUMNS (j, d) {
             lanes g = stored_lanes(dy + start + j, d - j) * load_lanes(weight + j, d - j);
@@ -74,7 +76,7 @@ __kernel GROUP void layer_norm_backward(
 // parts].
 __kernel GROUP void layer_norm_backward_parameters(
     __global float *partials, __global const stored *dy, __global const void *x, __global const float *mean,
-    __global const float *rstd, int n, int d, int xIsStored) {
+    __global const float *rstd, int n, int d, int xIsStored, float centred) {
     int part = get_group_id(1), parts = get_num_groups(1);
     int first = (int)((long)n * part / parts), last = (int)((long)n * (part + 1) / parts);
     int end = min(d, (int)(get_group_id(0) + 1) * STRIP);
@@ -82,7 +84,7 @@ __kernel GROUP void layer_norm_backward_parameters(
         lanes weightSum = 0.0f, biasSum = 0.0f;
         for (int row = first; row < last; row++) {
             lanes g = stored_lanes(dy + (size_t)row * d + j, d - j);
-            float m = mean ? mean[row] : 0.0f;
+            float m = centred * mean[row];
             lanes normal = (either_lanes(x, (size_t)row * d + j, d - j, xIsStored) - m) * rstd[row];
             weightSum = MULTIPLY_ADD(g, normal, weightSum);
             biasSum += g;

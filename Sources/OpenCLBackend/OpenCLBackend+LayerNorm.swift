@@ -49,15 +49,16 @@ extension OpenCLBackend {
         _ rstd: Tensor, _ weight: Tensor, _ accumulate: Bool, _ rows: Int, _ columns: Int
     ) {
         let isStored = x.elementType != .float32
+        let centred: Float = mean == nil ? 0 : 1
         if dWeight != nil || dBias != nil {
             let parts = parts(rows: rows, size: 2 * columns)
             launch(
                 "layer_norm_backward_parameters", stored: dy.elementType, (strips(columns), parts, 1),
-                to: scratch, from: dy, x, mean, rstd, with: rows, columns, isStored)
+                to: scratch, from: dy, x, mean ?? rstd, rstd, with: rows, columns, isStored, centred)
             sumParts([dWeight, dBias], size: columns, parts: parts)
         }
         launch(
             "layer_norm_backward", stored: dy.elementType, (rowGroups(rows), 1, 1), to: dx,
-            from: dy, x, mean, rstd, weight, with: rows, columns, accumulate, isStored)
+            from: dy, x, mean ?? rstd, rstd, weight, with: rows, columns, accumulate, isStored, centred)
     }
 }
