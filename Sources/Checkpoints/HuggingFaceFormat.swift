@@ -131,6 +131,8 @@ enum HuggingFaceFormat {
             }
         }
         guard family.isBesideText, let vision = config["vision_config"] else { return (family, config) }
+        try refuseUnknown(
+            config, besides: ["vision_config", "text_config", "logit_scale_init_value"], path: path)
         return (family, vision)
     }
 
@@ -138,16 +140,21 @@ enum HuggingFaceFormat {
         _ config: JSONValue, _ family: HuggingFaceNames.Family, path: String
     ) throws {
         let stated = config["hidden_act"]
-        guard stated == nil || stated?.stringValue.flatMap({ activations[$0] }) != nil else {
+        guard stated == nil || stated?.stringValue.flatMap({ activations.value(of: $0) }) != nil else {
             throw CheckpointError(
                 "\(path): hidden_act \(stated!.text()) is not supported; only "
-                    + "\(activations.keys.sorted().joined(separator: ", ")) are")
+                    + "\(activations.map(\.key).joined(separator: ", ")) are")
         }
         guard config["apply_layernorm"] != false else {
             throw CheckpointError(
                 "\(path): apply_layernorm is off, which this program doesn't compute; turn it on")
         }
-        let known = obeyed.union(harmless).union(["model_type"])
+        try refuseUnknown(config, path: path)
+    }
+
+    /// Throws at a key that may change what the model computes.
+    private static func refuseUnknown(_ config: JSONValue, besides: Set<String> = [], path: String) throws {
+        let known = obeyed.union(harmless).union(besides)
         let others = (config.objectValue ?? [:]).filter { !known.contains($0.key) && !$0.value.isOff }
         if let (key, value) = others.min(by: { $0.key < $1.key }) {
             throw CheckpointError(
@@ -156,8 +163,8 @@ enum HuggingFaceFormat {
         }
     }
 
-    /// transformers' names of the activations.
-    static let activations: [String: Activation] = [
+    /// transformers' names of the activations; what is written is the first of an activation's.
+    static let activations: KeyValuePairs<String, Activation> = [
         "gelu": .gelu, "gelu_pytorch_tanh": .geluTanh, "gelu_new": .geluTanh, "quick_gelu": .quickGELU,
         "silu": .silu, "swish": .silu, "relu": .relu,
     ]
@@ -204,7 +211,7 @@ enum HuggingFaceFormat {
         configuration.queryBias = biases == [true, false, true] ? .withoutKeys : biases[0] ? .all : .none
         configuration.pooling = family.pooling
         let activation =
-            config["hidden_act"]?.stringValue.flatMap { activations[$0] } ?? family.activation
+            config["hidden_act"]?.stringValue.flatMap { activations.value(of: $0) } ?? family.activation
         configuration.feedForward = .plain(activation)
         if names.isGated {
             // SiLU whatever hidden_act says.
@@ -287,5 +294,18 @@ enum HuggingFaceFormat {
             "no preprocessor_config.json: transformers' defaults are assumed (images squashed to the input size, "
                 + "bilinear, mean and std 0.5)")
         return (.assumed, nil)
+    }
+}
+
+extension KeyValuePairs<String, Activation> {
+    /// The activation of this name; nil for one that isn't among them.
+    func value(of name: String) -> Activation? { first { $0.key == name }?.value }
+
+    /// The first name of an activation.
+    func key(of activation: Activation) -> String {
+        guard let name = first(where: { $0.value == activation })?.key else {
+            preconditionFailure("no name of \(activation)")
+        }
+        return name
     }
 }

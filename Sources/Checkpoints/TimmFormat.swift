@@ -28,12 +28,15 @@ enum TimmFormat {
         let arguments = config?["model_args"]
         let stated = (config?["pretrained_cfg"] ?? config)?["input_size"]?.arrayValue?.last
         var configuration = try sizes(of: source, arguments, input: stated, known)
+        if known == nil { try refuseNameless(source, arguments, config == nil ? nil : name) }
         try readPooling(source, config, known, name, into: &configuration, notes: &notes)
         try configuration.check(source: path)
         var classNames: [String]?
         var preprocessingOrigin = PreprocessingOrigin.assumed
         if let config {
-            configuration.layerNormEpsilon = known?.epsilon ?? 1e-6
+            // A norm_layer of its own takes the name's ε away: timm's classes have 1e-6.
+            let hasOwnNorm = arguments?["norm_layer"].map { $0 != .null } ?? false
+            configuration.layerNormEpsilon = hasOwnNorm ? 1e-6 : known?.epsilon ?? 1e-6
             try readActivation(arguments, known, into: &configuration, path: path)
             try apply(arguments, isEva: known?.isEva == true, to: &configuration, path: path)
             try setHeads(arguments, known, name, heads, in: &configuration, path: path)
@@ -84,6 +87,23 @@ enum TimmFormat {
         checkpoint.classNames = classNames
         checkpoint.preprocessingOrigin = preprocessingOrigin
         return checkpoint
+    }
+
+    /// Throws for parts beside which only the architecture's name says what no tensor shows: EVA's may be rotated, CLIP's activation is one
+    /// of two.
+    private static func refuseNameless(
+        _ source: any TensorSource, _ arguments: JSONValue?, _ name: String?
+    ) throws {
+        let isStated = arguments?["act_layer"].map { $0 != .null } ?? false
+        let parts =
+            [
+                "blocks.0.gamma_1", "blocks.0.attn.q_bias", "blocks.0.attn.q_proj.weight",
+                "blocks.0.attn.norm.weight", "blocks.0.mlp.fc1_g.weight", "attn_pool.latent", "dist_token",
+            ] + (isStated ? [] : ["norm_pre.weight"])
+        guard let part = parts.first(where: { source.shape(of: $0) != nil }) else { return }
+        throw CheckpointError(
+            "\(source.path) holds '\(part)', and \(name.map { $0.isEmpty ? "config.json names no architecture" : "config.json's architecture '\($0)' isn't known" } ?? "there is no config.json"); "
+                + "only timm's name of it says what the model does: put `architecture` into config.json")
     }
 
     /// The architecture's name without the tag of its weights (`.augreg_in21k`).
@@ -259,10 +279,10 @@ enum TimmFormat {
 
     // MARK: config.json
 
-    /// timm's names of the activations.
-    static let activations: [String: Activation] = [
-        "gelu": .gelu, "gelu_tanh": .geluTanh, "gelu_pytorch_tanh": .geluTanh, "quick_gelu": .quickGELU,
-        "quickgelu": .quickGELU, "silu": .silu, "swish": .silu, "relu": .relu,
+    /// timm's names of the activations; what is written is the first of an activation's.
+    static let activations: KeyValuePairs<String, Activation> = [
+        "gelu": .gelu, "gelu_tanh": .geluTanh, "quick_gelu": .quickGELU, "silu": .silu, "swish": .silu,
+        "relu": .relu,
     ]
 
     private static func readActivation(
@@ -271,10 +291,16 @@ enum TimmFormat {
     ) throws {
         var activation = known?.activation ?? .gelu
         if let stated = arguments?["act_layer"], stated != .null {
-            guard let named = stated.stringValue.flatMap({ activations[$0] }) else {
+            guard let named = stated.stringValue.flatMap({ activations.value(of: $0) }) else {
                 throw CheckpointError(
                     "\(path): config.json says act_layer = \(stated.text()), which this program doesn't compute; use "
-                        + "one of \(activations.keys.sorted().joined(separator: ", "))")
+                        + "one of \(activations.map(\.key).joined(separator: ", "))")
+            }
+            // EVA's layers have their own whatever the argument says.
+            guard known?.isEva != true || named == activation else {
+                throw CheckpointError(
+                    "\(path): config.json says act_layer = \(stated.text()), which timm's EVA doesn't obey; leave it out"
+                )
             }
             activation = named
         }
@@ -308,8 +334,9 @@ enum TimmFormat {
             "mlp_ratio": [.number(ratio)], "qkv_bias": [.boolean(configuration.qkvBias)],
             "class_token": [.boolean(configuration.hasClassToken)],
             "fc_norm": [.boolean(configuration.pooling == .meanBeforeNorm)],
-            "pos_embed": ["learn"], "final_norm": [true], "proj_bias": [true],
-            "norm_layer": ["layernorm"],
+            "pos_embed": ["learn"], "final_norm": [.boolean(configuration.hasFinalNorm)],
+            "proj_bias": [true], "pool_include_prefix": [.boolean(configuration.poolsPrefix)],
+            "norm_layer": [configuration.norm == .rms ? "rmsnorm" : "layernorm"],
             "reg_tokens": [.integer(configuration.registers)],
             "num_reg_tokens": [.integer(configuration.registers)],
             "no_embed_class": configuration.prefixCount == 0
@@ -331,8 +358,8 @@ enum TimmFormat {
                 continue
             }
             guard let expected = usual[name] else {
-                // Switches of timm that are off ask for nothing.
-                if scalar == false || scalar == 0 || scalar == 0.0 || scalar == "" { continue }
+                // Switches of a ViT that are off ask for nothing; some of EVA's are on by themselves.
+                if !isEva, scalar == false || scalar == 0 || scalar == 0.0 || scalar == "" { continue }
                 throw CheckpointError(
                     "\(path): config.json asks for \(name) = \(value.text()), which is not supported")
             }

@@ -126,8 +126,7 @@ extension ViTCheckpoint {
                 arguments["pre_norm"] = .boolean(c.normBeforeBlocks)
             }
             if !isOther, c.feedForward.activation != architecture.means.activation {
-                let name = TimmFormat.activations.filter { $0.value == c.feedForward.activation }.keys.min()!
-                arguments["act_layer"] = .string(name)
+                arguments["act_layer"] = .string(TimmFormat.activations.key(of: c.feedForward.activation))
             }
             // The name's own ε needs no saying; another one timm can't be told, so it had better stop at the word.
             if c.layerNormEpsilon != architecture.means.epsilon {
@@ -289,8 +288,7 @@ private struct HuggingFaceForm {
             family == .dinov2 && c.registers > 0
             ? "dinov2_with_registers"
             : family.isBesideText && hasHead ? family == .clip ? "clip" : "siglip" : family.types[0]
-        let activation = HuggingFaceFormat.activations.filter { $0.value == c.feedForward.activation }.keys
-            .min()!
+        let activation = HuggingFaceFormat.activations.key(of: c.feedForward.activation)
         var vision: [String: JSONValue] = [
             "model_type": .string(family.isBesideText ? family.types[0] : type),
             "hidden_size": .integer(c.width), "num_hidden_layers": .integer(c.depth),

@@ -192,6 +192,101 @@ struct NewerBackboneTests {
         }
     }
 
+    /// Of these tensors alone nobody knows whether queries are rotated, or which GELU it is.
+    @Test("Parts that only a name explains are refused without one")
+    func namelessParts() throws {
+        let eva = try checkpoint("eva02_base_patch14_448") {
+            ($0.queries, $0.queryBias, $0.pooling) = (.separate, .withoutKeys, .meanBeforeNorm)
+            $0.feedForward = .gated(.silu, isPacked: false, hasNorm: true)
+            $0.rotary = TimmArchitectures.known["eva02_base_patch14_448"]!.rotary
+        }
+        let clip = try checkpoint("vit_base_patch16_clip_224") {
+            ($0.normBeforeBlocks, $0.patchBias, $0.layerNormEpsilon) = (true, false, 1e-5)
+        }
+        for (model, part) in [(eva, "q_proj"), (clip, "norm_pre")] {
+            try withTemporaryFolder { folder in
+                try model.saveTimm(to: folder)
+                let url = folder.appendingPathComponent("config.json")
+                let text = try String(contentsOf: url, encoding: .utf8)
+                try AtomicFile.write(
+                    text.replacingOccurrences(of: model.timmName!, with: "vision_transformer"), to: url)
+                expectError(
+                    "\(part).weight', and config.json's architecture 'vision_transformer' isn't known"
+                ) {
+                    _ = try ViTCheckpoint.load(folder)
+                }
+                try FileManager.default.removeItem(at: url)
+                expectError("\(part).weight', and there is no config.json") {
+                    _ = try ViTCheckpoint.load(folder, heads: 4)
+                }
+            }
+        }
+    }
+
+    /// Arguments that take away what a name means, though they are off or a plain ViT's.
+    @Test(
+        "Arguments that change what a name means are obeyed or refused",
+        arguments: [
+            ("vit_small_patch16_dinov3", "\"use_rot_pos_emb\": false", "use_rot_pos_emb = false"),
+            ("vit_small_patch16_dinov3", "\"act_layer\": \"relu\"", "which timm's EVA doesn't obey"),
+            ("vit_base_patch16_clip_224", "\"final_norm\": false", "final_norm = false"),
+            ("vit_base_patch16_clip_224", "\"norm_layer\": \"rmsnorm\"", "norm_layer = \"rmsnorm\""),
+            ("vit_base_patch16_clip_224", "\"norm_layer\": \"layernorm\"", ""),
+        ])
+    func arguments(name: String, argument: String, part: String) throws {
+        let model = try checkpoint(name) {
+            if name.contains("clip") {
+                ($0.normBeforeBlocks, $0.patchBias) = (true, false)
+            } else {
+                ($0.layerScale, $0.registers, $0.queryBias) = (true, 4, .none)
+                ($0.pooling, $0.positions) = (.meanAfterNorm, .none)
+                $0.rotary = TimmArchitectures.known[name]!.rotary
+            }
+            $0.layerNormEpsilon = 1e-5
+        }
+        try withTemporaryFolder { folder in
+            try model.saveTimm(to: folder)
+            let url = folder.appendingPathComponent("config.json")
+            let text = try String(contentsOf: url, encoding: .utf8)
+            let changed = text.replacingOccurrences(of: "\"num_heads\"", with: "\(argument), \"num_heads\"")
+            try #require(changed != text)
+            try AtomicFile.write(changed, to: url)
+            guard part.isEmpty else { return expectError(part) { _ = try ViTCheckpoint.load(folder) } }
+            // timm's own LayerNorm in the place of the name's.
+            #expect(try ViTCheckpoint.load(folder).configuration.layerNormEpsilon == 1e-6)
+        }
+    }
+
+    @Test("What is written are names of activations that the other library knows")
+    func activationNames() throws {
+        let model = try checkpoint { ($0.pooling, $0.feedForward) = (.classToken, .plain(.geluTanh)) }
+        try withTemporaryFolder { folder in
+            try model.saveTimm(to: folder)
+            let url = folder.appendingPathComponent("config.json")
+            #expect(try JSONValue(contentsOf: url)["model_args"]?["act_layer"]?.stringValue == "gelu_tanh")
+            try model.saveHuggingFace(to: folder)
+            #expect(try JSONValue(contentsOf: url)["hidden_act"]?.stringValue == "gelu_pytorch_tanh")
+        }
+    }
+
+    @Test("A key beside the halves of a CLIP that nobody knows is refused")
+    func keysBesideTheHalves() throws {
+        let clip = try checkpoint {
+            ($0.normBeforeBlocks, $0.patchBias, $0.pooling) = (true, false, .mean)
+            ($0.feedForward, $0.layerNormEpsilon) = (.plain(.quickGELU), 1e-5)
+        }
+        try withTemporaryFolder { folder in
+            try clip.saveHuggingFace(to: folder)
+            let url = folder.appendingPathComponent("config.json")
+            let text = try String(contentsOf: url, encoding: .utf8)
+            try AtomicFile.write(
+                text.replacingOccurrences(
+                    of: "\"vision_config\"", with: "\"vision_feature_layer\": -2, \"vision_config\""), to: url
+            )
+            expectError("vision_feature_layer = -2 is not known") { _ = try ViTCheckpoint.load(folder) }
+        }
+    }
+
     @Test("Architectures that nobody knows are refused unless model_args say everything")
     func unknownNames() throws {
         let plain = try checkpoint { _ in }
