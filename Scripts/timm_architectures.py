@@ -146,6 +146,19 @@ def wrapped(names):
     return "\n".join("            " + line for line in lines + [line])
 
 
+def arguments(eva, heads, pooling, epsilon, activation, positions, grid, pool, prefix, rms, last):
+    """The Swift arguments of a Settings, those that aren't a plain ViT's."""
+    said = ["isEva: true"] if eva else []
+    said += [f"heads: {heads}", f'pooling: "{pooling}"']
+    said += [f"epsilon: {epsilon:.0e}"] if epsilon != 1e-6 else []
+    said += [f"activation: .{activation}"] if activation != "gelu" else []
+    said += [f"positions: .{positions}"] if positions != "allTokens" else []
+    said += [f"rotary: {grid}"] if grid != "nil" else []
+    said += [f"poolHeads: {pool}"] if pool != "nil" else []
+    said += ["poolsPrefix: true"] * prefix + ["norm: .rms"] * rms + ["hasFinalNorm: false"] * (not last)
+    return ", ".join(said)
+
+
 text = f"""// Written by Scripts/timm_architectures.py from timm {timm.__version__}; change that.
 
 import ModelConfiguration
@@ -153,25 +166,25 @@ import TensorCore
 
 /// What timm's names of architectures mean, where no tensor shows it.
 enum TimmArchitectures {{
-    /// What an architecture of this program's kind does.
+    /// What an architecture of this program's kind does; what isn't said is a plain ViT's.
     struct Settings {{
         /// Whether the class is `Eva`, and not `VisionTransformer`.
-        var isEva: Bool
+        var isEva = false
         var heads: Int
         /// `token`, `avg` or `map`.
         var pooling: String
         /// ε of the norms.
-        var epsilon: Float
-        var activation: Activation
-        var positions: ViTConfiguration.Positions
+        var epsilon: Float = 1e-6
+        var activation = Activation.gelu
+        var positions = ViTConfiguration.Positions.allTokens
         var rotary: RotaryGrid?
         /// The heads of a pooling by attention, where they aren't as many as the blocks'.
         var poolHeads: Int?
         /// Whether a pooling by attention reads the tokens in front of the patches, too.
-        var poolsPrefix: Bool
-        var norm: ViTConfiguration.Normalization
+        var poolsPrefix = false
+        var norm = ViTConfiguration.Normalization.layer
         /// Whether there is a norm behind the blocks.
-        var hasFinalNorm: Bool
+        var hasFinalNorm = true
     }}
 
     /// The architectures that this program computes. Names that timm gave up are among them.
@@ -191,15 +204,12 @@ enum TimmArchitectures {{
     private static let groups: [(settings: Settings, names: String)] = [
 """ + "\n".join(
     f"""        (
-            Settings(
-                isEva: {str(eva).lower()}, heads: {heads}, pooling: "{pooling}", epsilon: {epsilon:.0e}, activation: .{activation},
-                positions: .{positions}, rotary: {grid}, poolHeads: {pool}, poolsPrefix: {str(prefix).lower()},
-                norm: .{"rms" if rms else "layer"}, hasFinalNorm: {str(last).lower()}),
+            Settings({arguments(*facts)}),
             \"\"\"
 {wrapped(names)}
             \"\"\"
         ),"""
-    for (eva, heads, pooling, epsilon, activation, positions, grid, pool, prefix, rms, last), names in sorted(groups.items())
+    for facts, names in sorted(groups.items())
 ) + """
     ]
 

@@ -1,4 +1,5 @@
 import Datasets
+import ModelConfiguration
 
 // timm's `pretrained_cfg`, as its `resolve_data_config` and `transforms_imagenet_eval` obey it (timm 1.0.31):
 //
@@ -93,4 +94,53 @@ extension Preprocessing {
 
 extension [String: Preprocessing.Resize] {
     fileprivate subscript(key: String?) -> Preprocessing.Resize? { key.flatMap { self[$0] } }
+}
+
+extension TimmFormat {
+    /// The members of `pretrained_cfg` that change no pixel and no logit.
+    private static let harmlessMembers: Set<String> = [
+        "url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "tag",
+        "custom_load",
+        "input_size", "test_input_size", "min_input_size", "fixed_input_size", "test_crop_pct", "num_classes",
+        "label_names", "labels", "label_descriptions", "pool_size", "test_pool_size", "first_conv",
+        "classifier",
+        "license", "description", "origin_url", "paper_name", "paper_ids", "notes",
+    ]
+
+    /// Whether the file says anything of it; timm's defaults where it doesn't.
+    static func readPreprocessing(
+        _ config: JSONValue, into configuration: inout ViTConfiguration, path: String, notes: inout [String]
+    ) throws -> Bool {
+        // Older files have the members of pretrained_cfg at the top.
+        let settings = config["pretrained_cfg"] ?? config
+        if let members = config["pretrained_cfg"]?.objectValue {
+            let known = harmlessMembers.union(Preprocessing.timmKeys)
+            if let (key, value) = members.filter({ !known.contains($0.key) && !$0.value.isOff })
+                .min(by: { $0.key < $1.key })
+            {
+                throw CheckpointError(
+                    "\(path): config.json's pretrained_cfg says \(key) = \(value.text()), which is not supported"
+                )
+            }
+        }
+        let size = configuration.imageSize
+        // Where both are given, timm itself lets the model's arguments win over a fixed input size.
+        let isSizeStated = config["model_args"]?["img_size"] != nil && settings["fixed_input_size"] == true
+        let input: JSONValue = [.integer(configuration.channels), .integer(size), .integer(size)]
+        if let stated = settings["input_size"], stated != input, !isSizeStated {
+            throw CheckpointError(
+                "\(path): config.json says input_size = \(stated.text()), but the tensors say \(input.text()); only "
+                    + "square images of that size are supported")
+        }
+        configuration.preprocessing = try Preprocessing(timm: settings, imageSize: size, path: path)
+        let given = Preprocessing.timmKeys.filter { settings[$0] != nil }
+        if given.isEmpty {
+            notes.append(
+                "config.json says nothing of the preprocessing: timm's defaults are assumed (the centre 7/8 of the "
+                    + "shorter side, bicubic, ImageNet's mean and std)")
+        } else if !given.isSuperset(of: ["mean", "std"]) {
+            notes.append("config.json gives no mean and std: ImageNet's are assumed, as timm does")
+        }
+        return !given.isEmpty
+    }
 }

@@ -5,25 +5,25 @@ import TensorCore
 
 /// What timm's names of architectures mean, where no tensor shows it.
 enum TimmArchitectures {
-    /// What an architecture of this program's kind does.
+    /// What an architecture of this program's kind does; what isn't said is a plain ViT's.
     struct Settings {
         /// Whether the class is `Eva`, and not `VisionTransformer`.
-        var isEva: Bool
+        var isEva = false
         var heads: Int
         /// `token`, `avg` or `map`.
         var pooling: String
         /// ε of the norms.
-        var epsilon: Float
-        var activation: Activation
-        var positions: ViTConfiguration.Positions
+        var epsilon: Float = 1e-6
+        var activation = Activation.gelu
+        var positions = ViTConfiguration.Positions.allTokens
         var rotary: RotaryGrid?
         /// The heads of a pooling by attention, where they aren't as many as the blocks'.
         var poolHeads: Int?
         /// Whether a pooling by attention reads the tokens in front of the patches, too.
-        var poolsPrefix: Bool
-        var norm: ViTConfiguration.Normalization
+        var poolsPrefix = false
+        var norm = ViTConfiguration.Normalization.layer
         /// Whether there is a norm behind the blocks.
-        var hasFinalNorm: Bool
+        var hasFinalNorm = true
     }
 
     /// The architectures that this program computes. Names that timm gave up are among them.
@@ -42,83 +42,56 @@ enum TimmArchitectures {
 
     private static let groups: [(settings: Settings, names: String)] = [
         (
-            Settings(
-                isEva: false, heads: 2, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 2, pooling: "avg"),
             """
             test_vit2
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 2, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 2, pooling: "token"),
             """
             test_vit
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 3, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .rms, hasFinalNorm: true),
+            Settings(heads: 3, pooling: "avg", norm: .rms),
             """
             test_vit4
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 3, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: true,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 3, pooling: "map", poolsPrefix: true),
             """
             test_vit3
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 3, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 3, pooling: "token"),
             """
             deit_tiny_distilled_patch16_224 deit_tiny_patch16_224 vit_tiny_patch16_224
             vit_tiny_patch16_224_in21k vit_tiny_patch16_384
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 4, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 4, pooling: "avg", positions: .patches),
             """
             vit_wee_patch16_reg1_gap_256
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 4, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 4, pooling: "token", epsilon: 1e-05),
             """
             vit_xsmall_patch16_clip_224
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 5, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 5, pooling: "avg", positions: .patches),
             """
             vit_little_patch16_reg1_gap_256 vit_little_patch16_reg4_gap_256
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 6, pooling: "token"),
             """
             deit_small_distilled_patch16_224 deit_small_patch16_224 vit_small_patch14_dinov2
             vit_small_patch16_224 vit_small_patch16_224_dino vit_small_patch16_224_in21k
@@ -127,132 +100,90 @@ enum TimmArchitectures {
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 6, pooling: "token", positions: .patches),
             """
             deit3_small_patch16_224 deit3_small_patch16_224_in21ft1k deit3_small_patch16_384
             deit3_small_patch16_384_in21ft1k flexivit_small vit_small_patch14_reg4_dinov2
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 8, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 8, pooling: "avg"),
             """
             vit_medium_patch16_gap_240 vit_medium_patch16_gap_256 vit_medium_patch16_gap_384
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 8, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 8, pooling: "avg", positions: .patches),
             """
             vit_medium_patch16_reg1_gap_256 vit_medium_patch16_reg4_gap_256 vit_mediumd_patch16_reg4_gap_256
             vit_mediumd_patch16_reg4_gap_384
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 8, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 8, pooling: "token", positions: .patches),
             """
             deit3_medium_patch16_224 deit3_medium_patch16_224_in21ft1k
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 8, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 8, pooling: "token", epsilon: 1e-05),
             """
             vit_medium_patch16_clip_224 vit_medium_patch32_clip_224
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 10, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 10, pooling: "avg"),
             """
             vit_betwixt_patch16_gap_256
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 10, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 10, pooling: "avg", positions: .patches),
             """
             vit_betwixt_patch16_reg1_gap_256 vit_betwixt_patch16_reg4_gap_256
             vit_betwixt_patch16_reg4_gap_384
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 10, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 10, pooling: "token", epsilon: 1e-05),
             """
             vit_betwixt_patch32_clip_224
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 12, pooling: "avg"),
             """
             vit_base_patch16_siglip_gap_224 vit_base_patch16_siglip_gap_256 vit_base_patch16_siglip_gap_384
             vit_base_patch16_siglip_gap_512
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 12, pooling: "avg", positions: .patches),
             """
             vit_base_patch16_reg4_gap_256
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 12, pooling: "avg", activation: .geluTanh),
             """
             vit_base_patch32_siglip_gap_256
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 12, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 12, pooling: "map"),
             """
             vit_base_patch16_siglip_224 vit_base_patch16_siglip_256 vit_base_patch16_siglip_384
             vit_base_patch16_siglip_512
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 12, pooling: "map", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 12, pooling: "map", activation: .geluTanh),
             """
             vit_base_patch32_siglip_256
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 12, pooling: "token"),
             """
             deit_base_distilled_patch16_224 deit_base_distilled_patch16_384 deit_base_patch16_224
             deit_base_patch16_384 vit_base_patch14_dinov2 vit_base_patch16_224 vit_base_patch16_224_dino
@@ -263,19 +194,13 @@ enum TimmArchitectures {
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: false),
+            Settings(heads: 12, pooling: "token", positions: .patches, hasFinalNorm: false),
             """
             vit_base_patch16_radio_v3
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 12, pooling: "token", positions: .patches),
             """
             deit3_base_patch16_224 deit3_base_patch16_224_in21ft1k deit3_base_patch16_384
             deit3_base_patch16_384_in21ft1k flexivit_base vit_base_patch14_reg1_tipsv2
@@ -283,10 +208,7 @@ enum TimmArchitectures {
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 12, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 12, pooling: "token", epsilon: 1e-05),
             """
             vit_base_patch16_clip_224 vit_base_patch16_clip_384 vit_base_patch32_224_clip_laion2b
             vit_base_patch32_clip_224 vit_base_patch32_clip_256 vit_base_patch32_clip_384
@@ -294,65 +216,44 @@ enum TimmArchitectures {
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 12, pooling: "token", epsilon: 1e-05, activation: .quickGELU,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 12, pooling: "token", epsilon: 1e-05, activation: .quickGELU),
             """
             vit_base_patch16_clip_quickgelu_224 vit_base_patch32_clip_quickgelu_224
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 13, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 13, pooling: "avg"),
             """
             vit_so150m2_patch16_reg1_gap_256 vit_so150m2_patch16_reg1_gap_384
             vit_so150m2_patch16_reg1_gap_448
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 14, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 14, pooling: "avg"),
             """
             vit_so150m_patch16_reg4_gap_256 vit_so150m_patch16_reg4_gap_384
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 14, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 14, pooling: "map"),
             """
             vit_so150m_patch16_reg4_map_256
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 14, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 14, pooling: "token"),
             """
             vit_base_patch16_plus_240 vit_base_patch32_plus_256
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 14, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 14, pooling: "token", epsilon: 1e-05),
             """
             vit_base_patch16_plus_clip_240
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 16, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 16, pooling: "avg"),
             """
             eva_large_patch14_196 eva_large_patch14_336 vit_base_patch16_gap_224 vit_giant_patch16_gap_224
             vit_huge_patch14_gap_224 vit_huge_patch16_gap_448 vit_large_patch16_siglip_gap_256
@@ -362,10 +263,7 @@ enum TimmArchitectures {
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 16, pooling: "avg", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 16, pooling: "avg", activation: .geluTanh),
             """
             vit_giantopt_patch16_siglip_gap_256 vit_giantopt_patch16_siglip_gap_384
             vit_large_patch16_siglip_gap_512 vit_so400m_patch16_siglip_gap_256
@@ -373,39 +271,27 @@ enum TimmArchitectures {
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 16, pooling: "map", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 16, pooling: "map"),
             """
             vit_large_patch16_siglip_256 vit_large_patch16_siglip_384 vit_so400m_patch14_siglip_224
             vit_so400m_patch14_siglip_378 vit_so400m_patch14_siglip_384
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 16, pooling: "map", epsilon: 1e-06, activation: .geluTanh,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 16, pooling: "map", activation: .geluTanh),
             """
             vit_giantopt_patch16_siglip_256 vit_giantopt_patch16_siglip_384 vit_large_patch16_siglip_512
             vit_so400m_patch16_siglip_256 vit_so400m_patch16_siglip_384 vit_so400m_patch16_siglip_512
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: false),
+            Settings(heads: 16, pooling: "token", hasFinalNorm: false),
             """
             vit_intern300m_patch14_448
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 16, pooling: "token"),
             """
             vit_giant_patch14_224 vit_gigantic_patch14_224 vit_huge_patch14_224 vit_huge_patch14_224_in21k
             vit_large_patch14_224 vit_large_patch14_dinov2 vit_large_patch16_224 vit_large_patch16_224_in21k
@@ -413,20 +299,14 @@ enum TimmArchitectures {
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: false),
+            Settings(heads: 16, pooling: "token", positions: .patches, hasFinalNorm: false),
             """
             vit_huge_patch16_radio_v3 vit_huge_patch16_radio_v4 vit_large_patch16_radio_v3
             vit_so400m_patch16_radio_v4
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 16, pooling: "token", positions: .patches),
             """
             deit3_huge_patch14_224 deit3_huge_patch14_224_in21ft1k deit3_large_patch16_224
             deit3_large_patch16_224_in21ft1k deit3_large_patch16_384 deit3_large_patch16_384_in21ft1k
@@ -435,10 +315,7 @@ enum TimmArchitectures {
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 16, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 16, pooling: "token", epsilon: 1e-05),
             """
             vit_giant_patch14_224_clip_laion2b vit_giant_patch14_clip_224 vit_gigantic_patch14_clip_224
             vit_gigantic_patch14_clip_378 vit_huge_patch14_224_clip_laion2b vit_huge_patch14_clip_224
@@ -447,10 +324,7 @@ enum TimmArchitectures {
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 16, pooling: "token", epsilon: 1e-05, activation: .quickGELU,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 16, pooling: "token", epsilon: 1e-05, activation: .quickGELU),
             """
             vit_gigantic_patch14_clip_quickgelu_224 vit_huge_patch14_clip_quickgelu_224
             vit_huge_patch14_clip_quickgelu_378 vit_large_patch14_clip_quickgelu_224
@@ -458,478 +332,380 @@ enum TimmArchitectures {
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 24, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: false),
+            Settings(heads: 24, pooling: "token", positions: .patches, hasFinalNorm: false),
             """
             vit_giant_patch16_radio_v3
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 24, pooling: "token", epsilon: 1e-06, activation: .silu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 24, pooling: "token", activation: .silu),
             """
             vit_giant_patch14_dinov2
             """
         ),
         (
-            Settings(
-                isEva: false, heads: 24, pooling: "token", epsilon: 1e-06, activation: .silu,
-                positions: .patches, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(heads: 24, pooling: "token", activation: .silu, positions: .patches),
             """
             vit_giant_patch14_reg1_tipsv2 vit_giant_patch14_reg4_dinov2
             """
         ),
         (
             Settings(
-                isEva: true, heads: 3, pooling: "avg", epsilon: 1e-06, activation: .silu,
-                positions: .allTokens,
+                isEva: true, heads: 3, pooling: "avg", activation: .silu,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: false)),
             """
             eva02_tiny_patch14_224 eva02_tiny_patch14_336
             """
         ),
         (
             Settings(
-                isEva: true, heads: 3, pooling: "avg", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens,
+                isEva: true, heads: 3, pooling: "avg", epsilon: 1e-05,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: false),
+                    startsWithColumn: true), hasFinalNorm: false),
             """
             vit_pe_spatial_tiny_patch16_512
             """
         ),
         (
             Settings(
-                isEva: true, heads: 3, pooling: "avg", epsilon: 1e-05, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 3, pooling: "avg", epsilon: 1e-05, positions: .none,
                 rotary: RotaryGrid(
-                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false)),
             """
             vit_tiny_patch16_dinov3_qkvb
             """
         ),
         (
             Settings(
-                isEva: true, heads: 3, pooling: "map", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens,
+                isEva: true, heads: 3, pooling: "map", epsilon: 1e-05,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 24),
-                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
             """
             vit_pe_core_tiny_patch16_384
             """
         ),
         (
             Settings(
-                isEva: true, heads: 6, pooling: "avg", epsilon: 1e-06, activation: .silu,
-                positions: .allTokens,
+                isEva: true, heads: 6, pooling: "avg", activation: .silu,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: false)),
             """
             eva02_small_patch14_224 eva02_small_patch14_336
             """
         ),
         (
             Settings(
-                isEva: true, heads: 6, pooling: "avg", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens,
+                isEva: true, heads: 6, pooling: "avg", epsilon: 1e-05,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: false),
+                    startsWithColumn: true), hasFinalNorm: false),
             """
             vit_pe_spatial_small_patch16_512
             """
         ),
         (
             Settings(
-                isEva: true, heads: 6, pooling: "avg", epsilon: 1e-05, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 6, pooling: "avg", epsilon: 1e-05, positions: .none,
                 rotary: RotaryGrid(
-                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false)),
             """
             vit_small_patch16_dinov3 vit_small_patch16_dinov3_qkvb
             """
         ),
         (
             Settings(
-                isEva: true, heads: 6, pooling: "avg", epsilon: 1e-05, activation: .silu,
-                positions: .none,
+                isEva: true, heads: 6, pooling: "avg", epsilon: 1e-05, activation: .silu, positions: .none,
                 rotary: RotaryGrid(
-                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false)),
             """
             vit_small_plus_patch16_dinov3 vit_small_plus_patch16_dinov3_qkvb
             """
         ),
         (
             Settings(
-                isEva: true, heads: 6, pooling: "map", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens,
+                isEva: true, heads: 6, pooling: "map", epsilon: 1e-05,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 24),
-                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
             """
             vit_pe_core_small_patch16_384
             """
         ),
         (
             Settings(
-                isEva: true, heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 6, pooling: "token", positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: true)),
             """
             vit_small_patch16_rope_224
             """
         ),
         (
             Settings(
-                isEva: true, heads: 6, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches,
+                isEva: true, heads: 6, pooling: "token", positions: .patches,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: true)),
             """
             vit_small_patch16_rope_ape_224
             """
         ),
         (
             Settings(
-                isEva: true, heads: 6, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 6, pooling: "token", epsilon: 1e-05, positions: .none,
                 rotary: RotaryGrid(
-                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false)),
             """
             vit_small_patch16_lingbot
             """
         ),
         (
             Settings(
-                isEva: true, heads: 8, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 8, pooling: "avg", positions: .none,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: false)),
             """
             vit_medium_patch16_rope_reg1_gap_256 vit_mediumd_patch16_rope_reg1_gap_256
             """
         ),
         (
             Settings(
-                isEva: true, heads: 10, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 10, pooling: "avg", positions: .none,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: false)),
             """
             vit_betwixt_patch16_rope_reg4_gap_256
             """
         ),
         (
             Settings(
-                isEva: true, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 12, pooling: "avg", positions: .none,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: false)),
             """
             vit_base_patch16_rope_reg1_gap_256
             """
         ),
         (
             Settings(
-                isEva: true, heads: 12, pooling: "avg", epsilon: 1e-06, activation: .silu,
-                positions: .allTokens,
+                isEva: true, heads: 12, pooling: "avg", activation: .silu,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: false)),
             """
             eva02_base_patch14_224 eva02_base_patch14_448
             """
         ),
         (
             Settings(
-                isEva: true, heads: 12, pooling: "avg", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens,
+                isEva: true, heads: 12, pooling: "avg", epsilon: 1e-05,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: false),
+                    startsWithColumn: true), hasFinalNorm: false),
             """
             vit_pe_spatial_base_patch16_512
             """
         ),
         (
             Settings(
-                isEva: true, heads: 12, pooling: "avg", epsilon: 1e-05, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 12, pooling: "avg", epsilon: 1e-05, positions: .none,
                 rotary: RotaryGrid(
-                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false)),
             """
             vit_base_patch16_dinov3 vit_base_patch16_dinov3_qkvb
             """
         ),
         (
             Settings(
-                isEva: true, heads: 12, pooling: "map", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens,
+                isEva: true, heads: 12, pooling: "map", epsilon: 1e-05,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 14),
-                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
             """
             vit_pe_core_base_patch16_224
             """
         ),
         (
             Settings(
-                isEva: true, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 12, pooling: "token", positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: true)),
             """
             vit_base_patch16_rope_224
             """
         ),
         (
             Settings(
-                isEva: true, heads: 12, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches,
+                isEva: true, heads: 12, pooling: "token", positions: .patches,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: true)),
             """
             vit_base_patch16_rope_ape_224
             """
         ),
         (
             Settings(
-                isEva: true, heads: 12, pooling: "token", epsilon: 1e-06, activation: .silu,
-                positions: .allTokens,
+                isEva: true, heads: 12, pooling: "token", activation: .silu,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: false)),
             """
             eva02_base_patch16_clip_224
             """
         ),
         (
             Settings(
-                isEva: true, heads: 12, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 12, pooling: "token", epsilon: 1e-05, positions: .none,
                 rotary: RotaryGrid(
-                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false)),
             """
             vit_base_patch16_lingbot
             """
         ),
         (
-            Settings(
-                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(isEva: true, heads: 16, pooling: "avg"),
             """
             eva_giant_patch14_224 eva_giant_patch14_336 eva_giant_patch14_560
             """
         ),
         (
             Settings(
-                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-06, activation: .silu,
-                positions: .allTokens,
+                isEva: true, heads: 16, pooling: "avg", activation: .silu,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: false)),
             """
             eva02_large_patch14_224 eva02_large_patch14_448
             """
         ),
         (
             Settings(
-                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens,
+                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-05,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 32),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: false),
+                    startsWithColumn: true), hasFinalNorm: false),
             """
             vit_pe_lang_gigantic_patch14_448 vit_pe_spatial_gigantic_patch14_448
             """
         ),
         (
             Settings(
-                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens,
+                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-05,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 32),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: false),
+                    startsWithColumn: true), hasFinalNorm: false),
             """
             vit_pe_lang_large_patch14_448 vit_pe_spatial_large_patch14_448
             """
         ),
         (
             Settings(
-                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-05, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 16, pooling: "avg", epsilon: 1e-05, positions: .none,
                 rotary: RotaryGrid(
-                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false)),
             """
             vit_large_patch16_dinov3 vit_large_patch16_dinov3_qkvb
             """
         ),
         (
             Settings(
-                isEva: true, heads: 16, pooling: "map", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens,
+                isEva: true, heads: 16, pooling: "map", epsilon: 1e-05,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 32),
-                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
             """
             vit_pe_core_gigantic_patch14_448
             """
         ),
         (
             Settings(
-                isEva: true, heads: 16, pooling: "map", epsilon: 1e-05, activation: .gelu,
-                positions: .allTokens,
+                isEva: true, heads: 16, pooling: "map", epsilon: 1e-05,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 1, reference: 24),
-                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: true), poolHeads: 8, poolsPrefix: true),
             """
             vit_pe_core_large_patch14_336
             """
         ),
         (
-            Settings(
-                isEva: true, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .allTokens, rotary: nil, poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+            Settings(isEva: true, heads: 16, pooling: "token"),
             """
             eva_giant_patch14_clip_224
             """
         ),
         (
             Settings(
-                isEva: true, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 16, pooling: "token", positions: .none,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: true)),
             """
             vit_large_patch16_rope_224
             """
         ),
         (
             Settings(
-                isEva: true, heads: 16, pooling: "token", epsilon: 1e-06, activation: .gelu,
-                positions: .patches,
+                isEva: true, heads: 16, pooling: "token", positions: .patches,
                 rotary: RotaryGrid(
                     temperature: 100, layout: .interleaved, coordinates: .index(offset: 0, reference: nil),
-                    startsWithColumn: true), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: true)),
             """
             vit_large_patch16_rope_ape_224
             """
         ),
         (
             Settings(
-                isEva: true, heads: 16, pooling: "token", epsilon: 1e-06, activation: .silu,
-                positions: .allTokens,
+                isEva: true, heads: 16, pooling: "token", activation: .silu,
                 rotary: RotaryGrid(
                     temperature: 10000, layout: .interleaved, coordinates: .index(offset: 0, reference: 16),
-                    startsWithColumn: false), poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    startsWithColumn: false)),
             """
             eva02_large_patch14_clip_224 eva02_large_patch14_clip_336
             """
         ),
         (
             Settings(
-                isEva: true, heads: 16, pooling: "token", epsilon: 1e-05, activation: .gelu,
-                positions: .none,
+                isEva: true, heads: 16, pooling: "token", epsilon: 1e-05, positions: .none,
                 rotary: RotaryGrid(
-                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false)),
             """
             vit_large_patch16_lingbot
             """
         ),
         (
             Settings(
-                isEva: true, heads: 20, pooling: "avg", epsilon: 1e-05, activation: .silu,
-                positions: .none,
+                isEva: true, heads: 20, pooling: "avg", epsilon: 1e-05, activation: .silu, positions: .none,
                 rotary: RotaryGrid(
-                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false)),
             """
             vit_huge_plus_patch16_dinov3 vit_huge_plus_patch16_dinov3_qkvb
             """
         ),
         (
             Settings(
-                isEva: true, heads: 24, pooling: "token", epsilon: 1e-05, activation: .silu,
-                positions: .none,
+                isEva: true, heads: 24, pooling: "token", epsilon: 1e-05, activation: .silu, positions: .none,
                 rotary: RotaryGrid(
-                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false)),
             """
             vit_giant_patch16_lingbot
             """
         ),
         (
             Settings(
-                isEva: true, heads: 32, pooling: "avg", epsilon: 1e-05, activation: .silu,
-                positions: .none,
+                isEva: true, heads: 32, pooling: "avg", epsilon: 1e-05, activation: .silu, positions: .none,
                 rotary: RotaryGrid(
-                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false),
-                poolHeads: nil, poolsPrefix: false,
-                norm: .layer, hasFinalNorm: true),
+                    temperature: 100, layout: .halves, coordinates: .centered, startsWithColumn: false)),
             """
             vit_7b_patch16_dinov3
             """

@@ -69,7 +69,8 @@ public struct ViTCheckpoint: Equatable, Sendable {
     /// Reads a vision transformer.
     ///
     /// - timm: a `.safetensors` file or a folder with `model.safetensors`; `config.json` beside it.
-    /// - Hugging Face: a folder with `config.json` (`model_type` vit, deit, dinov2, clip, siglip, … without gated layers) and `model.safetensors` or its shards.
+    /// - Hugging Face: a folder with `config.json` (`model_type` vit, vit_mae, deit, dinov2, dinov3_vit, clip, siglip, …) and
+    ///   `model.safetensors` or its shards.
     /// - Google: an `.npz` file of vision_transformer or big_vision.
     ///
     /// Prefixes of wrappers (`module.`) are taken off and what only pretraining uses (`mask_token`) is left out, with

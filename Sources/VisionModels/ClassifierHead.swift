@@ -7,7 +7,8 @@ import Transformers
 ///
 ///     logits = head(pool(LN x))        or head(LN(pool x)), and a batch norm before the head where a method has one
 ///
-/// pool takes the class token, the mean of the patches, both, one behind the other, or an attention to the patches. Where the mean alone is read there may be no LN.
+/// pool takes the class token, the mean of the patches, both, one behind the other, or an attention to the patches. Some models have no
+/// LN behind the blocks.
 struct ClassifierHead {
     let pooling: ViTConfiguration.Pooling
     let norm: Norm?  // none where the mean of the stream as it is is read
