@@ -134,6 +134,55 @@ struct NewerBackboneTests {
         }
     }
 
+    /// torch 2.15's F.interpolate(size=(3, 3), mode="bicubic", align_corners=False, antialias=False) of the grid i² + 3j + ij mod 3.
+    @Test("DINOv2's positions are resized without antialias, as transformers does")
+    func sampledPositions() throws {
+        var checkpoint = try checkpoint { $0.layerScale = true }
+        let grid = (0..<16).map { place -> Float in
+            let (i, j) = (place / 4, place % 4)
+            return Float(i * i + 3 * j + i * j % 3)
+        }
+        let token = [Float](repeating: 9, count: 32)
+        var positions = token
+        for value in grid { positions += (0..<32).map { value * Float($0) } }
+        checkpoint.tensors["pos_embed"]!.values = positions
+        let truth: [Double] = [
+            0.48491859436035156, 4.847078323364258, 8.759746551513672, 2.7591147422790527, 8.740234375,
+            11.00217342376709, 8.759745597839355, 13.09013557434082, 16.971036911010742,
+        ]
+        for resizing in [PositionResizing.sampled, .antialiased] {
+            checkpoint.resizing = resizing
+            let resized = try checkpoint.interpolated(toImageSize: 12).tensors["pos_embed"]!.values
+            #expect(Array(resized[..<32]) == token)
+            for (place, truth) in truth.enumerated() {
+                let error = abs(Double(resized[32 * (place + 1) + 2]) - 2 * truth)
+                #expect((error < 1e-5) == (resizing == .sampled), "\(resizing) at \(place): \(error)")
+            }
+        }
+    }
+
+    /// transformers adds it to the class token alone; timm's file has it in the class token.
+    @Test("The class token's position of a DINOv2 with registers is a part of the token")
+    func positionOfTheClassToken() throws {
+        let written = try checkpoint {
+            ($0.layerScale, $0.pooling, $0.classCount) = (true, .classTokenAndMean, 0)
+            ($0.registers, $0.positions) = (4, .patches)
+        }
+        try withTemporaryFolder { folder in
+            try written.saveHuggingFace(to: folder)
+            let url = folder.appendingPathComponent("model.safetensors")
+            let file = try SafetensorsFile(url)
+            var tensors: [String: HostTensor] = [:]
+            for name in file.names { tensors[name] = try file.tensor(name) }
+            for index in 0..<32 { tensors["embeddings.position_embeddings"]!.values[index] = Float(index) }
+            try writeSafetensors(tensors, to: url, metadata: ["format": "pt"])
+            let read = try ViTCheckpoint.load(folder)
+            let expected = written.tensors["cls_token"]!.values.enumerated().map { $1 + Float($0) }
+            #expect(read.tensors["cls_token"]?.values == expected)
+            #expect(read.tensors["pos_embed"] == written.tensors["pos_embed"])
+        }
+    }
+
     /// As in facebook/dinov2-base: positions for 518 pixels, and a processor that makes 224. Another size begins from the 518.
     @Test("DINOv2's processor says for which images it is")
     func preparedSize() throws {
