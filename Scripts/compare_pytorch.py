@@ -1,11 +1,14 @@
 """The driver and the PyTorch side of Scripts/compare-pytorch, which installs what this needs and calls it.
 
 The supernet step is AdamW's on the support tensors and the head of a vision transformer in which each of the
-blocks' four Linears computes, on a path drawn uniformly from the 432 per layer and step,
+blocks' Linears computes, on a path drawn uniformly from the 432 per layer and step,
 
     W = W0 * (1 + A) + B             [out, in]
     b = b0 * (1 + D) + E + W0 @ C    [out]
     y = x @ W.T + b                  [batch, tokens, out]
+
+Every pass of timm's attention and feed-forward layers that calls its Linears is compared; the model is written as timm writes one, and
+`glora bench` reads it, so that both sides have one architecture.
 
 The driver runs ours and theirs in turn, each in a fresh process: neither finds the other's memory, threads or
 heated caches, and a change of the machine's speed reaches both. With --ours, the report of `glora doctor` is our side.
@@ -21,12 +24,13 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 CLASSES = 10
 RANK = 4
 LORA_RANK = 8
-LINEARS = r".*blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))"
+LINEARS = r".*blocks\.\d+\.(attn\.(qkv|q_proj|k_proj|v_proj|proj)|mlp\.(fc1|fc1_g|fc1_x|fc2))"
 
 # One Linear's search space: 4 * 4 * 3 * 3 * 3 = 432 paths.
 CHOICES = {
@@ -68,7 +72,8 @@ def plain_glora_linear(linear):
         def __init__(self):
             super().__init__()
             self.weight = linear.weight.requires_grad_(False)  # [out, in]
-            self.bias = linear.bias.requires_grad_(False)  # [out]
+            bias = torch.zeros(outputs) if linear.bias is None else linear.bias
+            self.bias = nn.Parameter(bias, requires_grad=False)  # [out]
             self.Ad, self.Au = down(outputs), up(inputs)
             self.Bd, self.Bu = down(outputs), up(inputs)
             self.Cd, self.Cu = down(inputs), up(1)
@@ -113,19 +118,43 @@ def plain_glora_linear(linear):
     return PlainGLoRALinear()
 
 
-def build_model(side, name):
-    """The model of a side, with random weights: the time doesn't depend on them."""
+def create(options):
+    """The model of timm's, with random weights: the time doesn't depend on them. Ends the program where no pass calls its Linears."""
     import timm
 
-    model = timm.create_model(name, pretrained=False, num_classes=CLASSES)
+    size = {"img_size": options.image_size} if options.image_size else {}
+    try:
+        model = timm.create_model(options.model, pretrained=False, num_classes=CLASSES, **size)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        sys.exit(f"timm makes no {options.model} of {options.image_size or 'its own'} pixels: {error}")
     targets = [key for key, _ in model.named_modules() if re.fullmatch(LINEARS, key)]
-    if not targets or len(targets) != 4 * len(model.blocks):
-        sys.exit(f"{name} has no blocks of qkv, proj, fc1 and fc2; choose a plain vision transformer of timm.")
+    if not targets or len(targets) != len(model.blocks) * len([key for key in targets if ".0." in key]):
+        sys.exit(f"{options.model} has no blocks of Linears in timm's names; choose a vision transformer of timm.")
+    # EVA's fused projection with a bias of queries and values is called past its module.
+    if getattr(model.blocks[0].attn, "q_bias", None) is not None:
+        sys.exit(f"timm adds the biases of {options.model}'s queries itself, so that no adapter can take its place there.")
+    return model, targets
+
+
+def write(options, folder):
+    """The model as timm writes it, for `glora bench`."""
+    from timm.models._hub import save_for_hf
+
+    model, _ = create(options)
+    arguments = {"img_size": options.image_size} if options.image_size else None
+    save_for_hf(model, folder, safe_serialization=True, model_args=arguments)
+
+
+def build_model(side, options):
+    """The model of a side."""
+    from torch import nn
+
+    model, targets = create(options)
     if side == "inference":
         return model.eval()
     if side == "plain":
         model.requires_grad_(False)
-        model.head.requires_grad_(True)
+        model.get_classifier().requires_grad_(True)
         for key in targets:
             parent, _, child = key.rpartition(".")
             setattr(model.get_submodule(parent), child, plain_glora_linear(model.get_submodule(key)))
@@ -192,10 +221,10 @@ def run_side(options):
     synchronize = synchronizer(options.torch_device)
     # Libraries are loaded; what follows is the model's and the step's. On other devices most of it lies elsewhere.
     before = peak_bytes() if options.torch_device == "cpu" else None
-    model = build_model(options.side, options.model).to(options.torch_device)
+    model = build_model(options.side, options).to(options.torch_device)
     base = getattr(model, "base_model", model)
-    size = getattr(base, "model", base).default_cfg["input_size"]
-    images = torch.randn(options.batch, *size, device=options.torch_device)  # [batch, 3, height, width]
+    size = getattr(base, "model", base).patch_embed.img_size
+    images = torch.randn(options.batch, 3, *size, device=options.torch_device)  # [batch, 3, height, width]
     labels = torch.randint(CLASSES, (options.batch,), device=options.torch_device)  # [batch]
     last = None
 
@@ -236,17 +265,19 @@ def run_side(options):
 
 def run_products(options):
     """The products of a block's Linears and of their gradients, as `glora bench gemm` has them, once each in a round."""
-    import timm
     import torch
 
     torch.set_num_threads(options.threads)
-    model = timm.create_model(options.model, pretrained=False, num_classes=CLASSES)
-    rows = options.batch * model.pos_embed.shape[1]
+    model, targets = create(options)
+    with torch.inference_mode():
+        tokens = model.forward_features(torch.zeros(1, 3, *model.patch_embed.img_size)).shape[1]
+    rows = options.batch * tokens
     dtype = torch.bfloat16 if options.precision == "bfloat16" else torch.float32
-    block = model.blocks[0]
     products, flops = [], 0
-    for linear in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
-        outputs, inputs = linear.weight.shape
+    for target in targets:
+        if ".0." not in target:
+            continue
+        outputs, inputs = model.get_submodule(target).weight.shape
         x = torch.randn(rows, inputs, device=options.torch_device, dtype=dtype)
         dy = torch.randn(rows, outputs, device=options.torch_device, dtype=dtype)
         weight = torch.randn(outputs, inputs, device=options.torch_device, dtype=dtype)
@@ -327,6 +358,14 @@ def measure(options):
         environment[variable] = str(options.threads)
     environment["HF_HUB_OFFLINE"] = "1"  # random weights: nothing is to be fetched
     common = ["--model", options.model, "--batch", str(options.batch)]
+    own = ["--model", options.folder, "--batch", str(options.batch)]
+    if options.image_size:
+        common += ["--image-size", str(options.image_size)]
+    if not options.ours:
+        script = [sys.executable, os.path.abspath(__file__), *common, "--write", options.folder]
+        run = subprocess.run(script, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if run.returncode != 0:
+            fail((run.stdout.strip() or "the model can't be written").splitlines()[-1])
     results = {row: [] for row in options.rows}
     for number in range(1, options.rounds + 1):
         measured = {}  # rows with a side in common share its run within the round
@@ -343,7 +382,7 @@ def measure(options):
             if options.ours:
                 ours = options.ours[bench[0]]
             else:
-                command = [options.glora, "bench", *bench, "--device", options.device, *common]
+                command = [options.glora, "bench", *bench, "--device", options.device, *own]
                 command += ["--precision", options.precision, "--json"]
                 ours = once(bench, command, " ".join(["glora bench", *bench]))
             command = [sys.executable, os.path.abspath(__file__), "--side", side, *common]
@@ -368,11 +407,14 @@ def processor_name():
 def run_driver(options):
     if options.ours:
         read_report(options)
-    results = measure(options)
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = folder
+        results = measure(options)
     from importlib.metadata import version
 
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "peft"))
-    print(f"{options.model}, batch {options.batch}, {options.precision}, {options.threads} threads, {options.rounds} rounds")
+    size = f" at {options.image_size} pixels" if options.image_size else ""
+    print(f"{options.model}{size}, batch {options.batch}, {options.precision}, {options.threads} threads, {options.rounds} rounds")
     where = " (of the report)" if options.ours else ""
     print(f"ours on {options.device}{where}, theirs on {options.torch_device}: {packages}; {processor_name()}")
     print(f"{'':24} {'ours':>10} {'theirs':>10} {'':9} {'ratio':>7}   of each round")
@@ -398,7 +440,9 @@ def main():
     parser.add_argument("--device")
     parser.add_argument("--torch-device", default="cpu")
     parser.add_argument("--model", default="vit_base_patch16_224")
+    parser.add_argument("--image-size", type=int)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--write", metavar="FOLDER")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
@@ -406,7 +450,9 @@ def main():
     parser.add_argument("--side", choices=sorted({side for _, side, _ in ROWS.values()}))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if options.side == "products":
+    if options.write:
+        write(options, options.write)
+    elif options.side == "products":
         run_products(options)
     elif options.side:
         run_side(options)

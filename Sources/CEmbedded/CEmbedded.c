@@ -27,6 +27,24 @@ static const uint8_t eva02_base[] = {
 static const uint8_t eva02_fixed_mixed[] = {
 #embed "Golden/eva02/fixed_mixed.safetensors"
 };
+static const uint8_t ops_geglu_tanh[] = {
+#embed "Golden/ops/geglu_tanh.safetensors"
+};
+static const uint8_t ops_gelu_tanh[] = {
+#embed "Golden/ops/gelu_tanh.safetensors"
+};
+static const uint8_t ops_rmsnorm[] = {
+#embed "Golden/ops/rmsnorm.safetensors"
+};
+static const uint8_t ops_swiglu[] = {
+#embed "Golden/ops/swiglu.safetensors"
+};
+static const uint8_t rope_dinov3_2d[] = {
+#embed "Golden/rope/dinov3_2d.safetensors"
+};
+static const uint8_t rope_eva02_2d[] = {
+#embed "Golden/rope/eva02_2d.safetensors"
+};
 static const uint8_t siglip_base[] = {
 #embed "Golden/siglip/base.safetensors"
 };
@@ -122,6 +140,12 @@ static const EmbeddedFile files[] = {
     FILE_OF("Golden/dinov3/fixed_mixed.safetensors", dinov3_fixed_mixed),
     FILE_OF("Golden/eva02/base.safetensors", eva02_base),
     FILE_OF("Golden/eva02/fixed_mixed.safetensors", eva02_fixed_mixed),
+    FILE_OF("Golden/ops/geglu_tanh.safetensors", ops_geglu_tanh),
+    FILE_OF("Golden/ops/gelu_tanh.safetensors", ops_gelu_tanh),
+    FILE_OF("Golden/ops/rmsnorm.safetensors", ops_rmsnorm),
+    FILE_OF("Golden/ops/swiglu.safetensors", ops_swiglu),
+    FILE_OF("Golden/rope/dinov3_2d.safetensors", rope_dinov3_2d),
+    FILE_OF("Golden/rope/eva02_2d.safetensors", rope_eva02_2d),
     FILE_OF("Golden/siglip/base.safetensors", siglip_base),
     FILE_OF("Golden/siglip/fixed_mixed.safetensors", siglip_fixed_mixed),
     FILE_OF("Golden/glora_layer/000_pw_i12o20r2_n1_b.safetensors", glora_layer_000_pw_i12o20r2_n1_b),

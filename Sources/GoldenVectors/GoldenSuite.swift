@@ -20,6 +20,8 @@ import TensorCore
 /// | `lr_schedule` | the learning rate of every epoch |
 /// | `param_count` | parameters of candidate paths |
 /// | `search_trace` | every generation's candidates, the accuracies of the best 50, the final best, and the counts: equal |
+/// | `operation` | one operation, by its formula: RMSNorm, gated activations, tanh GELU, with every gradient |
+/// | `rope` | a rotation of a grid's patches: the tables, y, dx |
 /// | `peft` | another method: logits, loss, every gradient, the merged model, the count |
 public final class GoldenSuite {
     private let root: URL
@@ -32,8 +34,8 @@ public final class GoldenSuite {
         try self.init(root: directory, isTemporary: false)
     }
 
-    /// The small suite inside the program: about ten layers, a fixed ViT, CLIP, DINOv2, DINOv3, EVA-02 and SigLIP, both AdamW trajectories,
-    /// schedule and counts.
+    /// The small suite inside the program: about ten layers, a fixed ViT, CLIP, DINOv2, DINOv3, EVA-02 and SigLIP, their
+    /// operations and rotations, both AdamW trajectories, schedule and counts.
     /// It is unpacked into a temporary folder, which goes when the suite does. Throws `CheckpointError`.
     public static func builtIn() throws -> GoldenSuite {
         let folder = FileManager.default.temporaryDirectory
@@ -130,6 +132,8 @@ public final class GoldenSuite {
         case "vit_trajectory":
             return try replayTrajectory(file, golden, base: base(of: golden, for: url), on: backend).result(
                 path)
+        case "operation": return try replayOperation(file, golden, on: backend).result(path)
+        case "rope": return try replayRotation(file, golden, on: backend).result(path)
         case "peft":
             return try replayMethod(file, golden, base: base(of: golden, for: url), on: backend).result(path)
         case let kind: throw GoldenError("\(path) is of the kind '\(kind)', which this program doesn't know")

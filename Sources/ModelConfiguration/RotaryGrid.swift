@@ -33,9 +33,9 @@ public struct RotaryGrid: Codable, Hashable, Sendable {
         (self.coordinates, self.startsWithColumn) = (coordinates, startsWithColumn)
     }
 
-    /// [g · g, h/2] the angles of g × g patches, row by row.
-    public func angles(gridSize g: Int, headWidth h: Int) -> [Double] {
-        func coordinate(_ i: Int) -> Double {
+    /// [rows · columns, h/2] the angles of a grid of patches, row by row.
+    public func angles(rows: Int, columns: Int, headWidth h: Int) -> [Double] {
+        func coordinate(_ i: Int, of g: Int) -> Double {
             switch coordinates {
             case .centered: 2 * .pi * (Double(2 * i + 1) / Double(g) - 1)
             case .index(let offset, let reference):
@@ -43,8 +43,9 @@ public struct RotaryGrid: Codable, Hashable, Sendable {
             }
         }
         let bands = (0..<h / 4).map { pow(temperature, -4 * Double($0) / Double(h)) }
-        return (0..<g * g).flatMap { patch -> [Double] in
-            let (row, column) = (coordinate(patch / g), coordinate(patch % g))
+        return (0..<rows * columns).flatMap { patch -> [Double] in
+            let row = coordinate(patch / columns, of: rows)
+            let column = coordinate(patch % columns, of: columns)
             let (first, second) = startsWithColumn ? (column, row) : (row, column)
             return bands.map { first * $0 } + bands.map { second * $0 }
         }

@@ -173,11 +173,11 @@ public final class VisionTransformer: TrainableModel {
             behind: places.patches, norm: configuration.normBeforeBlocks ? try norm("norm_pre", nil) : nil,
             patchSize: patch)
         let rotation = try configuration.rotary.map { grid in
-            let headWidth = d / configuration.heads
+            let (side, headWidth) = (configuration.gridSize, d / configuration.heads)
             // Place 0 is that of the tokens which aren't turned.
             return try Rotation(
                 angles: Array(repeating: 0, count: headWidth / 2)
-                    + grid.angles(gridSize: configuration.gridSize, headWidth: headWidth),
+                    + grid.angles(rows: side, columns: side, headWidth: headWidth),
                 heads: configuration.heads, headWidth: headWidth, layout: grid.layout, frozen, backend)
         }
         blocks = try places.blocks.enumerated().map { index, block in

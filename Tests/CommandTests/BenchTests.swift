@@ -53,11 +53,15 @@ struct BenchTests {
     }
 
     /// By hand: 2 · 197 rows of 192 values, of which LayerNorm makes 8 operations each, its backward 12; 2 · 3 · 197² scores of
-    /// heads of 64, of 4 · 64 + 5 and 10 · 64 + 6 operations. Bytes are those of the tensors, read or written once.
+    /// heads of 64, of 4 · 64 + 5 and 10 · 64 + 6 operations; RMSNorm 4 and 9; 394 rows of 96 pairs, turned with 6; 394 rows of 768
+    /// hidden values with 11 and 15. Bytes are those of the tensors, read or written once.
     @Test(
-        "bench layernorm and attention have a row for each direction, whose operations and bytes are those of the tensors",
+        "bench of an operation has a row for each direction, whose operations and bytes are those of the tensors",
         arguments: [
             ("layernorm", [8 * 75_648, 12 * 75_648], [4 * 152_468, 4 * 303_572]),
+            ("rmsnorm", [4 * 75_648, 9 * 75_648], [4 * 151_882, 4 * 303_178]),
+            ("rotate", [6 * 37_824, 6 * 37_824], [4 * 176_906, 4 * 176_906]),
+            ("gate", [11 * 302_592, 15 * 302_592], [12 * 302_592, 20 * 302_592]),
             ("attention", [261 * 232_854, 646 * 232_854], [4 * 303_774, 4 * 606_366]),
         ])
     func operations(_ name: String, _ flops: [Int], _ bytes: [Int]) throws {
@@ -78,6 +82,22 @@ struct BenchTests {
         // A share of a roof, times the seconds, is the least that an operation could take: of both no more than of each in turn.
         let least = try amounts("shareOfRoof")
         #expect(least[2] <= 1.000_001 * (least[0] + least[1]) && least[2] > max(least[0], least[1]))
+    }
+
+    @Test("bench takes a model's file, at another size")
+    func files() throws {
+        try Fixture.withFolder { folder in
+            for (command, size) in [("step", "32"), ("inference", "24"), ("gemm", "16")] {
+                let flags = ["--model", "model", "--image-size", size, "--batch", "2"]
+                let json = try Glora.succeed(
+                    ["bench", command, "--device", "cpu", "--json"] + flags, in: folder
+                ).json()
+                #expect(try json.number("seconds") > 0)
+            }
+            try Glora.refuse(
+                ["bench", "step", "--device", "cpu", "--model", "model", "--image-size", "17"],
+                in: folder, code: 1, saying: ["17"])
+        }
     }
 
     @Test("bench refuses a model, a batch and a count of steps that can't be")

@@ -16,11 +16,12 @@ struct GoldenTests {
         try device.withBackend { backend in try suite.run(on: backend) { results.append($0) } }
         for result in results { #expect(result.status == .passed, "\(result.name): \(result.status)") }
         let names = results.map(\.name)
-        #expect(names == names.sorted() && names.count == 34)
+        #expect(names == names.sorted() && names.count == 40)
         for part in [
             "glora_layer/049", "vit/base", "vit/fixed", "in_place", "to_none", "lr_schedule", "param_count",
             "search/trace", "peft/fact_tk", "peft/noah", "clip/base", "dinov2_reg/fixed", "dinov3/fixed",
-            "eva02/fixed", "siglip/fixed",
+            "eva02/fixed", "siglip/fixed", "ops/rmsnorm", "ops/swiglu", "ops/geglu", "ops/gelu_tanh",
+            "rope/dinov3", "rope/eva02",
         ] {
             #expect(names.contains { $0.contains(part) }, "\(part) is not among them")
         }
@@ -34,11 +35,58 @@ struct GoldenTests {
         let suite = try GoldenSuite.builtIn()
         var results: [GoldenResult] = []
         try TestDevice.withOpenCL(precision) { backend in try suite.run(on: backend) { results.append($0) } }
-        #expect(results.count == 34)
+        #expect(results.count == 40)
         for result in results { #expect(result.status == .passed, "\(result.name): \(result.status)") }
         // Not by the bounds of float32, nor without having been stored in 16 bits.
         let details = results.map(\.detail).joined(separator: " ")
         #expect(details.contains("error of an element") && details.contains("relative error"))
+    }
+
+    @Test("Every number of an operation's and of a rotation's vectors counts")
+    func wrongOperationsFail() throws {
+        for name in ["geglu_tanh", "gelu_tanh", "rmsnorm", "swiglu"].map({ "ops/\($0)" })
+            + ["dinov3", "eva02"].map({ "rope/\($0)_2d" })
+        {
+            let folder = try TemporaryFolder()
+            let file = try folder.unpack("\(name).safetensors")
+            let (right, metadata) = try file.contents()
+            let truths = right.keys.filter { $0.hasSuffix(".f64") || $0 == "out.cos" || $0 == "out.sin" }
+            #expect(truths.count >= 2)
+            for truth in truths.sorted() {
+                var wrong = right
+                wrong[truth]!.values[0] += 0.01
+                try writeSafetensors(wrong, to: file.url, metadata: metadata)
+                guard case .failed(let sentence)? = try folder.replay().first?.status else {
+                    Issue.record("\(name) passes with another \(truth)")
+                    continue
+                }
+                #expect(sentence.contains(truth.replacingOccurrences(of: ".f64", with: "")), "\(sentence)")
+            }
+        }
+    }
+
+    @Test("Formulas, layouts and settings that aren't known are refused")
+    func unknownOperations() throws {
+        for (file, known, other, message) in [
+            ("ops/rmsnorm", "(mean(x", "(median(x", "formula"),
+            ("rope/dinov3_2d", "\"half\"", "\"thirds\"", "thirds"),
+            ("rope/eva02_2d", "\"reference_grid\"", "\"reference_size\"", "reference_size"),
+            ("rope/dinov3_2d", "\"grid\"", "\"line\"", "grid"),
+        ] {
+            let folder = try TemporaryFolder()
+            let unpacked = try folder.unpack("\(file).safetensors")
+            let contents = try unpacked.contents()
+            var metadata = contents.metadata
+            let description = try #require(metadata["golden"])
+            #expect(description.contains(known))
+            metadata["golden"] = description.replacingOccurrences(of: known, with: other)
+            try writeSafetensors(contents.tensors, to: unpacked.url, metadata: metadata)
+            guard case .failed(let sentence)? = try folder.replay().first?.status else {
+                Issue.record("\(file) passes with \(other)")
+                continue
+            }
+            #expect(sentence.contains(message), "\(sentence)")
+        }
     }
 
     /// Numbers of a layer and of a transformer changed by more than 16 bits explain.

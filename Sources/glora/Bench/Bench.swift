@@ -16,16 +16,21 @@ struct Bench: ParsableCommand {
               glora bench gemm --device cpu --batch 8
             """,
         subcommands: [
-            BenchGEMM.self, BenchGLoRA.self, BenchAttention.self, BenchLayerNorm.self, BenchStep.self,
-            BenchInference.self,
+            BenchGEMM.self, BenchGLoRA.self, BenchAttention.self, BenchLayerNorm.self, BenchRMSNorm.self,
+            BenchRotate.self, BenchGate.self, BenchStep.self, BenchInference.self,
         ])
 }
 
 /// What every benchmark takes.
 struct BenchFlags: ParsableArguments {
     @OptionGroup var device: DeviceFlags
-    @Option(help: "The architecture, by timm's name; its weights are made up.")
+    @Option(
+        help: """
+            A plain ViT by timm's name (vit_base_patch16_224), whose weights are made up, or a model's file or folder.
+            """)
     var model = "vit_base_patch16_224"
+    @Option(help: "Input size in pixels (default: the model's).")
+    var imageSize: Int?
     @Option(help: "Images in a batch.")
     var batch = 8
     @OptionGroup var common: CommonFlags
@@ -43,22 +48,36 @@ struct BenchFlags: ParsableArguments {
         return backend
     }
 
+    /// The classes of a benchmark's head.
+    static let classCount = 10
+
     /// The architecture, with ten classes.
     func configuration() throws -> ViTConfiguration {
-        guard let configuration = ViTConfiguration(named: model, classCount: 10) else {
+        var configuration = try named() ?? checkpoint().configuration
+        configuration.classCount = Self.classCount
+        return configuration
+    }
+
+    /// The architecture that `--model` names; nil where it is a file's or a folder's.
+    private func named() throws -> ViTConfiguration? {
+        guard !FileManager.default.fileExists(atPath: model) else { return nil }
+        guard var configuration = ViTConfiguration(named: model, classCount: 0) else {
             throw ValidationError(
-                "--model \(model) is not known; give vit_tiny, small, base or large as in vit_base_patch16_224"
-            )
+                "--model \(model) is no file or folder and not known; give a model's, or vit_tiny, small, base or large as in "
+                    + "vit_base_patch16_224")
         }
+        configuration.imageSize = imageSize ?? configuration.imageSize
         try configuration.check(source: "--model \(model)")
         return configuration
     }
 
-    /// A checkpoint of made-up weights of the size that trained ones have: one table of them over and over, since drawing 86
-    /// million would take longer than the benchmark.
+    /// The model without a head: the file's, or made-up weights of the size that trained ones have, one table of them over and over,
+    /// since drawing 86 million would take longer than the benchmark.
     func checkpoint() throws -> ViTCheckpoint {
-        var configuration = try configuration()
-        configuration.classCount = 0
+        guard let configuration = try named() else {
+            let checkpoint = try ViTCheckpoint.load(URL(fileURLWithPath: model)).withoutHead()
+            return try imageSize.map(checkpoint.interpolated) ?? checkpoint
+        }
         var random = Random(1, "bench")
         let table = (0..<65_537).map { _ in Float(0.02 * random.normal()) }
         var tensors: [String: HostTensor] = [:]

@@ -7,7 +7,7 @@ import TensorCore
 struct BenchGEMM: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "gemm",
-        abstract: "The products of a block's four Linears and of their gradients.",
+        abstract: "The products of a block's Linears and of their gradients.",
         discussion: """
             Beside OpenBLAS in turn, where the device is a CPU.
 
@@ -34,9 +34,9 @@ struct BenchGEMM: ParsableCommand {
     }
 
     static func shapes(_ model: ViTConfiguration, rows: Int) -> [Shape] {
-        let (d, f) = (model.width, model.hiddenWidth)
-        return [("qkv", 3 * d, d), ("proj", d, d), ("fc1", f, d), ("fc2", d, f)].flatMap { name, out, input in
-            [
+        model.shape.sites.flatMap { site in
+            let (name, out, input) = (site.role.rawValue, site.outputs, site.inputs)
+            return [
                 Shape(layer: name, kind: .forward, m: rows, n: out, k: input),
                 Shape(layer: name, kind: .input, m: rows, n: input, k: out),
                 Shape(layer: name, kind: .weight, m: out, n: input, k: rows),

@@ -39,13 +39,13 @@ struct BenchStep: ParsableCommand {
 
     func run() throws {
         let console = flags.common.console
-        let configuration = try flags.configuration()
         let backend = try flags.backend()
-        try flags.device.tuneIfNew(backend, configuration, batch: flags.batch, console)
         let before = ResidentMemory.current
+        let checkpoint = try flags.checkpoint()
+        try flags.device.tuneIfNew(backend, checkpoint.configuration, batch: flags.batch, console)
         let space = try SearchSpace(ranks: [rank])
         let model = try VisionTransformer(
-            flags.checkpoint(), classCount: configuration.classCount,
+            checkpoint, classCount: BenchFlags.classCount,
             method: GLoRA(rank: rank), seed: 1, memory: memory, on: backend)
         console.say(
             "\(flags.model), batch \(flags.batch), --memory \(memory.rawValue): "
@@ -53,7 +53,7 @@ struct BenchStep: ParsableCommand {
         let plan = try model.plan(batch: flags.batch, isForTraining: true)
         backend.upload(
             plan.images, (0..<plan.images.count).map { Float(($0 &* 7919) % 2003) / 1001 - 1 })
-        backend.upload(plan.labels, (0..<flags.batch).map { Int32($0 % configuration.classCount) })
+        backend.upload(plan.labels, (0..<flags.batch).map { Int32($0 % BenchFlags.classCount) })
         let optimizer = AdamW(model.store, mode: .dense, on: backend)
         var random = Random(1, "bench-paths")
         func step() {
@@ -79,7 +79,8 @@ struct BenchStep: ParsableCommand {
                 + "\(peak >> 20) MiB at the peak")
         guard loss.isFinite else { throw TrainingError.settings("the benchmark's loss is not a number") }
         let bandwidth = try watch.copyBandwidth()
-        let productRate = try watch.productRate(configuration, rows: flags.batch * configuration.tokenCount)
+        let productRate = try watch.productRate(
+            model.configuration, rows: flags.batch * model.configuration.tokenCount)
         try console.result(
             BenchResult(
                 roofs: Roofs(flopsPerSecond: productRate, bytesPerSecond: bandwidth), seconds: seconds,
@@ -115,12 +116,12 @@ struct BenchInference: ParsableCommand {
 
     func run() throws {
         let console = flags.common.console
-        let configuration = try flags.configuration()
         let backend = try flags.backend()
-        try flags.device.tuneIfNew(backend, configuration, batch: flags.batch, console)
         let before = ResidentMemory.current
+        let checkpoint = try flags.checkpoint()
+        try flags.device.tuneIfNew(backend, checkpoint.configuration, batch: flags.batch, console)
         let model = try VisionTransformer(
-            flags.checkpoint(), classCount: configuration.classCount, method: Backbone.frozen, seed: 1,
+            checkpoint, classCount: BenchFlags.classCount, method: Backbone.frozen, seed: 1,
             forInference: true, on: backend)
         let plan = try model.plan(batch: flags.batch, isForTraining: false)
         backend.upload(
@@ -141,7 +142,8 @@ struct BenchInference: ParsableCommand {
             "\(rate.fixed(2)) images/s: \(seconds.fixed(3)) s a batch of \(flags.batch), \(peak >> 20) MiB at the peak"
         )
         let bandwidth = try watch.copyBandwidth()
-        let productRate = try watch.productRate(configuration, rows: flags.batch * configuration.tokenCount)
+        let productRate = try watch.productRate(
+            model.configuration, rows: flags.batch * model.configuration.tokenCount)
         try console.result(
             BenchResult(
                 roofs: Roofs(flopsPerSecond: productRate, bytesPerSecond: bandwidth), seconds: seconds,

@@ -1,5 +1,6 @@
 import Adapters
 import ArgumentParser
+import Foundation
 import TensorCore
 
 struct BenchGLoRA: ParsableCommand {
@@ -198,6 +199,107 @@ struct BenchLayerNorm: ParsableCommand {
                     {
                         backend.layerNormBackward(dx, nil, nil, dy, x, mean, rstd, weight, accumulate: true)
                     }
+                ),
+            ]
+        }
+    }
+}
+
+struct BenchRMSNorm: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rmsnorm", abstract: "RMSNorm, forward and backward.",
+        discussion: """
+            Example:
+              glora bench rmsnorm --device opencl:0
+            """)
+
+    @OptionGroup var flags: BenchFlags
+
+    func run() throws {
+        let model = try flags.configuration()
+        let (n, d) = (flags.batch * model.tokenCount, model.width)
+        try benchPair(flags, schema: "glora.bench.rmsnorm/1") { backend, watch in
+            let (x, y) = (try watch.tensor([n, d]), try backend.allocate([n, d], backend.precision.stored))
+            let (dx, dy) = (try watch.tensor([n, d]), try watch.stored([n, d]))
+            let (weight, rstd) = (try watch.tensor([d]), try backend.allocate([n], .float32))
+            return [
+                (
+                    "forward", .rmsNorm(rows: n, width: d),
+                    { backend.rmsNorm(y, rstd, x, weight, epsilon: 1e-6) }
+                ),
+                (
+                    "backward", .rmsNormBackward(rows: n, width: d),
+                    { backend.rmsNormBackward(dx, nil, dy, x, rstd, weight, accumulate: true) }
+                ),
+            ]
+        }
+    }
+}
+
+struct BenchRotate: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rotate", abstract: "Rotary position embedding of the queries, forward and backward.",
+        discussion: """
+            Example:
+              glora bench rotate --device opencl:0
+            """)
+
+    @OptionGroup var flags: BenchFlags
+
+    func run() throws {
+        let model = try flags.configuration()
+        let (n, t, d) = (flags.batch * model.tokenCount, model.tokenCount, model.width)
+        let head = d / model.heads
+        try benchPair(flags, schema: "glora.bench.rotate/1") { backend, watch in
+            let queries = MatrixBlock(try watch.stored([n, 3 * d]), stride: 3 * d)
+            let positions = try backend.allocate([n], .int32)
+            backend.upload(positions, (0..<n).map { Int32($0 % t) })
+            let (cosines, sines) = (try watch.tensor([t, head / 2]), try watch.tensor([t, head / 2]))
+            // A rotation by angles that are no angles would grow in time.
+            backend.upload(cosines, (0..<cosines.count).map { cos(Float($0)) })
+            backend.upload(sines, (0..<sines.count).map { sin(Float($0)) })
+            return [("forward", false), ("backward", true)].map { name, inverse in
+                (
+                    name, .rotate(rows: n, width: d, pairs: head / 2),
+                    {
+                        backend.rotate(
+                            queries, positions: positions, cosines: cosines, sines: sines, heads: model.heads,
+                            headWidth: head, layout: .halves, inverse: inverse)
+                    }
+                )
+            }
+        }
+    }
+}
+
+struct BenchGate: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "gate",
+        abstract: "A gated activation, SwiGLU's, of the hidden width, forward and backward.",
+        discussion: """
+            Example:
+              glora bench gate --device opencl:0
+            """)
+
+    @OptionGroup var flags: BenchFlags
+
+    func run() throws {
+        let model = try flags.configuration()
+        let (n, f) = (flags.batch * model.tokenCount, model.hiddenWidth)
+        try benchPair(flags, schema: "glora.bench.gate/1") { backend, watch in
+            let (ab, dab) = (
+                try watch.stored([n, 2 * f]), try backend.allocate([n, 2 * f], backend.precision.stored)
+            )
+            let (y, dy) = (try backend.allocate([n, f], backend.precision.stored), try watch.stored([n, f]))
+            func halves(_ both: Tensor) -> (MatrixBlock, MatrixBlock) {
+                (MatrixBlock(both, stride: 2 * f), MatrixBlock(both, offset: f, stride: 2 * f))
+            }
+            let ((a, b), (da, db)) = (halves(ab), halves(dab))
+            return [
+                ("forward", .gate(rows: n, width: f), { backend.gate(y, a, b, .silu) }),
+                (
+                    "backward", .gateBackward(rows: n, width: f),
+                    { backend.gateBackward(da, db, dy, a, b, .silu) }
                 ),
             ]
         }
