@@ -384,6 +384,8 @@ def measure(options):
             else:
                 command = [options.glora, "bench", *bench, "--device", options.device, *own]
                 command += ["--precision", options.precision, "--json"]
+                if bench[0] == "step":
+                    command += ["--memory", options.memory]
                 ours = once(bench, command, " ".join(["glora bench", *bench]))
             command = [sys.executable, os.path.abspath(__file__), "--side", side, *common]
             command += ["--threads", str(options.threads), "--torch-device", options.torch_device]
@@ -414,6 +416,7 @@ def run_driver(options):
 
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "peft"))
     size = f" at {options.image_size} pixels" if options.image_size else ""
+    size += f", --memory {options.memory}" if options.memory != "balanced" else ""
     print(f"{options.model}{size}, batch {options.batch}, {options.precision}, {options.threads} threads, {options.rounds} rounds")
     where = " (of the report)" if options.ours else ""
     print(f"ours on {options.device}{where}, theirs on {options.torch_device}: {packages}; {processor_name()}")
@@ -445,6 +448,7 @@ def main():
     parser.add_argument("--write", metavar="FOLDER")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--memory", default="balanced")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--side", choices=sorted({side for _, side, _ in ROWS.values()}))

@@ -129,7 +129,7 @@ public struct TransformerShape: Equatable, Sendable {
 
     /// The roles of these Linears that the blocks have: `qkv` is queries, keys and values also where they are apart, and `fc1` the gate,
     /// too.
-    func roles(meant chosen: [LinearRole]) -> [LinearRole] {
+    package func roles(meant chosen: [LinearRole]) -> [LinearRole] {
         let own = sites.map(\.role)
         return chosen.flatMap { role -> [LinearRole] in
             switch role {

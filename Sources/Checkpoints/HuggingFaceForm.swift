@@ -6,6 +6,8 @@ import TensorCore
 struct HuggingFaceForm {
     let names: HuggingFaceNames
     let config: [String: JSONValue]
+    /// Tensors of the class that no image's logits depend on.
+    let unread: [String: HostTensor]
 
     /// Throws `CheckpointError` where no class does.
     init(_ c: ViTConfiguration, folder: URL) throws {
@@ -105,6 +107,8 @@ struct HuggingFaceForm {
             } else {
                 throw failure("this model's hidden width \(c.hiddenWidth) is no multiple of \(c.width)")
             }
+            // Without it the class wants a mask token, which only pretraining has.
+            vision["use_mask_token"] = false
             if c.registers > 0 { vision["num_register_tokens"] = .integer(c.registers) }
         } else {
             vision["intermediate_size"] = .integer(c.hiddenWidth)
@@ -130,5 +134,19 @@ struct HuggingFaceForm {
             isInside ? ["model_type": .string(type), "vision_config": .object(vision)] : vision
         config["architectures"] = [.string(name)]
         self.config = config
+        // What the class declares and doesn't read here; transformers would warn of weights that it makes up.
+        unread =
+            switch family {
+            case .dinov2 where c.registers > 0:
+                ["\(names.prefix)embeddings.mask_token": HostTensor(shape: [1, c.width], repeating: 0)]
+            case .dinov3:
+                ["embeddings.mask_token": HostTensor(shape: [1, 1, c.width], repeating: 0)]
+            case .clip where hasHead:
+                [
+                    "\(names.prefix)post_layernorm.weight": HostTensor(shape: [c.width], repeating: 1),
+                    "\(names.prefix)post_layernorm.bias": HostTensor(shape: [c.width], repeating: 0),
+                ]
+            default: [:]
+            }
     }
 }

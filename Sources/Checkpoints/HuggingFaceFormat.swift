@@ -33,7 +33,10 @@ enum HuggingFaceFormat {
             throw CheckpointError(
                 "\(source.path) has a classifier but no prefix '\(family.prefix)'; convert it again")
         }
-        let tensors = try names.read(source, configuration) { isLeftOut($0, family) }
+        let tensors = try names.read(source, configuration) {
+            // Zero registers are a tensor, too.
+            isLeftOut($0, family) || source.shape(of: $0)?.contains(0) == true
+        }
         TimmFormat.noteLeftOut(source.names.filter(isPretraining), in: &notes)
         if source.names.contains(where: { $0.hasPrefix("text_model.") }) {
             notes.append("left out: the text model beside the vision model")
@@ -47,7 +50,8 @@ enum HuggingFaceFormat {
         }
         var checkpoint = try ViTCheckpoint(configuration: configuration, tensors: tensors, notes: notes)
         (checkpoint.isHuggingFace, checkpoint.preparedSize) = (true, preparedSize)
-        checkpoint.resizing = family == .dinov2 && configuration.registers == 0 ? .sampled : .antialiased
+        // transformers' interpolate_pos_encoding has an antialias in this one alone.
+        checkpoint.resizing = family == .dinov2 && configuration.registers > 0 ? .antialiased : .sampled
         if configuration.classCount > 0 {
             checkpoint.classNames = try ClassNames.huggingFace(
                 config, count: configuration.classCount, path: path, notes: &checkpoint.notes)

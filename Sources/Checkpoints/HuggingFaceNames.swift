@@ -5,10 +5,10 @@ import TensorCore
 ///
 /// | | ViT, DeiT, MAE | DINOv2 | DINOv3 | CLIP, SigLIP |
 /// | --- | --- | --- | --- | --- |
-/// | blocks | `encoder.layer.0.`, new `layers.0.` | `encoder.layer.0.` | `layer.0.` | `encoder.layers.0.` |
+/// | blocks | `encoder.layer.0.`, new `layers.0.` | `encoder.layer.0.` | `layer.0.`, new `model.layer.0.` | `encoder.layers.0.` |
 /// | query | `attention.attention.query`, new `attention.q_proj` | the same | `attention.q_proj` | `self_attn.q_proj` |
 /// | LayerNorms | `layernorm_before`, `layernorm_after` | `norm1`, `norm2` | `norm1`, `norm2` | `layer_norm1`, `layer_norm2` |
-/// | gated | | `mlp.weights_in`, `mlp.weights_out` | `mlp.gate_proj`, `mlp.up_proj`, `mlp.down_proj` | |
+/// | gated | | `mlp.weights_in`, `mlp.weights_out`, new as DINOv3 | `mlp.gate_proj`, `mlp.up_proj`, `mlp.down_proj` | |
 struct HuggingFaceNames {
     /// Models with the same names and parts.
     enum Family: CaseIterable {
@@ -130,10 +130,15 @@ struct HuggingFaceNames {
         self.init(family, hasPrefix: false)
         let names = source.names
         hasRegisters = names.contains { $0.hasSuffix("embeddings.register_tokens") }
-        isGated = names.contains { $0.hasSuffix("mlp.weights_in.weight") }
+        isGated =
+            family == .dinov2
+            && names.contains {
+                $0.hasSuffix("mlp.weights_in.weight") || $0.hasSuffix("mlp.gate_proj.weight")
+            }
         hasPrefix = !prefixWhole.isEmpty && names.contains { $0.hasPrefix(prefixWhole) }
         isNew = names.contains {
-            $0.hasPrefix(prefix + "layers.") || $0.hasPrefix(prefix + "encoder.layer.0.attention.q_proj")
+            $0.hasPrefix(prefix + "layers.") || $0.hasPrefix("model.layer.")
+                || $0.hasPrefix(prefix + "encoder.layer.0.attention.q_proj")
         }
         let start = blocks
         blockCount =
@@ -145,12 +150,13 @@ struct HuggingFaceNames {
     private var prefixWhole: String {
         family == .dinov2 && hasRegisters ? "dinov2_with_registers." : family.prefix
     }
-    private var prefix: String { hasPrefix ? prefixWhole : "" }
+    /// What the names of the model's tensors begin with.
+    var prefix: String { hasPrefix ? prefixWhole : "" }
     private var blocks: String {
         switch family {
         case .vit, .deit: prefix + (isNew ? "layers." : "encoder.layer.")
         case .dinov2: prefix + "encoder.layer."
-        case .dinov3: "layer."
+        case .dinov3: isNew ? "model.layer." : "layer."
         case .clip, .siglip: prefix + "encoder.layers."
         }
     }
@@ -196,8 +202,9 @@ struct HuggingFaceNames {
         case (.clip, "attn.proj"), (.siglip, "attn.proj"): ["self_attn.out_proj"]
         case (_, "attn.proj"):
             [isNew || family == .dinov3 ? "attention.o_proj" : "attention.output.dense"]
-        case (.dinov2, "mlp.fc1") where isGated: ["mlp.weights_in"]
-        case (.dinov2, "mlp.fc2") where isGated: ["mlp.weights_out"]
+        case (.dinov2, "mlp.fc1") where isGated:
+            isNew ? ["mlp.gate_proj", "mlp.up_proj"] : ["mlp.weights_in"]
+        case (.dinov2, "mlp.fc2") where isGated: [isNew ? "mlp.down_proj" : "mlp.weights_out"]
         case (.dinov3, "mlp.fc1"), (.dinov3, "mlp.fc1_x"): ["mlp.up_proj"]
         case (.dinov3, "mlp.fc1_g"): ["mlp.gate_proj"]
         case (.dinov3, "mlp.fc2"): ["mlp.down_proj"]

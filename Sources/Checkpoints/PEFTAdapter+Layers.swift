@@ -55,11 +55,13 @@ extension GLoRAAdapter.Layer {
     ///
     /// Factors of rank r, of k parts, are one of rank k · r: Xd has a block for each part's rows and columns, Xu the parts' below
     /// each other. Vectors lie below each other; constants become vectors. A part's C can't be the fused layer's, which would
-    /// reach all rows, but the frozen weight [outputs, inputs] is known: E holds W₀ · C. Without a bias there is no C, D and E.
+    /// reach all rows, but the frozen weight [outputs, inputs] is known: E holds W₀ · C. Without a bias there is no C, D and E. Parts that
+    /// differ in nothing but their rows are one layer again, as it was before it was written in parts.
     static func fused(
         _ parts: [(rows: Range<Int>, layer: GLoRAAdapter.Layer)], weight: HostTensor, hasBias: Bool
     ) -> GLoRAAdapter.Layer {
         let (outputs, inputs) = (weight.shape[0], weight.shape[1])
+        if let whole = stacked(parts, outputs: outputs) { return whole }
         let rank = parts.map { max($0.layer.path.a.columnCount, $0.layer.path.b.columnCount) }.reduce(0, +)
         var fused = GLoRAAdapter.Layer.empty(outputs: outputs, inputs: inputs, rank: max(rank, 1))
         let R = max(rank, 1)
@@ -117,6 +119,32 @@ extension GLoRAAdapter.Layer {
             if layer.path.e != .none || layer.path.c != .none { fused.path.e = .vector }
         }
         return fused
+    }
+
+    /// The layer whose rows the parts are; nil where they don't fit together.
+    private static func stacked(
+        _ parts: [(rows: Range<Int>, layer: GLoRAAdapter.Layer)], outputs: Int
+    ) -> GLoRAAdapter.Layer? {
+        let parts = parts.sorted { $0.rows.lowerBound < $1.rows.lowerBound }
+        var whole = parts[0].layer
+        let path = whole.path
+        // A constant is the first number of its tensor.
+        let constants = [
+            path.a == .constant ? "Ad" : nil, path.b == .constant ? "Bd" : nil,
+            path.d == .constant ? "D" : nil, path.e == .constant ? "E" : nil,
+        ].compactMap(\.self)
+        let fits = parts.allSatisfy { part in
+            part.layer.path == path
+                && ["Au", "Bu", "Cd", "Cu"].allSatisfy { part.layer.tensors[$0] == whole.tensors[$0] }
+                && constants.allSatisfy { part.layer.tensors[$0]!.values[0] == whole.tensors[$0]!.values[0] }
+        }
+        guard fits, parts.reduce(0, { $0 + $1.rows.count }) == outputs else { return nil }
+        for name in ["Ad", "Bd", "D", "E"] {
+            whole.tensors[name] = HostTensor(
+                shape: [outputs] + whole.tensors[name]!.shape.dropFirst(),
+                values: parts.flatMap { $0.layer.tensors[name]!.values })
+        }
+        return whole
     }
 
     /// C [in] itself; empty when its form is none.

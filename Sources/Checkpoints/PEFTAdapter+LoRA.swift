@@ -7,24 +7,32 @@ import TensorCore
 /// Source: peft/tuners/lora/{config,layer}.py.
 extension PEFTAdapter {
     /// Writes updates up · down of Linears by their paths, all of one rank r, with lora_alpha = r: the factors hold the scale.
-    /// `head` and `extra` as in `save`. Throws `CheckpointError`.
+    /// `head`, `names` and `extra` as in `save`. Throws `CheckpointError`.
     public static func saveLoRA(
         _ layers: [String: LinearFactors], head: [String: HostTensor], to folder: URL,
-        extra: [String: JSONValue] = [:]
+        names: AdapterNames = .timm, extra: [String: JSONValue] = [:]
     ) throws {
         let rank = layers.values.map { $0.down.shape[0] }.max() ?? 1
         var tensors: [String: HostTensor] = [:]
         for (path, factors) in layers {
-            tensors["base_model.model.\(path).lora_A.weight"] = factors.down
-            tensors["base_model.model.\(path).lora_B.weight"] = factors.up
+            let modules = names.modules(path)
+            for (index, module) in modules.enumerated() {
+                tensors["base_model.model.\(module).lora_A.weight"] = factors.down
+                tensors["base_model.model.\(module).lora_B.weight"] = factors.up.rows(
+                    index, of: modules.count)
+            }
         }
-        for (name, tensor) in head { tensors["base_model.model.\(name)"] = tensor }
+        let head = names.head(head)
+        tensors.merge(head.tensors) { $1 }
         let config: [String: JSONValue] = [
             "auto_mapping": nil, "base_model_name_or_path": nil, "bias": "none", "fan_in_fan_out": false,
             "inference_mode": true, "init_lora_weights": true, "lora_alpha": .integer(rank),
-            "lora_dropout": 0, "modules_to_save": head.isEmpty ? nil : ["head"], "peft_type": "LORA",
+            "lora_dropout": 0,
+            "modules_to_save": head.modules.isEmpty ? nil : .array(head.modules.map { .string($0) }),
+            "peft_type": "LORA",
             "peft_version": "0.21.0", "r": .integer(rank), "revision": nil,
-            "target_modules": .array(layers.keys.sorted().map { .string($0) }), "task_type": nil,
+            "target_modules": .array(
+                layers.keys.flatMap(names.modules).sorted().map { .string($0) }), "task_type": nil,
             "use_dora": false, "use_rslora": false,
         ]
         try AtomicFile.createFolder(folder)

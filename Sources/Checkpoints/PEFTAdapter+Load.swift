@@ -48,6 +48,7 @@ private struct Reader {
         for (module, names) in tensors.whole.sorted(by: { $0.key < $1.key }) {
             head.merge(try self.head(module, names, modules)) { $1 }
         }
+        try TimmNames.joinHeads(&head, width: checkpoint.configuration.width, path: tensors.file.path)
         try checkHead(head, modules)
         var parts: [String: [(rows: Range<Int>, layer: GLoRAAdapter.Layer)]] = [:]
         for (module, names) in tensors.adapted.sorted(by: { $0.key < $1.key }) {
@@ -117,7 +118,8 @@ private struct Reader {
         let shapes = checkpoint.configuration.tensorShapes
         let layer = PEFTLayerReader(
             settings: settings, tensors: tensors, module: module, names: names, outputs: outputs,
-            inputs: shapes[path + ".weight"]![1], hasBias: shapes[path + ".bias"] != nil)
+            inputs: shapes[path + ".weight"]![1], hasBias: shapes[path + ".bias"] != nil,
+            mayLackBias: AdapterNames.timmAddsBias(checkpoint.configuration) && path.hasSuffix("attn.qkv"))
         switch settings.kind {
         case .lora: return try layer.lora()
         case .glora: return try layer.glora(table: settings["glora_layer_configs"]?[path])
@@ -166,7 +168,12 @@ private struct Reader {
             throw CheckpointError("\(path) holds '\(other)', which is no part of the head; save it again")
         }
         return Dictionary(
-            uniqueKeysWithValues: try names.map { ("head." + $0.key, try tensors.tensor($0.value)) })
+            uniqueKeysWithValues: try names.map {
+                (
+                    (module.hasSuffix("head_dist") ? "second head." : "head.") + $0.key,
+                    try tensors.tensor($0.value)
+                )
+            })
     }
 
     private func checkHead(_ head: [String: HostTensor], _ modules: PEFTModules) throws {
@@ -187,12 +194,12 @@ private struct Reader {
         guard let weight = head["head.weight"], let bias = head["head.bias"] else {
             throw CheckpointError("\(path) holds only half of the head; save it again")
         }
-        let width = checkpoint.configuration.width
+        let width = checkpoint.configuration.featureWidth
         guard weight.shape.count == 2, weight.shape[0] > 0, weight.shape[1] == width,
             bias.shape == [weight.shape[0]]
         else {
             throw CheckpointError(
-                "\(path): the head has shapes \(weight.shape) and \(bias.shape), but the model's width is \(width); "
+                "\(path): the head has shapes \(weight.shape) and \(bias.shape), but it reads \(width) features; "
                     + "use the model that it was trained on")
         }
     }

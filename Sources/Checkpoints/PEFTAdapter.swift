@@ -51,27 +51,27 @@ public enum PEFTAdapter {
         "glora_format_version", "glora_layer_configs",
     ]
 
-    /// Writes `adapter` to the folder, which is made. `extra` goes into `adapter_config.json` beside PEFT's keys,
+    /// Writes `adapter` to the folder, which is made, under `names`. `extra` goes into `adapter_config.json` beside PEFT's keys,
     /// none of which it may have. Throws `CheckpointError` as `AtomicFile`.
-    public static func save(_ adapter: GLoRAAdapter, to folder: URL, extra: [String: JSONValue] = [:]) throws
-    {
+    public static func save(
+        _ adapter: GLoRAAdapter, to folder: URL, names: AdapterNames = .timm, extra: [String: JSONValue] = [:]
+    ) throws {
         precondition(reserved.isDisjoint(with: extra.keys), "an extra key is one of PEFT's")
         var tensors: [String: HostTensor] = [:]
         for (path, layer) in adapter.layers {
-            for (name, tensor) in promoted(layer).tensors {
-                tensors["base_model.model.\(path).\(key(of: name))"] = tensor
-            }
+            let own = names.tensors(path, promoted(layer), changesBias: layer.path.changesBias)
+            tensors.merge(own) { $1 }
         }
-        for (name, tensor) in adapter.head { tensors["base_model.model.\(name)"] = tensor }
+        let head = names.head(adapter.head)
+        tensors.merge(head.tensors) { $1 }
 
-        let modules = Set(
-            adapter.head.keys.map { $0.split(separator: ".").dropLast().joined(separator: ".") })
         var config: [String: JSONValue] = [
             "auto_mapping": nil, "base_model_name_or_path": nil, "bias": "none", "config_A_B": "lora",
             "config_C": "lora", "config_D_E": "vector", "inference_mode": true, "init_weights": true,
-            "modules_to_save": modules.isEmpty ? nil : .array(modules.sorted().map { .string($0) }),
+            "modules_to_save": head.modules.isEmpty ? nil : .array(head.modules.map { .string($0) }),
             "peft_type": "GLORA", "peft_version": "0.21.0", "r": .integer(adapter.rank), "revision": nil,
-            "target_modules": .array(adapter.layers.keys.sorted().map { .string($0) }), "task_type": nil,
+            "target_modules": .array(
+                adapter.layers.keys.flatMap(names.modules).sorted().map { .string($0) }), "task_type": nil,
             "glora_format_version": 1,
         ]
         config["glora_layer_configs"] = .object(adapter.layers.mapValues { table($0.path) })

@@ -11,6 +11,8 @@ struct PEFTLayerReader {
     let outputs: Int
     let inputs: Int
     let hasBias: Bool
+    /// Whether the module may lack the bias all the same: timm keeps EVA's apart, and the key's third of a fused one may have none.
+    let mayLackBias: Bool
 
     private func part(_ key: String, _ shape: [Int], rank: Int) throws -> HostTensor {
         guard let name = names[key] else {
@@ -71,8 +73,9 @@ struct PEFTLayerReader {
         func form(_ letter: String) throws -> String {
             let zeros = "glora_\(letter).zeros"
             let form = try self.form(letter)
-            // A layer without bias has no C, D and E, whatever the settings say.
-            let isEmpty = form == "none" || (!hasBias && "CDE".contains(letter) && names[zeros] != nil)
+            // A module without bias has no C, D and E, whatever the settings say.
+            let isEmpty =
+                form == "none" || (!hasBias || mayLackBias) && "CDE".contains(letter) && names[zeros] != nil
             guard isEmpty else { return form }
             used.insert(zeros)
             if let name = names[zeros], try tensors.tensor(name).values.contains(where: { $0 != 0 }) {
@@ -156,7 +159,16 @@ struct PEFTLayerReader {
             throw CheckpointError(
                 "\(settings.path): \(error) (glora_layer_configs, '\(module)'); save it again")
         }
-        let isWhole = original.path.rank <= settings.rank && layer.path == .full(rank: settings.rank)
-        return isWhole && PEFTAdapter.promoted(original).tensors == layer.tensors ? original : layer
+        // Beside a Linear without a bias there are zeros, and nothing to promote.
+        let isWhole =
+            original.path.rank <= settings.rank
+            && (layer.path == .full(rank: settings.rank)
+                || layer.path == GLoRAPath(a: .lowRank(settings.rank), b: .lowRank(settings.rank))
+                    && !original.path.changesBias)
+        var promoted = PEFTAdapter.promoted(original).tensors
+        if !layer.path.changesBias {
+            for name in ["Cd", "Cu", "D", "E"] { promoted[name] = layer.tensors[name] }
+        }
+        return isWhole && promoted == layer.tensors ? original : layer
     }
 }

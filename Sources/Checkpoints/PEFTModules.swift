@@ -72,6 +72,10 @@ struct PEFTModules {
         for norm in norms + [configuration.finalNorm] { modules[names(norm)[0]] = .norm }
         modules[names("patch_embed.proj")[0]] = .patches
         modules[head] = .head
+        // A distilled DeiT's second head.
+        if head.hasSuffix("head"), configuration.pooling == .classTokenAndSecond {
+            modules[head + "_dist"] = .head
+        }
     }
 }
 

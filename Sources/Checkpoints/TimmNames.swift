@@ -59,19 +59,48 @@ struct TimmNames {
                 tensors[name]!.insertZeroKeys(width: d)
             }
         }
-        if isDistilled, let weight = tensors["head.weight"], let bias = tensors["head.bias"],
-            let secondWeight = tensors.removeValue(forKey: "second head.weight"),
-            let secondBias = tensors.removeValue(forKey: "second head.bias")
-        {
-            var both: [Float] = []
-            for row in 0..<weight.shape[0] {
-                both += weight.values[row * d..<(row + 1) * d].map { $0 / 2 }
-                both += secondWeight.values[row * d..<(row + 1) * d].map { $0 / 2 }
-            }
-            tensors["head.weight"] = HostTensor(shape: [weight.shape[0], 2 * d], values: both)
-            tensors["head.bias"]!.values = zip(bias.values, secondBias.values).map { ($0 + $1) / 2 }
-        }
+        if isDistilled { try Self.joinHeads(&tensors, width: d, path: source.path) }
         return tensors
+    }
+
+    /// The two heads [K, D] of a distilled DeiT, the second's tensors being `second head.…`, as one that reads both tokens' features,
+    /// [K, 2·D]: its logits are the mean of theirs. Throws `CheckpointError` where only the second is there, or they differ in shape.
+    static func joinHeads(_ tensors: inout [String: HostTensor], width d: Int, path: String) throws {
+        let second = ["second head.weight", "second head.bias"].map { tensors.removeValue(forKey: $0) }
+        guard second.contains(where: { $0 != nil }) else { return }
+        guard let weight = tensors["head.weight"], let bias = tensors["head.bias"],
+            let secondWeight = second[0], let secondBias = second[1],
+            weight.shape == secondWeight.shape, weight.shape == [bias.values.count, d],
+            bias.shape == secondBias.shape
+        else {
+            throw CheckpointError(
+                "\(path): the heads 'head' and 'head_dist' don't both have a weight [classes, \(d)] and a bias; save them again"
+            )
+        }
+        var both: [Float] = []
+        for row in 0..<weight.shape[0] {
+            both += weight.values[row * d..<(row + 1) * d].map { $0 / 2 }
+            both += secondWeight.values[row * d..<(row + 1) * d].map { $0 / 2 }
+        }
+        tensors["head.weight"] = HostTensor(shape: [weight.shape[0], 2 * d], values: both)
+        tensors["head.bias"]!.values = zip(bias.values, secondBias.values).map { ($0 + $1) / 2 }
+    }
+
+    /// The other way round: `head` and `head_dist` of one head's `weight` [K, 2·D] or `bias`.
+    static func separatedHeads(_ name: String, _ tensor: HostTensor, width d: Int) -> [String: HostTensor] {
+        let other = name.replacing("head.", with: "head_dist.")
+        // The bias stands in both.
+        guard tensor.shape.count == 2 else { return [name: tensor, other: tensor] }
+        var (first, second): ([Float], [Float]) = ([], [])
+        for row in 0..<tensor.shape[0] {
+            // Both heads get twice their half.
+            first += tensor.values[row * 2 * d..<row * 2 * d + d].map { 2 * $0 }
+            second += tensor.values[row * 2 * d + d..<(row + 1) * 2 * d].map { 2 * $0 }
+        }
+        let shape = [tensor.shape[0], d]
+        return [
+            name: HostTensor(shape: shape, values: first), other: HostTensor(shape: shape, values: second),
+        ]
     }
 
     /// Our tensors in the file's names. Throws `CheckpointError` for a bias of the keys, which the file has no place for.
@@ -81,7 +110,6 @@ struct TimmNames {
         let d = configuration.width
         var result: [String: HostTensor] = [:]
         for (ours, tensor) in tensors {
-            let values = tensor.values
             if configuration.queries == .fused, configuration.queryBias == .withoutKeys,
                 ours.hasSuffix("attn.qkv.bias")
             {
@@ -90,19 +118,7 @@ struct TimmNames {
                 result[names[0]] = HostTensor(shape: [d], values: Array(values.prefix(d)))
                 result[names[1]] = HostTensor(shape: [d], values: Array(values.suffix(d)))
             } else if isDistilled, ours.hasPrefix("head.") {
-                // Both heads get twice their half, and the bias stands in both.
-                let other = ours.replacing("head.", with: "head_dist.")
-                guard tensor.shape.count == 2 else {
-                    (result[ours], result[other]) = (tensor, tensor)
-                    continue
-                }
-                var (first, second): ([Float], [Float]) = ([], [])
-                for row in 0..<tensor.shape[0] {
-                    first += values[row * 2 * d..<row * 2 * d + d].map { 2 * $0 }
-                    second += values[row * 2 * d + d..<(row + 1) * 2 * d].map { 2 * $0 }
-                }
-                result[ours] = HostTensor(shape: [tensor.shape[0], d], values: first)
-                result[other] = HostTensor(shape: [tensor.shape[0], d], values: second)
+                result.merge(Self.separatedHeads(ours, tensor, width: d)) { $1 }
             } else {
                 result[name(of: ours)] = tensor
             }

@@ -188,7 +188,7 @@ extension ViTCheckpoint {
         try checkClassNames()
         let c = configuration
         let form = try HuggingFaceForm(c, folder: folder)
-        let renamed = try form.names.written(tensors, c)
+        let renamed = try form.names.written(tensors, c).merging(form.unread) { own, _ in own }
         let pairs = (classNames ?? ClassNames.generic(c.classCount)).enumerated()
         var config = form.config
         if c.classCount > 0 {

@@ -11,7 +11,8 @@ extension SearchRun where Model == VisionTransformer {
     ) throws {
         try self.init(ready, in: directory, configuration, resumes: resumes) {
             try PEFTAdapter.save(
-                try ready.model.adapter(), to: directory.adapter, extra: ready.adapterExtra)
+                try ready.model.adapter(), to: directory.adapter, names: ready.model.adapterNames,
+                extra: ready.adapterExtra)
         }
     }
 }

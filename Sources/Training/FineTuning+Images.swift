@@ -63,6 +63,13 @@ extension FineTuning where Model == VisionTransformer {
             checkpoint, classCount: training.classCount,
             method: try options.tuningMethod(checkpoint.configuration.shape, of: saved),
             seed: options.seed, headKind: options.head, memory: options.memory, on: backend)
+        if model.method is GLoRA || options.method == .lora,
+            AdapterNames.timmAddsBias(model.configuration)
+        {
+            notes.append(
+                "timm adds the biases of this model's queries and values itself and goes past its `attn.qkv`: in PEFT an adapter "
+                    + "acts there only once it is merged, and GLoRA's C, D and E never")
+        }
         try model.checkMemory(batch: min(options.batchSize, training.count))
         let preprocessing = try model.configuration.preprocessor
         let trainer = try Trainer(
@@ -83,7 +90,9 @@ extension FineTuning where Model == VisionTransformer {
             inheriting: inherited, notes: notes, continuation: continuation
         ) {
             if model.method is GLoRA {
-                try PEFTAdapter.save(try model.adapter(), to: directory.adapter, extra: notesOfAdapter)
+                try PEFTAdapter.save(
+                    try model.adapter(), to: directory.adapter, names: model.adapterNames,
+                    extra: notesOfAdapter)
             } else {
                 try MethodAdapter.save(model, options, to: directory.adapter, extra: notesOfAdapter)
             }

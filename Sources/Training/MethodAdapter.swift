@@ -28,7 +28,8 @@ struct MethodAdapter {
         try model.backend.checkForFailure()
         if options.method == .lora, options.head != .batchNorm, let factors {
             return try PEFTAdapter.saveLoRA(
-                factors, head: values.filter { $0.key.hasPrefix("head.") }, to: folder, extra: extra)
+                factors, head: values.filter { $0.key.hasPrefix("head.") }, to: folder,
+                names: model.adapterNames, extra: extra)
         }
         var config = try JSONValue(parsing: JSONEncoder().encode(options.methodSettings)).objectValue ?? [:]
         for (name, key) in oldKeys { config[key] = config.removeValue(forKey: name) }

@@ -12,7 +12,7 @@ extension PathChoice {
     ) throws {
         switch text {
         case "supernet": self = .supernet(space, recipe)
-        case "full": self = .fixed(shape.uniformPath(space.fullPath, at: space.sites))
+        case "full": self = .fixed(shape.uniformPath(space.fullPath, at: shape.roles(meant: space.sites)))
         case "none": self = .fixed([])
         default: self = .fixed(try PathChoice.read(text, space, shape))
         }
@@ -63,7 +63,8 @@ extension PathChoice {
                 paths = names.map { byName[$0] ?? .none }
             } else {
                 paths = shape.uniformPath(
-                    try JSONDecoder().decode(GLoRAPath.self, from: data), at: space.sites)
+                    try JSONDecoder().decode(GLoRAPath.self, from: data),
+                    at: shape.roles(meant: space.sites))
             }
         } catch let error as DecodingError {
             throw TrainingError.settings(
@@ -90,13 +91,14 @@ extension PathChoice {
     package static func check(
         _ paths: [GLoRAPath], _ space: SearchSpace, _ shape: TransformerShape, source: String
     ) throws {
+        let roles = shape.roles(meant: space.sites)
         for (linear, path) in zip(shape.linears, paths) {
             if path.rank > space.largestRank {
                 throw TrainingError.settings(
                     "\(source) asks for rank \(path.rank) in \(linear.name); the largest of `ranks` is \(space.largestRank)"
                 )
             }
-            if path != .none, !space.sites.contains(linear.site.role) {
+            if path != .none, !roles.contains(linear.site.role) {
                 throw TrainingError.settings(
                     "\(source) gives \(linear.name) a path, but `linears` leaves it out")
             }

@@ -99,17 +99,20 @@ extension ReadyModel where Model == VisionTransformer {
         var checkpoint = try options.loadCheckpoint()
         var notes: [String] = []
         var names: [String]?
-        hasHead = folder != nil || checkpoint.head != nil
+        let ownHead = checkpoint.head != nil
         if let folder, let saved = try MethodAdapter.load(folder) {
             names = try options.apply(saved.extra, to: &checkpoint)
             model = try saved.model(checkpoint, on: backend)
+            hasHead = true
         } else if let folder {
             let (adapter, extra, passedOver) = try PEFTAdapter.load(folder, for: checkpoint)
             notes += passedOver
             names = try options.apply(extra, to: &checkpoint)
-            model = try VisionTransformer.applying(adapter, to: checkpoint, on: backend)
+            model = try VisionTransformer.applying(adapter, to: checkpoint, needsHead: needsHead, on: backend)
+            hasHead = ownHead || !adapter.head.isEmpty
         } else {
-            guard checkpoint.head != nil || !needsHead else {
+            hasHead = ownHead
+            guard ownHead || !needsHead else {
                 throw TrainingError.settings(
                     "\(options.model) has no head to classify with; give `adapter` or train a run first")
             }

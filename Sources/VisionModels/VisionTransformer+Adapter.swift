@@ -24,20 +24,27 @@ extension VisionTransformer {
         return GLoRAAdapter(rank: rank, layers: layers, head: head)
     }
 
+    /// What an adapter's tensors are called in PEFT's format: as in the model's files.
+    public var adapterNames: AdapterNames { AdapterNames(configuration, isHuggingFace: isHuggingFace) }
+
     /// The model of `checkpoint` with an adapter's tensors, on its paths. Layers that the adapter doesn't
-    /// name stay as they are. The adapter was read for this checkpoint (`PEFTAdapter.load`). Throws
-    /// `CheckpointError` when there is no head, and `BackendError.outOfMemory`.
+    /// name stay as they are. The adapter was read for this checkpoint (`PEFTAdapter.load`). Without a head where none is needed the
+    /// logits, of one class, mean nothing. Throws `CheckpointError` when a head is needed and there is none, and
+    /// `BackendError.outOfMemory`.
     public static func applying(
-        _ adapter: GLoRAAdapter, to checkpoint: ViTCheckpoint, on backend: any Backend
+        _ adapter: GLoRAAdapter, to checkpoint: ViTCheckpoint, needsHead: Bool = true,
+        on backend: any Backend
     ) throws -> VisionTransformer {
         let classCount =
             adapter.head["head.weight"]?.shape[0] ?? checkpoint.configuration.classCount
-        guard classCount > 0 else {
+        guard classCount > 0 || !needsHead else {
             throw CheckpointError("neither the adapter nor the model has a head; train one first")
         }
-        let paths = checkpoint.configuration.shape.linears.map { adapter.layers[$0.name]?.path ?? .none }
+        let shape = checkpoint.configuration.shape
+        let paths = shape.linears.map { adapter.layers[$0.name]?.path ?? .none }
         let model = try VisionTransformer(
-            checkpoint, classCount: classCount, method: GLoRA(rank: adapter.rank, .fixed(paths)), seed: 0,
+            checkpoint, classCount: max(1, classCount),
+            method: GLoRA(rank: adapter.rank, roles: shape.sites.map(\.role), .fixed(paths)), seed: 0,
             head: adapter.head.isEmpty ? checkpoint.head : adapter.head, on: backend)
         var values = model.store.unpack(model.store.values)
         for (layer, content) in adapter.layers {

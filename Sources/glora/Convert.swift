@@ -52,7 +52,8 @@ struct Convert: ParsableCommand {
                 + "\(String(format: "%.2e", converted.difference.largest)) over "
                 + "\(converted.difference.imageCount) images")
         try converted.difference.check()
-        try PEFTAdapter.save(converted.adapter, to: folder, extra: ready.adapterExtra)
+        try PEFTAdapter.save(
+            converted.adapter, to: folder, names: ready.model.adapterNames, extra: ready.adapterExtra)
         let count = converted.model.parameterCount
         console.say("wrote \(output): \(count.grouped) parameters on its paths")
         try console.result(

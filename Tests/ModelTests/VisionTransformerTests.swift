@@ -211,6 +211,39 @@ struct VisionTransformerTests {
         }
     }
 
+    /// What a run leaves behind and what is loaded later is the same model, whatever its Linears are called.
+    @Test(
+        "An adapter is applied to newer backbones",
+        arguments: [Variant.registers, .dinov3, .eva02, .packedGate, .rms])
+    func adaptersAreApplied(variant: Variant) throws {
+        let tiny = try variant.make()
+        let (images, labels) = (TinyModel.images(3), TinyModel.labels(3))
+        for device in TestDevice.all {
+            try device.withBackend { backend in
+                let glora = try tiny.adapted(on: backend)
+                glora.layers.take(glora.layers.uniformPath(.full(rank: 2)))
+                let plan = try glora.plan(batch: 3, isForTraining: false)
+                glora.step(plan, images, labels)
+                let adapter = try glora.adapter()
+                #expect(adapter.layers.count == tiny.checkpoint.configuration.shape.linears.count)
+                let applied = try VisionTransformer.applying(adapter, to: tiny.checkpoint, on: backend)
+                let own = try applied.plan(batch: 3, isForTraining: false)
+                applied.step(own, images, labels)
+                #expect(backend.values(own.logits) == backend.values(plan.logits), "\(device)")
+                // Features need no head.
+                var headless = adapter
+                headless.head = [:]
+                let base = tiny.checkpoint.withoutHead()
+                #expect(throws: CheckpointError.self) {
+                    try VisionTransformer.applying(headless, to: base, on: backend)
+                }
+                let featured = try VisionTransformer.applying(
+                    headless, to: base, needsHead: false, on: backend)
+                #expect(featured.paths == applied.paths)
+            }
+        }
+    }
+
     @Test("Methods that say nothing of a block's Linears are refused")
     func methodsThatSayNothingAreRefused() throws {
         let apart = try Variant.eva02.make().checkpoint.configuration.shape

@@ -85,6 +85,31 @@ struct SettingsTests {
         }
     }
 
+    /// `qkv` means queries, keys and values also where they are apart, and `fc1` the gate.
+    @Test("Paths reach Linears that are apart")
+    func pathsOfLinearsApart() throws {
+        let shape = TransformerShape(
+            width: 8, hiddenWidth: 16, depth: 1, patchSize: 4, hasClassToken: true, queries: .separate,
+            queryBias: .withoutKeys, feedForward: .gated(.silu, isPacked: false, hasNorm: true))
+        func paths(_ choice: PathChoice) -> [GLoRAPath]? {
+            if case .fixed(let paths) = choice { paths } else { nil }
+        }
+        let whole = try SearchSpace()
+        let full = try #require(paths(PathChoice("full", space: whole, for: shape)))
+        #expect(full.count == 7 && full.allSatisfy { $0.a == .lowRank(4) && $0.b == .lowRank(4) })
+        #expect(zip(shape.sites, full).allSatisfy { $1.changesBias == $0.hasBias })
+        let attention = try SearchSpace(sites: [.fusedQKV])
+        let some = try #require(paths(PathChoice("full", space: attention, for: shape)))
+        #expect(some.map { $0 != .none } == [true, true, true, false, false, false, false])
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID().uuidString).json")
+        defer { try? FileManager.default.removeItem(at: file) }
+        try Data(#"{"blocks.0.mlp.fc1_g": {"B": "LoRA_4"}, "blocks.0.attn.k_proj": {"A": "vector"}}"#.utf8)
+            .write(to: file)
+        let named = try #require(paths(PathChoice(file.path, space: whole, for: shape)))
+        #expect(named[1] == GLoRAPath(a: .vector) && named[4] == GLoRAPath(b: .lowRank(4)))
+        #expect(throws: TrainingError.self) { try PathChoice(file.path, space: attention, for: shape) }
+    }
+
     @Test("A path's setting reads supernet, full, none, one path for all layers, and a path for each layer")
     func paths() throws {
         let space = try SearchSpace(ranks: [4, 2])
