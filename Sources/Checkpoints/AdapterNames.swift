@@ -13,7 +13,7 @@ public struct AdapterNames: Sendable {
     private let huggingFace: HuggingFaceNames?
     /// Linears whose modules have no bias, beside which PEFT has no C, D and E.
     private let withoutBias: Set<String>
-    /// D where timm's class has a head of its own for the distillation token.
+    /// D where the class has a head of its own for the distillation token.
     private let separatedWidth: Int?
 
     private init(huggingFace: HuggingFaceNames?, withoutBias: Set<String>, separatedWidth: Int?) {
@@ -45,8 +45,10 @@ public struct AdapterNames: Sendable {
     func head(_ tensors: [String: HostTensor]) -> (tensors: [String: HostTensor], modules: [String]) {
         var result: [String: HostTensor] = [:]
         for (name, tensor) in tensors {
-            if huggingFace != nil {
-                result["classifier" + name.dropFirst("head".count)] = tensor
+            if let huggingFace, let separatedWidth {
+                result.merge(huggingFace.separated(name, tensor, width: separatedWidth)) { $1 }
+            } else if let huggingFace {
+                result[huggingFace.heads[0] + name.dropFirst("head".count)] = tensor
             } else if let separatedWidth {
                 result.merge(TimmNames.separatedHeads(name, tensor, width: separatedWidth)) { $1 }
             } else {

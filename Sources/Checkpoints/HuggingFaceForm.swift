@@ -66,7 +66,7 @@ struct HuggingFaceForm {
             guard c.registers <= 1, c.registers == 0 || c.positions == .allTokens, c.patchBias else {
                 throw failure("this model has register tokens and no layer scale")
             }
-            guard fits(.classToken) else {
+            guard fits(.classToken) || c.registers == 1 && c.pooling == .classTokenAndSecond else {
                 throw CheckpointError(
                     "cannot write \(folder.path): Hugging Face's ViT reads the class token, this model the mean; "
                         + "write timm's form")
@@ -79,6 +79,7 @@ struct HuggingFaceForm {
         var names = HuggingFaceNames(family, hasPrefix: hasHead)
         names.isGated = family == .dinov2 && c.feedForward.isGated
         names.hasRegisters = c.registers > 0
+        names.hasTwoHeads = family == .deit && hasHead && c.pooling == .classTokenAndSecond
         self.names = names
         let type =
             family == .dinov2 && c.registers > 0
@@ -128,7 +129,9 @@ struct HuggingFaceForm {
         let name =
             family == .dinov3
             ? family.classes[0]
-            : family.classes[(family == .dinov2 && c.registers > 0 ? 2 : 0) + (hasHead ? 0 : 1)]
+            : names.hasTwoHeads
+                ? "DeiTForImageClassificationWithTeacher"
+                : family.classes[(family == .dinov2 && c.registers > 0 ? 2 : 0) + (hasHead ? 0 : 1)]
         let isInside = family.isBesideText && hasHead
         var config: [String: JSONValue] =
             isInside ? ["model_type": .string(type), "vision_config": .object(vision)] : vision

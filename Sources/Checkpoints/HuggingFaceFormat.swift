@@ -183,7 +183,7 @@ enum HuggingFaceFormat {
         let family = names.family
         let kernel = try shape("patch_embed.proj.weight", rank: 4)
         let last = try shape("blocks.0.mlp.fc2.weight", rank: 2)
-        let hasHead = source.shape(of: "classifier.weight") != nil && names.hasPrefix
+        let hasHead = source.shape(of: names.heads[0] + ".weight") != nil && names.hasPrefix
         let registers = try source.count(ofTokens: names.parts(of: "reg_token")[0])
         // In the file DINOv2's registers have no positions, DeiT's distillation token has one.
         let prefix = (family.hasClassToken ? 1 : 0) + (family == .deit ? registers : 0)
@@ -213,7 +213,7 @@ enum HuggingFaceFormat {
         configuration.layerScale = family == .dinov2 || family == .dinov3
         let biases = names.parts(of: "blocks.0.attn.qkv.bias").map { source.shape(of: $0) != nil }
         configuration.queryBias = biases == [true, false, true] ? .withoutKeys : biases[0] ? .all : .none
-        configuration.pooling = family.pooling
+        configuration.pooling = names.hasTwoHeads ? .classTokenAndSecond : family.pooling
         let activation =
             config["hidden_act"]?.stringValue.flatMap { activations.value(of: $0) } ?? family.activation
         configuration.feedForward = .plain(activation)

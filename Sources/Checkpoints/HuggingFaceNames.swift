@@ -34,7 +34,11 @@ struct HuggingFaceNames {
                     "ViTForImageClassification", "ViTModel", "ViTForMaskedImageModeling", "ViTMAEModel",
                     "ViTMAEForPreTraining",
                 ]
-            case .deit: ["DeiTForImageClassification", "DeiTModel", "DeiTForMaskedImageModeling"]
+            case .deit:
+                [
+                    "DeiTForImageClassification", "DeiTModel", "DeiTForMaskedImageModeling",
+                    "DeiTForImageClassificationWithTeacher",
+                ]
             case .dinov2:
                 [
                     "Dinov2ForImageClassification", "Dinov2Model",
@@ -120,6 +124,8 @@ struct HuggingFaceNames {
     var hasRegisters = false
     /// Whether DINOv2's feed-forward layers are gated.
     var isGated = false
+    /// Whether DeiT's distillation token has a classifier, too, which is trained with a teacher.
+    var hasTwoHeads = false
     /// Whether the blocks have the names of transformers 5: `layers.N.attention.q_proj`, …
     var isNew = false
     var blockCount = 0
@@ -135,6 +141,7 @@ struct HuggingFaceNames {
             && names.contains {
                 $0.hasSuffix("mlp.weights_in.weight") || $0.hasSuffix("mlp.gate_proj.weight")
             }
+        hasTwoHeads = family == .deit && names.contains("cls_classifier.weight")
         hasPrefix = !prefixWhole.isEmpty && names.contains { $0.hasPrefix(prefixWhole) }
         isNew = names.contains {
             $0.hasPrefix(prefix + "layers.") || $0.hasPrefix("model.layer.")
@@ -161,10 +168,13 @@ struct HuggingFaceNames {
         }
     }
 
+    /// The modules of the head: one, or those of the class token and of the distillation token.
+    var heads: [String] { hasTwoHeads ? ["cls_classifier", "distillation_classifier"] : ["classifier"] }
+
     /// The names here of timm's tensor, more than one for the fused query, key and value.
     func parts(of name: String) -> [String] {
         let words = name.split(separator: ".").map(String.init)
-        if words[0] == "head" { return ["classifier." + words[1]] }
+        if words[0] == "head" { return [heads[0] + "." + words[1]] }
         let kind = words.count > 1 ? "." + words.last! : ""
         guard words[0] == "blocks" else {
             return [prefix + outside(words.dropLast(words.count > 1 ? 1 : 0).joined(separator: ".")) + kind]
@@ -239,6 +249,12 @@ struct HuggingFaceNames {
             partShape[0] /= parts.count
             if family.isBesideText, name == "pos_embed" { partShape = Array(shape.dropFirst()) }
             if family.isBesideText, name == "cls_token" { partShape = [d] }
+            if hasTwoHeads, name.hasPrefix("head.") {
+                let kind = name.dropFirst("head".count)
+                if shape.count == 2 { shape[1] = d }
+                partShape = shape
+                recipes["second " + name] = TensorRecipe(shape: shape, parts: [(heads[1] + kind, shape)])
+            }
             recipes[name] = TensorRecipe(shape: shape, parts: parts.map { ($0, partShape) })
         }
         var tensors = try source.read(recipes, ignored: ignored)
@@ -247,6 +263,7 @@ struct HuggingFaceNames {
                 tensors[name]!.insertZeroKeys(width: d)
             }
         }
+        if hasTwoHeads { try TimmNames.joinHeads(&tensors, width: d, path: source.path) }
         guard configuration.positions == .patches, let all = tensors["pos_embed"] else { return tensors }
         // A position that only the class token has is a part of it.
         tensors["cls_token"]!.values = zip(tensors["cls_token"]!.values, all.values).map { $0 + $1 }
@@ -266,6 +283,10 @@ struct HuggingFaceNames {
         let d = configuration.width
         var result: [String: HostTensor] = [:]
         for (name, tensor) in tensors {
+            if hasTwoHeads, name.hasPrefix("head.") {
+                result.merge(separated(name, tensor, width: d)) { $1 }
+                continue
+            }
             var (shape, values) = (tensor.shape, tensor.values)
             if name == "pos_embed", configuration.positions == .patches {
                 (shape[1], values) = (shape[1] + 1, [Float](repeating: 0, count: d) + values)
@@ -286,5 +307,14 @@ struct HuggingFaceNames {
             }
         }
         return result
+    }
+
+    /// The two heads' tensors of one's `head.weight` [K, 2·D] or `head.bias`.
+    func separated(_ name: String, _ tensor: HostTensor, width d: Int) -> [String: HostTensor] {
+        let both = TimmNames.separatedHeads(name, tensor, width: d)
+        return Dictionary(
+            uniqueKeysWithValues: both.map { name, tensor in
+                (heads[name.hasPrefix("head_dist") ? 1 : 0] + "." + name.split(separator: ".")[1], tensor)
+            })
     }
 }

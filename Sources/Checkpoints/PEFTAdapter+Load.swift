@@ -79,7 +79,7 @@ private struct Reader {
     {
         let advice =
             kind == .head
-            ? "train it whole, with modules_to_save=[\"\(modules.head)\"]"
+            ? "train it whole, with modules_to_save=\(modules.headList)"
             : "adapt the Linears of the blocks alone"
         return CheckpointError(
             "\(settings.path): \(settings.kind.name) on \(kind.name) ('\(module)') is not supported; \(advice)"
@@ -162,7 +162,7 @@ private struct Reader {
                     "\(path) holds '\(name)', \($0.name) that was trained whole, but only the head can be; train the rest frozen"
                 }
                     ?? "\(path) holds '\(name)', but only \(settings.kind.name)'s matrices and the head can be loaded; "
-                    + "train it with modules_to_save=[\"\(modules.head)\"]")
+                    + "train it with modules_to_save=\(modules.headList)")
         }
         if let other = names.filter({ !["weight", "bias"].contains($0.key) }).values.min() {
             throw CheckpointError("\(path) holds '\(other)', which is no part of the head; save it again")
@@ -170,7 +170,7 @@ private struct Reader {
         return Dictionary(
             uniqueKeysWithValues: try names.map {
                 (
-                    (module.hasSuffix("head_dist") ? "second head." : "head.") + $0.key,
+                    (module == modules.heads[0] ? "head." : "second head.") + $0.key,
                     try tensors.tensor($0.value)
                 )
             })

@@ -23,15 +23,22 @@ struct PEFTModules {
 
     /// The modules by name.
     private(set) var modules: [String: Module] = [:]
-    /// The head's name.
-    let head: String
+    /// The head's name, or those of a distilled DeiT's two.
+    let heads: [String]
+    /// As a list in Python.
+    var headList: String { "[" + heads.map { "\"\($0)\"" }.joined(separator: ", ") + "]" }
     /// Whether the model's class is one of transformers', where all-linear spares the head of a classifier of sequences.
     let isTransformers: Bool
 
     /// The names of every kind for a model of this configuration.
     static func namings(_ configuration: ViTConfiguration) -> [PEFTModules] {
         let timm = ["", "timm_model."].map { prefix in
-            PEFTModules(configuration, head: prefix + "head", isTransformers: !prefix.isEmpty) {
+            PEFTModules(
+                configuration,
+                heads: [prefix + "head"]
+                    + (configuration.pooling == .classTokenAndSecond ? [prefix + "head_dist"] : []),
+                isTransformers: !prefix.isEmpty
+            ) {
                 [prefix + $0]
             }
         }
@@ -42,7 +49,9 @@ struct PEFTModules {
                     names.isNew = isNew
                     names.hasRegisters = configuration.registers > 0
                     names.isGated = configuration.feedForward.isGated
-                    return PEFTModules(configuration, head: "classifier", isTransformers: true) { name in
+                    names.hasTwoHeads =
+                        family == .deit && configuration.pooling == .classTokenAndSecond
+                    return PEFTModules(configuration, heads: names.heads, isTransformers: true) { name in
                         names.parts(of: (name == "fc_norm" ? "norm" : name) + ".weight").map {
                             String($0.dropLast(".weight".count))
                         }
@@ -57,9 +66,10 @@ struct PEFTModules {
     func count(of names: some Sequence<String>) -> Int { names.count { modules[$0] != nil } }
 
     private init(
-        _ configuration: ViTConfiguration, head: String, isTransformers: Bool, names: (String) -> [String]
+        _ configuration: ViTConfiguration, heads: [String], isTransformers: Bool,
+        names: (String) -> [String]
     ) {
-        (self.head, self.isTransformers) = (head, isTransformers)
+        (self.heads, self.isTransformers) = (heads, isTransformers)
         let shapes = configuration.tensorShapes
         for path in configuration.shape.linears.map(\.name) {
             let parts = names(path)
@@ -71,11 +81,7 @@ struct PEFTModules {
         let norms = (0..<configuration.depth).flatMap { ["blocks.\($0).norm1", "blocks.\($0).norm2"] }
         for norm in norms + [configuration.finalNorm] { modules[names(norm)[0]] = .norm }
         modules[names("patch_embed.proj")[0]] = .patches
-        modules[head] = .head
-        // A distilled DeiT's second head.
-        if head.hasSuffix("head"), configuration.pooling == .classTokenAndSecond {
-            modules[head + "_dist"] = .head
-        }
+        for head in heads { modules[head] = .head }
     }
 }
 

@@ -69,6 +69,12 @@ extension FineTuning where Model == VisionTransformer {
             notes.append(
                 "timm adds the biases of this model's queries and values itself and goes past its `attn.qkv`: in PEFT an adapter "
                     + "acts there only once it is merged, and GLoRA's C, D and E never")
+            if model.method is GLoRA, model.configuration.rotary != nil {
+                notes.append(
+                    "what C, D and E of `attn.qkv` give to keys that are rotated has no place in this model's files, so that `merge` "
+                        + "will refuse it: where a merged model is wanted, leave out the forms of C, D and E or that Linear"
+                )
+            }
         }
         try model.checkMemory(batch: min(options.batchSize, training.count))
         let preprocessing = try model.configuration.preprocessor

@@ -234,6 +234,14 @@ struct AdapterNamesTests {
             let settings = try JSONValue(contentsOf: folder.appendingPathComponent("adapter_config.json"))
             #expect(settings["modules_to_save"] == ["head", "head_dist"])
             #expect(try PEFTAdapter.load(folder, for: model).adapter.head == adapter.head)
+            let other = folder.appendingPathComponent("huggingface")
+            try PEFTAdapter.save(
+                adapter, to: other, names: AdapterNames(model.configuration, isHuggingFace: true))
+            let second = try SafetensorsFile(other.appendingPathComponent("adapter_model.safetensors"))
+            let weight = try second.tensor("base_model.model.distillation_classifier.weight")
+            #expect(try weight == file.tensor("base_model.model.head_dist.weight"))
+            #expect(second.shape(of: "base_model.model.cls_classifier.bias") == [5])
+            #expect(try PEFTAdapter.load(other, for: model).adapter.head == adapter.head)
             var tensors: [String: HostTensor] = [:]
             for name in file.names where !name.contains("head.") { tensors[name] = try file.tensor(name) }
             try writeSafetensors(tensors, to: url, metadata: ["format": "pt"])

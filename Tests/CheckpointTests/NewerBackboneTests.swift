@@ -95,11 +95,14 @@ struct NewerBackboneTests {
 
     @Test(
         "Hugging Face's are read as they were written",
-        arguments: ["deit", "dinov2", "dinov2_with_registers", "clip", "siglip", "dinov2 gated"])
+        arguments: [
+            "deit", "deit with teacher", "dinov2", "dinov2_with_registers", "clip", "siglip", "dinov2 gated",
+        ])
     func huggingFace(type: String) throws {
         let written = try checkpoint {
             switch type {
             case "deit": $0.registers = 1
+            case "deit with teacher": ($0.registers, $0.pooling) = (1, .classTokenAndSecond)
             case "dinov2": ($0.layerScale, $0.pooling) = (true, .classTokenAndMean)
             case "dinov2 gated":
                 ($0.layerScale, $0.pooling) = (true, .classTokenAndMean)

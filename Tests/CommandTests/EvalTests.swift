@@ -8,12 +8,6 @@ struct EvalTests {
     private static let eval = ["eval", "--run", "run", "--device", "cpu"]
     private static let kept = "run/predictions-test.jsonl"
 
-    private func lines(_ file: String, in folder: URL) throws -> [JSONValue] {
-        try String(decoding: folder.bytes(file), as: UTF8.self).split(separator: "\n").map {
-            try JSONValue(parsing: $0.utf8)
-        }
-    }
-
     @Test("Accuracies, F1 and the confusion matrix are those of the predictions")
     func scores() throws {
         try Fixture.withFolder { folder in
@@ -23,7 +17,7 @@ struct EvalTests {
             try Glora.succeed(
                 ["predict", "--data", "folders/test", "--output", "p.jsonl"] + flags, in: folder)
             var matrix = [[Int]](repeating: [0, 0, 0], count: 3)
-            for line in try lines("p.jsonl", in: folder) {
+            for line in try folder.lines("p.jsonl") {
                 let path = try #require(line["path"]?.stringValue)
                 let label = try #require((0..<3).first { path.contains("/c\($0)/") })
                 matrix[label][try #require(line["class"]?.stringValue.flatMap { Int($0) })] += 1
@@ -86,7 +80,7 @@ struct EvalTests {
     func keeps() throws {
         try Fixture.withFolder { folder in
             let score = try Glora.succeed(Self.eval + ["--json"], in: folder).json()
-            let all = try lines(Self.kept, in: folder)
+            let all = try folder.lines(Self.kept)
             #expect(
                 all[0] == [
                     "checkpoint": "best", "classCount": 3, "formatVersion": 1, "split": "test",
@@ -211,7 +205,7 @@ struct EvalTests {
             let page = String(decoding: try folder.bytes("out/report.html"), as: UTF8.self)
             #expect(page.matches(of: /<details><summary>(linear|lora)<\/summary>/).count == 2)
             #expect(page.matches(of: /<figure class="matrix">/).count == 2)
-            let kept = try lines("out/task/linear/lr-1e-6/seed-0/predictions-test.jsonl", in: folder)
+            let kept = try folder.lines("out/task/linear/lr-1e-6/seed-0/predictions-test.jsonl")
             let result = try JSONValue(
                 contentsOf: folder.appendingPathComponent("out/task/linear/lr-1e-6/seed-0/result.json"))
             let score = try #require(result["tests"]?.arrayValue?[0]["score"])

@@ -139,6 +139,13 @@ extension URL {
     /// The bytes of a file below.
     func bytes(_ path: String) throws -> Data { try Data(contentsOf: appendingPathComponent(path)) }
 
+    /// The objects of a file with one a line.
+    func lines(_ path: String) throws -> [JSONValue] {
+        try String(decoding: bytes(path), as: UTF8.self).split(separator: "\n").map {
+            try JSONValue(parsing: $0.utf8)
+        }
+    }
+
     func exists(_ path: String) -> Bool {
         FileManager.default.fileExists(atPath: appendingPathComponent(path).path)
     }
