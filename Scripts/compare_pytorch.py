@@ -7,8 +7,8 @@ blocks' Linears computes, on a path drawn uniformly from the 432 per layer and s
     b = b0 * (1 + D) + E + W0 @ C    [out]
     y = x @ W.T + b                  [batch, tokens, out]
 
-Every pass of timm's attention and feed-forward layers that calls its Linears is compared; the model is written as timm writes one, and
-`glora bench` reads it, so that both sides have one architecture.
+A Linear without a bias has no C, D and E. The model is written as timm writes one, and `glora bench` reads it, so that both sides have
+one architecture.
 
 The driver runs ours and theirs in turn, each in a fresh process: neither finds the other's memory, threads or
 heated caches, and a change of the machine's speed reaches both. With --ours, the report of `glora doctor` is our side.
@@ -72,8 +72,7 @@ def plain_glora_linear(linear):
         def __init__(self):
             super().__init__()
             self.weight = linear.weight.requires_grad_(False)  # [out, in]
-            bias = torch.zeros(outputs) if linear.bias is None else linear.bias
-            self.bias = nn.Parameter(bias, requires_grad=False)  # [out]
+            self.bias = None if linear.bias is None else linear.bias.requires_grad_(False)  # [out]
             self.Ad, self.Au = down(outputs), up(inputs)
             self.Bd, self.Bu = down(outputs), up(inputs)
             self.Cd, self.Cu = down(inputs), up(1)
@@ -103,6 +102,8 @@ def plain_glora_linear(linear):
             # comparison is with PyTorch at its best, which then needs neither the passes nor, without A and B,
             # the gradient of W.
             weight, bias = self.weight, self.bias
+            if bias is None:
+                c = d = e = None
             if a is not None:
                 weight = weight * (1 + a)
             if b is not None:
@@ -147,8 +148,6 @@ def write(options, folder):
 
 def build_model(side, options):
     """The model of a side."""
-    from torch import nn
-
     model, targets = create(options)
     if side == "inference":
         return model.eval()
