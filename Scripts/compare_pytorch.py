@@ -139,11 +139,14 @@ def create(options):
 
 def write(options, folder):
     """The model as timm writes it, for `glora bench`."""
+    import timm
     from timm.models._hub import save_for_hf
 
     model, _ = create(options)
     arguments = {"img_size": options.image_size} if options.image_size else None
-    save_for_hf(model, folder, safe_serialization=True, model_args=arguments)
+    data = timm.data.resolve_data_config({}, model=model)
+    data["input_size"] = (3, *model.patch_embed.img_size)  # what it says otherwise is of its own size
+    save_for_hf(model, folder, safe_serialization=True, model_args=arguments, data_config=data)
 
 
 def build_model(side, options):

@@ -8,17 +8,21 @@ import TensorCore
 /// Linears of their own.
 public struct AdapterNames: Sendable {
     /// timm's names of a model all of whose Linears have a bias.
-    public static let timm = AdapterNames(huggingFace: nil, withoutBias: [], separatedWidth: nil)
+    public static let timm = AdapterNames(huggingFace: nil, heads: ["head"], width: 0, withoutBias: [])
 
     private let huggingFace: HuggingFaceNames?
     /// Linears whose modules have no bias, beside which PEFT has no C, D and E.
     private let withoutBias: Set<String>
-    /// D where the class has a head of its own for the distillation token.
-    private let separatedWidth: Int?
+    /// The modules of the head: one, or a distilled DeiT's two.
+    private let heads: [String]
+    /// D.
+    private let width: Int
 
-    private init(huggingFace: HuggingFaceNames?, withoutBias: Set<String>, separatedWidth: Int?) {
-        (self.huggingFace, self.withoutBias) = (huggingFace, withoutBias)
-        self.separatedWidth = separatedWidth
+    private init(
+        huggingFace: HuggingFaceNames?, heads: [String], width: Int, withoutBias: Set<String>
+    ) {
+        (self.huggingFace, self.heads) = (huggingFace, heads)
+        (self.width, self.withoutBias) = (width, withoutBias)
     }
 
     /// The names for a model of this configuration. Where no class of transformers' has a head on it they are timm's.
@@ -31,9 +35,10 @@ public struct AdapterNames: Sendable {
         let lacking = configuration.shape.linears.filter {
             !$0.site.hasBias || isApart && $0.site.role == .fusedQKV
         }
+        let own = configuration.pooling == .classTokenAndSecond ? ["head", "head_dist"] : ["head"]
         self.init(
-            huggingFace: names, withoutBias: Set(lacking.map(\.name)),
-            separatedWidth: configuration.pooling == .classTokenAndSecond ? configuration.width : nil)
+            huggingFace: names, heads: names?.heads ?? own, width: configuration.width,
+            withoutBias: Set(lacking.map(\.name)))
     }
 
     /// Whether timm adds the biases of the fused queries and values itself, beside a module without one, past which it goes.
@@ -45,20 +50,12 @@ public struct AdapterNames: Sendable {
     func head(_ tensors: [String: HostTensor]) -> (tensors: [String: HostTensor], modules: [String]) {
         var result: [String: HostTensor] = [:]
         for (name, tensor) in tensors {
-            if let huggingFace, let separatedWidth {
-                result.merge(huggingFace.separated(name, tensor, width: separatedWidth)) { $1 }
-            } else if let huggingFace {
-                result[huggingFace.heads[0] + name.dropFirst("head".count)] = tensor
-            } else if let separatedWidth {
-                result.merge(TimmNames.separatedHeads(name, tensor, width: separatedWidth)) { $1 }
-            } else {
-                result[name] = tensor
+            let parts = heads.count > 1 ? TimmNames.separatedHeads(tensor, width: width) : [tensor]
+            for (head, part) in zip(heads, parts) {
+                result["base_model.model.\(head)" + name.dropFirst("head".count)] = part
             }
         }
-        let modules = Set(result.keys.map { String($0.prefix { $0 != "." }) })
-        return (
-            Dictionary(uniqueKeysWithValues: result.map { ("base_model.model.\($0)", $1) }), modules.sorted()
-        )
+        return (result, result.isEmpty ? [] : heads)
     }
 
     /// The modules there of a Linear: one, or the query, key and value of the fused one, which have a third of its rows each.

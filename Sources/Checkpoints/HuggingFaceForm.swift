@@ -108,9 +108,12 @@ struct HuggingFaceForm {
             } else {
                 throw failure("this model's hidden width \(c.hiddenWidth) is no multiple of \(c.width)")
             }
-            // Without it the class wants a mask token, which only pretraining has.
-            vision["use_mask_token"] = false
-            if c.registers > 0 { vision["num_register_tokens"] = .integer(c.registers) }
+            if c.registers > 0 {
+                vision["num_register_tokens"] = .integer(c.registers)
+            } else {
+                // Without it the class wants a mask token, which only pretraining has.
+                vision["use_mask_token"] = false
+            }
         } else {
             vision["intermediate_size"] = .integer(c.hiddenWidth)
         }

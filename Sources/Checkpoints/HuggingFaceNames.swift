@@ -284,7 +284,9 @@ struct HuggingFaceNames {
         var result: [String: HostTensor] = [:]
         for (name, tensor) in tensors {
             if hasTwoHeads, name.hasPrefix("head.") {
-                result.merge(separated(name, tensor, width: d)) { $1 }
+                for (head, part) in zip(heads, TimmNames.separatedHeads(tensor, width: d)) {
+                    result[head + name.dropFirst("head".count)] = part
+                }
                 continue
             }
             var (shape, values) = (tensor.shape, tensor.values)
@@ -307,14 +309,5 @@ struct HuggingFaceNames {
             }
         }
         return result
-    }
-
-    /// The two heads' tensors of one's `head.weight` [K, 2·D] or `head.bias`.
-    func separated(_ name: String, _ tensor: HostTensor, width d: Int) -> [String: HostTensor] {
-        let both = TimmNames.separatedHeads(name, tensor, width: d)
-        return Dictionary(
-            uniqueKeysWithValues: both.map { name, tensor in
-                (heads[name.hasPrefix("head_dist") ? 1 : 0] + "." + name.split(separator: ".")[1], tensor)
-            })
     }
 }

@@ -86,21 +86,17 @@ struct TimmNames {
         tensors["head.bias"]!.values = zip(bias.values, secondBias.values).map { ($0 + $1) / 2 }
     }
 
-    /// The other way round: `head` and `head_dist` of one head's `weight` [K, 2·D] or `bias`.
-    static func separatedHeads(_ name: String, _ tensor: HostTensor, width d: Int) -> [String: HostTensor] {
-        let other = name.replacing("head.", with: "head_dist.")
-        // The bias stands in both.
-        guard tensor.shape.count == 2 else { return [name: tensor, other: tensor] }
-        var (first, second): ([Float], [Float]) = ([], [])
-        for row in 0..<tensor.shape[0] {
-            // Both heads get twice their half.
-            first += tensor.values[row * 2 * d..<row * 2 * d + d].map { 2 * $0 }
-            second += tensor.values[row * 2 * d + d..<(row + 1) * 2 * d].map { 2 * $0 }
+    /// The other way round: the two heads' tensors of one's `weight` [K, 2·D] or `bias`.
+    static func separatedHeads(_ tensor: HostTensor, width d: Int) -> [HostTensor] {
+        // The bias stands in both, and both get twice their half.
+        guard tensor.shape.count == 2 else { return [tensor, tensor] }
+        return (0..<2).map { half in
+            let values = (0..<tensor.shape[0]).flatMap { row -> [Float] in
+                let start = (2 * row + half) * d
+                return tensor.values[start..<start + d].map { 2 * $0 }
+            }
+            return HostTensor(shape: [tensor.shape[0], d], values: values)
         }
-        let shape = [tensor.shape[0], d]
-        return [
-            name: HostTensor(shape: shape, values: first), other: HostTensor(shape: shape, values: second),
-        ]
     }
 
     /// Our tensors in the file's names. Throws `CheckpointError` for a bias of the keys, which the file has no place for.
@@ -118,7 +114,9 @@ struct TimmNames {
                 result[names[0]] = HostTensor(shape: [d], values: Array(values.prefix(d)))
                 result[names[1]] = HostTensor(shape: [d], values: Array(values.suffix(d)))
             } else if isDistilled, ours.hasPrefix("head.") {
-                result.merge(Self.separatedHeads(ours, tensor, width: d)) { $1 }
+                for (head, part) in zip(["head", "head_dist"], Self.separatedHeads(tensor, width: d)) {
+                    result[head + ours.dropFirst("head".count)] = part
+                }
             } else {
                 result[name(of: ours)] = tensor
             }

@@ -16,7 +16,7 @@ public enum PreprocessingOrigin: Codable, Hashable, Sendable {
 public enum PositionResizing: Codable, Hashable, Sendable {
     /// With antialias, as timm.
     case antialiased
-    /// Without, as transformers' DINOv2: 4.7 % of the largest feature away from the other at 224 pixels of 518.
+    /// Without, as transformers' classes but one: DINOv2's features at 224 pixels of 518 are 4.7 % of the largest away from the other's.
     case sampled
 }
 

@@ -44,9 +44,10 @@ struct BenchStep: ParsableCommand {
         let checkpoint = try flags.checkpoint()
         try flags.device.tuneIfNew(backend, checkpoint.configuration, batch: flags.batch, console)
         let space = try SearchSpace(ranks: [rank])
+        let roles = checkpoint.configuration.shape.sites.map(\.role)
         let model = try VisionTransformer(
             checkpoint, classCount: BenchFlags.classCount,
-            method: GLoRA(rank: rank), seed: 1, memory: memory, on: backend)
+            method: GLoRA(rank: rank, roles: roles), seed: 1, memory: memory, on: backend)
         console.say(
             "\(flags.model), batch \(flags.batch), --memory \(memory.rawValue): "
                 + "\(model.plannedByteCount(batch: flags.batch) >> 20) MiB planned")

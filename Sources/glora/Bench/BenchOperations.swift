@@ -1,6 +1,7 @@
 import Adapters
 import ArgumentParser
 import Foundation
+import ModelConfiguration
 import TensorCore
 
 struct BenchGLoRA: ParsableCommand {
@@ -145,7 +146,7 @@ struct BenchAttention: ParsableCommand {
     func run() throws {
         let model = try flags.configuration()
         let (b, t, d) = (flags.batch, model.tokenCount, model.width)
-        try benchPair(flags, schema: "glora.bench.attention/1") { backend, watch in
+        try benchPair(flags, model, schema: "glora.bench.attention/1") { backend, watch in
             let (qkv, dqkv) = (
                 try watch.stored([b, t, 3 * d]),
                 try backend.allocate([b, t, 3 * d], backend.precision.stored)
@@ -182,7 +183,7 @@ struct BenchLayerNorm: ParsableCommand {
     func run() throws {
         let model = try flags.configuration()
         let (n, d) = (flags.batch * model.tokenCount, model.width)
-        try benchPair(flags, schema: "glora.bench.layernorm/1") { backend, watch in
+        try benchPair(flags, model, schema: "glora.bench.layernorm/1") { backend, watch in
             let (x, y) = (
                 try watch.tensor([n, d]), try backend.allocate([n, d], backend.precision.stored)
             )
@@ -218,7 +219,7 @@ struct BenchRMSNorm: ParsableCommand {
     func run() throws {
         let model = try flags.configuration()
         let (n, d) = (flags.batch * model.tokenCount, model.width)
-        try benchPair(flags, schema: "glora.bench.rmsnorm/1") { backend, watch in
+        try benchPair(flags, model, schema: "glora.bench.rmsnorm/1") { backend, watch in
             let (x, y) = (try watch.tensor([n, d]), try backend.allocate([n, d], backend.precision.stored))
             let (dx, dy) = (try watch.tensor([n, d]), try watch.stored([n, d]))
             let (weight, rstd) = (try watch.tensor([d]), try backend.allocate([n], .float32))
@@ -250,11 +251,12 @@ struct BenchRotate: ParsableCommand {
         let model = try flags.configuration()
         let (n, t, d) = (flags.batch * model.tokenCount, model.tokenCount, model.width)
         let head = d / model.heads
-        try benchPair(flags, schema: "glora.bench.rotate/1") { backend, watch in
+        try benchPair(flags, model, schema: "glora.bench.rotate/1") { backend, watch in
             let queries = MatrixBlock(try watch.stored([n, 3 * d]), stride: 3 * d)
             let positions = try backend.allocate([n], .int32)
             backend.upload(positions, (0..<n).map { Int32($0 % t) })
-            let (cosines, sines) = (try watch.tensor([t, head / 2]), try watch.tensor([t, head / 2]))
+            let cosines = try backend.allocate([t, head / 2], .float32)
+            let sines = try backend.allocate([t, head / 2], .float32)
             // A rotation by angles that are no angles would grow in time.
             backend.upload(cosines, (0..<cosines.count).map { cos(Float($0)) })
             backend.upload(sines, (0..<sines.count).map { sin(Float($0)) })
@@ -286,7 +288,7 @@ struct BenchGate: ParsableCommand {
     func run() throws {
         let model = try flags.configuration()
         let (n, f) = (flags.batch * model.tokenCount, model.hiddenWidth)
-        try benchPair(flags, schema: "glora.bench.gate/1") { backend, watch in
+        try benchPair(flags, model, schema: "glora.bench.gate/1") { backend, watch in
             let (ab, dab) = (
                 try watch.stored([n, 2 * f]), try backend.allocate([n, 2 * f], backend.precision.stored)
             )
@@ -308,11 +310,10 @@ struct BenchGate: ParsableCommand {
 
 /// Measures an operation and its backward and prints them under both roofs.
 private func benchPair(
-    _ flags: BenchFlags, schema: String,
+    _ flags: BenchFlags, _ model: ViTConfiguration, schema: String,
     _ make: (any Backend, Stopwatch) throws -> [(name: String, cost: OperationCost, body: () -> Void)]
 ) throws {
     let console = flags.common.console
-    let model = try flags.configuration()
     let backend = try flags.backend()
     let watch = Stopwatch(backend: backend)
     let bandwidth = try watch.copyBandwidth()
