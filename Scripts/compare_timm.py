@@ -22,14 +22,14 @@ CLASSES = 7
 BOUND = 2e-5
 
 
-def build(name, depth):
+def build(name, depth, arguments):
     """The architecture with so many blocks. Where it has a list with an entry a block, that is cut."""
     try:
-        return timm.create_model(name, depth=depth, num_classes=CLASSES)
+        return timm.create_model(name, depth=depth, num_classes=CLASSES, **arguments)
     except TypeError:  # no depth of its own
-        return timm.create_model(name, num_classes=CLASSES)
+        return timm.create_model(name, num_classes=CLASSES, **arguments)
     except AssertionError:
-        return timm.create_model(name, depth=depth, num_kv_heads=[1] * depth, num_classes=CLASSES)
+        return timm.create_model(name, depth=depth, num_kv_heads=[1] * depth, num_classes=CLASSES, **arguments)
 
 
 def randomise(model, seed):
@@ -57,10 +57,10 @@ def images(folder, size, seed):
     return numpy.stack(pixels)
 
 
-def compare(glora, name, depth, device, precision):
+def compare(glora, name, depth, device, precision, arguments):
     """(outcome, detail): equal with the error, refused with the sentence, or different."""
     torch.manual_seed(0)
-    model = build(name, depth).eval()
+    model = build(name, depth, arguments).eval()
     randomise(model, len(name))
     folder = Path(tempfile.mkdtemp(prefix="compare-timm-"))
     try:
@@ -68,7 +68,8 @@ def compare(glora, name, depth, device, precision):
         size = model.patch_embed.img_size or config["input_size"][1:]
         data = {"input_size": (3, *size), "mean": config["mean"], "std": config["std"], "crop_pct": 1.0,
                 "interpolation": "bicubic", "crop_mode": "center"}
-        save_for_hf(model, folder / "model", safe_serialization=True, data_config=data)
+        save_for_hf(
+            model, folder / "model", safe_serialization=True, model_args=arguments or None, data_config=data)
         (folder / "images").mkdir()
         pixels = images(folder / "images", size, len(name))
         run = subprocess.run(
@@ -95,6 +96,7 @@ def main():
     parser.add_argument("--output")
     parser.add_argument("--only", default="")
     parser.add_argument("--depth", type=int, default=1)
+    parser.add_argument("--arguments", type=json.loads, default={}, help="of the models, such as {\"qk_norm\": true}")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
@@ -104,7 +106,8 @@ def main():
             if options.only not in name:
                 continue
             try:
-                outcome, detail = compare(options.glora, name, options.depth, options.device, options.precision)
+                outcome, detail = compare(
+                    options.glora, name, options.depth, options.device, options.precision, options.arguments)
             except Exception as error:  # theirs
                 outcome, detail = "failed", f"{type(error).__name__}: {error}"
             results[name] = {"module": module, "outcome": outcome, "detail": detail}

@@ -18,6 +18,7 @@ struct HuggingFaceForm {
             )
         }
         func fits(_ pooling: ViTConfiguration.Pooling) -> Bool { !hasHead || c.pooling == pooling }
+        guard !c.queryKeyNorm else { throw failure("this model has norms of its queries and keys") }
         let family: HuggingFaceNames.Family
         let rotary = RotaryGrid(
             temperature: c.rotary?.temperature ?? 0, layout: .halves, coordinates: .centered)

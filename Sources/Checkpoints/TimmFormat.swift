@@ -23,7 +23,9 @@ enum TimmFormat {
                     + "use another model")
         }
         try source.refuseUnknownParts(
-            except: ["gamma", "reg_token", "norm_pre", "attn_pool", "dist_token", "head_dist"])
+            except: [
+                "gamma", "reg_token", "norm_pre", "attn_pool", "dist_token", "head_dist", "q_norm", "k_norm",
+            ])
         let known = TimmArchitectures.known[name]
         let arguments = config?["model_args"]
         let stated = (config?["pretrained_cfg"] ?? config)?["input_size"]?.arrayValue?.last
@@ -191,6 +193,7 @@ enum TimmFormat {
         configuration.layerScale = has("blocks.0.ls1.gamma") || has("blocks.0.gamma_1")
         configuration.norm = known?.norm ?? .layer
         configuration.attentionNorm = has("blocks.0.attn.norm.weight")
+        configuration.queryKeyNorm = has("blocks.0.attn.q_norm.weight")
         configuration.queries = has("blocks.0.attn.q_proj.weight") ? .separate : .fused
         configuration.queryBias =
             has("blocks.0.attn.qkv.bias") || has("blocks.0.attn.k_proj.bias")
@@ -342,7 +345,13 @@ enum TimmFormat {
             "no_embed_class": configuration.prefixCount == 0
                 ? [true, false] : [.boolean(configuration.positions == .patches)],
             "pre_norm": [.boolean(configuration.normBeforeBlocks)],
+            "qk_norm": [.boolean(configuration.queryKeyNorm)],
         ]
+        guard !configuration.queryKeyNorm || arguments?["qk_norm"] == true else {
+            throw CheckpointError(
+                "\(path) holds 'blocks.0.attn.q_norm.weight', but config.json's model_args don't say qk_norm = true; the two "
+                    + "don't belong together")
+        }
         for (name, value) in arguments?.objectValue ?? [:] where !harmless.contains(name) && value != .null {
             if name == "norm_eps", let epsilon = value.numberValue {
                 configuration.layerNormEpsilon = Float(epsilon)

@@ -128,6 +128,7 @@ extension ViTCheckpoint {
             if !isOther, c.feedForward.activation != architecture.means.activation {
                 arguments["act_layer"] = .string(TimmFormat.activations.key(of: c.feedForward.activation))
             }
+            if c.queryKeyNorm { arguments["qk_norm"] = true }
             // The name's own ε needs no saying; another one timm can't be told, so it had better stop at the word.
             if c.layerNormEpsilon != architecture.means.epsilon {
                 arguments["norm_eps"] = .number(shortest(c.layerNormEpsilon))

@@ -10,7 +10,7 @@ extension ViTConfiguration: Codable {
         case imageSize, patchSize, channels, width, depth, heads, hiddenWidth, classCount, layerNormEpsilon
         case qkvBias, hasClassToken, pooling, preprocessing
         case activation, layerScale, registers, positions, patchBias, normBeforeBlocks
-        case norm, queries, keyBias, attentionNorm, gate, rotary, poolingHeads, poolsPrefix
+        case norm, queries, keyBias, attentionNorm, queryKeyNorm, gate, rotary, poolingHeads, poolsPrefix
     }
 
     /// What a gated feed-forward layer has besides its activation.
@@ -54,6 +54,7 @@ extension ViTConfiguration: Codable {
         try read(.norm, into: &norm)
         try read(.queries, into: &queries)
         try read(.attentionNorm, into: &attentionNorm)
+        try read(.queryKeyNorm, into: &queryKeyNorm)
         try read(.poolingHeads, into: &poolingHeads)
         try read(.poolsPrefix, into: &poolsPrefix)
         rotary = try values.decodeIfPresent(RotaryGrid.self, forKey: .rotary)
@@ -87,6 +88,7 @@ extension ViTConfiguration: Codable {
         if pooling == .attention { try values.encode(poolingHeads, forKey: .poolingHeads) }
         if poolsPrefix { try values.encode(true, forKey: .poolsPrefix) }
         if attentionNorm { try values.encode(true, forKey: .attentionNorm) }
+        if queryKeyNorm { try values.encode(true, forKey: .queryKeyNorm) }
         try values.encodeIfPresent(rotary, forKey: .rotary)
         if case .gated(_, let isPacked, let hasNorm) = feedForward {
             try values.encode(Gate(isPacked: isPacked, hasNorm: hasNorm), forKey: .gate)

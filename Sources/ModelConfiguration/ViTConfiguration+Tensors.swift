@@ -46,7 +46,9 @@ extension ViTConfiguration {
     private var norms: [(String, Int)] {
         let blocks = (0..<depth).flatMap { index -> [(String, Int)] in
             let names = ["norm1", "norm2"] + (attentionNorm ? ["attn.norm"] : [])
+            let ofHeads = queryKeyNorm ? ["attn.q_norm", "attn.k_norm"] : []
             return names.map { ("blocks.\(index).\($0)", width) }
+                + ofHeads.map { ("blocks.\(index).\($0)", width / max(heads, 1)) }
                 + (hasHiddenNorm ? [("blocks.\(index).mlp.norm", hiddenWidth)] : [])
         }
         let outside =

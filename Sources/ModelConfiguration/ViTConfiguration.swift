@@ -39,6 +39,9 @@ public struct ViTConfiguration: Hashable, Sendable {
     public var queries: QueryProjection = .fused
     /// Which of queries, keys and values have biases.
     public var queryBias: QueryBias = .all
+    /// Whether every head's query and every head's key is normed, by one norm of the queries and one of the keys, before they are
+    /// rotated.
+    public var queryKeyNorm: Bool = false
     /// Whether a norm of all heads together comes between the attention and its output's Linear.
     public var attentionNorm: Bool = false
     /// The feed-forward layer of a block.

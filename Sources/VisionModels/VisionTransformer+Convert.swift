@@ -68,7 +68,8 @@ extension VisionTransformer {
             }
         let isPlain =
             configuration.queries == .fused && configuration.feedForward.isGated == false
-            && !configuration.normBeforeBlocks && !configuration.attentionNorm && configuration.norm == .layer
+            && !configuration.normBeforeBlocks && !configuration.attentionNorm
+            && !configuration.queryKeyNorm && configuration.norm == .layer
             && configuration.featureWidth == configuration.width && configuration.pooling != .attention
         guard isPlain || !trainsBiases else {
             throw failure("this model has biases that no Linear of a plain block comes behind")

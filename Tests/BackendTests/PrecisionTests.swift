@@ -187,6 +187,9 @@ import Testing
                 try recording.stored([n, d]), thirds[2], thirds[0], activation)
             recording.takeStored("gateBackward \(activation)", gradients)
         }
+        backend.copyBlock(
+            MatrixBlock(y, stride: d), thirds[1], rows: n, columns: d, accumulate: false)
+        recording.takeStored("copyBlock", y)
         let positions = try backend.allocate([n], .int32)
         backend.upload(positions, (0..<Int32(n)).map { $0 * 3 % 7 })
         for (third, layout) in RotaryLayout.allCases.enumerated() {

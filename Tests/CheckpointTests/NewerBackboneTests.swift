@@ -30,6 +30,26 @@ struct NewerBackboneTests {
         return checkpoint
     }
 
+    @Test(
+        "Norms of queries and keys that config.json doesn't ask for are refused; a class of Hugging Face's hasn't them"
+    )
+    func queryKeyNorm() throws {
+        let model = try checkpoint("vit_base_patch16_224") { $0.queryKeyNorm = true }
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("model")
+            try model.saveTimm(to: url)
+            let config = url.appendingPathComponent("config.json")
+            let text = try String(contentsOf: config, encoding: .utf8)
+            let mark = try #require(text.range(of: "\"qk_norm\": true"))
+            try AtomicFile.write(
+                text.replacingCharacters(in: mark, with: "\"qk_norm\": false"), to: config)
+            expectError("model_args don't say qk_norm = true") { _ = try ViTCheckpoint.load(url) }
+            expectError("norms of its queries and keys") {
+                try model.saveHuggingFace(to: folder.appendingPathComponent("other"))
+            }
+        }
+    }
+
     /// timm's names, each with what it means and no tensor shows.
     @Test(
         "timm's are read as they were written",
@@ -38,7 +58,7 @@ struct NewerBackboneTests {
             "vit_base_patch16_siglip_224",
             "deit3_small_patch16_224", "deit_tiny_distilled_patch16_224", "eva02_base_patch14_448",
             "eva02_small_patch14_224", "vit_small_patch16_dinov3", "vit_giant_patch14_dinov2",
-            "vit_base_patch16_radio_v3",
+            "vit_base_patch16_radio_v3", "vit_base_patch16_224",
         ])
     func timm(name: String) throws {
         let settings = try #require(TimmArchitectures.known[name])
@@ -65,6 +85,8 @@ struct NewerBackboneTests {
             case "vit_giant_patch14_dinov2":
                 $0.layerScale = true
                 $0.feedForward = .gated(.silu, isPacked: true, hasNorm: false)
+            // Norms of queries and keys by the argument: no name means them that is read here.
+            case "vit_base_patch16_224": $0.queryKeyNorm = true
             default: ($0.registers, $0.pooling) = (7, .classTokenBeforeNorm)
             }
         }

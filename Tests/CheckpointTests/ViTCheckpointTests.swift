@@ -328,7 +328,7 @@ struct ViTCheckpointTests {
             ("\"depth\": 2", "\"depth\": 3", "depth = 3, but the tensors say 2"),
             ("\"num_heads\": 2", "\"num_heads\": 5", "among 5 heads"),
             ("\"num_heads\": 2", "\"num_heads\": 0", "not positive"),
-            ("\"qkv_bias\": true", "\"qk_norm\": true", "qk_norm = true, which is not supported"),
+            ("\"qkv_bias\": true", "\"qk_norm\": true", "qk_norm = true, but the tensors say false"),
             ("\"qkv_bias\": true", "\"act_layer\": \"mish\"", "act_layer"),
             ("\"mlp_ratio\": 1.5", "\"mlp_ratio\": 1e300", "mlp_ratio"), ("0.2,", "0,", "positive std"),
             ("\"global_pool\": \"token\"", "\"global_pool\": \"map\"", "pooling 'map'"),

@@ -51,6 +51,9 @@ public struct ReferenceViT {
         for index in 0..<configuration.depth {
             let block = "blocks.\(index)"
             var (q, k, v) = projections(norm(x, "\(block).norm1"), block)
+            if configuration.queryKeyNorm {
+                (q, k) = (norm(q, "\(block).attn.q_norm"), norm(k, "\(block).attn.k_norm"))
+            }
             rotate(&q)
             rotate(&k)
             var attended = attention(q, k, v, batch)
