@@ -1,25 +1,24 @@
-// What other methods than GLoRA put into a transformer, and SGD.
+// What other methods than GLoRA put into a transformer.
 //
 //     y = x ⊙ scale + shift;  dx = dy ⊙ scale (the sums for dScale and dShift are output_sums of Reductions.cl)
-//     v ← μv + (g + λθ);  θ ← θ − ηv
 
 typedef CONCATENATED(uint, WIDTH) uint_lanes;
 
 // out (i, j) ← x (i, j), or out + x when accumulate, for i in 0..<n, j in 0..<d; (i, j) is at offset + i · stride + j. A row
 // is cut in blocks, so that one long row is work for all groups.
 __kernel GROUP void copy_block(
-    __global float *out, __global const float *x, int outOffset, int outStride, int xOffset, int xStride, int n,
+    __global stored *out, __global const stored *x, int outOffset, int outStride, int xOffset, int xStride, int n,
     int d, int accumulate) {
     const int blocks = (d + BLOCK - 1) / BLOCK;
     FOR_ROWS (index, n * blocks) {
         const int row = index / blocks, first = index % blocks * BLOCK, size = min(BLOCK, d - first);
-        __global float *to = out + outOffset + (size_t)row * outStride + first;
-        __global const float *from = x + xOffset + (size_t)row * xStride + first;
+        __global stored *to = out + outOffset + (size_t)row * outStride + first;
+        __global const stored *from = x + xOffset + (size_t)row * xStride + first;
         FOR_COLUMNS (j, size)
             WITH_LANES(
-                size - j, lanes value = load_lanes(from + j, lanes_);
-                if (accumulate) value += load_lanes(to + j, lanes_);
-                store_lanes(value, to + j, lanes_);)
+                size - j, lanes value = stored_lanes(from + j, lanes_);
+                if (accumulate) value += stored_lanes(to + j, lanes_);
+                store_stored(value, to + j, lanes_);)
     }
 }
 
@@ -70,22 +69,5 @@ __kernel GROUP void dropout_forward(
         WITH_LANES(
             n - i, lanes value = factor * load_lanes(x + i, lanes_);
             store_lanes(select(value, (lanes)(0.0f), hash < threshold), y + i, lanes_);)
-    }
-}
-
-// values, velocity and gradients [n, SEGMENT_BLOCK]; segmentOfBlock [n]; segments [count, 3] = (1 to update or 0, …).
-__kernel GROUP void sgd(
-    __global float *values, __global float *velocity, __global const float *gradients,
-    __global const int *segmentOfBlock, __global const float *segments, int n, float learningRate,
-    float weightDecay, float momentum) {
-    FOR_ROWS (block, n) {
-        if (segments[3 * segmentOfBlock[block]] == 0.0f) continue;
-        FOR_COLUMNS (j, SEGMENT_BLOCK) {
-            size_t i = (size_t)block * SEGMENT_BLOCK + j;
-            lanes value = load_full(0, values + i);
-            lanes v = momentum * load_full(0, velocity + i) + (load_full(0, gradients + i) + weightDecay * value);
-            store_full(v, 0, velocity + i);
-            store_full(value - learningRate * v, 0, values + i);
-        }
     }
 }

@@ -74,6 +74,7 @@ extension SettingCheck<Int> {
 extension SettingCheck<Double> {
     public static var number: Self { Self("must be a number") { $0.isFinite } }
     public static var rate: Self { Self("must be a number from 0 on") { $0 >= 0 && $0.isFinite } }
+    public static var positive: Self { Self("must be a number above 0") { $0 > 0 && $0.isFinite } }
     public static var probability: Self { Self("must be at least 0 and below 1") { (0..<1).contains($0) } }
 }
 

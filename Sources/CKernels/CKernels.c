@@ -61,8 +61,8 @@ static const unsigned char GPUEngines[] = {
 static const unsigned char Loss[] = {
 #embed "../../Kernels/Loss.cl"
 };
-static const unsigned char AdamW[] = {
-#embed "../../Kernels/AdamW.cl"
+static const unsigned char Optimizers[] = {
+#embed "../../Kernels/Optimizers.cl"
 };
 static const unsigned char Adapters[] = {
 #embed "../../Kernels/Adapters.cl"
@@ -74,7 +74,7 @@ static const CKernelFile files[] = {
     ENTRY(Prelude) ENTRY(Reductions) ENTRY(Matrices) ENTRY(Elementwise) ENTRY(Gelu) ENTRY(Activations) ENTRY(GLoRA)
     ENTRY(Epilogue) ENTRY(Panels) ENTRY(EnginePanels) ENTRY(Engines) ENTRY(GPUEngines) ENTRY(LayerNorm) ENTRY(Rotation) ENTRY(Attention)
     ENTRY(EngineAttention) ENTRY(Tokens)
-    ENTRY(Loss) ENTRY(AdamW) ENTRY(Adapters)
+    ENTRY(Loss) ENTRY(Optimizers) ENTRY(Adapters)
 };
 
 const CKernelFile *ckernels_files(void) { return files; }

@@ -1,6 +1,6 @@
 #include "Loops.h"
 
-// The scale and shift of columns, dropout by a hash, and SGD with momentum.
+// The scale and shift of columns, and dropout by a hash.
 
 CLONES void scale_shift_forward(
     float *y, const float *x, const float *scale, const float *shift, long n, long d) {
@@ -49,13 +49,5 @@ CLONES void dropout_forward(
     for (long i = 0; i < n; i++) {
         float value = factor * x[i];
         y[i] = mixed(mixed((first + (unsigned)i) ^ low) ^ high) < threshold ? 0.0f : value;
-    }
-}
-
-CLONES void sgd_step(
-    float *restrict theta, float *restrict v, const float *restrict g, float eta, float lambda, float mu, long n) {
-    for (long i = 0; i < n; i++) {
-        v[i] = mu * v[i] + (g[i] + lambda * theta[i]);
-        theta[i] -= eta * v[i];
     }
 }

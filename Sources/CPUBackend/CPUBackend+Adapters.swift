@@ -124,17 +124,4 @@ extension CPUBackend {
                 mask.factor, range.count)
         }
     }
-
-    /// One step over flat tensors [n]; a block of `viewAlignment` elements belongs to one segment.
-    public func sgd(
-        _ values: Tensor, _ velocity: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
-        _ segments: Tensor, _ settings: SGDSettings, blocks: Int
-    ) {
-        let (theta, v, g) = (floats(values), floats(velocity), floats(gradients))  // [n]
-        forEachBlock(blocks, segmentOfBlock, segments, "sgd") { at, _ in
-            sgd_step(
-                theta + at, v + at, g + at, Float(settings.learningRate), Float(settings.weightDecay),
-                Float(settings.momentum), viewAlignment)
-        }
-    }
 }

@@ -81,7 +81,7 @@ public struct CellRunner {
                 try search(supernet, images, shouldStop)
             else { return nil }
             options.path = SearchDirectory(supernet).architecture.path
-            inherited = try TrainingSnapshot(contentsOf: supernet.last).values
+            inherited = try TrainingSnapshot(contentsOf: supernet.last).result
         }
         return try finished(options, in: cell.directory, cell.images, inherited, onEvent, shouldStop)
     }
@@ -96,7 +96,8 @@ public struct CellRunner {
             options, checkpoint: checkpoint, training: images.training, validation: images.validation,
             in: directory, resumes: directory.holdsRun, inheriting: inherited, on: backend,
             continuation: continuation)
-        return try tuning.run(onEvent: { onEvent(options, $0) }, shouldStop: shouldStop) ? tuning : nil
+        let end = try tuning.run(onEvent: { onEvent(options, $0) }, shouldStop: shouldStop)
+        return end.isFinished ? tuning : nil
     }
 
     /// Searches a supernet under half of its richest path's parameters, as much as a random path has, and chooses among the best

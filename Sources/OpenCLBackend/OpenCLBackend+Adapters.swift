@@ -1,6 +1,6 @@
 import TensorCore
 
-// What other methods than GLoRA put into a transformer, and SGD (Adapters.cl, Activations.cl, Gelu.cl, Reductions.cl).
+// What other methods than GLoRA put into a transformer (Adapters.cl, Activations.cl, Gelu.cl, Reductions.cl).
 
 extension OpenCLBackend {
     /// out ← x, or out + x, rows × columns of each.
@@ -9,8 +9,9 @@ extension OpenCLBackend {
     ) {
         let blocks = (size.columns + 1023) / 1024  // BLOCK of Prelude.cl
         launch(
-            "copy_block", (rowGroups(size.rows * blocks), 1, 1), to: out.tensor, from: x.tensor,
-            with: out.offset, out.stride, x.offset, x.stride, size.rows, size.columns, accumulate)
+            "copy_block", stored: out.tensor.elementType, (rowGroups(size.rows * blocks), 1, 1),
+            to: out.tensor, from: x.tensor, with: out.offset, out.stride, x.offset, x.stride, size.rows,
+            size.columns, accumulate)
     }
 
     /// y ← f(x). y may be x.
@@ -79,16 +80,6 @@ extension OpenCLBackend {
         launch(
             "dropout_forward", (elementGroups(count), 1, 1), to: y, from: x,
             with: mask.low, mask.high, mask.threshold, mask.factor, count)
-    }
-
-    /// One step over flat tensors [n]; a block of `viewAlignment` elements belongs to one segment.
-    public func sgd(
-        _ values: Tensor, _ velocity: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
-        _ segments: Tensor, _ settings: SGDSettings, blocks: Int
-    ) {
-        launch(
-            "sgd", (rowGroups(blocks), 1, 1), to: values, velocity, from: gradients, segmentOfBlock, segments,
-            with: blocks, Float(settings.learningRate), Float(settings.weightDecay), Float(settings.momentum))
     }
 }
 

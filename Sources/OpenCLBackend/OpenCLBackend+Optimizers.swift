@@ -1,9 +1,9 @@
 import TensorCore
 
-// θ ← θ (1 − λη);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − η · c₁ · m / (√v · c₂ + ε) (AdamW.cl).
+// Steps of AdamW, SGD and Lion over flat tensors [n]; a block of `viewAlignment` elements belongs to one segment (Optimizers.cl).
 
 extension OpenCLBackend {
-    /// One step over flat tensors [n]; a block of `viewAlignment` elements belongs to one segment.
+    /// One step of AdamW.
     public func adamW(
         _ values: Tensor, _ firstMoments: Tensor, _ secondMoments: Tensor,
         _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings,
@@ -12,10 +12,31 @@ extension OpenCLBackend {
         launch(
             "adam_w", (rowGroups(blocks), 1, 1), to: values, firstMoments, secondMoments,
             from: gradients, segmentOfBlock, segments,
-            with: blocks, Float(settings.learningRate),
-            Float(1 - settings.weightDecay * settings.learningRate),
+            with: blocks, Float(settings.learningRate), Float(settings.weightDecay),
             Float(settings.beta1), Float(1 - settings.beta1), Float(settings.beta2),
-            Float(1 - settings.beta2),
-            Float(settings.epsilon))
+            Float(1 - settings.beta2), Float(settings.epsilon))
+    }
+
+    /// One step of SGD with momentum.
+    public func sgd(
+        _ values: Tensor, _ velocity: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
+        _ segments: Tensor, _ settings: SGDSettings, blocks: Int
+    ) {
+        launch(
+            "sgd", (rowGroups(blocks), 1, 1), to: values, velocity, from: gradients, segmentOfBlock, segments,
+            with: blocks, Float(settings.learningRate), Float(settings.weightDecay),
+            Float(settings.momentum), settings.nesterov)
+    }
+
+    /// One step of Lion.
+    public func lion(
+        _ values: Tensor, _ moments: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
+        _ segments: Tensor, _ settings: LionSettings, blocks: Int
+    ) {
+        launch(
+            "lion", (rowGroups(blocks), 1, 1), to: values, moments, from: gradients, segmentOfBlock, segments,
+            with: blocks, Float(settings.learningRate), Float(settings.weightDecay),
+            Float(settings.beta1), Float(1 - settings.beta1), Float(settings.beta2),
+            Float(1 - settings.beta2))
     }
 }

@@ -37,6 +37,8 @@ public struct Refinement: Codable, Equatable, Sendable {
             model.method = method
         }
         var options = ready.options
+        // Of a run's additions these end a training, or judge by a validation that there isn't here.
+        (options.additions.timeLimit, options.additions.patience) = (nil, nil)
         (options.epochs, options.warmupEpochs, options.learningRate) = (
             epochs, max(1, epochs / 10), learningRate
         )
@@ -50,7 +52,8 @@ public struct Refinement: Codable, Equatable, Sendable {
             let trainer = try Trainer(model, options, training: training, validation: nil)
             var score: Score?
             do {
-                guard try trainer.run(onEvent: { _ in }, save: { _ in }, shouldStop: shouldStop) else {
+                let end = try trainer.run(onEvent: { _ in }, save: { _ in }, shouldStop: shouldStop)
+                guard end.isFinished else {
                     throw CancellationError()
                 }
                 model.method.beginReading(model.layers)

@@ -298,7 +298,7 @@ extension Backend {
 
     // MARK: Other methods' adapters
 
-    /// out ← x, or out + x when `accumulate`, rows × columns of each, float32; the other elements of out's tensor stay as they
+    /// out ← x, or out + x when `accumulate`, rows × columns of each, stored; the other elements of out's tensor stay as they
     /// are. The two blocks don't overlap, though they may lie in one tensor; rows of out don't either.
     public func copyBlock(
         _ out: MatrixBlock, _ x: MatrixBlock, rows: Int, columns: Int, accumulate: Bool
@@ -307,7 +307,7 @@ extension Backend {
             "copyBlock",
             out.holds(rows: rows, columns: columns) && x.holds(rows: rows, columns: columns)
                 && (rows <= 1 || out.stride >= columns),
-            floats: ["out": (out.tensor, out.tensor.count), "x": (x.tensor, x.tensor.count)],
+            stored: ["out": (out.tensor, out.tensor.count), "x": (x.tensor, x.tensor.count)],
             ": \(rows) × \(columns) from \(x.offset) on every \(x.stride) to \(out.offset) on every \(out.stride)"
         )
         if rows > 0, columns > 0 { copyBlock(out, x, (rows, columns), accumulate: accumulate) }
@@ -389,21 +389,38 @@ extension Backend {
         softmaxCrossEntropy(losses, dLogits, logits, labels, batch: batch, classes: logits.columns)
     }
 
+    /// losses [B] of logits and targets [B, K], and unless it is nil dLogits [B, K], the gradient of their mean. `weights` [K] are those
+    /// of what is so, nil for 1; only `sigmoid` has them.
+    public func targetLoss(
+        _ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ targets: Tensor, weights: Tensor? = nil,
+        _ kind: TargetLoss
+    ) {
+        let (batch, count) = (logits.rows, logits.count)
+        require(
+            "targetLoss", weights == nil || kind == .sigmoid,
+            floats: [
+                "losses": (losses, batch), "dLogits": (dLogits, count), "logits": (logits, count),
+                "targets": (targets, count), "weights": (weights, logits.columns),
+            ], " for \(kind)")
+        targetLoss(
+            losses, dLogits, logits, targets, weights, kind, batch: batch, outputs: logits.columns)
+    }
+
     /// One AdamW step over flat tensors [n] that hold many parameters, each a segment of whole blocks of
     /// `viewAlignment` elements:
     ///
-    ///     θ ← θ (1 − λη);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − η · c₁ · m / (√v · c₂ + ε)
+    ///     θ ← θ (1 − dλ·rη);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − rη · c₁ · m / (√v · c₂ + ε)
     ///
-    /// `segmentOfBlock` [n / viewAlignment] int32 says which segment a block belongs to; `segments` [count, 3] holds for
-    /// each: 1 to update it or 0 to leave it and its moments alone, c₁ = 1/(1−β₁ᵗ), c₂ = 1/√(1−β₂ᵗ).
-    /// Each segment has a step count t of its own.
+    /// `segmentOfBlock` [n / viewAlignment] int32 says which segment a block belongs to; `segments` [count, 4] holds for
+    /// each: r, its share of the rate, or 0 to leave it and its moments alone; c₁ = 1/(1−β₁ᵗ); c₂ = 1/√(1−β₂ᵗ); d, its share of
+    /// the decay. Each segment has a step count t of its own.
     public func adamW(
         _ values: Tensor, _ firstMoments: Tensor, _ secondMoments: Tensor,
         _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings
     ) {
         let n = values.count
         require(
-            "adamW", n % viewAlignment == 0 && segments.columns == 3,
+            "adamW", n % viewAlignment == 0 && segments.columns == 4,
             floats: [
                 "θ": (values, n), "m": (firstMoments, n), "v": (secondMoments, n), "g": (gradients, n),
                 "segments": (segments, segments.count),
@@ -415,21 +432,40 @@ extension Backend {
 
     /// One step of SGD with momentum over flat tensors [n], in segments as `adamW` has them:
     ///
-    ///     v ← μv + (g + λθ);  θ ← θ − ηv
+    ///     g ← g + dλθ;  v ← μv + g;  θ ← θ − rηv, with Nesterov's look ahead θ − rη(g + μv)
     ///
-    /// Of `segments` [count, 3] only the first column counts: 1 to update a segment, 0 to leave it and its velocity alone.
-    /// A velocity of zeros is what PyTorch starts from: its first v is g + λθ.
+    /// Of `segments` [count, 4] the first and last column count, r and d. A velocity of zeros is what PyTorch starts from: its first
+    /// v is g + dλθ.
     public func sgd(
         _ values: Tensor, _ velocity: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
         _ segments: Tensor, _ settings: SGDSettings
     ) {
         let n = values.count
         require(
-            "sgd", n % viewAlignment == 0 && segments.columns == 3,
+            "sgd", n % viewAlignment == 0 && segments.columns == 4,
             floats: [
                 "θ": (values, n), "v": (velocity, n), "g": (gradients, n),
                 "segments": (segments, segments.count),
             ], integers: ["blocks": (segmentOfBlock, n / viewAlignment)])
         sgd(values, velocity, gradients, segmentOfBlock, segments, settings, blocks: n / viewAlignment)
+    }
+
+    /// One step of Lion over flat tensors [n], in segments as `adamW` has them (Chen et al., arXiv 2302.06675):
+    ///
+    ///     θ ← θ (1 − dλ·rη) − rη sign(β₁m + (1−β₁)g);  m ← β₂m + (1−β₂)g
+    ///
+    /// Of `segments` [count, 4] the first and last column count, r and d. The sign of 0 is 0.
+    public func lion(
+        _ values: Tensor, _ moments: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
+        _ segments: Tensor, _ settings: LionSettings
+    ) {
+        let n = values.count
+        require(
+            "lion", n % viewAlignment == 0 && segments.columns == 4,
+            floats: [
+                "θ": (values, n), "m": (moments, n), "g": (gradients, n),
+                "segments": (segments, segments.count),
+            ], integers: ["blocks": (segmentOfBlock, n / viewAlignment)])
+        lion(values, moments, gradients, segmentOfBlock, segments, settings, blocks: n / viewAlignment)
     }
 }

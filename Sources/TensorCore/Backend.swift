@@ -146,6 +146,9 @@ public protocol Backend: AnyObject {
 
     func softmaxCrossEntropy(
         _ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ labels: Tensor, batch: Int, classes: Int)
+    func targetLoss(
+        _ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ targets: Tensor, _ weights: Tensor?,
+        _ kind: TargetLoss, batch: Int, outputs: Int)
     func adamW(
         _ values: Tensor, _ firstMoments: Tensor, _ secondMoments: Tensor,
         _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings,
@@ -153,11 +156,25 @@ public protocol Backend: AnyObject {
     func sgd(
         _ values: Tensor, _ velocity: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
         _ segments: Tensor, _ settings: SGDSettings, blocks: Int)
+    func lion(
+        _ values: Tensor, _ moments: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
+        _ segments: Tensor, _ settings: LionSettings, blocks: Int)
 }
 
 /// What a view's offset must be a multiple of, in elements of 4 bytes: 512 bytes, the largest sub-buffer alignment that a
 /// driver asks for (NVIDIA's 4,096 bits; PoCL and Intel ask for 1,024).
 public let viewAlignment = 128
+
+/// A loss of outputs z [B, K] and targets t [B, K]; of an example
+///
+///     softmax    Σₖ tₖ (log Σⱼ exp zⱼ − zₖ)                          classes: soft labels, smoothed or mixed ones
+///     sigmoid    ¹⁄K Σₖ wₖ tₖ log(1 + exp −zₖ) + (1 − tₖ) log(1 + exp zₖ)     labels of which any may hold
+///     squared    ¹⁄K Σₖ (zₖ − tₖ)²                                   values
+///
+/// Sources: timm's `SoftTargetCrossEntropy`; `torch.nn.BCEWithLogitsLoss` with its `pos_weight`; `torch.nn.MSELoss`.
+public enum TargetLoss: String, CaseIterable, Sendable {
+    case softmax, sigmoid, squared
+}
 
 /// The constants of an AdamW step, in double: a backend forms 1 − β in double before it rounds to float32 (1 − 0.999 in
 /// float32 is off by 1.3e-5).
@@ -179,7 +196,7 @@ public struct AdamWSettings: Sendable, Equatable {
     }
 }
 
-/// The constants of an SGD step, PyTorch's without dampening and Nesterov's look ahead.
+/// The constants of an SGD step, PyTorch's without dampening.
 public struct SGDSettings: Sendable, Equatable {
     /// η.
     public var learningRate: Double
@@ -187,8 +204,27 @@ public struct SGDSettings: Sendable, Equatable {
     public var weightDecay: Double
     /// μ.
     public var momentum = 0.9
+    /// Whether the step looks ahead along the velocity.
+    public var nesterov = false
 
     /// The usual momentum of 0.9.
+    public init(learningRate: Double, weightDecay: Double) {
+        (self.learningRate, self.weightDecay) = (learningRate, weightDecay)
+    }
+}
+
+/// The constants of a step of Lion (Chen et al., arXiv 2302.06675), in double as AdamW's.
+public struct LionSettings: Sendable, Equatable {
+    /// η.
+    public var learningRate: Double
+    /// λ, decoupled.
+    public var weightDecay: Double
+    /// β₁, of the step's direction.
+    public var beta1 = 0.9
+    /// β₂, of what is kept.
+    public var beta2 = 0.99
+
+    /// The article's defaults for what isn't given.
     public init(learningRate: Double, weightDecay: Double) {
         (self.learningRate, self.weightDecay) = (learningRate, weightDecay)
     }

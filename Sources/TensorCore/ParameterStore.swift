@@ -59,7 +59,7 @@ public final class ParameterStore {
     public let secondMoments: Tensor
     /// [n / viewAlignment] int32: the segment that a block belongs to.
     public let segmentOfBlock: Tensor
-    /// [segments, 3]: what `Backend.adamW` reads of each segment in a step.
+    /// [segments, 4]: what `Backend.adamW` reads of each segment in a step.
     public let segmentTable: Tensor
 
     private let backend: any Backend
@@ -86,7 +86,7 @@ public final class ParameterStore {
         firstMoments = try backend.allocate([count], .float32)
         secondMoments = try backend.allocate([count], .float32)
         segmentOfBlock = try backend.allocate([max(blocks.count, 1)], .int32)
-        segmentTable = try backend.allocate([max(segments.count, 1), 3], .float32)
+        segmentTable = try backend.allocate([max(segments.count, 1), 4], .float32)
         backend.upload(segmentOfBlock, blocks.isEmpty ? [0] : blocks)
         for tensor in [values, gradients, firstMoments, secondMoments] { backend.fill(tensor, 0) }
         var parameters: [String: Parameter] = [:]

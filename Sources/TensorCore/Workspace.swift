@@ -8,6 +8,9 @@ public final class Workspace {
     /// The type of what goes from one operation to the next inside a block (`Precision`).
     public let stored: ElementType
 
+    /// Whether what a backward reads is computed once more before it, so that all blocks share the memory of one.
+    public var isRecomputed = false
+
     private let take: (([Int], ElementType) throws -> Tensor)?  // nil while sizes are counted
     private var words: [String: Int] = [:]  // what is asked for by name, in units of 4 bytes
     private var byName: [String: Tensor] = [:]
@@ -57,9 +60,10 @@ public final class Workspace {
         return memory.leading(shape, type)
     }
 
-    /// What a backward reads: a tensor of its own in a training; in an evaluation the blocks share one by its name.
+    /// What a backward reads: a tensor of its own in a training; in an evaluation, and where it is recomputed, the blocks share one by
+    /// its name.
     public func kept(_ name: String, _ shape: [Int], _ type: ElementType = .float32) throws -> Tensor {
-        isForTraining ? try own(shape, type) : try shared(name, shape, type)
+        isForTraining && !isRecomputed ? try own(shape, type) : try shared(name, shape, type)
     }
 }
 

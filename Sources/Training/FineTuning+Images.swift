@@ -107,24 +107,43 @@ extension FineTuning where Model == VisionTransformer {
 }
 
 extension TrainableModel {
-    /// Throws before a step's memory is taken when it can't fit, with what is needed and the batch size that would fit.
+    /// Throws before a step's memory is taken when it can't fit, with what is needed and what would fit.
     func checkMemory(batch: Int) throws {
-        let needed = plannedByteCount
         let available = backend.memoryByteCount
-        guard needed(batch) > available else { return }
-        // The largest batch that fits, by bisection.
-        var (fits, tooLarge) = (0, batch)
-        while tooLarge - fits > 1 {
-            let middle = (fits + tooLarge) / 2
-            if needed(middle) <= available { fits = middle } else { tooLarge = middle }
+        guard plannedByteCount(batch: batch) > available else { return }
+        /// The largest batch that fits, by bisection; 0 for none.
+        func largest(_ policy: MemoryPolicy?) -> Int {
+            var (fits, tooLarge) = (0, batch + 1)
+            while tooLarge - fits > 1 {
+                let middle = (fits + tooLarge) / 2
+                if plannedByteCount(batch: middle, memory: policy) <= available {
+                    fits = middle
+                } else {
+                    tooLarge = middle
+                }
+            }
+            return fits
+        }
+        var remedies: [String] = []
+        // The one that computes the least twice.
+        if let policy = MemoryPolicy.allCases.reversed().first(where: { largest($0) == batch }) {
+            remedies.append("`memory \(policy.rawValue)` would fit")
+        }
+        let (now, least) = (largest(nil), largest(.lowest))
+        func parts(_ size: Int) -> String {
+            "`batch-size \(size)` would fit, with `accumulate \((batch + size - 1) / size)` for steps of as many images"
+        }
+        if now > 0 {
+            remedies.append(parts(now))
+        } else if remedies.isEmpty, least > 0 {
+            remedies.append("with `memory lowest` \(parts(least))")
         }
         throw TrainingError.settings(
-            "a step of \(batch) images needs about \(needed(batch) >> 20) MiB, \(backend.name) has "
+            "a step of \(batch) images needs about \(plannedByteCount(batch: batch) >> 20) MiB, \(backend.name) has "
                 + "\(available >> 20) MiB; "
-                + (fits > 0
-                    ? "`batch-size \(fits)` would fit"
-                    : "not even one image fits, so use a smaller `image-size` or `ranks`, or another `device`")
-        )
+                + (remedies.isEmpty
+                    ? "not even one image fits, so use a smaller `image-size` or `ranks`, or another `device`"
+                    : remedies.joined(separator: ", or ")))
     }
 }
 

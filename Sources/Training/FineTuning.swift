@@ -56,19 +56,19 @@ public final class FineTuning<Model: TrainableModel> {
         self.notes = notes
     }
 
-    /// Trains to the end, or until `shouldStop` says so after a step; returns whether it reached the end. Either way the
-    /// folder holds the state. Throws what `Trainer.run` throws, and `CheckpointError` when a file can't be written.
-    public func run(onEvent: (TrainingEvent) -> Void, shouldStop: () -> Bool) throws -> Bool {
+    /// Trains to the end, or until `shouldStop` says so after a step; returns how it ended. However that is, the folder holds the
+    /// state. Throws what `Trainer.run` throws, and `CheckpointError` when a file can't be written.
+    public func run(onEvent: (TrainingEvent) -> Void, shouldStop: () -> Bool) throws -> TrainingEnd {
         let start = ContinuousClock.now
         do {
-            let reachedEnd = try trainer.run(
+            let end = try trainer.run(
                 onEvent: { event in
                     try log(event)
                     onEvent(event)
                 },
                 save: { try save(isBest: $0) }, shouldStop: shouldStop)
             try directory.addToSummary(seconds: start.secondsPassed, peakBytes: ResidentMemory.peak)
-            return reachedEnd
+            return end
         } catch TrainingError.notANumber(let step, _) {
             throw TrainingError.notANumber(step: step, run: directory.last.path)
         } catch let error as CheckpointError {
@@ -96,9 +96,12 @@ public final class FineTuning<Model: TrainableModel> {
         if isBest {
             try snapshot.write(to: directory.best)
             model.method.beginReading(model.layers)
-            try saveAdapter()
+            try trainer.withAverages(saveAdapter)
         }
         try snapshot.write(to: directory.last)
+        if let keep = options.additions.keep {
+            try directory.keep(snapshot.state.step, latest: keep)
+        }
         directory.removePredictions()
         savedStep = snapshot.state.step
     }
@@ -109,13 +112,14 @@ public final class FineTuning<Model: TrainableModel> {
             try directory.appendMetric(
                 StepLine(
                     step: progress.step, epoch: progress.epoch, loss: progress.loss,
-                    lr: progress.learningRate))
+                    lr: progress.learningRate, gradientNorm: progress.gradientNorm))
         case .epoch(let epoch, let loss, let rate):
             try directory.appendMetric(EpochLine(epoch: epoch, trainLoss: loss, lr: rate))
-        case .validation(let epoch, let result, let isBest):
+        case .validation(let epoch, let result, let unaveraged, let isBest):
             try directory.appendMetric(
                 ValidationLine(
-                    epoch: epoch, valAccuracy: result.accuracy, valLoss: result.loss, isBest: isBest))
+                    epoch: epoch, valAccuracy: result.accuracy, valLoss: result.loss, isBest: isBest,
+                    unaveragedValAccuracy: unaveraged?.accuracy, unaveragedValLoss: unaveraged?.loss))
         }
     }
 }
@@ -125,6 +129,7 @@ private struct StepLine: Encodable {
     let epoch: Int
     let loss: Double
     let lr: Double
+    let gradientNorm: Double?
 }
 
 private struct EpochLine: Encodable {
@@ -138,4 +143,6 @@ private struct ValidationLine: Encodable {
     let valAccuracy: Double
     let valLoss: Double
     let isBest: Bool
+    let unaveragedValAccuracy: Double?
+    let unaveragedValLoss: Double?
 }

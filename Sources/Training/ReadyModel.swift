@@ -69,12 +69,12 @@ extension ReadyModel where Model == VisionTransformer {
                     + (state == .best ? ", or read `checkpoint last`" : ""))
         }
         let snapshot = try TrainingSnapshot(contentsOf: file)
-        for segment in model.store.segments where snapshot.values[segment.name]?.shape != segment.shape {
+        for segment in model.store.segments where snapshot.result[segment.name]?.shape != segment.shape {
             throw TrainingError.run(
                 "\(directory.url.path) has no \(segment.name) of shape \(segment.shape); its files don't belong together"
             )
         }
-        model.store.pack(model.store.values, snapshot.values)
+        model.store.pack(model.store.values, snapshot.result)
         self.model = model
         options = saved.options
         notes = checkpoint.notes

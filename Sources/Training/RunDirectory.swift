@@ -13,6 +13,7 @@ import Yams
 ///     metrics.jsonl        a line for each step, epoch and validation
 ///     last.safetensors     the state after the latest epoch, or where the run was stopped
 ///     best.safetensors     the state of the best validation
+///     checkpoints/         copies of the latest states, where the settings ask for them (`keep`)
 ///     adapter/             the best state in PEFT's format
 ///     predictions-….jsonl  what a state says of each image of a split, until the run is trained on
 ///     summary.json         the seconds and the memory that the training took
@@ -222,6 +223,32 @@ public struct RunDirectory: Sendable {
         // The order of a dictionary differs from process to process.
         encoder.options.sortKeys = true
         try AtomicFile.write(try encoder.encode(configuration), to: config)
+    }
+
+    /// Keeps a copy of `last.safetensors`, which is of that step, as `checkpoints/step-….safetensors`, and of those copies the latest
+    /// so many. Throws `CheckpointError`.
+    func keep(_ step: Int, latest count: Int) throws {
+        let folder = url.appendingPathComponent("checkpoints")
+        try AtomicFile.createFolder(folder)
+        func name(_ step: Int) -> String { "step-" + String(format: "%09d", step) + ".safetensors" }
+        let manager = FileManager.default
+        do {
+            let copy = folder.appendingPathComponent(name(step))
+            try? manager.removeItem(at: copy)
+            // A second name of the same file where the file system has those: `last` is replaced, never written into.
+            do { try manager.linkItem(at: last, to: copy) } catch { try manager.copyItem(at: last, to: copy) }
+            let all = try manager.contentsOfDirectory(atPath: folder.path)
+                .filter { $0.hasPrefix("step-") && $0.hasSuffix(".safetensors") }.sorted()
+            // What a run that went on from an earlier state left behind it is older.
+            let others = all.filter { $0 != name(step) }
+            let (later, earlier) = (others.filter { $0 > name(step) }, others.filter { $0 < name(step) })
+            for old in later + earlier.dropLast(count - 1) {
+                try manager.removeItem(at: folder.appendingPathComponent(old))
+            }
+        } catch {
+            throw CheckpointError(
+                "cannot keep \(folder.path)/\(name(step)): \(error.localizedDescription)")
+        }
     }
 
     /// Keeps the folder, whether there is a run in it yet or not, for this process; errors as `FolderLock`.

@@ -8,7 +8,23 @@ public enum TrainingEvent: Sendable {
     /// An epoch is done: its mean training loss.
     case epoch(Int, loss: Double, learningRate: Double)
     /// The validation split was scored after an epoch.
-    case validation(Int, EvaluationResult, isBest: Bool)
+    /// With a moving average `result` is the averages', and `unaveraged` what the tensors themselves score.
+    case validation(Int, EvaluationResult, unaveraged: EvaluationResult?, isBest: Bool)
+}
+
+/// How a training ended.
+public enum TrainingEnd: String, Sendable, Encodable {
+    /// With its last epoch.
+    case epochs
+    /// As its validations got no better (`patience`).
+    case patience
+    /// As its time was up (`time-limit`); it can go on.
+    case timeLimit = "time-limit"
+    /// As it was asked to; it can go on.
+    case stopped
+
+    /// Whether there is nothing to go on with.
+    public var isFinished: Bool { self == .epochs || self == .patience }
 }
 
 /// Where a run stands after a step.
@@ -23,6 +39,8 @@ public struct TrainingProgress: Sendable {
     public let loss: Double
     /// η of the step.
     public let learningRate: Double
+    /// The norm of the step's gradients before they were clipped; nil where they aren't.
+    public let gradientNorm: Double?
     /// Images trained on per second of this process's training.
     public let imagesPerSecond: Double
     /// What is left at that rate.
@@ -43,72 +61,87 @@ public final class Trainer<Model: TrainableModel> {
     private let optimizer: any Optimizer
     private let training: Model.Examples
     private let validation: Model.Examples?
-    private let unscale: Tensor?  // [1]: 1 / the loss's factor, in float16
+    private let gradients: GradientScaling
+    private let targets: TargetMaker?
+    private let average: MovingAverage?
 
     /// A run at its beginning. Takes the memory of its steps. Throws `BackendError.outOfMemory`.
     public init(
         _ model: Model, _ options: TrainingOptions, training: Model.Examples, validation: Model.Examples?
     ) throws {
         (self.model, self.options, self.training, self.validation) = (model, options, training, validation)
-        optimizer =
-            switch options.optimizer {
-            case .adamw: AdamW(model.store, mode: options.adamw, on: model.backend)
-            case .sgd: SGD(model.store, on: model.backend)
-            }
-        if options.precision == .float16 {
-            state.lossScale = LossScale()
-            unscale = try model.backend.allocate([1], .float32)
-        } else {
-            unscale = nil
-        }
-        _ = try model.plan(batch: batchSize, isForTraining: true)
+        let additions = options.additions
+        optimizer = additions.optimizer(options, model.store, on: model.backend)
+        optimizer.groups = try ParameterGroups(options, model.store, depth: model.shape.depth)
+        gradients = try GradientScaling(model.store, on: model.backend)
+        average = try additions.ema.map { try MovingAverage(model.store, decay: $0, on: model.backend) }
+        if options.precision == .float16 { state.lossScale = LossScale() }
+        let plan = try model.plan(batch: min(options.batchSize, training.count), isForTraining: true)
+        targets = try TargetMaker(additions, training, classCount: plan.logits.columns)
     }
 
     /// What it trains on and what it validates on.
     public var splits: [Model.Examples] { [training, validation].compactMap(\.self) }
 
-    /// Images in a step: a training set smaller than a batch is one batch.
+    /// Images in a batch: a training set smaller than that is one batch.
     private var batchSize: Int { min(options.batchSize, training.count) }
+
+    /// Images in a step: of one batch, or of several whose gradients are added.
+    private var stepSize: Int { min(options.batchSize * (options.additions.accumulate ?? 1), training.count) }
 
     /// Steps in an epoch.
     public var stepsPerEpoch: Int {
         let count = training.count
-        return options.dropLast ? count / batchSize : (count + batchSize - 1) / batchSize
+        return options.dropLast ? count / stepSize : (count + stepSize - 1) / stepSize
     }
 
-    /// Trains until the end or until `shouldStop` says so after a step. Returns whether it reached the end. `save` is called
-    /// with the run's state after every epoch and at a stop; `isBest` marks the best validation so far.
+    /// Trains until the end or until `shouldStop` says so after a step. Returns how it ended. `save` is called with the run's state
+    /// after every epoch, every `checkpoint-every` steps and at a stop; `isBest` marks the best validation so far.
     ///
     /// Throws `TrainingError.notANumber` before the broken step changes anything, `DatasetError`, and `BackendError`.
     @discardableResult
     public func run(
         onEvent: (TrainingEvent) throws -> Void = { _ in }, save: (_ isBest: Bool) throws -> Void = { _ in },
         shouldStop: () -> Bool = { false }
-    ) throws -> Bool {
+    ) throws -> TrainingEnd {
+        let begin = ContinuousClock.now
         var clock = StepClock()
         defer { model.method.beginReading(model.layers) }
+        let schedule = LearningRateSchedule(options, stepsPerEpoch: stepsPerEpoch)
+        let stepCount = options.epochs * stepsPerEpoch
+        /// Why the run is to end now, if it is.
+        func end() -> TrainingEnd? {
+            if shouldStop() { return .stopped }
+            let limit = options.additions.timeLimit.map { Double($0.seconds) } ?? .infinity
+            return begin.secondsPassed >= limit ? .timeLimit : nil
+        }
         while state.epoch < options.epochs {
+            if patienceIsOver { return .patience }
             let epoch = state.epoch
-            let rate = options.schedule.learningRate(inEpoch: epoch)
-            training.start(Array(batches(ofEpoch: epoch).dropFirst(state.stepInEpoch)))
+            let steps = steps(ofEpoch: epoch).dropFirst(state.stepInEpoch)
+            training.start(steps.flatMap { $0 })
             clock.start()
-            while let batch = try training.next() {
-                let loss = try step(batch, rate: rate)
+            var rate = schedule.learningRate(at: state.step)
+            for indices in steps {
+                rate = schedule.learningRate(at: state.step)
+                let (loss, norm) = try step(indices, rate: rate)
                 state.step += 1
                 state.stepInEpoch += 1
                 state.epochLoss += loss
-                clock.add(images: batch.count)
-                let stepsLeft = options.epochs * stepsPerEpoch - state.step
+                clock.add(images: indices.joined().count)
                 try onEvent(
                     .step(
                         TrainingProgress(
-                            epoch: epoch, step: state.step, stepCount: options.epochs * stepsPerEpoch,
-                            loss: loss, learningRate: rate, imagesPerSecond: clock.imagesPerSecond,
-                            secondsLeft: Double(stepsLeft * batchSize) / clock.imagesPerSecond)))
-                if shouldStop(), state.stepInEpoch < stepsPerEpoch {
+                            epoch: epoch, step: state.step, stepCount: stepCount, loss: loss,
+                            learningRate: rate, gradientNorm: norm, imagesPerSecond: clock.imagesPerSecond,
+                            secondsLeft: Double((stepCount - state.step) * stepSize) / clock.imagesPerSecond))
+                )
+                guard state.stepInEpoch < stepsPerEpoch else { break }
+                let end = end()
+                if end != nil || options.additions.checkpointEvery.map({ state.step % $0 == 0 }) == true {
                     try save(false)
-                    return false
                 }
+                if let end { return end }
             }
             try onEvent(.epoch(epoch, loss: state.epochLoss / Double(stepsPerEpoch), learningRate: rate))
             state.epoch += 1
@@ -116,9 +149,21 @@ public final class Trainer<Model: TrainableModel> {
             state.epochLoss = 0
             let isBest = try validateIfDue(epoch, onEvent)
             try save(isBest)
-            if shouldStop(), state.epoch < options.epochs { return false }
+            if state.epoch < options.epochs, !patienceIsOver, let end = end() { return end }
         }
-        return true
+        return .epochs
+    }
+
+    /// Whether there were `patience` validations since the best one.
+    private var patienceIsOver: Bool {
+        guard let patience = options.additions.patience, let best = state.bestEpoch, validation != nil else {
+            return false
+        }
+        func validations(after epochs: Int) -> Int {
+            epochs / options.validateEvery
+                + (epochs == options.epochs && epochs % options.validateEvery > 0 ? 1 : 0)
+        }
+        return validations(after: state.epoch) - validations(after: best + 1) >= patience
     }
 
     /// Scores the validation split when its turn has come. Without one, the latest state is the best.
@@ -126,9 +171,18 @@ public final class Trainer<Model: TrainableModel> {
         guard let validation else { return true }
         guard (epoch + 1) % options.validateEvery == 0 || epoch + 1 == options.epochs else { return false }
         let result: EvaluationResult
+        var unaveraged: EvaluationResult?
         do {
             model.method.beginReading(model.layers)
-            result = try evaluate(model, on: validation, batchSize: batchSize, isForTraining: true)
+            func score() throws -> EvaluationResult {
+                try evaluate(model, on: validation, batchSize: batchSize, isForTraining: true)
+            }
+            if let average {
+                unaveraged = try score()
+                result = try average.inPlace(score)
+            } else {
+                result = try score()
+            }
         } catch TrainingError.overflow where options.precision != .float16 {
             // float32's range isn't left but by weights that the training has lost.
             throw TrainingError.notANumber(step: state.step, run: "the run's last.safetensors")
@@ -139,81 +193,123 @@ public final class Trainer<Model: TrainableModel> {
             state.bestEpoch = epoch
         }
         state.lastAccuracy = result.accuracy
-        try onEvent(.validation(epoch, result, isBest: isBest))
+        try onEvent(.validation(epoch, result, unaveraged: unaveraged, isBest: isBest))
         return isBest
     }
 
-    /// One step on a batch; returns its mean loss.
-    private func step(_ batch: Model.Examples.Batch, rate: Double) throws -> Double {
+    /// One step on the next batches, of these images; returns their mean loss and the gradients' norm where that is asked for.
+    private func step(_ indices: [[Int]], rate: Double) throws -> (loss: Double, norm: Double?) {
         let backend = model.backend
-        let plan = try model.plan(batch: batch.count, isForTraining: true)
+        let count = indices.joined().count
         model.method.beginStep(state.step, seed: options.seed, model.layers)
-        model.load(batch, into: plan)
         var random = Random(options.seed, "dropout", state.step)
-        let mode = PassMode(dropoutSeed: random.next(), dropsBranches: options.dropPath > 0)
-        if mode.dropsBranches { drawBranchScales(plan) }
+        let scales = options.dropPath > 0 ? branchScales(samples: count) : []
+        let weight = targets?.weight(of: indices.joined().map { training.label(at: $0) })
         model.store.clearGradients()
-        model.forward(plan, mode)
-        model.loss(plan)
-        let losses = backend.values(plan.losses)
-        try backend.checkForFailure()
-        let loss = losses.reduce(0) { $0 + Double($1) } / Double(losses.count)
-        guard loss.isFinite else {
-            // Before the first step the learning rate has done nothing yet.
-            if state.step == 0 { throw model.overflow(plan, "step 1's logits") }
-            throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
+        var (sum, first) = (0.0, 0)
+        for batch in indices {
+            guard let batch = try training.next() else {
+                preconditionFailure("an epoch has no batch of \(batch.count) images left")
+            }
+            let plan = try model.plan(batch: batch.count, isForTraining: true)
+            let mode = PassMode(dropoutSeed: random.next(), dropsBranches: options.dropPath > 0)
+            model.load(batch, into: plan)
+            for (values, tensor) in zip(scales, plan.blocks.flatMap(\.branchScales)) {
+                backend.upload(tensor, Array(values[first..<first + batch.count]))
+            }
+            model.forward(plan, mode)
+            if let targets {
+                model.loss(plan, targets.kind, targets.values(of: batch, weight: weight))
+            } else {
+                model.loss(plan)
+            }
+            let losses = backend.values(plan.losses)
+            try backend.checkForFailure()
+            sum += losses.reduce(0) { $0 + Double($1) }
+            guard sum.isFinite else {
+                // Before the first step the learning rate has done nothing yet.
+                if state.step == 0 { throw model.overflow(plan, "step 1's logits") }
+                throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
+            }
+            let share = Float(batch.count) / Float(count)
+            model.backward(plan, mode, lossScale: (state.lossScale?.factor ?? 1) * share)
+            first += batch.count
         }
-        model.backward(plan, mode, lossScale: state.lossScale?.factor ?? 1)
-        if try unscaledGradientsAreFinite() {
+        let norm = try finishGradients()
+        if let norm {
             optimizer.step(
                 learningRate: rate, weightDecay: options.weightDecay, onPath: model.trainedNames)
+            average?.add()
+            return (sum / Double(count), options.additions.clipNorm == nil ? nil : norm)
         }
-        return loss
+        return (sum / Double(count), nil)
     }
 
-    /// Divides the gradients by the loss's factor. Returns false when one of them overflowed: the step is left out then. Throws
-    /// `TrainingError.notANumber` when they do so without any factor.
-    private func unscaledGradientsAreFinite() throws -> Bool {
-        guard let scale = state.lossScale else { return true }
-        let gradients = model.store.gradients
-        let areFinite = model.backend.values(gradients).allSatisfy(\.isFinite)
-        try model.backend.checkForFailure()
-        guard areFinite || scale.factor > 1 else {
+    /// Divides the gradients by the loss's factor and clips them. Returns their norm before that, 0 where nobody asks for it; nil
+    /// when one of them overflowed: the step is left out then. Throws `TrainingError.notANumber` when they do so without any factor.
+    private func finishGradients() throws -> Double? {
+        if let scale = state.lossScale {
+            let areFinite = model.backend.values(model.store.gradients).allSatisfy(\.isFinite)
+            try model.backend.checkForFailure()
+            guard areFinite || scale.factor > 1 else {
+                throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
+            }
+            if areFinite { gradients.multiply(by: 1 / scale.factor) }
+            state.lossScale!.update(gradientsAreFinite: areFinite)
+            guard areFinite else { return nil }
+        }
+        guard let limit = options.additions.clipNorm else { return 0 }
+        let norm = gradients.norm()
+        guard norm.isFinite else {
             throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
         }
-        if areFinite {
-            model.backend.upload(unscale!, [1 / scale.factor])
-            let whole = gradients.reshaped([1, gradients.count])
-            model.backend.scaleSamples(whole, whole, sampleScale: unscale!)
-        }
-        state.lossScale!.update(gradientsAreFinite: areFinite)
-        return areFinite
+        // As torch.nn.utils.clip_grad_norm_ does.
+        let factor = limit / (norm + 1e-6)
+        if factor < 1 { gradients.multiply(by: Float(factor)) }
+        return norm
     }
 
     /// Stochastic depth, per sample: a branch of block l is dropped with probability p · l / (L − 1), and what stays is
-    /// scaled by 1 / (1 − p). Source: timm 0.6.5, `drop_path`.
-    private func drawBranchScales(_ plan: Model.Plan) {
+    /// scaled by 1 / (1 − p); [samples] for each of the blocks' two branches. Source: timm 0.6.5, `drop_path`.
+    private func branchScales(samples: Int) -> [[Float]] {
         var random = Random(options.seed, "drop-path", state.step)
-        for (block, memory) in plan.blocks.enumerated() {
-            let keep = 1 - options.dropPath * Double(block) / Double(max(plan.blocks.count - 1, 1))
-            for scales in memory.branchScales {
-                let values = (0..<plan.batch).map { _ in
-                    random.uniform() < keep ? Float(1 / keep) : 0
-                }
-                model.backend.upload(scales, values)
+        let depth = model.blocks.count
+        return (0..<depth).flatMap { block in
+            let keep = 1 - options.dropPath * Double(block) / Double(max(depth - 1, 1))
+            return (0..<2).map { _ in
+                (0..<samples).map { _ in random.uniform() < keep ? Float(1 / keep) : 0 }
             }
         }
     }
 
-    private func batches(ofEpoch epoch: Int) -> [[Int]] {
+    /// The images of an epoch's steps, batch by batch.
+    private func steps(ofEpoch epoch: Int) -> [[[Int]]] {
         var random = Random(options.seed, "order", epoch)
-        let order = (0..<training.count).shuffled(using: &random)
-        return (0..<stepsPerEpoch).map {
-            Array(order[$0 * batchSize..<min(($0 + 1) * batchSize, order.count)])
+        let order: [Int]
+        switch options.additions.sampler ?? .shuffle {
+        case .shuffle: order = (0..<training.count).shuffled(using: &random)
+        case .balanced:
+            let byClass = Dictionary(grouping: 0..<training.count) { training.label(at: $0) }
+                .sorted { $0.key < $1.key }.map(\.value)
+            order = (0..<training.count).map { _ in
+                let images = byClass[random.index(below: byClass.count)]
+                return images[random.index(below: images.count)]
+            }
+        }
+        return (0..<stepsPerEpoch).map { step in
+            let end = min((step + 1) * stepSize, order.count)
+            return stride(from: step * stepSize, to: end, by: batchSize).map {
+                Array(order[$0..<min($0 + batchSize, end)])
+            }
         }
     }
 
     // MARK: State
+
+    /// Runs `body` with the moving average in the tensors' place, where there is one.
+    func withAverages<Result>(_ body: () throws -> Result) rethrows -> Result {
+        try average?.inPlace(body) ?? body()
+    }
 
     /// Everything that a resumed run needs: values, moments, step counts, and where the run stands. Throws `BackendError.failed`.
     public func snapshot() throws -> TrainingSnapshot {
@@ -223,7 +319,9 @@ public final class Trainer<Model: TrainableModel> {
             uniqueKeysWithValues: zip(store.segments.map(\.name), optimizer.stepCounts))
         let snapshot = TrainingSnapshot(
             state: state, values: store.unpack(store.values),
-            firstMoments: store.unpack(store.firstMoments), secondMoments: store.unpack(store.secondMoments))
+            firstMoments: store.unpack(store.firstMoments),
+            secondMoments: store.unpack(store.secondMoments),
+            averages: average.map { store.unpack($0.values) })
         try model.backend.checkForFailure()
         return snapshot
     }
@@ -233,7 +331,11 @@ public final class Trainer<Model: TrainableModel> {
         try snapshot.state.check(options, stepsPerEpoch: stepsPerEpoch)
         let store = model.store
         for segment in store.segments {
-            for tensors in [snapshot.values, snapshot.firstMoments, snapshot.secondMoments]
+            let all = [
+                snapshot.values, snapshot.firstMoments, snapshot.secondMoments,
+                average == nil ? nil : snapshot.averages ?? [:],
+            ]
+            for tensors in all.compactMap(\.self)
             where tensors[segment.name]?.shape != segment.shape {
                 throw TrainingError.run(
                     "the saved state has \(segment.name) as \(tensors[segment.name]?.shape ?? []), "
@@ -243,6 +345,7 @@ public final class Trainer<Model: TrainableModel> {
         store.pack(store.values, snapshot.values)
         store.pack(store.firstMoments, snapshot.firstMoments)
         store.pack(store.secondMoments, snapshot.secondMoments)
+        if let average, let averages = snapshot.averages { store.pack(average.values, averages) }
         optimizer.stepCounts = store.segments.map { snapshot.state.stepCounts[$0.name] ?? 0 }
         state = snapshot.state
     }

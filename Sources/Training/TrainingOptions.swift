@@ -73,7 +73,7 @@ public struct TrainingOptions: SettingGroup {
     @Setting(
         "head", "linear, batchnorm (AdaptFormer's) or vpt (its first values)", default: "the method's")
     public var head = HeadKind.linear
-    @Setting("optimizer", "adamw, or sgd with momentum 0.9", default: "the method's")
+    @Setting("optimizer", "adamw, sgd with momentum, or lion", default: "the method's")
     public var optimizer = OptimizerName.adamw
     @Setting("lr", "Learning rate after the warm-up", default: "the method's; 1e-4 for glora", .rate)
     public var learningRate = 1e-4
@@ -102,12 +102,17 @@ public struct TrainingOptions: SettingGroup {
         "drop-path", "Stochastic depth in the last block, growing linearly from 0", default: "the method's",
         .probability)
     public var dropPath = 0.1
+    /// What is asked of the training beyond its method's recipe.
+    public var additions = TrainingAdditions()
     @Setting("seed", "The seed of every draw") public var seed = 42
     @Setting(
         "validate-every", "Epochs between validations; the last is always validated",
         .init("must be at least 1") { $0 > 0 })
     public var validateEvery = 10
-    @Setting("memory", "low, balanced or fast: less memory, or fewer things computed twice")
+    @Setting(
+        "memory",
+        "lowest (a block's input alone is kept), low, balanced or fast: less memory, or fewer things computed twice"
+    )
     public var memory = MemoryPolicy.balanced
     @Setting(
         "precision",
@@ -161,8 +166,10 @@ public struct TrainingOptions: SettingGroup {
     public enum OptimizerName: String, SettingChoice {
         /// AdamW with PyTorch's β and ε.
         case adamw
-        /// SGD with momentum 0.9.
+        /// SGD with momentum.
         case sgd
+        /// Lion, which steps by signs.
+        case lion
     }
 
     /// How the pixels of an image become numbers.
@@ -191,8 +198,8 @@ public struct TrainingOptions: SettingGroup {
             a: formsA, b: formsB, c: formsC, d: formsD, e: formsE, ranks: ranks, sites: linears)
     }
 
-    /// The learning rate by epoch.
-    public var schedule: CosineSchedule {
+    /// The original's learning rate, by epoch.
+    public var cosineSchedule: CosineSchedule {
         var schedule = CosineSchedule(
             learningRate: learningRate, epochs: epochs, warmupEpochs: warmupEpochs)
         schedule.warmupLearningRate = warmupLearningRate
@@ -216,18 +223,22 @@ public struct TrainingOptions: SettingGroup {
         if method != .glora, path != "supernet" || recipe != .original {
             mistake = mistake ?? "`path` and `recipe` are GLoRA's; leave them out with `method \(method)`"
         }
-        if let mistake { throw TrainingError.settings(mistake) }
+        if let mistake = mistake ?? additions.mistake(self) { throw TrainingError.settings(mistake) }
         _ = try searchSpace()
     }
 
-    /// In which settings these differ from `others`, as `epochs` "3, not 2", by name. Where the model and the data lie is
-    /// left out: their hashes decide.
+    /// What may differ when a run goes on: where the model and the data lie, as their hashes decide, and what changes no step.
+    private static let changeable: Set<String> = [
+        "model", "data", "time-limit", "checkpoint-every", "keep", "log-dir",
+    ]
+
+    /// In which settings these differ from `others`, as `epochs` "3, not 2", by name, but for those that may.
     public func differences(from others: TrainingOptions) -> [String] {
         func text(_ setting: any AnySetting) -> String {
             (setting.wrappedValue as? Double)?.short ?? setting.text ?? "unset"
         }
         return zip(settings, others.settings).sorted { $0.0.name < $1.0.name }
-            .filter { text($0) != text($1) && $0.name != $model.name && $0.name != $data.name }
+            .filter { text($0) != text($1) && !TrainingOptions.changeable.contains($0.name) }
             .map { "`\($0.name)` \(text($0)), not \(text($1))" }
     }
 }

@@ -63,7 +63,7 @@ extension TrainingState {
 }
 
 /// A run's state with its tensors, as `last.safetensors` and `best.safetensors` hold them: the values under their names, the
-/// moments under `moment1.` and `moment2.`, the state as JSON in the metadata.
+/// moments under `moment1.` and `moment2.`, moving averages under `average.`, the state as JSON in the metadata.
 public struct TrainingSnapshot: Equatable, Sendable {
     /// Where the run stood.
     public var state: TrainingState
@@ -71,19 +71,24 @@ public struct TrainingSnapshot: Equatable, Sendable {
     public var values: [String: HostTensor]
     /// AdamW's m and v by name.
     public var firstMoments, secondMoments: [String: HostTensor]
+    /// The moving averages by name, where there are any.
+    public var averages: [String: HostTensor]?
+
+    /// What the run has come to: the averages where there are any, else the values.
+    public var result: [String: HostTensor] { averages ?? values }
 
     /// A snapshot of these parts.
     public init(
         state: TrainingState, values: [String: HostTensor], firstMoments: [String: HostTensor],
-        secondMoments: [String: HostTensor]
+        secondMoments: [String: HostTensor], averages: [String: HostTensor]? = nil
     ) {
         (self.state, self.values, self.firstMoments) = (state, values, firstMoments)
-        self.secondMoments = secondMoments
+        (self.secondMoments, self.averages) = (secondMoments, averages)
     }
 
     /// Whether every value is a number: a step that was too long shows in the values before it shows in a loss.
     var isFinite: Bool {
-        [values, firstMoments, secondMoments].allSatisfy { tensors in
+        [values, firstMoments, secondMoments, averages ?? [:]].allSatisfy { tensors in
             tensors.values.allSatisfy { $0.values.allSatisfy(\.isFinite) }
         }
     }
@@ -93,6 +98,7 @@ public struct TrainingSnapshot: Equatable, Sendable {
         var tensors = values
         for (name, tensor) in firstMoments { tensors["moment1." + name] = tensor }
         for (name, tensor) in secondMoments { tensors["moment2." + name] = tensor }
+        for (name, tensor) in averages ?? [:] { tensors["average." + name] = tensor }
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
         try writeSafetensors(
@@ -122,6 +128,9 @@ public struct TrainingSnapshot: Equatable, Sendable {
                 firstMoments[String(name.dropFirst(8))] = tensor
             } else if name.hasPrefix("moment2.") {
                 secondMoments[String(name.dropFirst(8))] = tensor
+            } else if name.hasPrefix("average.") {
+                averages = averages ?? [:]
+                averages![String(name.dropFirst(8))] = tensor
             } else {
                 values[name] = tensor
             }

@@ -49,7 +49,8 @@ struct HiddenLayer {
         let (stored, isForTraining) = (workspace.stored, workspace.isForTraining)
         func output(_ name: String) throws -> Tensor {
             isShared
-                ? try workspace.shared(name, [b, q, f], stored) : try workspace.own([b, q, f], stored)
+                ? try workspace.shared(name, [b, q, f], stored)
+                : try workspace.kept(name, [b, q, f], stored)
         }
         var (plain, gated): (Memory.Plain?, Memory.Gated?)
         if kind.isGated {

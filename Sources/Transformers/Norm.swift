@@ -38,7 +38,7 @@ public struct Norm {
             mean: bias == nil ? nil : try workspace.kept("mean of \(name)", [rows]),
             rstd: try workspace.kept("rstd of \(name)", [rows]),
             unscaled: behind == nil || !workspace.isForTraining
-                ? nil : try workspace.own([rows, weight.value.count], type))
+                ? nil : try workspace.kept("unscaled \(name)", [rows, weight.value.count], type))
     }
 
     /// y [n, D] from x [n, D].

@@ -28,8 +28,8 @@ public protocol TrainableModel: AnyObject {
     /// asked for first. Throws `BackendError.outOfMemory`.
     func plan(batch: Int, isForTraining: Bool) throws -> Plan
     /// The bytes that training with this batch takes on the device: the tensors and the plan of a step, without the backend's own
-    /// working memory.
-    func plannedByteCount(batch: Int) -> Int
+    /// working memory. Under another policy than the model's where one is given.
+    func plannedByteCount(batch: Int, memory: MemoryPolicy?) -> Int
     /// Puts a batch into a plan.
     func load(_ batch: Examples.Batch, into plan: Plan)
     /// The stream that enters the first block: the same whatever the layers compute.
@@ -39,6 +39,8 @@ public protocol TrainableModel: AnyObject {
     func forward(_ plan: Plan, fromBlock first: Int, _ mode: PassMode, onBlock: (Int) -> Void)
     /// `plan.losses` from the outputs and the labels.
     func loss(_ plan: Plan)
+    /// `plan.losses` from the outputs and `targets` [B, K], in a plan for training.
+    func loss(_ plan: Plan, _ kind: TargetLoss, _ targets: [Float])
     /// Accumulates the gradients of the mean loss, times `lossScale`, after `forward` and `loss` in the same mode. `plan.losses` is
     /// overwritten where that isn't 1.
     func backward(_ plan: Plan, _ mode: PassMode, lossScale: Float)
@@ -79,6 +81,10 @@ public protocol ExampleSource {
     var name: String { get }
     /// What an example is called in a sentence.
     func exampleName(at index: Int) -> String
+    /// An example's class.
+    func label(at index: Int) -> Int
+    /// The classes' names, where they are known.
+    var classNames: [String]? { get }
     /// Begins to make batches of these examples.
     func start(_ batches: [[Int]])
     /// The next batch; nil behind the last. Throws for an example that can't be read.
@@ -91,6 +97,10 @@ public protocol ExampleBatch {
     var indices: [Int] { get }
     /// Their classes.
     var labels: [Int32] { get }
+}
+
+extension ExampleSource {
+    public var classNames: [String]? { nil }
 }
 
 extension ExampleBatch {
@@ -120,6 +130,9 @@ extension TrainableModel {
         method.trainedNames(
             store.segments.map(\.name).filter { !$0.hasPrefix("head.running_") }, layers)
     }
+
+    /// The bytes that training with this batch takes on the device, under the model's own policy.
+    public func plannedByteCount(batch: Int) -> Int { plannedByteCount(batch: batch, memory: nil) }
 
     /// `plan.logits` from what was loaded.
     public func forward(_ plan: Plan, _ mode: PassMode = .evaluation) {

@@ -20,16 +20,18 @@ public final class TransformerBlock {
     /// Behind the attention's output and behind the feed-forward layer; nil where the model has none.
     public let scale1, scale2: LayerScale?
 
-    private let width, hiddenWidth: Int
+    private let width, hiddenWidth, depth: Int
     private let attention: SelfAttention
     private let hidden: HiddenLayer
     private let places: Attachments.Block
     private let backend: any Backend
 
-    /// What a block has that a plain one hasn't: layer scales, a rotation of queries and keys, norms behind attention and gate.
+    /// What a block has that a plain one hasn't: layer scales, norms of queries and keys, their rotation, norms behind attention and
+    /// gate.
     public struct Extras {
         public var scale1, scale2: LayerScale?
         public var rotation: Rotation?
+        public var queryNorm, keyNorm: Norm?
         public var attentionNorm, hiddenNorm: Norm?
 
         /// Nothing.
@@ -42,13 +44,16 @@ public final class TransformerBlock {
         norm2: Norm, extras: Extras = Extras(), _ backend: any Backend
     ) {
         (self.index, self.places, self.norm1, self.norm2) = (index, places, norm1, norm2)
-        (layers, width, hiddenWidth, self.backend) = (places.linears, shape.width, shape.hiddenWidth, backend)
+        (layers, self.backend) = (places.linears, backend)
+        (width, hiddenWidth, depth) = (shape.width, shape.hiddenWidth, shape.depth)
         (scale1, scale2) = (extras.scale1, extras.scale2)
         let roles = shape.sites.map(\.role)
         let inputs: [LinearRole] = [.fusedQKV, .query, .key, .value]
         attention = SelfAttention(
-            layers: inputs.filter(roles.contains).map { ($0, places[$0]) }, rotation: extras.rotation,
-            norm: extras.attentionNorm, width: shape.width, heads: heads, backend: backend)
+            layers: inputs.filter(roles.contains).map { ($0, places[$0]) },
+            headNorms: extras.queryNorm.flatMap { query in extras.keyNorm.map { [query, $0] } } ?? [],
+            rotation: extras.rotation, norm: extras.attentionNorm, width: shape.width, heads: heads,
+            backend: backend)
         hidden = HiddenLayer(
             kind: shape.feedForward, up: places[.up], gate: roles.contains(.gate) ? places[.gate] : nil,
             norm: extras.hiddenNorm, backend: backend)
@@ -102,6 +107,8 @@ public final class TransformerBlock {
         let gradients: Gradients?  // nil in evaluation
         /// Whether the blocks share the outputs of their norms: a backward computes them again.
         let sharesNormed: Bool
+        /// [B, Q, D]: where a backward that begins with the block's forward writes what that gives; nil where none does.
+        let recomputed: Tensor?
 
         /// What the backward alone works in, one block at a time.
         struct Gradients {
@@ -126,18 +133,19 @@ public final class TransformerBlock {
     ) throws -> Memory {
         let (d, f, stored) = (width, hiddenWidth, workspace.stored)
         let isForTraining = workspace.isForTraining
+        let isRecomputed = isForTraining && policy == .lowest
         let sharesNormed = !isForTraining || policy == .low
-        let sharesHidden = !isForTraining || policy != .fast
+        let sharesHidden = !isForTraining || policy == .low || policy == .balanced
         func kept(_ name: String, _ shape: [Int]) throws -> Tensor { try workspace.kept(name, shape, stored) }
-        func normed(_ shape: [Int]) throws -> Tensor {
-            sharesNormed ? try workspace.shared("normed", shape, stored) : try workspace.own(shape, stored)
+        func normed(_ name: String, _ shape: [Int]) throws -> Tensor {
+            sharesNormed ? try workspace.shared("normed", shape, stored) : try kept(name, shape)
         }
         /// A layer's pass, with memory for z where it may keep that.
         func pass(_ role: LinearRole) throws -> any LinearPass {
             let layer = self.places[role]
             let mayKeep = isForTraining && layer.mayKeepProduct
-            let own = mayKeep ? try workspace.own([b * q, layer.base.outputs], stored) : nil
-            return try layer.pass(rows: b * q, product: own, in: workspace)
+            let product = mayKeep ? try kept("product of \(role)", [b * q, layer.base.outputs]) : nil
+            return try layer.pass(rows: b * q, product: product, in: workspace)
         }
         func term(_ term: (any Update)?, _ type: ElementType, _ name: String) throws -> PlacedTerm? {
             try term.map {
@@ -149,6 +157,8 @@ public final class TransformerBlock {
             try PlacedEdit($0, block: index, batch: b, tokens: incoming, width: d, workspace)
         }
         let input = try workspace.kept("input", [b, t, d])
+        workspace.isRecomputed = isRecomputed
+        defer { workspace.isRecomputed = false }
         var gradients: Memory.Gradients?
         if isForTraining {
             func shared(_ name: String, _ shape: [Int], _ type: ElementType) throws -> Tensor {
@@ -166,31 +176,41 @@ public final class TransformerBlock {
             entry: edit?.incoming ?? input,
             branchScales: isForTraining ? try (0..<2).map { _ in try workspace.own([b]) } : [],
             edit: edit, input: input,
-            norm1: try norm1.memory(rows: b * t, stored, "norm1", workspace), normed1: try normed([b, t, d]),
+            norm1: try norm1.memory(rows: b * t, stored, "norm1", workspace),
+            normed1: try normed("normed1", [b, t, d]),
             attention: try attention.memory(batch: b, tokens: t, queries: q, places: places, workspace),
             output: try pass(.output), goingOn: q == t ? nil : try workspace.own([b, q, d]),
             branch: try workspace.shared("branch", [b, q, d], stored),
             unscaled1: try scale1?.memory(rows: b * q, workspace),
             unscaled2: try scale2?.memory(rows: b * q, workspace),
             middle: try workspace.kept("middle", [b, q, d]),
-            norm2: try norm2.memory(rows: b * q, stored, "norm2", workspace), normed2: try normed([b, q, d]),
+            norm2: try norm2.memory(rows: b * q, stored, "norm2", workspace),
+            normed2: try normed("normed2", [b, q, d]),
             hidden: try hidden.memory(batch: b, tokens: q, width: f, isShared: sharesHidden, workspace),
             down: try pass(.down),
             mlpOutput: self.places.behindMLP == nil ? nil : try kept("MLP", [b, q, d]),
             behindMLP: try term(self.places.behindMLP, stored, "behind MLP"),
             besideMLP: try term(self.places.besideMLP, .float32, "beside MLP"), gradients: gradients,
-            sharesNormed: sharesNormed)
+            sharesNormed: sharesNormed,
+            // The last block's is still there.
+            recomputed: isRecomputed && index + 1 < depth
+                ? try workspace.shared("recomputed", [b, q, d]) : nil)
     }
 
     // MARK: Forward
 
     /// `out` [B, Q, D] from `memory.entry`.
     public func forward(_ m: Memory, into out: Tensor, _ mode: PassMode) {
+        m.edit?.forward(m.input, dropoutSeed: mode.dropoutSeed, backend)
+        forwardFromInput(m, into: out, mode)
+    }
+
+    /// The same from `memory.input`, behind a change of the tokens.
+    private func forwardFromInput(_ m: Memory, into out: Tensor, _ mode: PassMode) {
         let seed = mode.dropoutSeed
         func scale(_ branch: Int) -> Tensor? { mode.dropsBranches ? m.branchScales[branch] : nil }
         let inputs = m.attention.projections.map(\.pass)
         for pass in inputs + [m.output] + m.hidden.passes + [m.down] { pass.begin() }
-        m.edit?.forward(m.input, dropoutSeed: seed, backend)
 
         norm1.forward(m.normed1, m.input, m.norm1)
         attention.forward(m.attention, m.normed1, dropoutSeed: seed)
@@ -219,6 +239,7 @@ public final class TransformerBlock {
     /// from it.
     public func backward(_ m: Memory, _ mode: PassMode, lowest: Part?) {
         guard let g = m.gradients else { preconditionFailure("backward: memory for evaluation") }
+        if let recomputed = m.recomputed { forwardFromInput(m, into: recomputed, mode) }
         let seed = mode.dropoutSeed
         /// dx through a Linear.
         func through(
@@ -305,8 +326,11 @@ public struct PassMode: Sendable {
     public static let evaluation = PassMode()
 }
 
-/// What a step keeps for its backward and what it computes once more. Figures are for ViT-B/16, batch 8.
+/// What a step keeps for its backward and what it computes once more, from the least memory to the most. Figures are for ViT-B/16,
+/// batch 8.
 public enum MemoryPolicy: String, CaseIterable, Sendable, Codable {
+    /// Keeps each block's input alone and computes the block again (activation checkpointing; Chen et al., arXiv 1604.06174).
+    case lowest
     /// Recomputes both LayerNorms' outputs and GELU's.
     case low
     /// Recomputes GELU's output: 1 % of a step against 230 MB.

@@ -5,6 +5,8 @@ extension PreparedImages: ExampleSource {
     public var count: Int { source.count }
     public var name: String { source.name }
     public func exampleName(at index: Int) -> String { source.imageName(at: index) }
+    public func label(at index: Int) -> Int { source.label(at: index) }
+    public var classNames: [String]? { source.classNames }
     public func start(_ batches: [[Int]]) { loader.start(batches) }
     public func next() throws -> Batch? { try loader.next() }
 }

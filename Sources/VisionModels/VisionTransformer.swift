@@ -185,6 +185,10 @@ public final class VisionTransformer: TrainableModel {
             var extras = TransformerBlock.Extras()
             (extras.scale1, extras.scale2) = (try layerScale("\(name).ls1"), try layerScale("\(name).ls2"))
             extras.rotation = rotation
+            if configuration.queryKeyNorm {
+                extras.queryNorm = try norm("\(name).attn.q_norm", nil)
+                extras.keyNorm = try norm("\(name).attn.k_norm", nil)
+            }
             if configuration.attentionNorm { extras.attentionNorm = try norm("\(name).attn.norm", nil) }
             if configuration.hasHiddenNorm { extras.hiddenNorm = try norm("\(name).mlp.norm", nil) }
             return TransformerBlock(
@@ -239,6 +243,8 @@ public final class VisionTransformer: TrainableModel {
         public let blocks: [TransformerBlock.Memory]
         public let labels: Tensor
         public let losses: Tensor
+        /// [B, K] what the outputs should be, where they aren't plain classes; nil in evaluation.
+        public let targets: Tensor?
         let embedding: PatchEmbedding.Memory
         let head: ClassifierHead.Memory
         let places: [TokenPlaces]
@@ -261,7 +267,7 @@ public final class VisionTransformer: TrainableModel {
         }
     }
 
-    func layOut(batch: Int, _ workspace: Workspace) throws -> Plan {
+    func layOut(batch: Int, _ policy: MemoryPolicy? = nil, _ workspace: Workspace) throws -> Plan {
         let classTokenAlone = configuration.pooling == .classToken && !keepsTokens
         var (memory, tokens): ([TransformerBlock.Memory], Int) = ([], configuration.tokenCount)
         var (places, first) = ([TokenPlaces](), configuration.prefixCount)
@@ -280,7 +286,7 @@ public final class VisionTransformer: TrainableModel {
                 try block.memory(
                     batch: batch, incoming: incoming, tokens: tokens,
                     goingOn: isLast && classTokenAlone ? 1 : tokens, places: places.last?.tensor,
-                    policy: memoryPolicy, workspace))
+                    policy: policy ?? memoryPolicy, workspace))
         }
         let goingOn = classTokenAlone ? 1 : tokens
         let outputShape = [batch, goingOn, configuration.width]
@@ -290,6 +296,8 @@ public final class VisionTransformer: TrainableModel {
         return Plan(
             isForTraining: workspace.isForTraining, batch: batch, blocks: memory,
             labels: try workspace.own([batch], .int32), losses: try workspace.own([batch]),
+            targets: workspace.isForTraining
+                ? try workspace.own([batch, configuration.classCount]) : nil,
             embedding: try embedding.memory(
                 batch: batch, imageSize: configuration.imageSize, channels: configuration.channels,
                 tokens: configuration.tokenCount, workspace),
@@ -309,20 +317,22 @@ public final class VisionTransformer: TrainableModel {
     }
 
     /// The bytes of a plan, without taking them; the largest number where they are more than any memory has.
-    func planByteCount(batch: Int, isForTraining: Bool, stored: ElementType? = nil) -> Int {
+    func planByteCount(
+        batch: Int, isForTraining: Bool, _ policy: MemoryPolicy? = nil, stored: ElementType? = nil
+    ) -> Int {
         func bytes(_ batch: Int) -> Int {
             (try? Workspace.byteCount(
                 isForTraining: isForTraining, stored: stored ?? backend.precision.stored
             ) {
-                _ = try layOut(batch: batch, $0)
+                _ = try layOut(batch: batch, policy, $0)
             }) ?? .max
         }
         // Sizes within `ViTConfiguration.check`'s bounds make numbers for one image, and may not for many.
         return product([bytes(1), batch]) == nil ? .max : bytes(batch)
     }
 
-    public func plannedByteCount(batch: Int) -> Int {
-        let plan = planByteCount(batch: batch, isForTraining: true)
+    public func plannedByteCount(batch: Int, memory: MemoryPolicy? = nil) -> Int {
+        let plan = planByteCount(batch: batch, isForTraining: true, memory)
         return plan > .max - parameterByteCount ? .max : parameterByteCount + plan
     }
 
@@ -355,6 +365,12 @@ public final class VisionTransformer: TrainableModel {
 
     public func loss(_ plan: Plan) {
         backend.softmaxCrossEntropy(plan.losses, plan.head.gradients?.logits, plan.logits, plan.labels)
+    }
+
+    public func loss(_ plan: Plan, _ kind: TargetLoss, _ targets: [Float]) {
+        guard let tensor = plan.targets else { preconditionFailure("loss: a plan for evaluation") }
+        backend.upload(tensor, targets)
+        backend.targetLoss(plan.losses, plan.head.gradients?.logits, plan.logits, tensor, kind)
     }
 
     public func backward(_ plan: Plan, _ mode: PassMode = .evaluation, lossScale: Float = 1) {

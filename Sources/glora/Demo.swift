@@ -119,7 +119,7 @@ struct Demo: ParsableCommand {
                 options, checkpoint: try options.loadCheckpoint(), training: splits.train,
                 validation: splits.validation, in: directory, on: backend,
                 continuation: directory.continuation)
-            let finished = try tuning.run(
+            let end = try tuning.run(
                 onEvent: { event in
                     if case .step(let progress) = event {
                         console.progress(
@@ -128,7 +128,9 @@ struct Demo: ParsableCommand {
                     }
                 }, shouldStop: { Interrupt.wasRequested })
             console.endProgress()
-            guard finished else { throw TrainingError.run("the demo was stopped; \(output) is incomplete") }
+            guard end.isFinished else {
+                throw TrainingError.run("the demo was stopped; \(output) is incomplete")
+            }
             console.say(
                 "  \(name), lr \(rate): validation \((100 * (tuning.trainer.state.bestAccuracy ?? 0)).fixed(1)) %"
             )

@@ -64,7 +64,7 @@ struct Finetune: ParsableCommand {
         let inherited =
             from == .supernet
             ? try TrainingSnapshot(contentsOf: found.checkpoint == .best ? directory.best : directory.last)
-                .values
+                .result
             : nil
         let tuning = try TrainingStart(options, of: directory, device, checks, console)
             .fineTuning(in: target, inheriting: inherited)
@@ -73,6 +73,6 @@ struct Finetune: ParsableCommand {
                 + "as the search found them; training from \(from.rawValue)")
         let result = try RunReporter(tuning, target, console).train()
         try console.result(result, schema: "glora.finetune/1")
-        if !result.finished { throw ExitCode.stopped }
+        if result.end == .stopped { throw ExitCode.stopped }
     }
 }

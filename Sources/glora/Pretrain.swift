@@ -118,7 +118,7 @@ struct Pretrain: ParsableCommand {
         let began = ContinuousClock.now
         var accuracy = 0.0
         Interrupt.install()
-        let finished = try trainer.run(
+        let end = try trainer.run(
             onEvent: { event in
                 switch event {
                 case .step(let progress):
@@ -129,12 +129,12 @@ struct Pretrain: ParsableCommand {
                 case .epoch(let epoch, let loss, _):
                     console.endProgress()
                     console.say("epoch \(epoch + 1)/\(options.epochs)  loss \(loss.fixed(4))")
-                case .validation(_, let result, _):
+                case .validation(_, let result, _, _):
                     accuracy = result.accuracy
                     console.say("  validation accuracy \((100 * result.accuracy).fixed(2)) %")
                 }
             }, save: { _ in }, shouldStop: { Interrupt.wasRequested })
-        guard finished else {
+        guard end.isFinished else {
             throw TrainingError.run("stopped before the end; nothing was written")
         }
         try model.merged().saveTimm(to: url, float16: true)

@@ -44,7 +44,7 @@ struct Train: ParsableCommand {
         .fineTuning(in: directory, resumes: resume)
         let result = try RunReporter(tuning, directory, console).train()
         try console.result(result, schema: "glora.train/1")
-        if !result.finished { throw ExitCode.stopped }
+        if result.end == .stopped { throw ExitCode.stopped }
     }
 
     private var given: [String: any SettingValue] {
@@ -72,6 +72,7 @@ struct RunReporter {
     struct Result: Encodable {
         let run: String
         let finished: Bool
+        let end: TrainingEnd
         let epochs: Int
         let steps: Int
         let lastLoss: Double?
@@ -104,13 +105,14 @@ struct RunReporter {
         Interrupt.install()
         let start = ContinuousClock.now
         var lastStep: TrainingProgress?
+        var lastAccuracy = tuning.trainer.state.lastAccuracy
         var lastMilestone = ContinuousClock.now
-        let finished = try tuning.run(
+        let end = try tuning.run(
             onEvent: { event in
                 switch event {
                 case .step(let progress):
                     lastStep = progress
-                    console.progress(line(progress))
+                    console.progress(line(progress, lastAccuracy))
                 case .epoch(let epoch, let loss, let rate):
                     // Every epoch on short runs; at most a line every ten seconds on long ones.
                     let isDue = lastMilestone.secondsPassed > 10 || tuning.options.epochs <= 20
@@ -122,32 +124,46 @@ struct RunReporter {
                             + "lr \(String(format: "%.2e", rate))  "
                             + "\(lastStep.imagesPerSecond.fixed(1)) img/s  \(lastStep.secondsLeft.duration) left"
                     )
-                case .validation(let epoch, let result, let isBest):
+                case .validation(let epoch, let result, let unaveraged, let isBest):
                     console.endProgress()
+                    lastAccuracy = result.accuracy
                     console.say(
                         "epoch \(epoch + 1)/\(tuning.options.epochs)  validation accuracy "
                             + "\((100 * result.accuracy).fixed(2)) %  loss \(result.loss.fixed(4))"
-                            + (isBest ? "  (best so far)" : ""))
+                            + (unaveraged.map {
+                                "  of the average; \((100 * $0.accuracy).fixed(2)) % without"
+                            } ?? "") + (isBest ? "  (best so far)" : ""))
                 }
             }, shouldStop: { Interrupt.wasRequested })
         console.endProgress()
         let path = directory.url.path
-        console.say(
-            finished
-                ? "done: \(path)/ holds the last and the best checkpoint, the adapter and metrics.jsonl"
-                : "stopped after step \(tuning.trainer.state.step); go on with: \(directory.resumeCommand)"
-        )
         let state = tuning.trainer.state
+        let goOn = "go on with: \(directory.resumeCommand)"
+        switch end {
+        case .epochs, .patience:
+            if end == .patience, let best = state.bestEpoch {
+                console.say(
+                    "ended after epoch \(state.epoch): no validation was better than that of epoch \(best + 1)"
+                )
+            }
+            console.say(
+                "done: \(path)/ holds the last and the best checkpoint, the adapter and metrics.jsonl")
+        case .timeLimit: console.say("time is up after step \(state.step); \(goOn)")
+        case .stopped: console.say("stopped after step \(state.step); \(goOn)")
+        }
         return Result(
-            run: path, finished: finished, epochs: state.epoch, steps: state.step, lastLoss: lastStep?.loss,
+            run: path, finished: end.isFinished, end: end, epochs: state.epoch, steps: state.step,
+            lastLoss: lastStep?.loss,
             valAccuracy: state.lastAccuracy, bestValAccuracy: state.bestAccuracy,
             adapterParameters: trainedCount, headParameters: model.headParameterCount,
             seconds: start.secondsPassed, imagesPerSecond: lastStep?.imagesPerSecond)
     }
 
-    private func line(_ progress: TrainingProgress) -> String {
+    private func line(_ progress: TrainingProgress, _ accuracy: Double?) -> String {
         "epoch \(progress.epoch + 1)/\(tuning.options.epochs)  step \(progress.step)/\(progress.stepCount)  "
-            + "loss \(progress.loss.fixed(4))  \(progress.imagesPerSecond.fixed(1)) img/s  "
+            + "loss \(progress.loss.fixed(4))  "
+            + (accuracy.map { "val \((100 * $0).fixed(1)) %  " } ?? "")
+            + "\(progress.imagesPerSecond.fixed(1)) img/s  \(ResidentMemory.current >> 20) MiB  "
             + "\(progress.secondsLeft.duration) left"
     }
 }

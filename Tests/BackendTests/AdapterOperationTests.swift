@@ -470,51 +470,6 @@ import Testing
             }
         }
     }
-
-    // MARK: SGD
-
-    @Test(
-        "Four steps of SGD over segments are those in double, and a segment that is left alone keeps its bits",
-        arguments: TestDevice.all, testSizes([1, 63, 257], small: [1, 3]))
-    func sgd(device: TestDevice, lastBlocks: Int) throws {
-        let blocks = [1, 2, lastBlocks].enumerated().flatMap { [Int32](repeating: Int32($0), count: $1) }
-        let n = blocks.count * viewAlignment
-        var settings = SGDSettings(learningRate: 0.1, weightDecay: 0.05)
-        #expect(settings.momentum == 0.9)
-        settings.momentum = 0.8
-        let (theta, v) = (randomValues(n, seed: 1), randomValues(n, seed: 2))
-        var (expectedTheta, expectedV) = (doubles(theta), doubles(v))
-        try device.withBackend { backend in
-            let guarded = GuardedTensors(backend)
-            let values = try guarded.inOut(theta, [n], "θ")
-            let velocity = try guarded.inOut(v, [n], "v")
-            let segmentOfBlock = try guarded.integers(blocks, [blocks.count], "blocks")
-            // Only the first column counts.
-            let segments = try guarded.input([1, .nan, 3, 0, 5, .nan, 1, 0, 0], [3, 3], "segments")
-            for step in 0..<4 {
-                let g = randomValues(n, seed: 4 + step)
-                for i in 0..<n where blocks[i / viewAlignment] != 1 {
-                    expectedV[i] = 0.8 * expectedV[i] + Double(g[i]) + 0.05 * expectedTheta[i]
-                    expectedTheta[i] -= 0.1 * expectedV[i]
-                }
-                backend.sgd(
-                    values, velocity, try guarded.input(g, [n], "g"), segmentOfBlock, segments, settings)
-            }
-            let skipped = viewAlignment..<3 * viewAlignment
-            for (tensor, initial, expected, name) in [
-                (values, theta, expectedTheta, "θ"), (velocity, v, expectedV, "v"),
-            ] {
-                let found = backend.values(tensor)
-                // The skipped segment apart: it may not make the others' error look small.
-                expectClose(
-                    Array(found[..<skipped.lowerBound] + found[skipped.upperBound...]),
-                    Array(expected[..<skipped.lowerBound] + expected[skipped.upperBound...]), "sgd \(name)")
-                expectIdentical(
-                    Array(found[skipped]), Array(initial[skipped]), "sgd \(name) of a skipped segment")
-            }
-            guarded.expectIntact("sgd")
-        }
-    }
 }
 
 extension Activation {

@@ -122,9 +122,16 @@ import Testing
         )
         backend.softmaxCrossEntropy(losses, dLogits, logits, labels)
         recording.take("softmaxCrossEntropy", losses, dLogits)
+        let targets = try recording.random([batch, d])
+        for kind in TargetLoss.allCases {
+            backend.targetLoss(
+                losses, dLogits, logits, targets,
+                weights: kind == .sigmoid ? try recording.random([d], mean: 2) : nil, kind)
+            recording.take("targetLoss \(kind)", losses, dLogits)
+        }
         let blocks = try backend.allocate([3], .int32)
         backend.upload(blocks, [1, 0, 1] as [Int32])
-        let segments = try backend.tensor(HostTensor(shape: [2, 3], values: [0, 1, 1, 1, 10, 31]))
+        let segments = try backend.tensor(HostTensor(shape: [2, 4], values: [0, 1, 1, 1, 1, 10, 31, 1]))
         let state = try (0..<4).map { _ in try recording.random([3 * viewAlignment]) }
         backend.gelu(state[2], state[2])
         backend.residualAdd(
@@ -136,6 +143,9 @@ import Testing
         backend.sgd(
             state[0], state[1], state[3], blocks, segments, SGDSettings(learningRate: 0.1, weightDecay: 0.1))
         recording.take("sgd", state[0], state[1])
+        backend.lion(
+            state[0], state[1], state[3], blocks, segments, LionSettings(learningRate: 0.1, weightDecay: 0.1))
+        recording.take("lion", state[0], state[1])
         try adapters(recording, x, dy)
         try glora(recording, d)
     }

@@ -101,6 +101,31 @@ struct MethodTests {
 
     private static let batch = 4
 
+    @Test(
+        "A block that is computed again gives the same losses and gradients to the bit",
+        arguments: Variant.all)
+    func lowestMemory(_ variant: Variant) throws {
+        let tiny = try variant.tiny()
+        let (images, labels) = (TinyModel.images(MethodTests.batch), TinyModel.labels(MethodTests.batch))
+        let scales: [[Float]]? =
+            variant.dropsBranches ? (0..<4).map { [1, 0, 2, Float($0)] } : nil
+        for device in TestDevice.all {
+            try device.withBackend { backend in
+                let steps = try [MemoryPolicy.fast, .lowest].map { policy in
+                    var variant = variant
+                    variant.memory = policy
+                    let model = try variant.model(tiny, on: backend)
+                    let plan = try model.plan(batch: MethodTests.batch, isForTraining: true)
+                    model.store.clearGradients()
+                    model.step(plan, images, labels, scales: scales, noise: 77)
+                    return (backend.values(plan.losses), model.store.unpack(model.store.gradients))
+                }
+                #expect(steps[0].0 == steps[1].0 && steps[0].1 == steps[1].1, "\(device)")
+                #expect(steps[0].1.values.contains { $0.values.contains { $0 != 0 } })
+            }
+        }
+    }
+
     /// Every tensor's gradient, along itself and along a random direction, against the difference of two losses.
     @Test("Every gradient is the slope of the loss", arguments: Variant.all)
     func gradientsAreTheLossesSlopes(_ variant: Variant) throws {

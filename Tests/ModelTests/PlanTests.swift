@@ -59,7 +59,7 @@ struct PlanTests {
         try device.withBackend { backend in
             for paths in [TinyModel.mixedPaths, PlanTests.keepingPaths] {
                 var steps: [(losses: [Float], gradients: [String: HostTensor])] = []
-                for policy in [MemoryPolicy.fast, .balanced, .low] {
+                for policy in [MemoryPolicy.fast, .balanced, .low, .lowest] {
                     let model = try tiny.adapted(memory: policy, on: backend)
                     let plan = try model.plan(batch: 2, isForTraining: true)
                     model.store.clearGradients()
@@ -67,7 +67,7 @@ struct PlanTests {
                         plan, TinyModel.images(2), TinyModel.labels(2), paths: paths, scales: scales)
                     steps.append((backend.values(plan.losses), model.store.unpack(model.store.gradients)))
                 }
-                for (step, policy) in zip(steps[1...], ["balanced", "low"]) {
+                for (step, policy) in zip(steps[1...], ["balanced", "low", "lowest"]) {
                     expectClose(step.losses, doubles(steps[0].losses), "losses, \(policy)", limit: 1e-12)
                     for (name, gradient) in step.gradients {
                         expectClose(
@@ -75,6 +75,8 @@ struct PlanTests {
                             limit: 1e-12)
                     }
                 }
+                // What is computed again from a block's input is to the bit what was kept.
+                #expect(steps[3].losses == steps[0].losses && steps[3].gradients == steps[0].gradients)
             }
         }
     }
@@ -186,6 +188,10 @@ struct PlanTests {
         for policy in MemoryPolicy.allCases {
             #expect(try bytes(policy, isForTraining: false) == bytes(.low, isForTraining: false))
         }
+        // Eleven blocks keep their input alone, and one all.
+        let inputs = 4 * 12 * all
+        #expect(try bytes(.lowest) < inputs + bytes(.fast) / 5)
+        #expect(try bytes(.lowest) < bytes(.low) / 3)
         // An evaluation keeps one block's tensors, not twelve's.
         #expect(try bytes(.low, isForTraining: false) < bytes(.low) / 4)
     }

@@ -21,7 +21,9 @@ struct StoredModelTests {
     func aStepIsClose(
         to: (precision: Precision, error: Double), pooling: ViTConfiguration.Pooling
     ) throws {
-        let tiny = try TinyModel(pooling: pooling, width: 64)
+        let tiny = try TinyModel(pooling: pooling, width: 64) {
+            $0.queryKeyNorm = pooling == .meanAfterNorm
+        }
         // What 16 bits lose below 6e-8, the scale brings back.
         let scale: Float = to.precision == .float16 ? 1024 : 1
         let steps = try [Precision.float32, to.precision].map { precision in
@@ -56,7 +58,8 @@ struct StoredModelTests {
     /// Of a step's memory, all but the residual stream is halved.
     @Test(
         "Storing in 16 bits halves all of a step's memory but the residual stream",
-        arguments: MemoryPolicy.allCases) func memoryIsSaved(policy: MemoryPolicy) throws
+        arguments: MemoryPolicy.allCases.filter { $0 != .lowest }) func memoryIsSaved(policy: MemoryPolicy)
+        throws
     {
         let model = try PlanTests.zeros("vit_tiny_patch16_224", memory: policy)
         let counts = [ElementType.float32, .bfloat16].map {

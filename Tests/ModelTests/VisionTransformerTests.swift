@@ -18,6 +18,8 @@ struct VisionTransformerTests {
         case layerScale, registers, distillation, clip, tanh, classTokenAndMean, mean, scaledDropPath
         /// DINOv3; EVA-02 with one class token read, small with a packed gate; SigLIP's pooling, with a register that it leaves out; RMSNorm.
         case dinov3, eva02, packedGate, attentionPooling, rms
+        /// Norms of queries and keys: of what is fused, the class token alone going on; of rotated ones; of Linears apart, RMS.
+        case queryKeyNorm, rotatedQueryKeyNorm, separateQueryKeyNorm
 
         func make() throws -> TinyModel {
             switch self {
@@ -64,6 +66,17 @@ struct VisionTransformerTests {
                     ($0.registers, $0.feedForward, $0.poolingHeads) = (1, .plain(.geluTanh), 3)
                 }
             case .rms: try TinyModel(pooling: .classTokenBeforeNorm) { $0.norm = .rms }
+            case .queryKeyNorm: try TinyModel { $0.queryKeyNorm = true }
+            case .rotatedQueryKeyNorm:
+                try TinyModel(pooling: .meanAfterNorm, width: 16) {
+                    ($0.queryKeyNorm, $0.registers, $0.positions) = (true, 1, .none)
+                    $0.rotary = RotaryGrid(temperature: 100, layout: .halves, coordinates: .centered)
+                }
+            case .separateQueryKeyNorm:
+                try TinyModel(width: 16) {
+                    ($0.queryKeyNorm, $0.queries, $0.queryBias, $0.norm) = (true, .separate, .none, .rms)
+                    $0.rotary = RotaryGrid(temperature: 100, layout: .halves, coordinates: .centered)
+                }
             }
         }
 
@@ -101,6 +114,12 @@ struct VisionTransformerTests {
                 for (name, gradient) in gradients {
                     expectClose(gradient.values, expected[name]!, "gradient of \(name) on \(device)")
                 }
+                // So are they to the bit where each block is computed again.
+                let again = try tiny.model(Backbone.everything, memory: .lowest, on: backend)
+                let plan2 = try again.plan(batch: 2, isForTraining: true)
+                again.store.clearGradients()
+                again.step(plan2, images, labels, paths: paths, scales: variant.scales)
+                #expect(again.store.unpack(again.store.gradients) == gradients, "\(device)")
                 // A second backward adds the same once more.
                 model.backward(plan, PassMode(dropsBranches: variant.scales != nil))
                 for (name, gradient) in model.store.unpack(model.store.gradients) {

@@ -21,10 +21,10 @@ struct FineTuningTests {
             options, checkpoint: try TinyTask.checkpoint(), training: training,
             validation: TinyTask.images(12, seed: 2), in: RunDirectory(folder), resumes: resumes, on: backend)
         var losses: [Double] = []
-        let finished = try tuning.run(
+        let end = try tuning.run(
             onEvent: { if case .step(let progress) = $0 { losses.append(progress.loss) } },
             shouldStop: { stopAfter.map { losses.count >= $0 } ?? false })
-        #expect(finished == (stopAfter == nil))
+        #expect(end == (stopAfter == nil ? .epochs : .stopped))
         return losses
     }
 
@@ -103,7 +103,7 @@ struct FineTuningTests {
                                 case .step(let progress) where progress.step == 3: "step"
                                 case .step(let progress) where progress.step == 4: "last step"
                                 case .epoch(1, _, _): "epoch"
-                                case .validation(1, _, _): "validation"
+                                case .validation(1, _, _, _): "validation"
                                 default: ""
                                 }
                             if !saved.isEmpty { after.append(now) }

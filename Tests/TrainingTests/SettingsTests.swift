@@ -151,12 +151,12 @@ struct SettingsTests {
     func schedule() {
         var options = TrainingOptions()
         options.epochs = 100
-        let schedule = options.schedule
+        let schedule = options.cosineSchedule
         #expect(schedule.learningRate(inEpoch: 0) == 1e-6 && schedule.learningRate(inEpoch: 1) == 1e-6)
         #expect(abs(schedule.learningRate(inEpoch: 2) - 1.09e-5) < 1e-12)
         #expect(schedule.learningRate(inEpoch: 99) < 1.02e-5)
         options.warmupEpochs = 0
-        #expect(options.schedule.learningRate(inEpoch: 0) == 1e-4)
+        #expect(options.cosineSchedule.learningRate(inEpoch: 0) == 1e-4)
     }
 
     @Test("Draws depend on seed, purpose and index, and on nothing else")

@@ -26,7 +26,7 @@ struct StandaloneRunTests {
         let tuning = try FineTuning(
             options, checkpoint: try options.loadCheckpoint(), training: TinyTask.images(16, seed: 1),
             validation: TinyTask.images(12, seed: 2), in: directory, on: try CPUBackend())
-        #expect(try tuning.run(onEvent: { _ in }, shouldStop: { false }))
+        #expect(try tuning.run(onEvent: { _ in }, shouldStop: { false }) == .epochs)
         return (directory, try score(directory).loss)
     }
 

@@ -126,8 +126,6 @@ void scale_shift_backward(
 // yᵢ [n] ← factor · xᵢ, or 0 where the hash of (low, high, first + i) is below the threshold. y may be x.
 void dropout_forward(
     float *y, const float *x, unsigned first, unsigned low, unsigned high, unsigned threshold, float factor, long n);
-// v [n] ← μv + (g + λθ);  θ [n] ← θ − ηv.
-void sgd_step(float *theta, float *v, const float *g, float eta, float lambda, float mu, long n);
 
 // MARK: Attention.c
 
@@ -141,11 +139,18 @@ void attention_scores_backward(
     float *p, float *dp, const float *logSumExp, const float *dout, const float *out, long n, long d, long h,
     long ldOut);
 
-// MARK: AdamW.c
+// MARK: Optimizers.c
 
 // One AdamW step over n elements of one segment: θ ← θ · decay − step · m / (√v · rootScale + ε).
 void adamw_step(
     float *theta, float *m, float *v, const float *g, float beta1, float rest1, float beta2, float rest2,
     float decay, float step, float rootScale, float epsilon, long n);
+// v [n] ← μv + (g + λθ);  θ [n] ← θ − ηv, with Nesterov's look ahead θ − η((g + λθ) + μv).
+void sgd_step(
+    float *theta, float *v, const float *g, float eta, float lambda, float mu, int nesterov, long n);
+// θ [n] ← θ · decay − η sign(β₁m + (1−β₁)g);  m [n] ← β₂m + (1−β₂)g.
+void lion_step(
+    float *theta, float *m, const float *g, float beta1, float rest1, float beta2, float rest2, float decay, float eta,
+    long n);
 
 #endif

@@ -59,7 +59,7 @@ let runTargets = [
         func use(_ options: TrainingOptions) throws {
             try options.validate()
             _ = options.differences(from: TrainingOptions())
-            _ = options.schedule
+            _ = options.cosineSchedule
             _ = try options.preprocessor(for: architecture)
         }
         if let configuration = try? RunDirectory(scratch.url).configuration() {

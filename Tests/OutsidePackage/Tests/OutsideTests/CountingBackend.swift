@@ -299,6 +299,14 @@ extension CountingBackend {
         count()
         inner.softmaxCrossEntropy(losses, dLogits, logits, labels, batch: batch, classes: classes)
     }
+    func targetLoss(
+        _ losses: Tensor, _ dLogits: Tensor?, _ logits: Tensor, _ targets: Tensor, _ weights: Tensor?,
+        _ kind: TargetLoss, batch: Int, outputs: Int
+    ) {
+        count()
+        inner.targetLoss(
+            losses, dLogits, logits, targets, weights, kind, batch: batch, outputs: outputs)
+    }
     func adamW(
         _ values: Tensor, _ firstMoments: Tensor, _ secondMoments: Tensor,
         _ gradients: Tensor, _ segmentOfBlock: Tensor, _ segments: Tensor, _ settings: AdamWSettings,
@@ -315,5 +323,12 @@ extension CountingBackend {
     ) {
         count()
         inner.sgd(values, velocity, gradients, segmentOfBlock, segments, settings, blocks: blocks)
+    }
+    func lion(
+        _ values: Tensor, _ moments: Tensor, _ gradients: Tensor, _ segmentOfBlock: Tensor,
+        _ segments: Tensor, _ settings: LionSettings, blocks: Int
+    ) {
+        count()
+        inner.lion(values, moments, gradients, segmentOfBlock, segments, settings, blocks: blocks)
     }
 }

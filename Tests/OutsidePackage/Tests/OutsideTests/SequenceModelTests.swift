@@ -71,6 +71,7 @@ final class SequenceModel: TrainableModel {
         let head: any LinearPass
         let logits, dLogits: Tensor  // [B, 2]
         let labels, losses: Tensor  // [B]
+        let targets: Tensor  // [B, 2]
         func stream(into block: Int) -> Tensor { block < blocks.count ? blocks[block].entry : output }
     }
 
@@ -87,7 +88,8 @@ final class SequenceModel: TrainableModel {
             output: try workspace.own([batch, 1, d]),
             head: head.pass(rows: batch, product: nil, in: workspace),
             logits: try workspace.own([batch, 2]), dLogits: try workspace.own([batch, 2]),
-            labels: try workspace.own([batch], .int32), losses: try workspace.own([batch]))
+            labels: try workspace.own([batch], .int32), losses: try workspace.own([batch]),
+            targets: try workspace.own([batch, 2]))
     }
 
     func plan(batch: Int, isForTraining: Bool) throws -> Plan {
@@ -101,7 +103,7 @@ final class SequenceModel: TrainableModel {
         return plan
     }
 
-    func plannedByteCount(batch: Int) -> Int {
+    func plannedByteCount(batch: Int, memory: MemoryPolicy?) -> Int {
         let plan = try? Workspace.byteCount(isForTraining: true, stored: backend.precision.stored) {
             _ = try layOut(batch, $0)
         }
@@ -127,6 +129,11 @@ final class SequenceModel: TrainableModel {
 
     func loss(_ plan: Plan) {
         backend.softmaxCrossEntropy(plan.losses, plan.dLogits, plan.logits, plan.labels)
+    }
+
+    func loss(_ plan: Plan, _ kind: TargetLoss, _ targets: [Float]) {
+        backend.upload(plan.targets, targets)
+        backend.targetLoss(plan.losses, plan.dLogits, plan.logits, plan.targets, kind)
     }
 
     func backward(_ plan: Plan, _ mode: PassMode, lossScale: Float) {
@@ -161,6 +168,7 @@ final class Sequences: ExampleSource {
     init(_ count: Int, from first: Int = 0) { (self.count, self.first) = (count, first) }
 
     func exampleName(at index: Int) -> String { "sequence \(index)" }
+    func label(at index: Int) -> Int { index % 2 }
     func start(_ batches: [[Int]]) { self.batches = batches[...] }
     func next() -> Batch? {
         batches.popFirst().map { indices in
