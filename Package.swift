@@ -83,8 +83,8 @@ let package = Package(
             name: "SwiftGLoRA",
             dependencies: [
                 "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch", "Datasets",
-                "ModelConfiguration", "Checkpoints", "Transformers", "VisionModels", "Training",
-                "SupernetSearch",
+                "TensorBoard", "ModelConfiguration", "Checkpoints", "Transformers", "VisionModels",
+                "Training", "SupernetSearch",
             ]),
         .target(
             name: "Experiments",

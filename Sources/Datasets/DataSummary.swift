@@ -107,12 +107,12 @@ public struct DataSummary: Sendable {
             let commonest = occurring.max(by: { sizes[$0] < sizes[$1] || sizes[$0] == sizes[$1] && $0 > $1 }),
             sizes[commonest] >= 3 * sizes[rarest]
         else { return nil }
-        func words(_ label: Int) -> String {
-            "\(sizes[label]) of \(first.classNames?[label] ?? "class \(label)")"
-        }
+        func word(_ label: Int) -> String { first.classNames?[label] ?? "class \(label)" }
         let tenths = (10 * sizes[commonest] + sizes[rarest] / 2) / sizes[rarest]
         let ratio = tenths % 10 == 0 || tenths >= 100 ? "\(tenths / 10)" : "\(tenths / 10).\(tenths % 10)"
-        return "uneven \(first.task): from \(words(rarest)) to \(words(commonest)), \(ratio) times as many"
+        return
+            "uneven \(first.task): from \(sizes[rarest]) training images of \(word(rarest)) to \(sizes[commonest]) of "
+            + "\(word(commonest)), \(ratio) times as many"
     }
 
     private mutating func describeClasses(_ parts: [Part]) {

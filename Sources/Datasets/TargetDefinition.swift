@@ -39,7 +39,8 @@ struct TargetDefinition {
             let marks = (["|", ";"] as [Character]).filter { mark in cells.contains { $0.contains(mark) } }
             guard marks.count < 2 else {
                 throw DatasetError(
-                    "\(origin): names of labels are separated by | and by ;; keep one of the two.")
+                    "\(origin): names of labels are separated by '|' and by ';', and no name may hold either; keep one."
+                )
             }
             separator = marks.first
             let names =

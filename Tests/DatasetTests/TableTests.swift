@@ -46,7 +46,7 @@ struct TableTests {
     )
     func classNames() throws {
         let train =
-            "\u{feff}Label,Path\r\n\"dog, \"\"big\"\"\",images/a.png\r\n\r\ncat , images/b.png\r\nZebra,images/c.png"
+            "\u{feff}\"Label\",Path\r\n\"dog, \"\"big\"\"\",images/a.png\r\n\r\ncat , images/b.png\r\nZebra,images/c.png"
         try withTables(["train": train, "validation": "file,class\rimages/d.png,cat\r"]) { url in
             let folder = try TaskFolder.open(url)
             #expect(folder.task == .classes && folder.classNames == ["Zebra", "cat", "dog, \"big\""])
@@ -245,7 +245,7 @@ struct TableTests {
             ["train": train, "val": "path,label\nimages/b.png,a\n"], split: "val",
             "(path, label) are for another task")
         try self.refuse(
-            ["train": "path,labels\nimages/a.png,a|b\nimages/b.png,a;b\n"], "separated by | and by ;")
+            ["train": "path,labels\nimages/a.png,a|b\nimages/b.png,a;b\n"], "separated by '|' and by ';'")
         try self.refuse(["train": "path,labels\nimages/a.png,\n"], "no image has a label")
     }
 
@@ -308,7 +308,8 @@ struct TableTests {
         ])
         #expect(
             Array(labels.lines.dropFirst()) == [
-                "3 labels: cat, dog, emu", "uneven labels: from 1 of dog to 3 of cat, 3 times as many",
+                "3 labels: cat, dog, emu",
+                "uneven labels: from 1 training images of dog to 3 of cat, 3 times as many",
             ])
         #expect(labels.notes == ["1 of 3 labels has no training images: emu."])
         let values = try summary([
@@ -317,13 +318,17 @@ struct TableTests {
         #expect(Array(values.lines.dropFirst()) == ["1 value: age"] && values.notes == [])
         let classes = try summary(["train": "path,label\n" + rows(["0", "1", "1", "0", "1", "1", "1", "1"])])
         #expect(classes.lines.count == 3)
-        #expect(classes.lines.last == "uneven classes: from 2 of class 0 to 6 of class 1, 3 times as many")
+        #expect(
+            classes.lines.last
+                == "uneven classes: from 2 training images of class 0 to 6 of class 1, 3 times as many")
         let even = try summary(["train": "path,label\n" + rows(["0", "1", "1", "0", "1", "1", "1"])])
         #expect(even.lines.count == 2)
         let names = try summary(["train": "path,label\n" + rows(["b", "a", "b", "b", "b", "b", "b", "a"])])
         #expect(
             names.lines.count == 3
-                && names.lines.last?.hasSuffix("from 2 of a to 6 of b, 3 times as many") == true)
+                && names.lines.last?.hasSuffix("from 2 training images of a to 6 of b, 3 times as many")
+                    == true
+        )
     }
 
     @Test("Images in memory for labels and values")
