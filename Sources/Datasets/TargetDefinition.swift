@@ -57,15 +57,19 @@ struct TargetDefinition {
             areNumbered = false
             let names = columns.map { header[$0] }
             let areMarks = try tables.allSatisfy { table in
-                try table.csv.rows.allSatisfy { row in
-                    try names.allSatisfy { name in
-                        try table.column(of: name).map { [0, 1].contains(try table.number(row, $0)) } ?? true
-                    }
+                let own = names.compactMap(table.column)
+                return try table.csv.rows.allSatisfy { row in
+                    try own.allSatisfy { [0, 1].contains(try table.number(row, $0)) }
                 }
             }
             task = asked == .labels || asked != .values && areMarks ? .labels : .values
             found = names
             count = names.count
+        }
+        guard count <= ImageList.largestClassCount else {
+            throw DatasetError(
+                "\(origin) names \(count) \(task), more than the limit of \(ImageList.largestClassCount); check that the column "
+                    + "is the right one.")
         }
         names = found
         places = Dictionary((found ?? []).enumerated().map { ($1, $0) }) { first, _ in first }

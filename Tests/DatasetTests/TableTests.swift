@@ -201,6 +201,8 @@ struct TableTests {
         try refuse(train("path,label\nimages/a.png,-1\n"), "line 2: -1 is not one")
         try refuse(
             train("path,label\nimages/a.png,100000\n"), "line 2: 100000 is not one of the 100000 classes")
+        let many = (0...100_000).map { "\($0).png,c\($0)\n" }.joined()
+        try refuse(train("path,label\n" + many), "names 100001 classes, more than the limit of 100000")
         try withTables([:]) { url in
             try write(
                 Array("path,label\nimages/a.png,".utf8) + [0xe9, 0x0a], url, named: Array("train.csv".utf8))
