@@ -15,6 +15,7 @@ let package = Package(
         .library(name: "OpenCLBackend", targets: ["OpenCLBackend"]),
         .library(name: "Adapters", targets: ["Adapters"]),
         .library(name: "Datasets", targets: ["Datasets"]),
+        .library(name: "TensorBoard", targets: ["TensorBoard"]),
         .library(name: "Checkpoints", targets: ["Checkpoints"]),
         .library(name: "VisionModels", targets: ["VisionModels", "Transformers", "ModelConfiguration"]),
         .library(name: "Training", targets: ["Training"]),
@@ -54,6 +55,7 @@ let package = Package(
         .target(name: "Adapters", dependencies: ["TensorCore"]),
         .target(name: "ArchitectureSearch", dependencies: ["TensorCore", "Adapters"]),
         .target(name: "Datasets", dependencies: ["TensorCore", "CTurboJPEG", "CImageShim"]),
+        .target(name: "TensorBoard"),
         .target(name: "ModelConfiguration", dependencies: ["TensorCore", "Adapters", "Datasets"]),
         .target(
             name: "Checkpoints",
@@ -81,8 +83,8 @@ let package = Package(
             name: "SwiftGLoRA",
             dependencies: [
                 "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch", "Datasets",
-                "ModelConfiguration", "Checkpoints", "Transformers", "VisionModels", "Training",
-                "SupernetSearch",
+                "TensorBoard", "ModelConfiguration", "Checkpoints", "Transformers", "VisionModels",
+                "Training", "SupernetSearch",
             ]),
         .target(
             name: "Experiments",
@@ -124,6 +126,10 @@ let package = Package(
             swiftSettings: unoptimised),
         .testTarget(
             name: "DatasetTests", dependencies: ["TensorCore", "Datasets", "GeneratedTasks"],
+            exclude: ["Fixtures"],
+            swiftSettings: unoptimised),
+        .testTarget(
+            name: "TensorBoardTests", dependencies: ["Datasets", "TensorBoard"],
             exclude: ["Fixtures"],
             swiftSettings: unoptimised),
         .testTarget(name: "AdapterTests", dependencies: ["TestSupport", "TensorCore", "Adapters"]),

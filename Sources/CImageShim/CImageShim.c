@@ -2,6 +2,7 @@
 
 #include <png.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /// What is left of the file in memory.
@@ -99,5 +100,23 @@ int image_shim_write_png(
     png_image image = {.version = PNG_IMAGE_VERSION, .width = width, .height = height, .format = PNG_FORMAT_RGB};
     if (png_image_write_to_file(&image, path, 0, pixels, 0, NULL)) return 0;
     snprintf(message, IMAGE_SHIM_MESSAGE_SIZE, "%s", image.message);
+    return 1;
+}
+
+int image_shim_encode_png(
+    uint8_t **bytes, size_t *count, const uint8_t *pixels, uint32_t width, uint32_t height, char *message
+) {
+    png_image image = {.version = PNG_IMAGE_VERSION, .width = width, .height = height, .format = PNG_FORMAT_RGB};
+    // The bound is of pixels that don't compress; asking for the size itself would compress them twice.
+    png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
+    snprintf(message, IMAGE_SHIM_MESSAGE_SIZE, "out of memory");
+    *bytes = malloc(size);
+    if (!*bytes) return 1;
+    if (png_image_write_to_memory(&image, *bytes, &size, 0, pixels, 0, NULL)) {
+        *count = size;
+        return 0;
+    }
+    snprintf(message, IMAGE_SHIM_MESSAGE_SIZE, "%s", image.message);
+    free(*bytes);
     return 1;
 }

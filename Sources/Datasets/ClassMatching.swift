@@ -11,6 +11,7 @@ extension ImageList {
     ///
     /// Where both sides have names, a class is that of the same name: the images may lack classes of the model and may have
     /// theirs in another order. Otherwise class k is class k; folders go by rank then, so their number has to be the model's.
+    /// Labels and values are matched alike; a label that the images don't speak of doesn't hold for them, but no value may be missing.
     ///
     /// - `names`: [classCount] the model's, if it has any. Traps on another number of them.
     /// - `way`: by number although there are names, or by name and never by number.
@@ -30,14 +31,20 @@ extension ImageList {
         }
         guard way != .name else {
             throw DatasetError(
-                "\(name) can't be matched with \(owner) by name: \(classNames == nil ? name : owner) has no class "
-                    + "names; match by number with `match-classes number`.")
+                "\(name) can't be matched with \(owner) by name: \(classNames == nil ? name : owner) has no "
+                    + "\(task.singular) names; match by number with `match-classes number`.")
         }
         if way == nil, let own = classNames, own.count != classCount {
             throw DatasetError(
-                "\(name) has \(own.count) classes (\(enumeration(own))), \(owner) \(classCount) without names, and "
-                    + "nothing tells which is which; use data of \(classCount) classes, or match by number with "
+                "\(name) has \(own.count) \(task) (\(enumeration(own))), \(owner) \(classCount) without names, and "
+                    + "nothing tells which is which; use data of \(classCount) \(task), or match by number with "
                     + "`match-classes number`.")
+        }
+        // Of classes fewer may occur; targets have a column for each.
+        if task != .classes, self.classCount != classCount {
+            throw DatasetError(
+                "\(name) has \(task.counted(self.classCount)), \(owner) \(classCount), and by number each needs its own; "
+                    + "use data of \(classCount) \(task).")
         }
         if let sample = samples.first(where: { $0.label >= classCount }) {
             throw DatasetError(
@@ -54,20 +61,24 @@ extension ImageList {
     private func renumbered(_ own: [String], _ names: [String], _ owner: String) throws -> ImageList {
         let places = Dictionary(grouping: names.indices) { names[$0] }
         let counts = Dictionary(own.map { ($0, 1) }, uniquingKeysWith: +)
-        var occurs = [Bool](repeating: false, count: own.count)
-        for sample in samples { occurs[sample.label] = true }
-        let used = own.indices.filter { occurs[$0] }.map { own[$0] }
+        let sizes = classSizes
+        let used = own.indices.filter { sizes[$0] > 0 }.map { own[$0] }
 
         let instead = "or match by number with `match-classes number`"
         let unknown = used.filter { places[$0] == nil }
         guard unknown.isEmpty else {
             throw DatasetError(
-                "\(name) has classes that \(owner) doesn't know: \(enumeration(unknown)); it knows "
+                "\(name) has \(task) that \(owner) doesn't know: \(enumeration(unknown)); it knows "
                     + "\(enumeration(names)). Rename or remove them, \(instead).")
+        }
+        let missing = task == .values ? names.filter { !own.contains($0) } : []
+        guard missing.isEmpty else {
+            throw DatasetError(
+                "\(name) lacks values that \(owner) has: \(enumeration(missing)); add columns for them.")
         }
         if let double = used.first(where: { counts[$0]! > 1 || places[$0]!.count > 1 }) {
             throw DatasetError(
-                "several classes of \(counts[double]! > 1 ? name : owner) are called '\(double)', and nothing tells "
+                "several \(task) of \(counts[double]! > 1 ? name : owner) are called '\(double)', and nothing tells "
                     + "which is meant; give each its own name, \(instead).")
         }
         // A name that no image has may be unknown.

@@ -27,7 +27,7 @@ public struct DataSummary: Sendable {
         }
     }
 
-    /// One or two lines: images of each part; classes.
+    /// Images of each part; the classes, labels or values; how uneven those of the training images are, from 3 to 1 on.
     public private(set) var lines: [String] = []
     /// A sentence for each oddity.
     public internal(set) var notes: [String] = []
@@ -49,7 +49,10 @@ public struct DataSummary: Sendable {
         ]
         let training = parts.filter { $0.use == .training }
         if !training.isEmpty {
-            describeClasses(alike)
+            if first.task != .values {
+                describeClasses(alike)
+                if let line = DataSummary.unevenness(training.map(\.images)) { lines.append(line) }
+            }
             if !all.contains(where: { $0.use == .validation }) {
                 notes.append("there are no validation images: the best state is the last.")
             }
@@ -79,16 +82,37 @@ public struct DataSummary: Sendable {
         let used = (0..<count).filter { label in sizes.contains { $0[label] > 0 } }
         let names = images.classNames
         let words = names.map { names in used.map { names[$0] } }
+        let task = images.task
         switch images.matching {
         case .name:
             return
-                "\(used.count) of the model's \(count) classes, matched by name: \(enumeration(words ?? []))"
-        case .number: return "\(used.count) of the model's \(count) classes, matched by number"
+                "\(used.count) of the model's \(count) \(task), matched by name: \(enumeration(words ?? []))"
+        case .number: return "\(used.count) of the model's \(count) \(task), matched by number"
         case nil:
             let list =
                 names.map { ": \(enumeration($0))" } ?? " by number, 0 to \(count - 1): no names are given"
-            return (count == 1 ? "1 class" : "\(count) classes") + list
+            return task.counted(count) + list
         }
+    }
+
+    /// How many more images the commonest class or label has than the rarest, both of those that have any; nil below 3 times.
+    private static func unevenness(_ parts: [ImageList]) -> String? {
+        let first = parts[0]
+        let sizes = parts.map(\.classSizes).reduce([Int](repeating: 0, count: first.classCount)) {
+            zip($0, $1).map(+)
+        }
+        let occurring = sizes.indices.filter { sizes[$0] > 0 }
+        guard let rarest = occurring.min(by: { sizes[$0] < sizes[$1] }),
+            // Of equals the first.
+            let commonest = occurring.max(by: { sizes[$0] < sizes[$1] || sizes[$0] == sizes[$1] && $0 > $1 }),
+            sizes[commonest] >= 3 * sizes[rarest]
+        else { return nil }
+        func word(_ label: Int) -> String { first.classNames?[label] ?? "class \(label)" }
+        let tenths = (10 * sizes[commonest] + sizes[rarest] / 2) / sizes[rarest]
+        let ratio = tenths % 10 == 0 || tenths >= 100 ? "\(tenths / 10)" : "\(tenths / 10).\(tenths % 10)"
+        return
+            "uneven \(first.task): from \(sizes[rarest]) training images of \(word(rarest)) to \(sizes[commonest]) of "
+            + "\(word(commonest)), \(ratio) times as many"
     }
 
     private mutating func describeClasses(_ parts: [Part]) {
@@ -113,14 +137,14 @@ public struct DataSummary: Sendable {
         }
         if !missing.isEmpty {
             notes.append(
-                "\(missing.count) of \(images.classCount) classes \(missing.count == 1 ? "has" : "have") no training "
+                "\(missing.count) of \(images.classCount) \(images.task) \(missing.count == 1 ? "has" : "have") no training "
                     + "images: \(words(missing)).")
         }
         let chosen = sizes([.training, .validation])
         let tested = all.indices.filter { all[$0] > 0 && chosen[$0] == 0 }
         if !tested.isEmpty {
             notes.append(
-                "\(tested.count == 1 ? "1 class occurs" : "\(tested.count) classes occur") only in the test images: "
+                "\(images.task.counted(tested.count)) \(tested.count == 1 ? "occurs" : "occur") only in the test images: "
                     + "\(words(tested)).")
         }
     }
@@ -128,16 +152,21 @@ public struct DataSummary: Sendable {
     // MARK: Files
 
     private mutating func describeTwoLabels(_ part: Part) {
-        var labels: [FileStatus.Identity: Int] = [:]
-        labels.reserveCapacity(part.images.count)
+        let images = part.images
+        var seen: [FileStatus.Identity: Int] = [:]
+        seen.reserveCapacity(images.count)
         var count = 0
-        for (file, sample) in zip(part.images.files, part.images.samples) {
-            if let label = labels[file.identity], label != sample.label { count += 1 }
-            labels[file.identity] = sample.label
+        for (index, file) in images.files.enumerated() {
+            if let other = seen.updateValue(index, forKey: file.identity),
+                images.samples[other].label != images.samples[index].label
+                    || images.targetRow(other) != images.targetRow(index)
+            {
+                count += 1
+            }
         }
         if count > 0 {
-            notes.append(
-                "\(count) of the \(part.images.count) \(part.name) images are there with another label too.")
+            let other = images.task == .classes ? "another label" : "other \(images.task)"
+            notes.append("\(count) of the \(images.count) \(part.name) images are there with \(other) too.")
         }
     }
 
@@ -185,10 +214,17 @@ private func list(_ words: [String]) -> String {
 }
 
 extension ImageList {
-    /// [classCount] images of each class.
+    /// [classCount] images of each class, or with each label; all have every value.
     var classSizes: [Int] {
         var sizes = [Int](repeating: 0, count: classCount)
-        for sample in samples { sizes[sample.label] += 1 }
+        switch task {
+        case .classes: for sample in samples { sizes[sample.label] += 1 }
+        case .labels:
+            for index in samples.indices {
+                for (label, mark) in targetRow(index).enumerated() where mark > 0 { sizes[label] += 1 }
+            }
+        case .values: sizes = [Int](repeating: count, count: classCount)
+        }
         return sizes
     }
 }

@@ -3,8 +3,8 @@ import TensorCore
 
 /// Images without classes: files as they are given, all that lies in folders, and what lists name.
 ///
-/// A folder's images are those at any depth below it, in the order of their paths' bytes; its `.txt` files are lists and the like, and
-/// no images. A `.txt` file that is given is a list: a path a line, relative to the list's folder, with or without a label behind it.
+/// A folder's images are those at any depth below it, in the order of their paths' bytes; its `.txt` and `.csv` files are lists and the
+/// like, and no images. A `.txt` file that is given is a list: a path a line, relative to the list's folder, with or without a label behind it.
 public struct ImageFiles: ImageSource {
     /// What was given.
     public let name: String
@@ -79,14 +79,14 @@ public struct ImageFiles: ImageSource {
         below folder: FilePath, _ notes: inout [String]
     ) throws -> [(FilePath, origin: String)] {
         let files = try Folder(folder).files()
-        let texts = files.filter(\.isText)
+        let texts = files.filter { $0.isText || $0.isTable }
         if !texts.isEmpty {
             notes.append(
                 "\(texts.count) text \(texts.count == 1 ? "file" : "files") in \(folder) "
                     + "\(texts.count == 1 ? "is" : "are") no images: "
                     + "\(enumeration(texts.map(\.description), atMost: 3)).")
         }
-        return files.filter { !$0.isText }.map { (folder / $0, "") }
+        return files.filter { !$0.isText && !$0.isTable }.map { (folder / $0, "") }
     }
 
     private static func images(listedIn list: FilePath) throws -> [(FilePath, origin: String)] {
@@ -111,6 +111,8 @@ extension FilePath {
     public var text: String { String(validating: bytes, as: UTF8.self) ?? description }
 
     fileprivate var isText: Bool { bytes.suffix(4).elementsEqual(".txt".utf8) }
+
+    fileprivate var isTable: Bool { bytes.suffix(4).elementsEqual(".csv".utf8) }
 
     fileprivate var withoutSlashesAtEnd: FilePath {
         var bytes = bytes

@@ -7,7 +7,7 @@ public struct ImageList: ImageSource {
     public struct Sample: Equatable, Sendable {
         /// Where the file is.
         public let path: FilePath
-        /// Its class, in 0..<classCount.
+        /// Its class, in 0..<classCount; 0 where the task is another.
         public let label: Int
     }
 
@@ -17,21 +17,35 @@ public struct ImageList: ImageSource {
     public internal(set) var classCount: Int
     /// [classCount] the classes' names, if the task says them.
     public internal(set) var classNames: [String]?
+    /// What is to be learnt of the images: classes, but for tables of labels or values.
+    public let task: LearningTask
     /// How the classes were matched with a model's; nil before that.
     public internal(set) var matching: ClassMatching?
     /// The images in order.
     public let samples: [Sample]
-    /// Over the labels, the paths relative to the task's folder and the files' sizes, so that it survives a move of the
+    /// Over the labels or targets, the paths relative to the task's folder and the files' sizes, so that it survives a move of the
     /// folder and notices an exchanged image.
     public let contentHash: UInt64
     /// [count] which files these are, and how large.
     let files: [FileStatus]
+    /// [count · classCount]; empty for classes.
+    private let targets: [Float]
 
     /// The number of images.
     public var count: Int { samples.count }
 
-    /// The class of an image.
+    /// The class of an image; 0 where the task is another.
     public func label(at index: Int) -> Int { samples[index].label }
+
+    /// [targetCount] of an image.
+    public func targets(at index: Int) -> [Float] {
+        task == .classes ? oneOf(classCount, samples[index].label) : Array(targetRow(index))
+    }
+
+    /// The same without a copy; empty for classes.
+    func targetRow(_ index: Int) -> ArraySlice<Float> {
+        task == .classes ? [] : targets[index * classCount..<(index + 1) * classCount]
+    }
 
     /// The file's path.
     public func imageName(at index: Int) -> String { "\(samples[index].path)" }
@@ -68,9 +82,10 @@ public struct ImageList: ImageSource {
         var description: String { line.map { "\(place), line \($0)" } ?? "\(place)" }
     }
 
+    /// `targets`: [entries · classCount]; empty for classes.
     init(
         entries: [Entry], folder: FilePath, name: String, emptySplit: String, classCount: Int?,
-        classNames: [String]?
+        classNames: [String]?, task: LearningTask = .classes, targets: [Float] = []
     ) throws {
         guard !entries.isEmpty else {
             throw DatasetError("\(emptySplit) lists no images; choose another split or fill it.")
@@ -104,17 +119,31 @@ public struct ImageList: ImageSource {
             files.append(status)
             return Sample(path: path, label: entry.label)
         }
+        if task != .classes { hash.add(targets, of: task) }
         (self.name, self.classCount, self.classNames, self.files) = (name, classCount, classNames, files)
+        (self.task, self.targets) = (task, targets)
         contentHash = hash.value
     }
 
-    /// `list` with class k as class `labels[k]` of those called `names`.
+    /// `list` with class k as class `labels[k]` of those called `names`. (Of labels and values: column k as that one; others are 0.)
     init(_ list: ImageList, labels: [Int], names: [String]) {
         name = list.name
+        task = list.task
         classCount = names.count
         classNames = names
         files = list.files
-        samples = list.samples.map { Sample(path: $0.path, label: labels[$0.label]) }
+        samples = list.samples.map {
+            Sample(path: $0.path, label: list.task == .classes ? labels[$0.label] : 0)
+        }
+        var targets = [Float](repeating: 0, count: list.targets.isEmpty ? 0 : list.count * names.count)
+        if !targets.isEmpty {
+            for row in list.samples.indices {
+                for (place, value) in zip(labels, list.targetRow(row)) where place >= 0 {
+                    targets[row * names.count + place] = value
+                }
+            }
+        }
+        self.targets = targets
         var hash = ContentHash()
         hash.add(Int(bitPattern: UInt(list.contentHash)))
         for label in labels { hash.add(label) }

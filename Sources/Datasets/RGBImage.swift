@@ -244,6 +244,18 @@ extension RGBImage {
         }
     }
 
+    /// The image as an 8-bit RGB PNG file. Throws `DatasetError` where it can't be made.
+    public func png() throws -> [UInt8] {
+        var message = [CChar](repeating: 0, count: Int(IMAGE_SHIM_MESSAGE_SIZE))
+        var (bytes, count): (UnsafeMutablePointer<UInt8>?, Int) = (nil, 0)
+        guard image_shim_encode_png(&bytes, &count, pixels, UInt32(width), UInt32(height), &message) == 0
+        else {
+            throw DatasetError("the image can't be written as a PNG (\(RGBImage.text(message))).")
+        }
+        defer { free(bytes) }
+        return Array(UnsafeBufferPointer(start: bytes, count: count))
+    }
+
     private static func text(_ message: [CChar]) -> String {
         String(decoding: message.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }

@@ -1,46 +1,11 @@
 import Foundation
 
-/// Which images of a task: the four that every task may have, or a list file by name.
-public enum Split: Equatable, Sendable, CustomStringConvertible {
-    /// `train800`, an ImageFolder's `train`.
-    case train
-    /// `val200`, an ImageFolder's `val`, `valid` or `validation`.
-    case validation
-    /// `train800val200`: both of the above.
-    case trainAndValidation
-    /// `test`.
-    case test
-    /// A list file of the task's folder, without or with `.txt`.
-    case named(String)
-
-    /// From what a user writes: `train`, `train800`, `val`, `valid`, `validation`, `val200`, `trainval`,
-    /// `train800val200`, `test`, or the name of a list file.
-    public init(_ name: String) {
-        switch name {
-        case "train", "train800": self = .train
-        case "val", "valid", "validation", "val200": self = .validation
-        case "trainval", "train800val200": self = .trainAndValidation
-        case "test": self = .test
-        default: self = .named(name)
-        }
-    }
-
-    /// VTAB-1K's name.
-    public var description: String {
-        switch self {
-        case .train: "train800"
-        case .validation: "val200"
-        case .trainAndValidation: "train800val200"
-        case .test: "test"
-        case .named(let name): name
-        }
-    }
-}
-
-/// A folder with a task: VTAB-1K's list files, any list files, or an ImageFolder.
+/// A folder with a task: VTAB-1K's list files, any list files, tables, or an ImageFolder.
 ///
 /// - Lists: `train800.txt`, `val200.txt`, `train800val200.txt`, `test.txt` (or `train.txt`, `val.txt`), or any other `.txt`;
 ///   lines `path label`, paths relative to the folder; an optional `classes.txt` with a name per line.
+/// - Tables: `train.csv`, `val.csv`, `test.csv`, paths relative to the folder; what else their columns are, `LearningTask` and
+///   FileFormats say. `train.csv` defines the classes, labels or values, and has all of their names.
 /// - ImageFolder: `train/<class>/…`, `val/<class>/…`, `test/<class>/…`; a class is a folder with a file in it, its number its
 ///   rank by name.
 ///
@@ -51,15 +16,20 @@ public struct TaskFolder: Sendable {
     public let url: URL
     /// The folder's name.
     public let name: String
-    /// The number of classes: of names if there are any, else the largest label of all lists + 1.
+    /// What is to be learnt of the images; lists and class folders are for classes.
+    public let task: LearningTask
+    /// The number of classes: of names if there are any, else the largest label of all lists + 1. Of other tasks, the number of
+    /// labels or values.
     public let classCount: Int
-    /// [classCount] the classes' names, if the task says them. Bytes that are no UTF-8 read `\xb9`.
+    /// [classCount] the names of the classes, labels or values, if the task says them. Bytes that are no UTF-8 read `\xb9`.
     public let classNames: [String]?
-    /// The list files or the folders of splits that are there, by name.
+    /// The list files, tables or folders of splits that are there, by name.
     public let splitNames: [String]
     private let isImageFolder: Bool
+    /// What tables define; nil for the other layouts.
+    private let definition: TargetDefinition?
     private let path: FilePath
-    /// Where the list of a name is.
+    /// Where the list or table of a name is.
     private let lists: [String: FilePath]
 
     private static let validationNames = ["val", "valid", "validation"]
@@ -67,9 +37,10 @@ public struct TaskFolder: Sendable {
         ["train800", "val200", "train800val200", "train", "test"] + validationNames
     private static let folderNames = ["train"] + validationNames + ["test"]
 
-    /// Recognises the layout and counts the classes. Throws `DatasetError` when the folder is none of the layouts
-    /// or a list can't be read; images are looked for when a split is opened.
-    public static func open(_ url: URL) throws -> TaskFolder {
+    /// Recognises the layout and counts the classes. Throws `DatasetError` when the folder is none of the layouts,
+    /// a list or table can't be read, or is for another task than `task`, where nil allows any; images are looked for when a split
+    /// is opened.
+    public static func open(_ url: URL, for task: LearningTask? = .classes) throws -> TaskFolder {
         let path = FilePath(url)
         var entries: [FilePath] = []
         let problem = { (_: FilePath, problem: FileProblem) in
@@ -82,12 +53,24 @@ public struct TaskFolder: Sendable {
             entries.append(name)
             return true
         }
-        let files = entries.filter { name in
-            let text = "\(name)"
-            return text.hasSuffix(".txt") && !text.hasPrefix(".") && text != "classes.txt"
+        func files(_ ending: String) -> [String: FilePath] {
+            let found = entries.filter { name in
+                let text = "\(name)"
+                return text.hasSuffix(ending) && !text.hasPrefix(".") && text != "classes.txt"
+            }
+            return Dictionary(found.map { (String("\($0)".dropLast(4)), path / $0) }) { first, _ in first }
         }
-        let lists = Dictionary(files.map { (String("\($0)".dropLast(4)), path / $0) }) { first, _ in first }
-        if listNames.contains(where: lists.keys.contains) { return try TaskFolder(lists: lists, in: url) }
+        let (lists, tables) = (files(".txt"), files(".csv"))
+        let hasUsualLists = listNames.contains(where: lists.keys.contains)
+        if folderNames.contains(where: tables.keys.contains), !hasUsualLists {
+            return try TaskFolder(tables: tables, in: url, for: task)
+        }
+        if let task, task != .classes {
+            throw DatasetError(
+                "\(url.path) holds no tables that say \(task) of images, such as train.csv; lists and class folders say a "
+                    + "class of each.")
+        }
+        if hasUsualLists { return try TaskFolder(lists: lists, in: url) }
         let folders = try folderNames.filter { name in
             guard entries.contains(FilePath(name.utf8)) else { return false }
             do throws(FileProblem) { return try (path / name).status().isFolder } catch {
@@ -97,8 +80,25 @@ public struct TaskFolder: Sendable {
         if !folders.isEmpty { return try TaskFolder(folders: folders, in: url) }
         if !lists.isEmpty { return try TaskFolder(lists: lists, in: url) }
         throw DatasetError(
-            "\(url.path) holds no task: neither list files such as train800.txt nor folders such as "
-                + "train/<class>/.")
+            "\(url.path) holds no task: neither list files such as train800.txt nor tables such as train.csv nor "
+                + "folders such as train/<class>/.")
+    }
+
+    private init(tables: [String: FilePath], in url: URL, for asked: LearningTask?) throws {
+        path = FilePath(url)
+        self.url = url
+        name = url.standardizedFileURL.lastPathComponent
+        splitNames = tables.keys.sorted()
+        isImageFolder = false
+        lists = tables
+        try TaskFolder.refuseTwoValidations(tables)
+        let usual = TaskFolder.folderNames.filter(tables.keys.contains)
+        let defining = usual.contains("train") ? ["train"] : usual
+        let definition = try TargetDefinition(
+            defining.compactMap { tables[$0] }.map(TargetTable.init), for: asked,
+            order: try TaskFolder.classNames(path / "classes.txt"))
+        (task, classCount, classNames) = (definition.task, definition.count, definition.names)
+        self.definition = definition
     }
 
     private init(lists: [String: FilePath], in url: URL) throws {
@@ -107,6 +107,8 @@ public struct TaskFolder: Sendable {
         name = url.standardizedFileURL.lastPathComponent
         splitNames = lists.keys.sorted()
         isImageFolder = false
+        definition = nil
+        task = .classes
         self.lists = lists
         try TaskFolder.refuseTwoValidations(lists)
         if let names = try TaskFolder.classNames(path / "classes.txt") {
@@ -128,6 +130,8 @@ public struct TaskFolder: Sendable {
         name = url.standardizedFileURL.lastPathComponent
         splitNames = folders
         isImageFolder = true
+        definition = nil
+        task = .classes
         lists = [:]
         try TaskFolder.refuseTwoValidations(
             Dictionary(uniqueKeysWithValues: folders.map { [path] in ($0, path / $0) }))
@@ -216,13 +220,20 @@ public struct TaskFolder: Sendable {
             case .validation: [["val200"], [validation]]
             case .trainAndValidation: [["train800val200"], ["train800", "val200"], ["train", validation]]
             case .test: [["test"]]
-            case .named(let name): [[name.hasSuffix(".txt") ? String(name.dropLast(4)) : name]]
+            case .named(let name):
+                [[[".txt", ".csv"].contains(name.suffix(4)) ? String(name.dropLast(4)) : name]]
             }
         guard let chosen = candidates.first(where: { $0.allSatisfy(splitNames.contains) }) else {
             throw missing(split)
         }
         let files = chosen.map { lists[$0]! }
-        return try list(try files.flatMap { try ListFile($0).lines }, split, files, classNames, classCount)
+        guard let definition else {
+            return try list(
+                try files.flatMap { try ListFile($0).lines }, split, files, classNames, classCount)
+        }
+        let tables = try files.map { try definition.read(TargetTable($0)) }
+        return try list(
+            tables.flatMap(\.entries), split, files, classNames, classCount, tables.flatMap(\.targets))
     }
 
     private func openFolders(_ split: Split, addsClasses: Bool = false) throws -> ImageList {
@@ -258,12 +269,13 @@ public struct TaskFolder: Sendable {
     private var validationName: String? { splitNames.first(where: TaskFolder.validationNames.contains) }
 
     private func list(
-        _ entries: [ImageList.Entry], _ split: Split, _ origins: [FilePath], _ names: [String]?, _ count: Int
+        _ entries: [ImageList.Entry], _ split: Split, _ origins: [FilePath], _ names: [String]?, _ count: Int,
+        _ targets: [Float] = []
     ) throws -> ImageList {
         try ImageList(
             entries: entries, folder: path, name: "\(name) \(split)",
             emptySplit: origins.map(\.description).joined(separator: " with "), classCount: count,
-            classNames: names)
+            classNames: names, task: task, targets: targets)
     }
 
     private func missing(_ split: Split) -> DatasetError {

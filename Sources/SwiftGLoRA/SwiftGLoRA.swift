@@ -8,6 +8,7 @@
 @_exported import ModelConfiguration
 @_exported import OpenCLBackend
 @_exported import SupernetSearch
+@_exported import TensorBoard
 @_exported import TensorCore
 @_exported import Training
 @_exported import Transformers

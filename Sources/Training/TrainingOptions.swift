@@ -23,7 +23,10 @@ public struct TrainingOptions: SettingGroup {
         "model",
         "The pretrained ViT: timm safetensors (file or folder), Hugging Face folder, or Google's .npz")
     public var model = ""
-    @Setting("data", "The data set: a VTAB-1K task folder or an ImageFolder (train/, val/, test/)")
+    @Setting(
+        "data",
+        "The data set: a VTAB-1K task folder, tables (train.csv, val.csv, test.csv) or an ImageFolder (train/, val/, test/)"
+    )
     public var data = ""
     @Setting("heads", "Attention heads, for a checkpoint that doesn't say", default: "width / 64")
     public var heads: Int? = nil

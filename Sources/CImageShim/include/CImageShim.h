@@ -27,4 +27,9 @@ int image_shim_decode_png(
 int image_shim_write_png(
     const char *path, const uint8_t *pixels, uint32_t width, uint32_t height, char *message);
 
+/// The same into memory: `bytes` [count], which the caller frees. Returns 0, or 1 with the reason in `message` and nothing to
+/// free.
+int image_shim_encode_png(
+    uint8_t **bytes, size_t *count, const uint8_t *pixels, uint32_t width, uint32_t height, char *message);
+
 #endif

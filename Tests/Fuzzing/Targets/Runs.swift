@@ -11,6 +11,7 @@ import Yams
 
 private let scratch = Scratch("run", folder: "search")
 private let task = Scratch("task")
+private let table = Scratch("table")
 
 private let architecture = ViTConfiguration(
     imageSize: 16, patchSize: 8, width: 16, depth: 2, heads: 2, hiddenWidth: 32, classCount: 2)
@@ -149,5 +150,24 @@ let runTargets = [
         _ = try? ImageList(listFile: task.url.appendingPathComponent("train800.txt"))
         let folder = try TaskFolder.open(task.url)
         for name in ["train", "val"] { _ = try? folder.split(name) }
+    },
+    Target(
+        name: "tables",
+        seeds: {
+            [
+                Input.joined(["path,label\na.png,cat\n", "class,file\r\n\"cat\",a.png\r\n"]),
+                Input.joined(["path,labels\na.png,cat|dog\n", "path,dog,cat\na.png,1,0\n"]),
+                Input.joined(["path,age,size\na.png,3.5,-1e3\n", "size,path,age\n1,a.png,0\n"]),
+            ]
+        }
+    ) { input in
+        table.write([0x89, 0x50, 0x4e, 0x47], "a.png")
+        input.write(["train.csv", "val.csv"], to: table)
+        let folder = try TaskFolder.open(table.url, for: nil)
+        for name in ["train", "val"] {
+            guard let list = try? folder.split(name) else { continue }
+            _ = list.targets(at: 0)
+            _ = try folder.summary([.init(.training, list)])
+        }
     },
 ]
