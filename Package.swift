@@ -71,7 +71,7 @@ let package = Package(
             name: "Training",
             dependencies: [
                 "TensorCore", "Adapters", "Transformers", "Datasets", "ModelConfiguration", "Checkpoints",
-                "VisionModels", "Yams",
+                "VisionModels", "TensorBoard", "Yams",
             ]),
         .target(
             name: "SupernetSearch",

@@ -108,7 +108,7 @@ extension FineTuning where Model == VisionTransformer {
 
 extension TrainableModel {
     /// Throws before a step's memory is taken when it can't fit, with what is needed and what would fit.
-    func checkMemory(batch: Int) throws {
+    package func checkMemory(batch: Int) throws {
         let available = backend.memoryByteCount
         guard plannedByteCount(batch: batch) > available else { return }
         /// The largest batch that fits, by bisection; 0 for none.

@@ -60,13 +60,18 @@ public final class FineTuning<Model: TrainableModel> {
     /// state. Throws what `Trainer.run` throws, and `CheckpointError` when a file can't be written.
     public func run(onEvent: (TrainingEvent) -> Void, shouldStop: () -> Bool) throws -> TrainingEnd {
         let start = ContinuousClock.now
+        let events = try options.additions.logDirectory.map {
+            try EventLog($0, run: directory.url, from: trainer.state, classNames: trainer.classNames)
+        }
         do {
             let end = try trainer.run(
                 onEvent: { event in
                     try log(event)
+                    try events?.add(event)
                     onEvent(event)
                 },
                 save: { try save(isBest: $0) }, shouldStop: shouldStop)
+            try events?.close()
             try directory.addToSummary(seconds: start.secondsPassed, peakBytes: ResidentMemory.peak)
             return end
         } catch TrainingError.notANumber(let step, _) {
@@ -115,11 +120,13 @@ public final class FineTuning<Model: TrainableModel> {
                     lr: progress.learningRate, gradientNorm: progress.gradientNorm))
         case .epoch(let epoch, let loss, let rate):
             try directory.appendMetric(EpochLine(epoch: epoch, trainLoss: loss, lr: rate))
-        case .validation(let epoch, let result, let unaveraged, let isBest):
+        case .validation(let epoch, let validation):
+            let (result, unaveraged) = (validation.result, validation.unaveraged)
             try directory.appendMetric(
                 ValidationLine(
-                    epoch: epoch, valAccuracy: result.accuracy, valLoss: result.loss, isBest: isBest,
-                    unaveragedValAccuracy: unaveraged?.accuracy, unaveragedValLoss: unaveraged?.loss))
+                    epoch: epoch, valAccuracy: result.accuracy, valLoss: result.loss,
+                    isBest: validation.isBest, unaveragedValAccuracy: unaveraged?.accuracy,
+                    unaveragedValLoss: unaveraged?.loss))
         }
     }
 }

@@ -8,8 +8,19 @@ public enum TrainingEvent: Sendable {
     /// An epoch is done: its mean training loss.
     case epoch(Int, loss: Double, learningRate: Double)
     /// The validation split was scored after an epoch.
-    /// With a moving average `result` is the averages', and `unaveraged` what the tensors themselves score.
-    case validation(Int, EvaluationResult, unaveraged: EvaluationResult?, isBest: Bool)
+    case validation(Int, Validation)
+
+    /// What the validation split said.
+    public struct Validation: Sendable {
+        /// With a moving average the averages'.
+        public let result: EvaluationResult
+        /// With a moving average what the tensors themselves score.
+        public let unaveraged: EvaluationResult?
+        /// Whether it is the best so far.
+        public let isBest: Bool
+        /// How many images of a class were taken for another, or for it, as `result` has them.
+        public let confusions: [ClassScores.Confusion: Int]
+    }
 }
 
 /// How a training ended.
@@ -56,10 +67,10 @@ public final class Trainer<Model: TrainableModel> {
     /// The settings.
     public let options: TrainingOptions
     /// Where the run stands.
-    public private(set) var state = TrainingState()
+    public internal(set) var state = TrainingState()
 
     private let optimizer: any Optimizer
-    private let training: Model.Examples
+    let training: Model.Examples
     private let validation: Model.Examples?
     private let gradients: GradientScaling
     private let targets: TargetMaker?
@@ -79,6 +90,9 @@ public final class Trainer<Model: TrainableModel> {
         let plan = try model.plan(batch: min(options.batchSize, training.count), isForTraining: true)
         targets = try TargetMaker(additions, training, classCount: plan.logits.columns)
     }
+
+    /// The classes' names, where they are known.
+    var classNames: [String]? { training.classNames }
 
     /// What it trains on and what it validates on.
     public var splits: [Model.Examples] { [training, validation].compactMap(\.self) }
@@ -172,10 +186,20 @@ public final class Trainer<Model: TrainableModel> {
         guard (epoch + 1) % options.validateEvery == 0 || epoch + 1 == options.epochs else { return false }
         let result: EvaluationResult
         var unaveraged: EvaluationResult?
+        var confusions: [ClassScores.Confusion: Int] = [:]
         do {
             model.method.beginReading(model.layers)
             func score() throws -> EvaluationResult {
-                try evaluate(model, on: validation, batchSize: batchSize, isForTraining: true)
+                confusions = [:]
+                return try evaluate(model, on: validation, batchSize: batchSize, isForTraining: true) {
+                    outputs, batch in
+                    let classes = outputs.count / batch.count
+                    for (row, label) in batch.labels.enumerated() {
+                        let scores = outputs[row * classes..<(row + 1) * classes]
+                        let predicted = scores.largest(1)[0]
+                        confusions[.init(label: Int(label), predicted: predicted), default: 0] += 1
+                    }
+                }
             }
             if let average {
                 unaveraged = try score()
@@ -193,12 +217,15 @@ public final class Trainer<Model: TrainableModel> {
             state.bestEpoch = epoch
         }
         state.lastAccuracy = result.accuracy
-        try onEvent(.validation(epoch, result, unaveraged: unaveraged, isBest: isBest))
+        try onEvent(
+            .validation(
+                epoch,
+                .init(result: result, unaveraged: unaveraged, isBest: isBest, confusions: confusions)))
         return isBest
     }
 
     /// One step on the next batches, of these images; returns their mean loss and the gradients' norm where that is asked for.
-    private func step(_ indices: [[Int]], rate: Double) throws -> (loss: Double, norm: Double?) {
+    func step(_ indices: [[Int]], rate: Double) throws -> (loss: Double, norm: Double?) {
         let backend = model.backend
         let count = indices.joined().count
         model.method.beginStep(state.step, seed: options.seed, model.layers)
@@ -283,7 +310,7 @@ public final class Trainer<Model: TrainableModel> {
     }
 
     /// The images of an epoch's steps, batch by batch.
-    private func steps(ofEpoch epoch: Int) -> [[[Int]]] {
+    func steps(ofEpoch epoch: Int) -> [[[Int]]] {
         var random = Random(options.seed, "order", epoch)
         let order: [Int]
         switch options.additions.sampler ?? .shuffle {

@@ -75,6 +75,9 @@ public struct TrainingAdditions: SettingGroup {
         "keep", "How many of the latest saved states stay, in checkpoints/", default: "none",
         .within(1...10000))
     public var keep: Int? = nil
+    @Setting(
+        "log-dir", "Where event files for TensorBoard go, in a folder of the run's name", default: "none")
+    public var logDirectory: String? = nil
 
     /// Nothing.
     public init() {}

@@ -20,7 +20,8 @@ struct Glora: ParsableCommand {
             """,
         version: Version().version,
         subcommands: [
-            Train.self, Search.self, Finetune.self, Convert.self, Inspect.self, Ablate.self, Report.self,
+            Train.self, FindRate.self, Search.self, Finetune.self, Convert.self, Inspect.self, Ablate.self,
+            Report.self,
             Evaluate.self, Predict.self, Merge.self,
             Devices.self,
             Selftest.self, Doctor.self,

@@ -129,9 +129,9 @@ struct Pretrain: ParsableCommand {
                 case .epoch(let epoch, let loss, _):
                     console.endProgress()
                     console.say("epoch \(epoch + 1)/\(options.epochs)  loss \(loss.fixed(4))")
-                case .validation(_, let result, _, _):
-                    accuracy = result.accuracy
-                    console.say("  validation accuracy \((100 * result.accuracy).fixed(2)) %")
+                case .validation(_, let validation):
+                    accuracy = validation.result.accuracy
+                    console.say("  validation accuracy \((100 * accuracy).fixed(2)) %")
                 }
             }, save: { _ in }, shouldStop: { Interrupt.wasRequested })
         guard end.isFinished else {

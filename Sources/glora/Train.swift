@@ -124,15 +124,16 @@ struct RunReporter {
                             + "lr \(String(format: "%.2e", rate))  "
                             + "\(lastStep.imagesPerSecond.fixed(1)) img/s  \(lastStep.secondsLeft.duration) left"
                     )
-                case .validation(let epoch, let result, let unaveraged, let isBest):
+                case .validation(let epoch, let validation):
+                    let result = validation.result
                     console.endProgress()
                     lastAccuracy = result.accuracy
                     console.say(
                         "epoch \(epoch + 1)/\(tuning.options.epochs)  validation accuracy "
                             + "\((100 * result.accuracy).fixed(2)) %  loss \(result.loss.fixed(4))"
-                            + (unaveraged.map {
+                            + (validation.unaveraged.map {
                                 "  of the average; \((100 * $0.accuracy).fixed(2)) % without"
-                            } ?? "") + (isBest ? "  (best so far)" : ""))
+                            } ?? "") + (validation.isBest ? "  (best so far)" : ""))
                 }
             }, shouldStop: { Interrupt.wasRequested })
         console.endProgress()

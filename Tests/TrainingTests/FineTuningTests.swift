@@ -103,7 +103,7 @@ struct FineTuningTests {
                                 case .step(let progress) where progress.step == 3: "step"
                                 case .step(let progress) where progress.step == 4: "last step"
                                 case .epoch(1, _, _): "epoch"
-                                case .validation(1, _, _, _): "validation"
+                                case .validation(1, _): "validation"
                                 default: ""
                                 }
                             if !saved.isEmpty { after.append(now) }

@@ -78,7 +78,7 @@ struct MethodTrainingTests {
                 validation: images, in: run, on: backend)
             var validation: EvaluationResult?
             _ = try tuning.run(
-                onEvent: { if case .validation(_, let result, _) = $0 { validation = result } },
+                onEvent: { if case .validation(_, let scored) = $0 { validation = scored.result } },
                 shouldStop: { false })
             let expected = try #require(validation)
             var opened = TrainingOptions()

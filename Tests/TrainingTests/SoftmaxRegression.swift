@@ -61,7 +61,8 @@ final class SoftmaxRegression: TrainableModel {
     func embed(_ plan: Plan) {}
 
     func forward(_ plan: Plan, fromBlock first: Int, _ mode: PassMode, onBlock: (Int) -> Void) {
-        backend.matmul(plan.logits, plan.inputs, store["head.weight"]!.value, transposeB: true)
+        backend.matmul(plan.logits, plan.inputs, store["head.weight"]!.value, transposeA: false, transposeB: true,
+            accumulate: false)
         backend.scaleShift(plan.logits, plan.logits, ones, store["head.bias"]!.value)
     }
 
@@ -86,7 +87,8 @@ final class SoftmaxRegression: TrainableModel {
             backend.scaleSamples(plan.dLogits, plan.dLogits, sampleScale: plan.losses)
         }
         backend.matmul(
-            store["head.weight"]!.gradient!, plan.dLogits, plan.inputs, transposeA: true, accumulate: true)
+            store["head.weight"]!.gradient!, plan.dLogits, plan.inputs, transposeA: true, transposeB: false,
+            accumulate: true)
         backend.sumRows(store["head.bias"]!.gradient!, plan.dLogits, accumulate: true)
     }
 

@@ -1,0 +1,68 @@
+import Datasets
+import Foundation
+import TensorBoard
+
+/// A training for TensorBoard: its events in a folder of the run's name inside the log directory, so that runs stand side by side.
+///
+/// | tag | when |
+/// | --- | --- |
+/// | `train/loss`, `train/lr`, `train/gradient_norm`, `train/images_per_second` | after a step |
+/// | `train/epoch_loss` | after an epoch |
+/// | `validation/accuracy`, `validation/loss`, and `validation/unaveraged_…` beside a moving average | after a validation |
+/// | `validation/confusion`, a picture of the confusion matrix | after the best validation so far |
+struct EventLog {
+    private let writer: EventWriter
+    private let classNames: [String]?
+    private let step: Step
+
+    private final class Step { var value = 0 }
+
+    /// Of the run in `run`, which goes on from `state`: what TensorBoard has of later steps is dropped. Throws `EventError`.
+    init(_ path: String, run: URL, from state: TrainingState, classNames: [String]?) throws {
+        self.classNames = classNames
+        step = Step()
+        step.value = state.step
+        writer = try EventWriter(
+            folder: URL(fileURLWithPath: path).appendingPathComponent(run.lastPathComponent),
+            purgeStep: state.step > 0 ? state.step + 1 : nil)
+    }
+
+    /// Throws `EventError`.
+    func add(_ event: TrainingEvent) throws {
+        func scalar(_ tag: String, _ value: Double?) throws {
+            if let value { try writer.scalar(tag, value, step: step.value) }
+        }
+        switch event {
+        case .step(let progress):
+            step.value = progress.step
+            try scalar("train/loss", progress.loss)
+            try scalar("train/lr", progress.learningRate)
+            try scalar("train/gradient_norm", progress.gradientNorm)
+            try scalar("train/images_per_second", progress.imagesPerSecond)
+        case .epoch(_, let loss, _): try scalar("train/epoch_loss", loss)
+        case .validation(_, let validation):
+            try scalar("validation/accuracy", validation.result.accuracy)
+            try scalar("validation/loss", validation.result.loss)
+            try scalar("validation/unaveraged_accuracy", validation.unaveraged?.accuracy)
+            try scalar("validation/unaveraged_loss", validation.unaveraged?.loss)
+            if validation.isBest { try confusion(validation.confusions) }
+        }
+    }
+
+    /// More classes than a picture of a screen's width shows are left out.
+    private static let mostClasses = 2000
+
+    private func confusion(_ confusions: [ClassScores.Confusion: Int]) throws {
+        let count = classNames?.count ?? 1 + (confusions.keys.map { max($0.label, $0.predicted) }.max() ?? -1)
+        guard (1...Self.mostClasses).contains(count) else { return }
+        var matrix = Array(repeating: Array(repeating: 0, count: count), count: count)
+        for (place, number) in confusions { matrix[place.label][place.predicted] = number }
+        let picture = ConfusionPicture(matrix)
+        let image = RGBImage(width: picture.side, height: picture.side, pixels: picture.pixels)
+        try writer.image(
+            "validation/confusion", png: Data(try image.png()), width: picture.side, height: picture.side,
+            step: step.value)
+    }
+
+    func close() throws { try writer.close() }
+}
