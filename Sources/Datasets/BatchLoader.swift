@@ -1,34 +1,6 @@
 import Foundation
 import TensorCore
 
-/// One batch on its way to the device.
-public struct Batch: Sendable {
-    /// [count] where the images are in their source.
-    public let indices: [Int]
-    /// [count] classes.
-    public let labels: [Int32]
-    /// [count, 3, S, S].
-    public let shape: [Int]
-    /// What the images were mixed with; nil where they weren't.
-    public let mix: BatchMix?
-    fileprivate let memory: BatchMemory
-
-    /// The number of images.
-    public var count: Int { indices.count }
-
-    /// The pixels [count, 3, S, S], normalised float32, for `Backend.upload`.
-    public func withUnsafeBytes<Result>(
-        _ body: (UnsafeRawBufferPointer) throws -> Result
-    ) rethrows -> Result {
-        try body(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(memory.values)[..<byteCount]))
-    }
-
-    private var byteCount: Int { shape.reduce(MemoryLayout<Float>.size, *) }
-
-    /// A copy of the pixels [count, 3, S, S].
-    public var images: [Float] { withUnsafeBytes { Array($0.bindMemory(to: Float.self)) } }
-}
-
 /// Decodes, resizes and normalises batches on other threads, ahead of who asks for them.
 ///
 /// The caller decides the order: `start` with the batches of an epoch, each a list of indices, then `next` until nil. What
@@ -316,6 +288,8 @@ private final class BatchQueue: @unchecked Sendable {
     private func prepare(
         _ job: BatchJob, _ slot: Int, _ kept: RGBImage?, _ index: Int
     ) throws -> (RGBImage, greyBits: Int?) {
+        // A JPEG's decoder could halve what is cropped to half its size or less. That moved pixels of four photographs of
+        // 640×427 to 720×477 by 1 to 6 of 255 on average, at edges by up to 66, and saved 2 of 8 ms.
         let decoded = try kept ?? source.image(at: index)
         func resized() throws -> RGBImage {
             try preprocessing.resized(decoded, name: source.imageName(at: index))

@@ -1,14 +1,14 @@
 /// An augmentation as text: a name, or a policy of RandAugment, and what differs from it: `light`,
-/// `fewshot,reprob=0,mixup=0.2`, `rand-m9-mstd0.5-inc1,scale=0.35:1`. It is stored as its text, which says a Double exactly
-/// where YAML's writer would round it to 15 digits.
+/// `fewshot,reprob=0,mixup=0.2`, `rand-m9-mstd0.5-inc1,scale=0.35:1`. It is stored as its text, which says a
+/// Double exactly where YAML's writer would round it to 15 digits.
 extension Augmentation: CustomStringConvertible, Codable {
     /// The augmentations that have a name.
     public static let named: [(name: String, augmentation: Augmentation)] = [
         ("none", .none), ("light", .light), ("fewshot", .fewshot),
     ]
 
-    /// Reads a text: `none`, `light`, `fewshot` or `rand-…`, then any of the members' names with their values, behind commas.
-    /// Throws `DatasetError` with what can't be read and what there is.
+    /// Reads a text: `none`, `light`, `fewshot` or `rand-…`, then any of the members' names with their
+    /// values, behind commas. Throws `DatasetError` with what can't be read and what there is.
     public init(_ text: String) throws {
         let parts = text.split(separator: ",", omittingEmptySubsequences: false)
         let name = parts[0]

@@ -4,8 +4,9 @@
 ///     crop, resized to S × S → horizontal flip → vertical flip → RandAugment → colour jitter
 ///     → normalised → erasing → mixup or cutmix within the batch
 ///
-/// Without a crop an image is first prepared as for evaluation. All that is done is in the members: where timm leaves
-/// something out when something else is on (the colour jitter with RandAugment), it is left out of the named ones here.
+/// Without a crop an image is first prepared as for evaluation. All that is done is in the members: where
+/// timm leaves something out when something else is on (the colour jitter with RandAugment), it is left out
+/// of the named ones here.
 public struct Augmentation: Hashable, Sendable {
     /// How a crop is resized, and what RandAugment interpolates with.
     public enum Interpolation: String, CaseIterable, Sendable {
@@ -24,8 +25,8 @@ public struct Augmentation: Hashable, Sendable {
     public var verticalFlip = 0.0
     /// The policy by which images are changed in form and colour.
     public var randAugment: RandAugment?
-    /// How far brightness, contrast and saturation go from 1 (torchvision's `ColorJitter`): uniform in 1 ± this, not
-    /// below 0, and in an order that is drawn; 0 for none.
+    /// How far brightness, contrast and saturation go from 1 (torchvision's `ColorJitter`): uniform in 1 ±
+    /// this, not below 0, and in an order that is drawn; 0 for none.
     public var colorJitter = 0.0
     /// What is erased of the normalised image.
     public var erasing = RandomErasing()
@@ -40,9 +41,10 @@ public struct Augmentation: Hashable, Sendable {
 
     /// Crops of at least half of the image, and mirrored images.
     ///
-    /// ImageNet's crops go down to 8 % of the image, which a model learns to live with in hundreds of epochs. Fine-tuning
-    /// a few parameters on 1,000 images is short, and such a crop often lacks what the label says; of half of the area
-    /// and more, an object that fills the image keeps most of itself, at up to 1.4 times its size.
+    /// ImageNet's crops go down to 8 % of the image, which a model learns to live with in hundreds of epochs.
+    /// Fine-tuning a few parameters on 1,000 images is short, and such a crop often lacks what the label
+    /// says; of half of the area and more, an object that fills the image keeps most of itself, at up to 1.4
+    /// times its size.
     public static let light: Augmentation = {
         var light = Augmentation()
         light.crop = RandomResizedCrop(scale: 0.5...1)
@@ -50,9 +52,10 @@ public struct Augmentation: Hashable, Sendable {
         return light
     }()
 
-    /// What NOAH's few-shot runs train with (supernet_train_prompt.py's defaults, lib/datasets.py, `build_transform`),
-    /// which its scripts leave as they are: timm's crop and flip, RandAugment, erasing by pixels, mixup and cutmix. It hands a
-    /// colour jitter of 0.4 to timm as well, which leaves it out beside RandAugment. Its labels are smoothed by 0.1, too.
+    /// What NOAH's few-shot runs train with (supernet_train_prompt.py's defaults, lib/datasets.py,
+    /// `build_transform`), which its scripts leave as they are: timm's crop and flip, RandAugment, erasing by
+    /// pixels, mixup and cutmix. It hands a colour jitter of 0.4 to timm as well, which leaves it out beside
+    /// RandAugment. Its labels are smoothed by 0.1, too.
     public static let fewshot: Augmentation = {
         var fewshot = Augmentation()
         fewshot.crop = RandomResizedCrop()
@@ -89,6 +92,14 @@ public struct Augmentation: Hashable, Sendable {
             try need(scale.lowerBound > 0 && scale.upperBound <= 1, "scale", scale, "above 0 and at most 1")
             try need(
                 ratio.lowerBound > 0 && ratio.upperBound.isFinite, "ratio", ratio, "above 0 and finite")
+        }
+        if let policy = randAugment {
+            try need((1...15).contains(policy.layers), "n", policy.layers, "1...15")
+            try need((0...100).contains(policy.magnitude), "m", policy.magnitude, "0...100")
+            try need((1...100).contains(policy.largest), "mmax", policy.largest, "1...100")
+            try need(
+                policy.deviation >= 0 && policy.deviation.isFinite, "mstd", policy.deviation, "0 or more")
+            try probability(policy.probability, "p")
         }
         try probability(horizontalFlip, "hflip")
         try probability(verticalFlip, "vflip")

@@ -1,7 +1,7 @@
 import TensorCore
 
-/// From where an epoch's augmentation is drawn. What an image becomes follows from seed, epoch and its index in the source;
-/// how a batch is mixed from seed and step.
+/// From where an epoch's augmentation is drawn. What an image becomes follows from seed, epoch and its index
+/// in the source; how a batch is mixed from seed and step.
 public struct AugmentationDraws: Hashable, Sendable {
     /// The run's seed.
     public var seed: Int
@@ -89,7 +89,8 @@ struct Augmenter: Sendable {
         return draw
     }
 
-    /// The image at S × S as it was drawn. `image` is the decoded one where there is a box, and otherwise S × S.
+    /// The image at S × S as it was drawn. `image` is the decoded one where there is a box, and otherwise S ×
+    /// S.
     func apply(_ draw: Draw, to image: RGBImage) -> RGBImage {
         let S = preprocessor.imageSize
         var image = image

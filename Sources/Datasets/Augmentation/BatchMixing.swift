@@ -1,8 +1,8 @@
 import Foundation
 import TensorCore
 
-// Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a whole batch, as timm's `Mixup` does in mode `batch`
-// (mixup.py): image i is mixed with image n − 1 − i, by one λ ∼ Beta(α, α).
+// Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a whole batch, as timm's `Mixup` does in mode
+// `batch` (mixup.py): image i is mixed with image n − 1 − i, by one λ ∼ Beta(α, α).
 //
 //     mixup    xᵢ ← λ xᵢ + (1 − λ) xₙ₋₁₋ᵢ
 //     cutmix   a box of S√(1 − λ) on both sides, its centre anywhere, comes from xₙ₋₁₋ᵢ;

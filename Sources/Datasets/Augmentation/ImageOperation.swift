@@ -21,7 +21,8 @@ enum ImageOperation: Hashable, Sendable {
 }
 
 extension RGBImage {
-    /// The changed image. `cubic` says how a geometric change interpolates, `fill` [3] what appears beyond the border.
+    /// The changed image. `cubic` says how a geometric change interpolates, `fill` [3] what appears beyond
+    /// the border.
     func applying(_ operation: ImageOperation, cubic: Bool, fill: [UInt8]) -> RGBImage {
         func transformed(_ map: AffineMap) -> RGBImage { self.transformed(map, cubic: cubic, fill: fill) }
         switch operation {

@@ -1,5 +1,5 @@
-// Pillow's changes of colour, pixel by pixel (ImageOps.py, ImageEnhance.py, Blend.c, Filter.c, Convert.c). With a value v
-// of 0…255, its channel's histogram h, and the image's grey L:
+// Pillow's changes of colour, pixel by pixel (ImageOps.py, ImageEnhance.py, Blend.c, Filter.c, Convert.c).
+// With a value v of 0…255, its channel's histogram h, and the image's grey L:
 //
 //     L = (19595 R + 38470 G + 7471 B + 2¹⁵) / 2¹⁶                       (ITU-R 601-2, rounded)
 //     enhanced = ⌊d + f · (v − d)⌋, clipped to 0…255, in float32          (`Image.blend` of d and v by f)
@@ -97,7 +97,8 @@ extension RGBImage {
         }
     }
 
-    /// [height, width, 3] each pixel averaged with its neighbours (`ImageFilter.SMOOTH`), in Pillow's order of sums.
+    /// [height, width, 3] each pixel averaged with its neighbours (`ImageFilter.SMOOTH`), in Pillow's order
+    /// of sums.
     private var smooth: [UInt8] {
         guard width >= 3, height >= 3 else { return pixels }
         let (side, middle) = (1 / Float(13), 5 / Float(13))

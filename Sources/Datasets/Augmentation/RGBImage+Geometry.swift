@@ -1,12 +1,12 @@
 import Foundation
 
-// Pillow's `crop`, `transpose`, `rotate` and affine `transform` (Image.py, Geometry.c). A pixel of the result takes what lies
-// where its centre came from, with nothing averaged when that is smaller:
+// Pillow's `crop`, `transpose`, `rotate` and affine `transform` (Image.py, Geometry.c). A pixel of the result
+// takes what lies where its centre came from, with nothing averaged when that is smaller:
 //
 //     (x', y') = (a (x + ½) + b (y + ½) + c, d (x + ½) + e (y + ½) + f)
 //
-// Outside of the image it takes the fill colour. Inside, the 2 × 2 or 4 × 4 pixels around are interpolated in double
-// precision, those beyond the border being the border's, and the result is truncated, not rounded:
+// Outside of the image it takes the fill colour. Inside, the 2 × 2 or 4 × 4 pixels around are interpolated in
+// double precision, those beyond the border being the border's, and the result is truncated, not rounded:
 //
 //     bilinear(u, v; t) = u + (v − u) t
 //     bicubic(p, q, r, s; t) = q + t (r − p + t (2 (p − q) + r − s + t (q − p + s − r)))      (Keys' kernel with a = −1)
@@ -48,7 +48,8 @@ extension RGBImage {
     /// Top and bottom exchanged.
     var flippedVertically: RGBImage { permuted(width, height) { x, y in (x, height - 1 - y) } }
 
-    /// Turned counterclockwise about its centre, at the same size. Quarter turns are exact where the size allows them.
+    /// Turned counterclockwise about its centre, at the same size. Quarter turns are exact where the size
+    /// allows them.
     func rotated(degrees: Double, cubic: Bool, fill: [UInt8]) -> RGBImage {
         var angle = fmod(degrees, 360)
         if angle < 0 { angle += 360 }

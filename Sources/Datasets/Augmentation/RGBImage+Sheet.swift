@@ -1,6 +1,6 @@
 extension RGBImage {
-    /// A contact sheet: the images row by row, `columns` in each, in cells of the largest width and height with `gap` pixels of
-    /// white between them. Traps without an image or a column.
+    /// A contact sheet: the images row by row, `columns` in each, in cells of the largest width and height
+    /// with `gap` pixels of white between them. Traps without an image or a column.
     public static func sheet(images: [RGBImage], columns: Int, gap: Int = 4) -> RGBImage {
         precondition(!images.isEmpty && columns > 0 && gap >= 0, "a sheet needs images and columns")
         let (cellWidth, cellHeight) = (images.map(\.width).max()!, images.map(\.height).max()!)

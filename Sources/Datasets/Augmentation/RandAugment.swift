@@ -1,7 +1,7 @@
 import TensorCore
 
-// RandAugment as timm has it (auto_augment.py): n operations are drawn of a set, and each is done with probability p, at a
-// level that is drawn anew:
+// RandAugment as timm has it (auto_augment.py): n operations are drawn of a set, and each is done with
+// probability p, at a level that is drawn anew:
 //
 //     level ∼ N(m, mstd²), or U(0, m) for mstd > 100;  clipped to 0…mmax
 //
@@ -29,7 +29,8 @@ public struct RandAugment: Hashable, Sendable {
     public var largest = 10
     /// inc1: whether operations get stronger with the level.
     public var increases = false
-    /// tweights: whether operations are drawn by timm's weights, and then none twice. They are those of `increases`.
+    /// tweights: whether operations are drawn by timm's weights, and then none twice. They are those of
+    /// `increases`.
     public var weighted = false
 
     /// timm's defaults: `rand`.
@@ -68,12 +69,11 @@ public struct RandAugment: Hashable, Sendable {
     /// The operation at a level, `isNegated` where a sign is drawn.
     func operation(_ kind: Kind, level: Double, isNegated: Bool) -> ImageOperation {
         let part = level / 10
+        let increases = increases || weighted
         func signed(_ value: Double) -> Double { isNegated ? -value : value }
         func enhanced(_ enhancement: RGBImage.Enhancement) -> ImageOperation {
-            let factor = increases || weighted ? max(0.1, 1 + signed(part * 0.9)) : part * 1.8 + 0.1
-            return .enhance(enhancement, factor)
+            .enhance(enhancement, increases ? max(0.1, 1 + signed(part * 0.9)) : part * 1.8 + 0.1)
         }
-        let increases = increases || weighted
         switch kind {
         case .autoContrast: return .stretchContrast
         case .equalize: return .equalise
@@ -124,8 +124,8 @@ public struct RandAugment: Hashable, Sendable {
 
 /// timm's text: `rand-m9-mstd0.5-inc1`.
 extension RandAugment: CustomStringConvertible {
-    /// Reads timm's text: `rand` and parts `m9`, `n3`, `p0.5`, `mstd0.5`, `mmax10`, `inc1`, `tweights` in any order. Throws
-    /// `DatasetError`, also for a part without a number, which timm would ignore.
+    /// Reads timm's text: `rand` and parts `m9`, `n3`, `p0.5`, `mstd0.5`, `mmax10`, `inc1`, `tweights` in any
+    /// order. Throws `DatasetError`, also for a part without a number, which timm would ignore.
     public init(_ text: String) throws {
         let parts = text.split(separator: "-", omittingEmptySubsequences: false)
         func refuse(_ part: Substring, _ reason: String) -> DatasetError {

@@ -1,12 +1,13 @@
 import Foundation
 import TensorCore
 
-// Rectangles of a normalised image replaced (timm's `RandomErasing`, random_erasing.py). Of an image of S × S, with k
-// rectangles:
+// Rectangles of a normalised image replaced (timm's `RandomErasing`, random_erasing.py). Of an image of S ×
+// S, with k rectangles:
 //
 //     area ∼ U(0.02, 1/3) · S² / k,  log r ∼ U(log 0.3, log 1/0.3),  h = round √(area · r),  w = round √(area / r)
 //
-// the first of ten that are smaller than the image on both sides, anywhere in it; where none is, nothing is erased.
+// the first of ten that are smaller than the image on both sides, anywhere in it; where none is, nothing is
+// erased.
 
 /// Whether and how parts of an image are erased.
 public struct RandomErasing: Hashable, Sendable {

@@ -1,12 +1,13 @@
 import Foundation
 import TensorCore
 
-// A part of random size and proportions (timm's `RandomResizedCropAndInterpolation`, transforms.py). Of an image of W × H
+// A part of random size and proportions (timm's `RandomResizedCropAndInterpolation`, transforms.py). Of an
+// image of W × H
 //
 //     area ∼ U(scale) · W H,  log r ∼ U(log ratio),  w = round √(area · r),  h = round √(area / r)
 //
-// the first of ten (w, h) that fit lies anywhere, each place as likely. Where none fits, it is the middle of the image,
-// cut to the nearest ratio that is allowed.
+// the first of ten (w, h) that fit lies anywhere, each place as likely. Where none fits, it is the middle of
+// the image, cut to the nearest ratio that is allowed.
 
 /// How much of an image is cut out, and in which proportions.
 public struct RandomResizedCrop: Hashable, Sendable {
