@@ -14,6 +14,8 @@ import TensorCore
 /// A loader is used from one thread at a time.
 public final class BatchLoader {
     private let queue: BatchQueue
+    /// How images are prepared.
+    let preprocessor: Preprocessor
 
     /// A loader of these images, prepared so.
     ///
@@ -29,6 +31,7 @@ public final class BatchLoader {
         cacheByteLimit: Int = min(1 << 30, BatchLoader.memoryByteCount / 4)
     ) {
         precondition(batchesAhead > 0 && threads ?? 0 >= 0, "a loader needs a batch ahead")
+        preprocessor = preprocessing
         let queue = BatchQueue(
             source, Augmenter(augmentation, preprocessing), batchesAhead, cacheByteLimit)
         self.queue = queue

@@ -239,6 +239,22 @@ public struct Preprocessor: Sendable {
         }
     }
 
+    /// The image of normalised values [3, S, S], rounded and clipped to 8 bits: what `normalise` was given, or what became of it since.
+    /// Traps on another size.
+    public func image(of values: UnsafeBufferPointer<Float>) -> RGBImage {
+        let count = imageSize * imageSize
+        precondition(values.count == 3 * count, "\(values.count) values for a size of \(imageSize)")
+        var pixels = [UInt8](repeating: 0, count: 3 * count)
+        for channel in 0..<3 {
+            let (mean, std) = (preprocessing.mean[channel], preprocessing.std[channel])
+            for i in 0..<count {
+                let value = Double(values[channel * count + i] * std + mean) / preprocessing.rescale
+                pixels[3 * i + channel] = value.isNaN ? 0 : UInt8(max(0, min(255, value.rounded())))
+            }
+        }
+        return RGBImage(width: imageSize, height: imageSize, pixels: pixels)
+    }
+
     /// [3, S, S] from an image of any size. Throws as `resized`.
     public func callAsFunction(_ image: RGBImage) throws -> [Float] {
         let resized = try resized(image)

@@ -160,6 +160,25 @@ struct AugmentedLoaderTests {
         #expect(rest.map(\.images) == mixed.dropFirst().map(\.images))
     }
 
+    @Test("A sheet has a row of each image: as in evaluation, then as in epochs of training")
+    func sheet() throws {
+        let images = PreparedImages(NoiseSource(), preprocessing, augmentation: .light)
+        let sheet = try images.sheet(of: [4, 1], views: 2, seed: 3)
+        let source = NoiseSource()
+        let augmenter = Augmenter(.light, preprocessing)
+        let expected = try [4, 1].flatMap { index in
+            let image = source.image(at: index)
+            let views = (0..<2).map { epoch in
+                let draws = AugmentationDraws(seed: 3, epoch: epoch, step: 0)
+                return augmenter.apply(
+                    augmenter.draw(width: image.width, height: image.height, draws, image: index), to: image)
+            }
+            return [try preprocessing.resized(image)] + views
+        }
+        #expect(sheet == RGBImage.sheet(images: expected, columns: 3))
+        #expect(Set(expected.map { fnv($0.pixels) }).count == 6)
+    }
+
     @Test("Prepared images pass it on")
     func prepared() throws {
         let images = PreparedImages(NoiseSource(), preprocessing, augmentation: .light)

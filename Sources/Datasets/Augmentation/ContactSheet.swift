@@ -21,3 +21,27 @@ extension RGBImage {
         return RGBImage(width: width, height: height, pixels: pixels)
     }
 }
+
+extension PreparedImages {
+    /// A contact sheet of these images: a row for each, first as evaluation reads it, then as `views` epochs of training read it, with
+    /// all of `indices` in one batch, in which they are mixed. Throws `DatasetError` for an image that can't be read.
+    public func sheet(of indices: [Int], views: Int, seed: Int) throws -> RGBImage {
+        let size = 3 * loader.preprocessor.imageSize * loader.preprocessor.imageSize
+        var columns: [[RGBImage]] = []
+        for view in 0...views {
+            let draws = AugmentationDraws(seed: seed, epoch: view - 1, step: view - 1)
+            start([indices], augmented: view == 0 ? nil : draws)
+            guard let batch = try loader.next() else { break }
+            columns.append(
+                batch.withUnsafeBytes { bytes in
+                    let values = bytes.bindMemory(to: Float.self)
+                    return indices.indices.map { slot in
+                        loader.preprocessor.image(
+                            of: UnsafeBufferPointer(rebasing: values[slot * size..<(slot + 1) * size]))
+                    }
+                })
+        }
+        let rows = indices.indices.flatMap { row in columns.map { $0[row] } }
+        return RGBImage.sheet(images: rows, columns: columns.count)
+    }
+}
