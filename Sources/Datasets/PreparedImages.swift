@@ -2,6 +2,8 @@
 public struct PreparedImages {
     /// The images and their classes.
     public let source: any ImageSource
+    /// How they are changed in the epochs that are started with draws.
+    public let augmentation: Augmentation
     package let loader: BatchLoader
 
     /// Reads every image once, so that a damaged one is found now; see `BatchLoader.checkAll`.
@@ -14,9 +16,21 @@ public struct PreparedImages {
     /// What a person would want to know of the images that were read so far; see `BatchLoader.notes`.
     public var notes: [String] { loader.notes }
 
-    /// Starts the loader's threads. `cacheByteLimit` bytes of resized images may be kept.
-    public init(_ source: any ImageSource, _ preprocessing: Preprocessor, cacheByteLimit: Int = 1 << 30) {
+    /// Begins to make batches of these images, changed by the augmentation as it is drawn; see `BatchLoader.start`. Without draws
+    /// they are as in evaluation.
+    public func start(_ batches: [[Int]], augmented draws: AugmentationDraws?) {
+        loader.start(batches, augmented: draws)
+    }
+
+    /// Starts the loader's threads. `augmentation` is how training reads the images, `cacheByteLimit` how many bytes of them may
+    /// be kept.
+    public init(
+        _ source: any ImageSource, _ preprocessing: Preprocessor, augmentation: Augmentation = .none,
+        cacheByteLimit: Int = 1 << 30
+    ) {
         self.source = source
-        loader = BatchLoader(source, preprocessing, cacheByteLimit: cacheByteLimit)
+        self.augmentation = augmentation
+        loader = BatchLoader(
+            source, preprocessing, augmentation: augmentation, cacheByteLimit: cacheByteLimit)
     }
 }

@@ -61,6 +61,14 @@ public struct Preprocessing: Codable, Hashable, Sendable {
     /// Mean and standard deviation 0.5: pixels of −1…1, as Google's models take them.
     public static let inception: (mean: [Float], std: [Float]) = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
 
+    /// The evaluation of NOAH's few-shot runs (lib/datasets.py, `build_transform`): squashed to 256/224 of S, the centre cut out,
+    /// and normalised by ImageNet's mean and deviation unless others are given.
+    public static func noah(
+        imageSize: Int, mean: [Float] = imagenet.mean, std: [Float] = imagenet.std
+    ) -> Preprocessing {
+        Preprocessing(side: (256.0 / 224 * Double(imageSize)).rounded(.down), mean: mean, std: std)
+    }
+
     /// The same for a model whose input is `factor` times as large.
     public func scaled(by factor: Double) -> Preprocessing {
         var scaled = self
@@ -229,6 +237,22 @@ public struct Preprocessor: Sendable {
                 }
             }
         }
+    }
+
+    /// The image of normalised values [3, S, S], rounded and clipped to 8 bits: what `normalise` was given, or what became of it since.
+    /// Traps on another size.
+    public func image(of values: UnsafeBufferPointer<Float>) -> RGBImage {
+        let count = imageSize * imageSize
+        precondition(values.count == 3 * count, "\(values.count) values for a size of \(imageSize)")
+        var pixels = [UInt8](repeating: 0, count: 3 * count)
+        for channel in 0..<3 {
+            let (mean, std) = (preprocessing.mean[channel], preprocessing.std[channel])
+            for i in 0..<count {
+                let value = Double(values[channel * count + i] * std + mean) / preprocessing.rescale
+                pixels[3 * i + channel] = value.isNaN ? 0 : UInt8(max(0, min(255, value.rounded())))
+            }
+        }
+        return RGBImage(width: imageSize, height: imageSize, pixels: pixels)
     }
 
     /// [3, S, S] from an image of any size. Throws as `resized`.

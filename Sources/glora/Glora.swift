@@ -21,8 +21,7 @@ struct Glora: ParsableCommand {
         version: Version().version,
         subcommands: [
             Train.self, FindRate.self, Search.self, Finetune.self, Convert.self, Inspect.self, Ablate.self,
-            Report.self,
-            Evaluate.self, Predict.self, Merge.self,
+            Report.self, Evaluate.self, Predict.self, Preview.self, Merge.self,
             Devices.self,
             Selftest.self, Doctor.self,
             Bench.self,
