@@ -9,7 +9,7 @@ public struct Batch: Sendable {
     /// [count, 3, S, S].
     public let shape: [Int]
     /// What the images were mixed with; nil where they weren't.
-    public let mix: BatchMix?
+    public let mixing: BatchMix?
     let memory: BatchMemory
 
     /// The number of images.

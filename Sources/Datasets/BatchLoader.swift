@@ -145,7 +145,7 @@ private final class BatchQueue: @unchecked Sendable {
             return Batch(
                 indices: job.indices, labels: job.indices.map { Int32(source.label(at: $0)) },
                 shape: [job.indices.count, 3, preprocessing.imageSize, preprocessing.imageSize],
-                mix: job.mixing.map { mixing in
+                mixing: job.mixing.map { mixing in
                     BatchMix(
                         lambda: mixing.lambda(side: preprocessing.imageSize),
                         partnerLabels: job.indices.reversed().map { Int32(source.label(at: $0)) })

@@ -9,6 +9,7 @@ import TensorBoard
 /// | `train/loss`, `train/lr`, `train/gradient_norm`, `train/images_per_second` | after a step |
 /// | `train/epoch_loss` | after an epoch |
 /// | `validation/accuracy`, `validation/loss`, and `validation/unaveraged_…` beside a moving average | after a validation |
+/// | `train/samples`, a few images, each as it is scored and as four epochs train on it | at the beginning |
 /// | `validation/confusion`, a picture of the confusion matrix | after the best validation so far |
 struct EventLog {
     private let writer: EventWriter
@@ -58,10 +59,17 @@ struct EventLog {
         var matrix = Array(repeating: Array(repeating: 0, count: count), count: count)
         for (place, number) in confusions { matrix[place.label][place.predicted] = number }
         let picture = ConfusionPicture(matrix)
-        let image = RGBImage(width: picture.side, height: picture.side, pixels: picture.pixels)
+        try add(
+            "validation/confusion",
+            RGBImage(width: picture.side, height: picture.side, pixels: picture.pixels))
+    }
+
+    /// Throws `EventError`.
+    func add(samples: RGBImage) throws { try add("train/samples", samples) }
+
+    private func add(_ tag: String, _ image: RGBImage) throws {
         try writer.image(
-            "validation/confusion", png: Data(try image.png()), width: picture.side, height: picture.side,
-            step: step.value)
+            tag, png: Data(try image.png()), width: image.width, height: image.height, step: step.value)
     }
 
     func close() throws { try writer.close() }

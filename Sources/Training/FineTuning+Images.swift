@@ -79,7 +79,9 @@ extension FineTuning where Model == VisionTransformer {
         try model.checkMemory(batch: min(options.batchSize, training.count))
         let preprocessing = try model.configuration.preprocessor
         let trainer = try Trainer(
-            model, options, training: PreparedImages(training, preprocessing),
+            model, options,
+            training: PreparedImages(
+                training, preprocessing, augmentation: try options.additions.augmentation),
             validation: validation.map { PreparedImages($0, preprocessing) })
         try check(trainer)
         let notesOfAdapter = adapterNotes(
@@ -102,6 +104,11 @@ extension FineTuning where Model == VisionTransformer {
             } else {
                 try MethodAdapter.save(model, options, to: directory.adapter, extra: notesOfAdapter)
             }
+        }
+        samples = {
+            let shown = min(6, training.count)
+            return try trainer.splits[0].sheet(
+                of: (0..<shown).map { $0 * training.count / shown }, views: 4, seed: options.seed)
         }
     }
 }

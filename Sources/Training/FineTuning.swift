@@ -1,4 +1,5 @@
 import Checkpoints
+import Datasets
 import TensorCore
 import Transformers
 
@@ -14,6 +15,9 @@ public final class FineTuning<Model: TrainableModel> {
 
     /// What a resumed run found changed, a sentence each.
     public let notes: [String]
+
+    /// A picture of a few examples as they are trained on, for who watches; nil where there is none.
+    var samples: (() throws -> RGBImage)?
 
     private let directory: RunDirectory
     private let saveAdapter: () throws -> Void
@@ -64,6 +68,7 @@ public final class FineTuning<Model: TrainableModel> {
             try EventLog($0, run: directory.url, from: trainer.state, classNames: trainer.classNames)
         }
         do {
+            if trainer.state.step == 0, let events, let samples { try events.add(samples: try samples()) }
             let end = try trainer.run(
                 onEvent: { event in
                     try log(event)

@@ -81,7 +81,7 @@ extension Trainer {
         let rates = RangeTest.rates(from: low, to: high, steps: count)
         while state.step < count {
             let steps = steps(ofEpoch: state.step / stepsPerEpoch)
-            training.start(steps.flatMap { $0 })
+            training.start(steps.flatMap { $0 }, training: draws)
             for indices in steps where state.step < count {
                 let rate = rates[state.step]
                 var loss = Double.nan

@@ -7,18 +7,22 @@ import Transformers
 ///
 ///     tₖ = wₖ ((1 − s) [k = y] + s / K) · B / Σᵢ w(yᵢ)
 ///
-/// over the B examples of a step. Source: `torch.nn.CrossEntropyLoss` with `label_smoothing` and `weight`.
+/// over the B examples of a step. Of examples that are mixed, λ t(y) + (1 − λ) t(y′) without the last factor.
+///
+/// Sources: `torch.nn.CrossEntropyLoss` with `label_smoothing` and `weight`, of classes and of probabilities; timm's `mixup_target`.
 struct TargetMaker {
     /// The loss that reads them.
     let kind = TargetLoss.softmax
     private let classCount: Int
     private let smoothing: Double
     private let weights: [Double]?  // [K]
+    private let mixes: Bool
 
     /// What these settings make of the labels of `examples`; nil where they leave them alone. Throws `TrainingError.settings` for
     /// weights that can't be meant.
     init?(_ additions: TrainingAdditions, _ examples: some ExampleSource, classCount: Int) throws {
-        guard additions.labelSmoothing ?? 0 > 0 || additions.classWeights != nil else { return nil }
+        mixes = try additions.augmentation.mixing.isOn
+        guard mixes || additions.labelSmoothing ?? 0 > 0 || additions.classWeights != nil else { return nil }
         self.classCount = classCount
         smoothing = additions.labelSmoothing ?? 0
         weights = try additions.classWeights.map { text in
@@ -69,7 +73,7 @@ struct TargetMaker {
 
     /// Σᵢ w(yᵢ) / B of a step's labels: what its weights are divided by.
     func weight(of labels: [Int]) -> Double {
-        guard let weights, !labels.isEmpty else { return 1 }
+        guard let weights, !labels.isEmpty, !mixes else { return 1 }
         let sum = labels.reduce(0) { $0 + weights[$1] }
         // Of classes that weigh nothing there is nothing to learn.
         return sum > 0 ? sum / Double(labels.count) : 1
@@ -77,9 +81,13 @@ struct TargetMaker {
 
     /// t [B, K] of a batch, in a step of that `weight`.
     func values(of batch: some ExampleBatch, weight: Double?) -> [Float] {
-        batch.labels.flatMap { label in
-            (0..<classCount).map { k in
-                let share = (k == Int(label) ? 1 - smoothing : 0) + smoothing / Double(classCount)
+        batch.labels.indices.flatMap { row in
+            let (own, mix) = (Int(batch.labels[row]), batch.mix)
+            return (0..<classCount).map { k in
+                let meant =
+                    (k == own ? mix?.lambda ?? 1 : 0)
+                    + (mix.map { k == Int($0.partners[row]) ? 1 - $0.lambda : 0 } ?? 0)
+                let share = (1 - smoothing) * meant + smoothing / Double(classCount)
                 return Float(share * (weights?[k] ?? 1) / (weight ?? 1))
             }
         }

@@ -133,7 +133,7 @@ public final class Trainer<Model: TrainableModel> {
             if patienceIsOver { return .patience }
             let epoch = state.epoch
             let steps = steps(ofEpoch: epoch).dropFirst(state.stepInEpoch)
-            training.start(steps.flatMap { $0 })
+            training.start(steps.flatMap { $0 }, training: draws)
             clock.start()
             var rate = schedule.learningRate(at: state.step)
             for indices in steps {
@@ -166,6 +166,13 @@ public final class Trainer<Model: TrainableModel> {
             if state.epoch < options.epochs, !patienceIsOver, let end = end() { return end }
         }
         return .epochs
+    }
+
+    /// What changes the examples of the steps from this one to the epoch's end.
+    var draws: TrainingDraws {
+        TrainingDraws(
+            seed: options.seed, epoch: state.step / stepsPerEpoch,
+            batch: state.step * ((stepSize + batchSize - 1) / batchSize))
     }
 
     /// Whether there were `patience` validations since the best one.

@@ -1,11 +1,17 @@
 // What a setting is for is said once, by its help.
 
 import Adapters
+import Datasets
 import Foundation
 
 /// What practitioners ask of a training beyond its method's recipe, by the names that they know from timm, PyTorch and Keras. What is
 /// left out changes nothing.
 public struct TrainingAdditions: SettingGroup {
+    @Setting(
+        "augment",
+        "How training images are changed: none, light, fewshot (NOAH's), timm's rand-m9-mstd0.5-inc1, and what differs: light,mixup=0.2",
+        default: "none")
+    public var augment: String? = nil
     @Setting(
         "label-smoothing", "What of each label is spread over all classes", default: "0", .probability)
     public var labelSmoothing: Double? = nil
@@ -96,9 +102,13 @@ public struct TrainingAdditions: SettingGroup {
         case all, matrices
     }
 
+    /// How training images are changed. Throws `DatasetError` for a text that can't be read.
+    public var augmentation: Augmentation { get throws { try augment.map { try Augmentation($0) } ?? .none } }
+
     /// What can't be meant beside the other settings, as a sentence; nil for nothing.
     func mistake(_ options: TrainingOptions) -> String? {
         let optimizer = options.optimizer
+        do { _ = try augmentation } catch { return "`augment`: \(error)" }
         if optimizer != .adamw, epsilon != nil {
             return "`epsilon` is AdamW's; leave it out with `optimizer \(optimizer)`"
         }

@@ -38,8 +38,8 @@ extension TrainingOptions {
         case nil: break
         case .squash:
             (preprocessing.resize, preprocessing.side, preprocessing.crop) = (.squash, nil, .rounded)
-        case .center:
-            preprocessing.resize = .shorterSide
+        case .center, .squashCenter:
+            preprocessing.resize = crop == .center ? .shorterSide : .squash
             preprocessing.side = Double(resizeTo ?? configuration.imageSize * 8 / 7)
             preprocessing.crop = .rounded
         }

@@ -37,10 +37,13 @@ public struct TrainingOptions: SettingGroup {
     @Setting("normalize", "Pixel normalisation: model, imagenet, inception or none")
     public var normalize = Normalization.model
     @Setting(
-        "crop", "squash (resize whatever the proportions) or center (shorter side, then the centre)",
+        "crop",
+        "squash (resize whatever the proportions), center (shorter side, then the centre) or squash-center (both)",
         default: "as the model's files say; squash in trainings on VTAB-1K tasks")
     public var crop: Crop? = nil
-    @Setting("resize-to", "The shorter side before `crop center`", default: "8/7 of the input size")
+    @Setting(
+        "resize-to", "The shorter side before `crop center`, both sides before `crop squash-center`",
+        default: "8/7 of the input size")
     public var resizeTo: Int? = nil
     @Setting(
         "interpolation",
@@ -193,6 +196,8 @@ public struct TrainingOptions: SettingGroup {
         case squash
         /// The shorter side resized, the centre cut out.
         case center
+        /// Resized whatever its proportions, the centre cut out, as NOAH's few-shot runs do.
+        case squashCenter = "squash-center"
     }
 
     /// The search space that the forms, ranks and Linears make. Throws `FormError`.
@@ -220,8 +225,9 @@ public struct TrainingOptions: SettingGroup {
     /// Throws `TrainingError.settings` for a setting that can't be meant, with its name and what it may be, and `FormError`.
     public func validate() throws {
         var mistake = fault
-        if resizeTo != nil, crop != .center {
-            mistake = mistake ?? "`resize-to` is the shorter side before `crop center`; give both"
+        if resizeTo != nil, crop == nil || crop == .squash {
+            mistake =
+                mistake ?? "`resize-to` is the size before `crop center` or `crop squash-center`; give both"
         }
         if method != .glora, path != "supernet" || recipe != .original {
             mistake = mistake ?? "`path` and `recipe` are GLoRA's; leave them out with `method \(method)`"

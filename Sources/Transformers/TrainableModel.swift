@@ -85,8 +85,10 @@ public protocol ExampleSource {
     func label(at index: Int) -> Int
     /// The classes' names, where they are known.
     var classNames: [String]? { get }
-    /// Begins to make batches of these examples.
+    /// Begins to make batches of these examples, as they are scored.
     func start(_ batches: [[Int]])
+    /// Begins to make batches of these examples as they are trained on, which may be changed by draws.
+    func start(_ batches: [[Int]], training draws: TrainingDraws)
     /// The next batch; nil behind the last. Throws for an example that can't be read.
     func next() throws -> Batch?
 }
@@ -97,10 +99,45 @@ public protocol ExampleBatch {
     var indices: [Int] { get }
     /// Their classes.
     var labels: [Int32] { get }
+    /// What each was mixed with; nil where nothing was.
+    var mix: LabelMix? { get }
+}
+
+/// What an epoch's changes of its examples are drawn by.
+public struct TrainingDraws: Hashable, Sendable {
+    /// The run's seed.
+    public let seed: Int
+    /// Which time the examples are read.
+    public let epoch: Int
+    /// The batches of the run before the first one.
+    public let batch: Int
+
+    /// These draws.
+    public init(seed: Int, epoch: Int, batch: Int) {
+        (self.seed, self.epoch, self.batch) = (seed, epoch, batch)
+    }
+}
+
+/// The second classes of a batch whose examples were mixed in pairs: an example counts λ of its own class and 1 − λ of the other.
+public struct LabelMix: Hashable, Sendable {
+    /// λ.
+    public let lambda: Double
+    /// [B] the classes that were mixed in.
+    public let partners: [Int32]
+
+    /// Of these classes.
+    public init(lambda: Double, partners: [Int32]) { (self.lambda, self.partners) = (lambda, partners) }
 }
 
 extension ExampleSource {
     public var classNames: [String]? { nil }
+
+    /// Unchanged.
+    public func start(_ batches: [[Int]], training draws: TrainingDraws) { start(batches) }
+}
+
+extension ExampleBatch {
+    public var mix: LabelMix? { nil }
 }
 
 extension ExampleBatch {

@@ -8,7 +8,17 @@ extension PreparedImages: ExampleSource {
     public func label(at index: Int) -> Int { source.label(at: index) }
     public var classNames: [String]? { source.classNames }
     public func start(_ batches: [[Int]]) { loader.start(batches) }
+    public func start(_ batches: [[Int]], training draws: TrainingDraws) {
+        start(
+            batches,
+            augmented: augmentation == .none
+                ? nil : AugmentationDraws(seed: draws.seed, epoch: draws.epoch, step: draws.batch))
+    }
     public func next() throws -> Batch? { try loader.next() }
 }
 
-extension Batch: ExampleBatch {}
+extension Batch: ExampleBatch {
+    public var mix: LabelMix? {
+        mixing.map { LabelMix(lambda: Double($0.lambda), partners: $0.partnerLabels) }
+    }
+}

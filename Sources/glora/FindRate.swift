@@ -72,7 +72,8 @@ struct FindRate: ParsableCommand {
         let preprocessing = try options.preprocessing(of: checkpoint.configuration)
         let images = PreparedImages(
             start.training,
-            try Preprocessor(preprocessing, imageSize: checkpoint.configuration.imageSize))
+            try Preprocessor(preprocessing, imageSize: checkpoint.configuration.imageSize),
+            augmentation: try options.additions.augmentation)
         let trainer = try Trainer(model, options, training: images, validation: nil)
         try checks.check(trainer.splits, console)
         let begin = ContinuousClock.now

@@ -101,6 +101,7 @@ struct TrainingStart {
                 ? try trainer.model.configuration.runsPreprocessingLine
                 : try options.preprocessingLine(base.checkpoint)
             console.say(line)
+            if let augment = options.additions.augment { console.say("augmentation: \(augment)") }
             try checks.check(trainer.splits, console)
         }
         for note in tuning.notes { console.note(note) }

@@ -92,7 +92,7 @@ struct AugmentedLoaderTests {
     func evaluation(_ text: String) throws {
         let source = NoiseSource()
         let batches = try epoch(text, [[2, 0], [5]], nil)
-        #expect(batches.allSatisfy { $0.mix == nil })
+        #expect(batches.allSatisfy { $0.mixing == nil })
         #expect(
             batches.map(\.images)
                 == [
@@ -130,7 +130,7 @@ struct AugmentedLoaderTests {
         let plain = try epoch("none", batches, draws)
         let mixed = try epoch(text, batches, threads: threads, draws)
         for (batch, before) in zip(mixed, plain) {
-            let mix = try #require(batch.mix)
+            let mix = try #require(batch.mixing)
             #expect(batch.labels == before.labels)
             #expect(mix.partnerLabels == batch.labels.reversed())
             let (size, own, other) = (3 * 16 * 16, Float(mix.lambda), Float(1 - mix.lambda))
@@ -152,7 +152,7 @@ struct AugmentedLoaderTests {
             // Values that are equal in both images count as kept.
             #expect(abs(Double(kept) / all - (text.contains("mixup") ? 1 : mix.lambda)) < 0.02)
         }
-        #expect(Set(mixed.map { $0.mix?.lambda }).count == 3)
+        #expect(Set(mixed.map { $0.mixing?.lambda }).count == 3)
         // A run that goes on in the middle of an epoch mixes as it would have.
         var later = draws
         later.step += 1

@@ -91,7 +91,7 @@ struct CellFlags: ParsableArguments {
         let cell = task.cell(try entries()[0], 0, task.draws[0], self, in: grid.output)
         let image = try cell.options.preprocessor(for: grid.configuration)
         return [
-            "images \(image), no augmentation",
+            "images \(image), augmentation \(cell.options.additions.augment ?? "none")",
             "the \(checkpoint.rawValue) state is tested, once, after the training"
                 + (checkpoint == .best ? "; validation chose it" : ""),
             lrs.map {
@@ -110,6 +110,8 @@ struct CellTrainingFlags: SettingFlags {
         return [
             all.$learningRate, all.$weightDecay, all.$batchSize, all.$epochs, all.$warmupEpochs,
             all.$minimumLearningRate, all.$dropPath, all.$ranks, all.$validateEvery, all.$memory,
+            all.additions.$augment, all.additions.$labelSmoothing, all.additions.$schedule,
+            all.additions.$learningRateFactors, all.additions.$clipNorm, all.additions.$ema,
         ]
     }
 

@@ -3,6 +3,7 @@ import Checkpoints
 import Datasets
 import Experiments
 import Foundation
+import Training
 
 struct FewShot: CellsCommand {
     static let configuration = CommandConfiguration(
@@ -11,6 +12,10 @@ struct FewShot: CellsCommand {
         discussion: """
             --root holds data sets such as food101/, each with annotations/train_meta.list.num_shot_K.seed_S,
             val_meta.list and test_meta.list; --data is one of them. Seed S trains on draw S.
+
+            Trains and tests as NOAH's few-shot runs do: --augment fewshot with labels smoothed
+            by 0.1, images squashed to 8/7 of the input's size and the centre cut out.
+            --augment none leaves all of that out.
 
             Example:
               glora fewshot --root few-shot --model ViT-B_16.npz --methods glora,lora
@@ -53,6 +58,7 @@ struct FewShot: CellsCommand {
     }
 
     mutating func validate() throws {
+        keepProtocol()
         guard (root == nil) != (data == nil) else { throw ValidationError("give either --root or --data") }
         if data != nil, datasets != nil { throw ValidationError("--datasets names folders of --root") }
         for (flag, numbers) in [("--shots", shots.value), ("--split-seeds", splitSeeds.value)] {
@@ -60,6 +66,15 @@ struct FewShot: CellsCommand {
                 Set(numbers).count == numbers.count
             else { throw ValidationError("\(flag) takes different whole numbers, such as 1,2,4") }
         }
+    }
+
+    /// NOAH's protocol where no flag says otherwise.
+    /// Source: NOAH, lib/datasets.py and supernet_train_prompt.py.
+    private mutating func keepProtocol() {
+        guard flags.training.given["augment"] == nil else { return }
+        flags.training.given["augment"] = "fewshot"
+        if flags.training.given["label-smoothing"] == nil { flags.training.given["label-smoothing"] = 0.1 }
+        if flags.input.given["crop"] == nil { flags.input.given["crop"] = TrainingOptions.Crop.squashCenter }
     }
 
     func run() throws {
