@@ -267,7 +267,7 @@ public final class VisionTransformer: TrainableModel {
         }
     }
 
-    func layOut(batch: Int, _ policy: MemoryPolicy? = nil, _ workspace: Workspace) throws -> Plan {
+    func layOut(batch: Int, memory policy: MemoryPolicy? = nil, _ workspace: Workspace) throws -> Plan {
         let classTokenAlone = configuration.pooling == .classToken && !keepsTokens
         var (memory, tokens): ([TransformerBlock.Memory], Int) = ([], configuration.tokenCount)
         var (places, first) = ([TokenPlaces](), configuration.prefixCount)
@@ -318,13 +318,13 @@ public final class VisionTransformer: TrainableModel {
 
     /// The bytes of a plan, without taking them; the largest number where they are more than any memory has.
     func planByteCount(
-        batch: Int, isForTraining: Bool, _ policy: MemoryPolicy? = nil, stored: ElementType? = nil
+        batch: Int, isForTraining: Bool, memory policy: MemoryPolicy? = nil, stored: ElementType? = nil
     ) -> Int {
         func bytes(_ batch: Int) -> Int {
             (try? Workspace.byteCount(
                 isForTraining: isForTraining, stored: stored ?? backend.precision.stored
             ) {
-                _ = try layOut(batch: batch, policy, $0)
+                _ = try layOut(batch: batch, memory: policy, $0)
             }) ?? .max
         }
         // Sizes within `ViTConfiguration.check`'s bounds make numbers for one image, and may not for many.
@@ -332,7 +332,7 @@ public final class VisionTransformer: TrainableModel {
     }
 
     public func plannedByteCount(batch: Int, memory: MemoryPolicy? = nil) -> Int {
-        let plan = planByteCount(batch: batch, isForTraining: true, memory)
+        let plan = planByteCount(batch: batch, isForTraining: true, memory: memory)
         return plan > .max - parameterByteCount ? .max : parameterByteCount + plan
     }
 

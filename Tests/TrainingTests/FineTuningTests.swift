@@ -60,6 +60,98 @@ struct FineTuningTests {
         }
     }
 
+    /// Every addition that can go together, in the two orders in which optimizers and supernets differ most.
+    @Test(
+        "With everything that practitioners add, a run that was stopped and resumed has the losses and the bytes of one that wasn't",
+        arguments: TestDevice.all, [1, 2, 4, 5])
+    func resumeWithEverything(_ device: TestDevice, _ stopAfter: Int) throws {
+        try TinyTask.withRun(on: device) { backend, folder in
+            for (path, optimizer) in [
+                ("supernet", TrainingOptions.OptimizerName.adamw), ("full", .lion), ("full", .sgd),
+            ] {
+                let weights = folder.appendingPathComponent("weights.txt")
+                try Data("0 1\n1 2\n2 0.5\n".utf8).write(to: weights)
+                var options = TinyTask.options()
+                (options.path, options.optimizer, options.batchSize) = (path, optimizer, 4)
+                options.memory = .lowest
+                options.dropLast = false
+                var additions = TrainingAdditions()
+                additions.augment = "fewshot,vflip=0.3,jitter=0.4"
+                (additions.labelSmoothing, additions.classWeights) = (0.1, weights.path)
+                (additions.sampler, additions.accumulate, additions.clipNorm) = (.balanced, 2, 0.5)
+                (additions.decay, additions.layerDecay) = (.matrices, 0.8)
+                additions.learningRateFactors = [LearningRateFactor("head=2")!]
+                (additions.schedule, additions.warmupSteps) = (.cosine, 2)
+                (additions.ema, additions.patience) = (0.8, 50)
+                (additions.checkpointEvery, additions.keep) = (1, 2)
+                additions.timeLimit = TimeLimit("1h")
+                additions.logDirectory = folder.appendingPathComponent("logs-\(path)-\(optimizer)").path
+                switch optimizer {
+                case .adamw: (additions.beta1, additions.beta2, additions.epsilon) = (0.8, 0.99, 1e-6)
+                case .sgd: (additions.momentum, additions.nesterov) = (0.8, true)
+                case .lion: additions.beta2 = 0.95
+                }
+                options.additions = additions
+                let (whole, parts) = (
+                    folder.appendingPathComponent("whole-\(path)-\(optimizer)"),
+                    folder.appendingPathComponent("parts-\(path)-\(optimizer)")
+                )
+                let expected = try train(options, whole, on: backend)
+                #expect(expected.count == 9)
+                var losses = try train(options, parts, stopAfter: stopAfter, on: backend)
+                losses += try train(options, parts, resumes: true, on: backend)
+                #expect(losses == expected, "\(path), \(optimizer)")
+                for name in [
+                    "last.safetensors", "best.safetensors", "metrics.jsonl",
+                    "adapter/adapter_model.safetensors",
+                ] {
+                    let (one, other) = (
+                        try Data(contentsOf: whole.appendingPathComponent(name)),
+                        try Data(contentsOf: parts.appendingPathComponent(name))
+                    )
+                    #expect(one == other && !one.isEmpty, "\(name) of \(path), \(optimizer)")
+                }
+                let kept = try FileManager.default
+                    .contentsOfDirectory(atPath: parts.appendingPathComponent("checkpoints").path).sorted()
+                #expect(kept == ["step-000000008.safetensors", "step-000000009.safetensors"])
+                let last = try TrainingSnapshot(contentsOf: RunDirectory(parts).last)
+                #expect(last.averages != nil && last.result == last.averages && last.result != last.values)
+                // The adapter is that of the averages.
+                let best = try TrainingSnapshot(contentsOf: RunDirectory(parts).best)
+                let adapter = try SafetensorsFile(
+                    parts.appendingPathComponent("adapter/adapter_model.safetensors"))
+                let head = try adapter.tensor("base_model.model.head.weight")
+                #expect(head == best.averages?["head.weight"])
+            }
+        }
+    }
+
+    @Test("Augmented images reach the training, and not the validation")
+    func augmentation() throws {
+        try TinyTask.withRun(on: .cpu) { backend, folder in
+            var options = TinyTask.options(epochs: 2)
+            (options.path, options.learningRate, options.dropPath) = ("none", 0, 0)
+            (options.warmupLearningRate, options.minimumLearningRate) = (0, 0)
+            options.batchSize = 21
+            let plain = try train(options, folder.appendingPathComponent("plain"), on: backend)
+            #expect(plain[0] == plain[1] || abs(plain[0] - plain[1]) < 1e-6)
+            options.additions.augment = "light"
+            let light = try train(options, folder.appendingPathComponent("light"), on: backend)
+            // Nothing is learned, so that only the images differ, in each epoch anew.
+            #expect(Set([plain[0], light[0], light[1]]).count == 3)
+            func validation(_ name: String) throws -> [Double] {
+                try RunDirectory(folder.appendingPathComponent(name)).epochMetrics().compactMap(\.valLoss)
+            }
+            #expect(try validation("plain") == validation("light"))
+            // Mixed images have soft labels: half of two classes is at least ln 2 away from either.
+            options.additions.augment = "none,mixup=1000"
+            let mixed = try train(options, folder.appendingPathComponent("mixed"), on: backend)
+            #expect(mixed[0] != plain[0] && mixed[0] > 0.3)
+            options.additions.augment = "ligth"
+            #expect(throws: TrainingError.self) { try options.validate() }
+        }
+    }
+
     @Test(
         "Training learns: the loss falls and the validation images are told apart", arguments: TestDevice.all)
     func learns(_ device: TestDevice) throws {
