@@ -22,7 +22,7 @@ public final class BatchLoader {
     /// - `threads`: how many decode; by default one per processor, at most 8. With 0, or where the system
     ///   allows none, the caller does.
     /// - `batchesAhead`: how many batches may be ready or in work before they are asked for.
-    /// - `augmentation`: how images are changed in the epochs that are started with draws.
+    /// - `augmentation`: how images are changed in the epochs that are started with draws; one that `check` lets pass.
     /// - `cacheByteLimit`: bytes of memory that kept images may take; 0 keeps none. By default 1 GiB, or a quarter of what the
     ///   process may take.
     public init(

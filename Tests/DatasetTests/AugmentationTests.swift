@@ -28,6 +28,13 @@ struct AugmentationTests {
         #expect(wrong.isEmpty)
     }
 
+    @Test("Without a bit an image is black, as in Pillow before 13, which refuses that; with eight it stays")
+    func posterised() throws {
+        let image = try #require(views["whole"])
+        for bits in [0, -2] { #expect(image.posterised(bits: bits).pixels.allSatisfy { $0 == 0 }) }
+        for bits in [8, 12] { #expect(image.posterised(bits: bits) == image) }
+    }
+
     @Test("A crop's size follows from timm's draws; the first of ten that fits is taken, else the centre")
     func crops() throws {
         var centres = 0

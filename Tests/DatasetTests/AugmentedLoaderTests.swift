@@ -284,6 +284,34 @@ struct AugmentationDrawTests {
         #expect(boxes.contains { $0.left + $0.width == 300 } && boxes.contains { $0.top == 0 })
     }
 
+    @Test("Flips, interpolation and colour jitter are drawn as asked for")
+    func stages() throws {
+        let augmenter = Augmenter(
+            try Augmentation("light,hflip=0.25,vflip=0.75,interpolation=random,jitter=0.4"),
+            try Preprocessor(Preprocessing(), imageSize: 16))
+        let draws = AugmentationDraws(seed: 2, epoch: 0, step: 0)
+        let images = (0..<count).map { augmenter.draw(width: 30, height: 20, draws, image: $0) }
+        func share(_ isSo: (Augmenter.Draw) -> Bool) -> Double {
+            Double(images.filter(isSo).count) / Double(count)
+        }
+        #expect(abs(share(\.isFlippedHorizontally) - 0.25) < 0.02)
+        #expect(abs(share(\.isFlippedVertically) - 0.75) < 0.02)
+        #expect(abs(share(\.isCropCubic) - 0.5) < 0.02)
+        var orders: [String: Int] = [:]
+        var factors: [Double] = []
+        for image in images {
+            orders[image.operations.map { name($0.operation) }.joined(), default: 0] += 1
+            for step in image.operations {
+                if case .enhance(_, let factor) = step.operation { factors.append(factor) }
+            }
+        }
+        #expect(
+            orders.count == 6 && orders.values.allSatisfy { abs(Double($0 * 6) / Double(count) - 1) < 0.1 })
+        #expect(factors.count == 3 * count && factors.allSatisfy { (0.6...1.4).contains($0) })
+        let variance = factors.reduce(0) { $0 + ($1 - 1) * ($1 - 1) } / Double(factors.count)
+        #expect(abs(variance / (0.64 / 12) - 1) < 0.03)
+    }
+
     @Test("Batches are mixed as often as asked for, by cutmix as often as asked for")
     func mixing() {
         let mixing = BatchMixing(mixup: 0.8, cutmix: 1, probability: 0.6, switchProbability: 0.25)

@@ -6,16 +6,16 @@
 Whole images are stored as a hash (FNV-1a, 64 bits) of their bytes.
 """
 
-import base64, itertools, json, math, pathlib, random
+import base64, itertools, json, pathlib, random, types
 
 import numpy as np
 import timm.data.auto_augment as auto
 import timm.data.mixup as mixup
+import timm.data.random_erasing as erasing
 import timm.data.transforms as timm_transforms
 import torch
 from PIL import Image
 from timm.data import create_transform
-from timm.data.random_erasing import RandomErasing
 from torchvision import transforms
 from torchvision.transforms import functional
 
@@ -68,7 +68,7 @@ for name, level, negated, resample, view in itertools.product(
         name, prob=1.0, magnitude=level,
         hparams=dict(img_mean=fill, interpolation=resample, magnitude_max=30),
     )
-    auto.random = type("", (), {"random": staticmethod(lambda: 0.9 if negated else 0.1)})
+    auto.random = types.SimpleNamespace(random=lambda: 0.9 if negated else 0.1)
     try:
         image = operation(views[view])
     except ValueError:  # Pillow 13 refuses to keep no bits; before, the image became black.
@@ -87,11 +87,8 @@ for seed, (width, height), scale, ratio in itertools.product(
     random.seed(seed)
     draws = []
 
-    class Recorder:
-        uniform = staticmethod(lambda a, b: draws.append(random.uniform(a, b)) or draws[-1])
-        randint = staticmethod(random.randint)
-
-    timm_transforms.random = Recorder
+    timm_transforms.random = types.SimpleNamespace(
+        uniform=lambda a, b: draws.append(random.uniform(a, b)) or draws[-1], randint=random.randint)
     get = timm_transforms.RandomResizedCropAndInterpolation.get_params
     i, j, h, w = get(Image.new("L", (width, height)), scale, ratio)
     timm_transforms.random = random
@@ -102,39 +99,43 @@ erasings = []
 for seed, side, count, mode in [(s, 224, c, "const") for s in range(6) for c in (1, 3)] + [
     (s, 8, 1, m) for s in (2, 3) for m in ("const", "rand", "pixel")
 ]:
-    import timm.data.random_erasing as module
-
     random.seed(seed)
     torch.manual_seed(seed)
-    draws, noise = [], []
-
-    class Recorder:
-        random = staticmethod(lambda: 0.0)
-        uniform = staticmethod(lambda a, b: draws.append(random.uniform(a, b)) or draws[-1])
-        randint = staticmethod(lambda a, b: count if (a, b) == (1, count) else random.randint(a, b))
-
-    get_pixels = module._get_pixels
+    draws, noise, sizes = [], [], []
+    get_pixels = erasing._get_pixels
 
     def recorded(per_pixel, rand_color, patch_size, **rest):
         result = get_pixels(per_pixel, rand_color, patch_size, **rest)
-        boxes.append(patch_size[1:])
+        sizes.append(patch_size[1:])
         noise.extend(result.flatten().tolist())
         return result
 
-    boxes = []
-    module.random, module._get_pixels = Recorder, recorded
-    image = torch.arange(3 * side * side, dtype=torch.float32).reshape(3, side, side) / 64
-    RandomErasing(probability=1, mode=mode, max_count=count, device="cpu")(image)
-    module.random, module._get_pixels = random, get_pixels
-    changed = (image != torch.arange(3 * side * side, dtype=torch.float32).reshape(3, side, side) / 64).any(0)
-    rows, columns = torch.where(changed)
+    erasing._get_pixels = recorded
+    erasing.random = types.SimpleNamespace(
+        random=lambda: 0.0, uniform=lambda a, b: draws.append(random.uniform(a, b)) or draws[-1],
+        randint=lambda a, b: count if (a, b) == (1, count) else random.randint(a, b))
+    start = torch.arange(3 * side * side, dtype=torch.float32).reshape(3, side, side) / 64
+    image = start.clone()
+    erasing.RandomErasing(probability=1, mode=mode, max_count=count, device="cpu")(image)
+    erasing.random, erasing._get_pixels = random, get_pixels
+    rows, columns = torch.where((image != start).any(0))
     erasings.append(dict(
-        side=side, count=count, mode=mode, draws=draws, sizes=boxes,
-        box=[int(columns.min()), int(rows.min()), int(boxes[0][1]), int(boxes[0][0])] if count == 1 else None,
+        side=side, count=count, mode=mode, draws=draws, sizes=sizes,
+        box=[int(columns.min()), int(rows.min()), int(sizes[0][1]), int(sizes[0][0])] if count == 1 else None,
         noise=floats(noise) if side == 8 else None, values=floats(image) if side == 8 else None,
     ))
 
+
+
 # Mixed batches, λ and the box's centre given.
+def drawing(drawn, cx, cy):
+    """What mixup.py takes of numpy, with these draws."""
+    centre = iter((cy, cx))
+    draws = types.SimpleNamespace(
+        rand=lambda: 0.0, beta=lambda a, b: drawn, randint=lambda low, high, size=None: next(centre))
+    return types.SimpleNamespace(random=draws, sqrt=np.sqrt, clip=np.clip)
+
+
 mixings = []
 for count, alphas, drawn, (cy, cx) in [
     (4, (1, 0), 0.3, (0, 0)), (2, (1, 0), 0.8125, (0, 0)), (4, (0, 1), 0.3, (2, 5)),
@@ -142,19 +143,7 @@ for count, alphas, drawn, (cy, cx) in [
 ]:
     side = 6
 
-    class Random:
-        rand = staticmethod(lambda: 0.0)
-        beta = staticmethod(lambda a, b: drawn)
-        ints = iter((cy, cx))
-
-        @classmethod
-        def randint(cls, low, high, size=None):
-            return next(cls.ints)
-
-    class Numpy:
-        random, sqrt, clip = Random, staticmethod(np.sqrt), staticmethod(np.clip)
-
-    mixup.np = Numpy
+    mixup.np = drawing(drawn, cx, cy)
     batch = torch.sin(torch.arange(count * 3 * side * side, dtype=torch.float32))
     start = floats(batch)
     batch = batch.reshape(count, 3, side, side)
@@ -165,13 +154,10 @@ for count, alphas, drawn, (cy, cx) in [
         values=floats(batch), weight=float(weight),
         targets=floats(mixup.mixup_target(torch.arange(count), count, weight, 0.0)),
     ))
-mixup.np = np
 boxes = []
 for drawn, cx, cy in itertools.product((0.0, 0.1, 0.5, 0.77, 0.999), (0, 3, 111, 223), (0, 200)):
-    mixup.np.random.randint, kept = iter((cy, cx)).__next__, np.random.randint
-    mixup.np.random.randint = lambda low, high, size=None, it=iter((cy, cx)): next(it)
+    mixup.np = drawing(drawn, cx, cy)
     yl, yh, xl, xh = mixup.rand_bbox((224, 224), drawn)
-    np.random.randint = kept
     boxes.append(dict(drawn=drawn, centre=[cx, cy], box=[int(v) for v in (xl, yl, xh - xl, yh - yl)]))
 
 # Whole pipelines up to the pixels that are normalised.
@@ -188,14 +174,10 @@ for seed, (name, arguments) in itertools.product(range(8), {
     record = dict(name=name, horizontal=False, vertical=False, steps=[])
     crop = first.transforms[0]
 
-    class Recorder:
-        uniform, randint = random.uniform, random.randint
-
-        @staticmethod
-        def choice(options):
-            chosen = random.choice(options)
-            record["cubic"] = "bicubic" in str(chosen).lower()
-            return chosen
+    def choice(options):
+        chosen = random.choice(options)
+        record["cubic"] = "bicubic" in str(chosen).lower()
+        return chosen
 
     def recorded_crop(*rest, get=timm_transforms.RandomResizedCropAndInterpolation.get_params):
         i, j, h, w = get(*rest)
@@ -204,7 +186,8 @@ for seed, (name, arguments) in itertools.product(range(8), {
 
     crop.get_params = recorded_crop
     record["cubic"] = arguments["interpolation"] == "bicubic"
-    timm_transforms.random = Recorder
+    timm_transforms.random = types.SimpleNamespace(
+        uniform=random.uniform, randint=random.randint, choice=choice)
     flips = functional.hflip, functional.vflip
     functional.hflip = lambda image: record.update(horizontal=True) or flips[0](image)
     functional.vflip = lambda image: record.update(vertical=True) or flips[1](image)
