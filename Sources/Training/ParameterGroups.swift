@@ -42,7 +42,7 @@ public struct ParameterGroups: Equatable, Sendable {
     }
 
     /// The level of a tensor in layer-wise decay, as timm's `group_parameters` counts them: 0 in front of the blocks, i + 1 in
-    /// block i, depth + 1 behind them.
+    /// block i, the last block's for the norm behind it, depth + 1 for the head and what is beside it.
     static func level(of name: String, depth: Int) -> Int {
         let parts = name.split(separator: ".")
         if let place = parts.firstIndex(of: "blocks"), place + 1 < parts.count,
@@ -52,7 +52,7 @@ public struct ParameterGroups: Equatable, Sendable {
         }
         let isInFront = ["patch_embed", "pos_embed", "cls_token", "reg_token", "norm_pre"]
             .contains { name.hasPrefix($0) }
-        return isInFront ? 0 : depth + 1
+        return isInFront ? 0 : name.hasPrefix("norm.") ? depth : depth + 1
     }
 
     /// Whether a tensor has two directions that are more than one number wide. Biases, norms, scales and GLoRA's vectors have not.

@@ -37,6 +37,7 @@ struct SelfAttention {
             let projections: [Tensor]  // as `layers`
             let attended: Tensor?  // [B, Q, D] before the norm, where there is one
             let normed: [Tensor]  // [B, T, D] of queries and keys behind their norms
+            let unnormed: Tensor?  // [B, T, D] of either before it, out of what is fused
         }
 
         /// Queries or keys and their norm.
@@ -74,7 +75,9 @@ struct SelfAttention {
                 attended: norm == nil ? nil : try workspace.shared("d attended", [b, q, width], stored),
                 normed: try zip(headNorms, ["queries", "keys"]).map { _, name in
                     try workspace.shared("d normed \(name)", [b, t, width], stored)
-                })
+                },
+                unnormed: isFused && !headNorms.isEmpty
+                    ? try workspace.shared("d unnormed", [b, t, width], stored) : nil)
         }
         return Memory(
             projections: projections, normed: normed, places: rotation == nil ? nil : places,
@@ -135,11 +138,13 @@ struct SelfAttention {
         }
         rotate(dx, m.places, inverse: true)
         for (index, dy) in g.normed.enumerated() {
-            let to = outputs.count == 1 ? m.normed[index].output : g.projections[index]
+            let to = g.unnormed ?? g.projections[index]
             headNorms[index].backward(
                 perHead(to), perHead(dy), unnormed(index, m, outputs), m.normed[index].memory,
                 accumulate: false)
-            if outputs.count == 1 { copy(third(index, of: g.projections[0]), MatrixBlock(to, stride: width)) }
+            if g.unnormed != nil {
+                copy(third(index, of: g.projections[0]), MatrixBlock(to, stride: width))
+            }
         }
         return g.projections
     }

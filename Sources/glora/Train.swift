@@ -1,6 +1,7 @@
 import Adapters
 import ArgumentParser
 import Foundation
+import TensorCore
 import Training
 import VisionModels
 
@@ -161,10 +162,12 @@ struct RunReporter {
     }
 
     private func line(_ progress: TrainingProgress, _ accuracy: Double?) -> String {
-        "epoch \(progress.epoch + 1)/\(tuning.options.epochs)  step \(progress.step)/\(progress.stepCount)  "
-            + "loss \(progress.loss.fixed(4))  "
-            + (accuracy.map { "val \((100 * $0).fixed(1)) %  " } ?? "")
-            + "\(progress.imagesPerSecond.fixed(1)) img/s  \(ResidentMemory.current >> 20) MiB  "
+        let place =
+            "epoch \(progress.epoch + 1)/\(tuning.options.epochs)  step \(progress.step)/\(progress.stepCount)  "
+        let validation = accuracy.map { "val \((100 * $0).fixed(1)) %  " } ?? ""
+        let speed = "\(progress.imagesPerSecond.fixed(1)) img/s  \(ResidentMemory.current >> 20) MiB  "
+        return place + "loss \(progress.loss.fixed(4))  " + validation + speed
             + "\(progress.secondsLeft.duration) left"
     }
+
 }

@@ -112,7 +112,7 @@ struct VisionTransformerTests {
                 #expect(Set(gradients.keys) == Set(expected.keys))
                 #expect(model.trainedNames == Set(expected.keys))
                 for (name, gradient) in gradients {
-                    expectClose(gradient.values, expected[name]!, "gradient of \(name) on \(device)")
+                    expectGradient(gradient.values, expected[name]!, "gradient of \(name) on \(device)")
                 }
                 // So are they to the bit where each block is computed again.
                 let again = try tiny.model(Backbone.everything, memory: .lowest, on: backend)
@@ -123,10 +123,18 @@ struct VisionTransformerTests {
                 // A second backward adds the same once more.
                 model.backward(plan, PassMode(dropsBranches: variant.scales != nil))
                 for (name, gradient) in model.store.unpack(model.store.gradients) {
-                    expectClose(gradient.values, expected[name]!.map { 2 * $0 }, "\(name) twice on \(device)")
+                    expectGradient(
+                        gradient.values, expected[name]!.map { 2 * $0 }, "\(name) twice on \(device)")
                 }
             }
         }
+    }
+
+    /// What is added to all keys moves all scores of a query alike: where keys aren't rotated, the gradient of their norm's bias is 0,
+    /// of which nothing can be a small part.
+    private func expectGradient(_ found: [Float], _ expected: [Double], _ what: String) {
+        guard expected.allSatisfy({ abs($0) < 1e-9 }) else { return expectClose(found, expected, what) }
+        #expect(found.allSatisfy { abs($0) < 1e-6 }, "\(what): \(found)")
     }
 
     /// A plan for evaluation shares one block's memory among all blocks and gives the same logits.

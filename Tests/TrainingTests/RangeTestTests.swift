@@ -25,8 +25,8 @@ import Testing
         #expect(other.diverged && other.points.count == 1)
     }
 
-    /// What fastai's `valley` makes of the same smoothed losses, by hand: of 100 steps those from 10 to 94 are used; they fall from the
-    /// 20th to the 60th, 41 of them, which ends at index 50 and begins at 9, and 9 + 13 + 6 = 28 is the 38th step.
+    /// What fastai's `valley` makes of the same smoothed losses: of 100 steps those from 10 to 94 are used, of which the longest falling
+    /// sequence has 42 and ends at index 50; from its beginning, 8, a third and a sixth of it lead to 29, the step 39.
     @Test("The suggestion lies in the first half of the longest stretch of falling losses")
     func suggestion() throws {
         let rates = RangeTest.rates(from: 1e-6, to: 1, steps: 100)
@@ -42,7 +42,7 @@ import Testing
             mean = next
         }
         #expect(test.points.count == 100)
-        #expect(try #require(test.suggestion) == rates[38])
+        #expect(try #require(test.suggestion) == rates[39])
         #expect(RangeTest().suggestion == nil)
         var rising = RangeTest()
         for step in 0..<40 { _ = rising.add(rate: rates[step], loss: 1 + 0.01 * Double(step)) }
