@@ -15,7 +15,7 @@ struct TargetMaker {
     let kind = TargetLoss.softmax
     private let classCount: Int
     private let smoothing: Double
-    private let weights: [Double]?  // [K]
+    let weights: [Double]?  // [K]
     private let mixes: Bool
 
     /// What these settings make of the labels of `examples`; nil where they leave them alone. Throws `TrainingError.settings` for

@@ -349,6 +349,7 @@ public final class Trainer<Model: TrainableModel> {
     public func snapshot() throws -> TrainingSnapshot {
         let store = model.store
         var state = state
+        state.classWeights = targets?.weights
         state.stepCounts = Dictionary(
             uniqueKeysWithValues: zip(store.segments.map(\.name), optimizer.stepCounts))
         let snapshot = TrainingSnapshot(
@@ -363,6 +364,11 @@ public final class Trainer<Model: TrainableModel> {
     /// Goes on from a snapshot. Throws `TrainingError.run` when its tensors aren't this model's or its state isn't this run's.
     public func restore(_ snapshot: TrainingSnapshot) throws {
         try snapshot.state.check(options, stepsPerEpoch: stepsPerEpoch)
+        guard snapshot.state.classWeights == targets?.weights else {
+            throw TrainingError.run(
+                "the class weights of \(options.additions.classWeights ?? "none") are not those that the run was started with; put the "
+                    + "file back as it was")
+        }
         let store = model.store
         for segment in store.segments {
             let all = [

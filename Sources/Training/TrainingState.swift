@@ -21,6 +21,8 @@ public struct TrainingState: Codable, Equatable, Sendable {
     public var lastAccuracy: Double?
     /// float16's; nil in the other precisions.
     public var lossScale: LossScale?
+    /// [K] of a file, which may be another by the time that the run goes on; nil without any.
+    public var classWeights: [Double]?
     /// AdamW's steps for each tensor.
     public var stepCounts: [String: Int] = [:]
 

@@ -131,6 +131,15 @@ import Testing
             }
             let found = try train(options, on: try CPUBackend())
             expectClose(found.losses.map { Float($0) }, expected.losses, "losses")
+            // A run doesn't go on with other weights than its own.
+            let trainer = try Trainer(
+                try SoftmaxRegression(on: try CPUBackend()), options, training: Vectors(), validation: nil)
+            try trainer.restore(found.snapshot)
+            try Data("0 1\n1 1\n2 4\n".utf8).write(to: file)
+            let changed = try Trainer(
+                try SoftmaxRegression(on: try CPUBackend()), options, training: Vectors(), validation: nil)
+            let refusal = try #require(throws: TrainingError.self) { try changed.restore(found.snapshot) }
+            #expect("\(refusal)".contains("class weights of \(file.path)"))
             for (text, word) in [
                 ("0 1\n1 1\n", "no weight for class 2"), ("0 1\n0 2\n1 1\n2 1", "two weights for class '0'"),
                 ("0 1\n1 1\n3 1", "'3' in line 3"), ("0 1\n1 -1\n2 1", "line 2"),
