@@ -4,7 +4,7 @@ import Datasets
 import Experiments
 import Foundation
 
-struct FewShot: CellsCommand {
+struct FewShot: GridCommand {
     static let configuration = CommandConfiguration(
         commandName: "fewshot",
         abstract: "Accuracy against the number of training images of a class, as NOAH's lists draw them.",
