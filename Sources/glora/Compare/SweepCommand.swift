@@ -33,10 +33,8 @@ struct SweepCommand: CellsCommand {
 
     static let schema = "glora.sweep/1"
 
-    let scoredState = RunState.best
+    var scoredState: RunState { .best }
     var continuation: String { "`glora sweep --run \(folder.shellQuoted) --resume`" }
-
-    private enum CodingKeys: CodingKey { case config, folder, resume, checks, deviceFlags, common }
 
     private var output: URL { URL(fileURLWithPath: folder) }
     /// The sweep's own copy of its file: what becomes of that no longer matters.
@@ -127,7 +125,7 @@ struct SweepCommand: CellsCommand {
         }
         try AtomicFile.write(text, to: kept)
         let queue = CellQueue(self, console) { try bases.base(of: $0.options) }
-        let progress = SweepProgress(sweep, data, queue, in: output, console)
+        let progress = SweepProgress(sweep, text, data, queue, in: output, console)
         do {
             try progress.train()
             try progress.test()
@@ -175,12 +173,18 @@ struct SweepData {
             ].compactMap(\.self))
     }
 
-    func cell(_ sweep: Sweep, _ trial: Sweep.Trial, epochs: Int?, seed: Int, in output: URL) -> Cell {
+    func options(
+        _ sweep: Sweep, _ trial: Sweep.Trial, epochs: Int? = nil, seed: Int
+    ) -> TrainingOptions {
         var options = sweep.options(trial, epochs: epochs, seed: seed)
         if task.isVTAB { options.keepVTABProtocol() }
-        return Cell(
-            sweep, trial, epochs: epochs, seed: seed, task: task.name, options: options, images: images,
-            output: output)
+        return options
+    }
+
+    func cell(_ sweep: Sweep, _ trial: Sweep.Trial, epochs: Int?, seed: Int, in output: URL) -> Cell {
+        Cell(
+            sweep, trial, epochs: epochs, seed: seed, task: task.name,
+            options: options(sweep, trial, epochs: epochs, seed: seed), images: images, output: output)
     }
 }
 
@@ -191,7 +195,7 @@ final class SweepBases {
     /// Loads each once, checks that every trial can be made on its own, and lets them go. Throws `ValidationError` with the trial.
     init(_ sweep: Sweep, _ data: SweepData, _ device: DeviceFlags, _ console: Console) throws {
         for trial in sweep.trials {
-            let options = sweep.options(trial, seed: sweep.seeds[0])
+            let options = data.options(sweep, trial, seed: sweep.seeds[0])
             do {
                 if known[key(options)] == nil {
                     let checkpoint =

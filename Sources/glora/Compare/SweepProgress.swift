@@ -15,14 +15,19 @@ final class SweepProgress {
     }
 
     private let sweep: Sweep
+    private let text: String
     private let data: SweepData
     private let queue: CellQueue
     private let output: URL
     private let console: Console
     private var entries: [Entry] = []
 
-    init(_ sweep: Sweep, _ data: SweepData, _ queue: CellQueue, in output: URL, _ console: Console) {
-        (self.sweep, self.data, self.queue) = (sweep, data, queue)
+    /// `text` is the sweep's file.
+    init(
+        _ sweep: Sweep, _ text: String, _ data: SweepData, _ queue: CellQueue, in output: URL,
+        _ console: Console
+    ) {
+        (self.sweep, self.text, self.data, self.queue) = (sweep, text, data, queue)
         (self.output, self.console) = (output, console)
         var left = sweep.trials.count
         for _ in rungs {
@@ -150,7 +155,10 @@ final class SweepProgress {
         if let best = ranked.first, let mistakes = try Mistakes(best.cells[0].cell.directory) {
             page.add("Mistakes of the best, first seed, on \(mistakes.split)", mistakes.html)
         }
-        page.addProtocol(lines)
+        let file = output.appendingPathComponent("sweep.yaml").path
+        page.addProtocol(
+            lines,
+            again: "glora sweep --config \(file.shellQuoted) --run again\n\n# \(file)\n\(text)")
         try page.write(console)
     }
 
