@@ -97,7 +97,8 @@ public struct Cell: Sendable {
             task: task, method: MethodEntry(of: options), options: options, images: images, output: output,
             place: ["trial-\(trial.number)"] + rung + ["seed-\(seed)"],
             label: "trial \(trial.number) (\(sweep.text(trial)))"
-                + (epochs.map { ", \($0) epochs" } ?? "") + (sweep.seeds.count > 1 ? ", seed \(seed)" : ""),
+                + (epochs.map { $0 == 1 ? ", 1 epoch" : ", \($0) epochs" } ?? "")
+                + (sweep.seeds.count > 1 ? ", seed \(seed)" : ""),
             folderSetting: "run")
     }
 

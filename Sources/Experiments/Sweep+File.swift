@@ -220,7 +220,7 @@ extension Sweep {
             if let epochs = fixed["epochs"], epochs != "\(last)" {
                 throw Fault("'epochs' is \(epochs), and the last of 'halving' \(last); leave out the first")
             }
-            fixed["epochs"] = nil
+            fixed["epochs"] = "\(last)"
         }
         switch search {
         case .grid:

@@ -110,7 +110,6 @@ public struct Sweep: Sendable {
     public func options(_ trial: Trial, epochs: Int? = nil, seed: Int) -> TrainingOptions {
         var given: [String: any SettingValue] = [:]
         for (name, word) in words(trial) { given.merge(Sweep.values(name, word) ?? [:]) { $1 } }
-        if let halving { given["epochs"] = halving.epochs.last }
         var options = TrainingOptions(given: given)
         options.seed = seed
         if let epochs, epochs != options.epochs {

@@ -59,8 +59,10 @@ struct Glora: ParsableCommand {
     /// `--config FILE`: the file's `key: value` pairs as `--key value`, right after the subcommand. A sweep's file is more than flags,
     /// and read by that command.
     static func expandConfig(_ arguments: [String]) throws -> [String] {
-        guard arguments.first != SweepCommand.configuration.commandName,
-            let index = arguments.firstIndex(where: { $0 == "--config" || $0.hasPrefix("--config=") })
+        // What follows -- is another command line.
+        let own = arguments.prefix { $0 != "--" }
+        guard own.first != SweepCommand.configuration.commandName,
+            let index = own.firstIndex(where: { $0 == "--config" || $0.hasPrefix("--config=") })
         else {
             return arguments
         }

@@ -76,7 +76,7 @@ struct SweepTests {
                             "out/trial-\(number)/seed-\(seed)/result.json"))
                     let scores = try #require(cell["tests"]?.arrayValue)
                     #expect(scores.count == (number == first ? 1 : 0), "trial \(number)")
-                    tests += try scores.map { try #require($0["score"]).number("accuracy") }
+                    tests += try scores.map { try #require($0["score"]).number("correct") / 12 }
                 }
             }
             #expect(try abs(#require(best["test"]).number("mean") - spread(tests).mean) < 1e-12)

@@ -86,7 +86,7 @@ struct SweepCommand: CellsCommand {
     /// The device of the command line, or else of the file.
     private func device(_ sweep: Sweep) -> DeviceFlags {
         var device = deviceFlags
-        if device.device == DeviceFlags().device, let word = sweep.device { device.device = word }
+        if device.device == "auto", let word = sweep.device { device.device = word }
         return device
     }
 

@@ -59,7 +59,7 @@ final class SweepProgress {
             let kept = ranked.prefix(halving.kept(of: trials.count)).map(\.trial)
             queue.skip((halving.kept(of: trials.count) - kept.count) * sweep.seeds.count)
             console.say(
-                "after \(halving.epochs[index]) epochs \(kept.count) of \(trials.count) trials go on to "
+                "after \(halving.epochs[index]) epoch\(halving.epochs[index] == 1 ? "" : "s") \(kept.count) of \(trials.count) trials go on to "
                     + "\(halving.epochs[index + 1])")
             trials = kept.sorted { $0.number < $1.number }
         }
