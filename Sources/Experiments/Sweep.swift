@@ -6,7 +6,7 @@
 //
 // Successive halving (Jamieson and Talwalkar 2016): of n trials on one rung max(1, ⌊keep · n + ½⌋) reach the
 // next. The learning rate's schedule depends on the number of epochs, so a rung is a whole training of its own,
-// with the warm-up shortened alike.
+// with the warm-up shortened alike: w of N epochs are ⌊w · n / N⌋ of n, and none of n < 3.
 
 import Adapters
 import Foundation
@@ -113,8 +113,9 @@ public struct Sweep: Sendable {
         var options = TrainingOptions(given: given)
         options.seed = seed
         if let epochs, epochs != options.epochs {
-            let share = Double(epochs) / Double(options.epochs)
-            options.warmupEpochs = Int((Double(options.warmupEpochs) * share).rounded())
+            // A warm-up's first two epochs run at its first rate: fewer than three would be nothing else.
+            let warmup = Double(options.warmupEpochs) * Double(epochs) / Double(options.epochs)
+            options.warmupEpochs = epochs < 3 ? 0 : Int(warmup)
             options.epochs = epochs
         }
         return options

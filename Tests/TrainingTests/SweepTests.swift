@@ -71,8 +71,13 @@ struct SweepTests {
         let halving = try #require(sweep.halving)
         #expect([27, 9, 3, 4, 5, 1].map(halving.kept) == [9, 3, 1, 1, 2, 1])
         // The warm-up is shortened like the training.
-        let warmups = [2, 6, 20].map { sweep.options(sweep.trials[0], epochs: $0, seed: 0).warmupEpochs }
-        #expect(warmups == [1, 3, 10])
+        let warmups = [2, 3, 6, 20].map { sweep.options(sweep.trials[0], epochs: $0, seed: 0).warmupEpochs }
+        #expect(warmups == [0, 1, 3, 10])
+        // Whatever the rung, some of it is trained at the rate that is searched for.
+        for epochs in 1...20 {
+            let schedule = sweep.options(sweep.trials[1], epochs: epochs, seed: 0).schedule
+            #expect((0..<epochs).contains { schedule.learningRate(inEpoch: $0) > 2e-4 }, "\(epochs)")
+        }
         #expect(sweep.options(sweep.trials[0], epochs: 6, seed: 0).epochs == 6)
         let most = try self.sweep("sweep: {lr: [1e-4, 1e-3]}\nhalving: {epochs: [2, 20], keep: 0.9}\n")
             .halving
