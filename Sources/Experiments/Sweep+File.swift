@@ -168,7 +168,7 @@ extension Sweep {
     private static func unknown(_ key: String, below: String? = nil) -> Fault {
         Fault(
             "there is no flag '\(key)' of glora train\(below.map { " to vary below '\($0)'" } ?? "")"
-                + "; its flags are listed by glora train --help"
+                + "; the help of train lists them"
                 + (below == nil ? ", a sweep's own keys are \(ownKeys.joined(separator: ", "))" : ""))
     }
 

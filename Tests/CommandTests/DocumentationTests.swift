@@ -89,7 +89,8 @@ struct DocumentationTests {
         try folder.write(
             "sweep.yaml",
             "model: vit\ndata: task\nwarmup-epochs: 1\nsweep: {method: [lora, linear], lr: {log: [1e-3, 1e-1]}}\n"
-                + "search: random\ntrials: 3\nseeds: [0, 1]\nhalving: {epochs: [1, 3], keep: 0.333}\ntest: true\n")
+                + "search: random\ntrials: 3\nseeds: [0, 1]\nhalving: {epochs: [1, 3], keep: 0.333}\ntest: true\n"
+        )
     }
 
     @Test("Every example of the page of commands runs, and its result is what its schema says")

@@ -150,7 +150,8 @@ final class SweepProgress {
         for line in lines { console.say("- \(line)") }
         var page = ComparisonPage("\(data.task.name): a sweep", in: output)
         page.add("Trials, best first", table.html)
-        page.add("Settings and validation", scatter)
+        let scatter = scatter
+        if !scatter.isEmpty { page.add("Settings and validation", scatter) }
         page.add("Learning curves of the best, first seed", try curves)
         if let best = ranked.first, let mistakes = try Mistakes(best.cells[0].cell.directory) {
             page.add("Mistakes of the best, first seed, on \(mistakes.split)", mistakes.html)
@@ -219,15 +220,20 @@ final class SweepProgress {
         sweep.axes.enumerated().map { index, axis in
             var isLog = false
             if case .log = axis.range { isLog = true }
-            let points = ranked.compactMap { entry -> (x: Double, y: Double)? in
-                guard let x = Double(entry.score.trial.words[index]), let y = entry.score.validation?.mean
-                else { return nil }
-                return (isLog ? log10(x) : x, 100 * y)
+            // Trials of other rungs had other numbers of epochs.
+            let series = Set(ranked.map(\.score.rung)).sorted(by: >).map { rung in
+                let points = ranked.compactMap { entry -> (x: Double, y: Double)? in
+                    guard entry.score.rung == rung, let x = Double(entry.score.trial.words[index]),
+                        let y = entry.score.validation?.mean
+                    else { return nil }
+                    return (isLog ? log10(x) : x, 100 * y)
+                }
+                let name = sweep.halving.map { "a trial of \($0.epochs[rung]) epochs" } ?? "a trial"
+                return Page.Series(name: name, points: points, isDots: true)
             }
-            guard !points.isEmpty else { return "" }
+            guard series.contains(where: { !$0.points.isEmpty }) else { return "" }
             return Page.chart(
-                [Page.Series(name: "a trial", points: points, isDots: true)],
-                x: isLog ? "log₁₀ \(axis.name)" : axis.name, y: "validation accuracy, %")
+                series, x: isLog ? "log₁₀ \(axis.name)" : axis.name, y: "validation accuracy, %")
         }.joined()
     }
 
