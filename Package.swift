@@ -90,7 +90,7 @@ let package = Package(
             name: "Experiments",
             dependencies: [
                 "TensorCore", "Adapters", "ArchitectureSearch", "Transformers", "Datasets",
-                "ModelConfiguration", "Checkpoints", "VisionModels", "Training", "SupernetSearch",
+                "ModelConfiguration", "Checkpoints", "VisionModels", "Training", "SupernetSearch", "Yams",
             ]),
         .target(
             name: "GoldenVectors",

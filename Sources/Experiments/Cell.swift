@@ -56,20 +56,50 @@ public struct Cell: Sendable {
     public let options: TrainingOptions
     /// The splits.
     public let images: CellImages
-    /// OUTPUT/task/method/lr-1e-3/seed-0.
+    /// What it is called in a sentence.
+    public let label: String
+    /// OUTPUT/task/method/lr-1e-3/seed-0, or a sweep's OUTPUT/trial-1/seed-0.
     public let folder: URL
+    /// The setting that names another folder than `output`.
+    public let folderSetting: String
     private let output: URL
 
-    /// A cell below `output`. `suffix` tells apart cells whose splits alone differ.
+    /// A comparison's cell below `output`. `suffix` tells apart cells whose splits alone differ.
     public init(
         task: String, method: MethodEntry, options: TrainingOptions, images: CellImages, output: URL,
         suffix: String = ""
     ) {
+        let rate = "lr \(options.learningRate.short)"
+        self.init(
+            task: task, method: method, options: options, images: images, output: output,
+            place: [
+                task, method.folderName, rate.replacing(" ", with: "-"), "seed-\(options.seed)" + suffix,
+            ],
+            label: "\(task), \(method), \(rate), seed \(options.seed)", folderSetting: "output")
+    }
+
+    init(
+        task: String, method: MethodEntry, options: TrainingOptions, images: CellImages, output: URL,
+        place: [String], label: String, folderSetting: String
+    ) {
         (self.task, self.method, self.options, self.images) = (task, method, options, images)
-        self.output = output
-        folder = [
-            task, method.folderName, "lr-" + options.learningRate.short, "seed-\(options.seed)" + suffix,
-        ].reduce(output) { $0.appendingPathComponent($1) }
+        (self.output, self.label, self.folderSetting) = (output, label, folderSetting)
+        folder = place.reduce(output) { $0.appendingPathComponent($1) }
+    }
+
+    /// The training of a sweep's trial with one seed below `output`, on the rung of so many epochs where there are rungs.
+    public init(
+        _ sweep: Sweep, _ trial: Sweep.Trial, epochs: Int?, seed: Int, task: String, options: TrainingOptions,
+        images: CellImages, output: URL
+    ) {
+        let rung = epochs.map { ["epochs-\($0)"] } ?? []
+        self.init(
+            task: task, method: MethodEntry(of: options), options: options, images: images, output: output,
+            place: ["trial-\(trial.number)"] + rung + ["seed-\(seed)"],
+            label: "trial \(trial.number) (\(sweep.text(trial)))"
+                + (epochs.map { $0 == 1 ? ", 1 epoch" : ", \($0) epochs" } ?? "")
+                + (sweep.seeds.count > 1 ? ", seed \(seed)" : ""),
+            folderSetting: "run")
     }
 
     /// Its run.
@@ -182,7 +212,8 @@ extension Cell {
         func check(_ holds: Bool, _ what: String) throws {
             if !holds {
                 throw TrainingError.run(
-                    "\(folder.path) was made with another \(what); give the same, or another `output`")
+                    "\(folder.path) was made with another \(what); give the same, or another `\(folderSetting)`"
+                )
             }
         }
         try check(result.checkpoint == checkpoint, "`checkpoint`")
@@ -206,7 +237,8 @@ extension Cell {
         guard differences.isEmpty else {
             throw TrainingError.run(
                 "\(folder.path) was made when the model's files said something else: "
-                    + "\(differences.joined(separator: "; ")); put them back, or give another `output`")
+                    + "\(differences.joined(separator: "; ")); put them back, or give another `\(folderSetting)`"
+            )
         }
     }
 
@@ -215,7 +247,7 @@ extension Cell {
         guard differences.isEmpty else {
             throw TrainingError.run(
                 "\(folder.path) was made with \(differences.joined(separator: "; ")); give the same settings, "
-                    + "or another `output`")
+                    + "or another `\(folderSetting)`")
         }
     }
 

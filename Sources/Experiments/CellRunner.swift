@@ -97,7 +97,8 @@ public struct CellRunner {
             in: directory, resumes: directory.holdsRun, inheriting: inherited, on: backend,
             continuation: continuation)
         let end = try tuning.run(onEvent: { onEvent(options, $0) }, shouldStop: shouldStop)
-        return end.isFinished ? tuning : nil
+        // One whose time is up is as far as it was meant to come.
+        return end == .stopped ? nil : tuning
     }
 
     /// Searches a supernet under half of its richest path's parameters, as much as a random path has, and chooses among the best

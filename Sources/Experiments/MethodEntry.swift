@@ -35,6 +35,12 @@ public struct MethodEntry: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
+    /// What one training of these settings trains; nothing is searched for.
+    public init(of options: TrainingOptions) {
+        method = options.method
+        path = method == .glora ? options.path : nil
+    }
+
     /// Whether the path is to be searched for.
     public var isSearched: Bool { method == .glora && path == nil }
 

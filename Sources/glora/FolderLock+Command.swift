@@ -21,9 +21,11 @@ extension Cell {
 }
 
 extension FolderLock {
-    /// Keeps the folder that a command writes, `--output`.
-    static func output(_ folder: URL, _ console: Console) throws -> FolderLock {
-        try FolderLock(folder, holder: holder, orGive: "output").noted(console)
+    /// Keeps the folder that a command writes, `--output` or what `setting` says.
+    static func output(
+        _ folder: URL, orGive setting: String = "output", _ console: Console
+    ) throws -> FolderLock {
+        try FolderLock(folder, holder: holder, orGive: setting).noted(console)
     }
 
     fileprivate func noted(_ console: Console) -> FolderLock {

@@ -26,7 +26,7 @@ struct Glora: ParsableCommand {
             Selftest.self, Doctor.self,
             Bench.self,
             Tune.self,
-            Compare.self, Shift.self, VTAB.self, FewShot.self,
+            SweepCommand.self, Compare.self, Shift.self, VTAB.self, FewShot.self,
             Pretrain.self, Demo.self, Probe.self, CellProcess.self,
         ])
 
@@ -56,9 +56,13 @@ struct Glora: ParsableCommand {
         Console.exit(nil)
     }
 
-    /// `--config FILE`: the file's `key: value` pairs as `--key value`, right after the subcommand.
+    /// `--config FILE`: the file's `key: value` pairs as `--key value`, right after the subcommand. A sweep's file is more than flags,
+    /// and read by that command.
     static func expandConfig(_ arguments: [String]) throws -> [String] {
-        guard let index = arguments.firstIndex(where: { $0 == "--config" || $0.hasPrefix("--config=") })
+        // What follows -- is another command line.
+        let own = arguments.prefix { $0 != "--" }
+        guard own.first != SweepCommand.configuration.commandName,
+            let index = own.firstIndex(where: { $0 == "--config" || $0.hasPrefix("--config=") })
         else {
             return arguments
         }

@@ -23,8 +23,9 @@ struct DocumentationTests {
     /// The command lines in the fenced blocks of Commands.md, as words without `glora`.
     private static func examples() throws -> [[String]] {
         let parts = try page("Commands").components(separatedBy: "```")
-        return try stride(from: 1, to: parts.count, by: 2).flatMap { index in
-            try parts[index].split(separator: "\n").dropFirst().map { line in
+        return try stride(from: 1, to: parts.count, by: 2).flatMap { index -> [[String]] in
+            guard parts[index].hasPrefix("sh\n") else { return [] }
+            return try parts[index].split(separator: "\n").dropFirst().map { line in
                 let words = line.split(separator: " ").map(String.init)
                 try #require(words.first == "glora", "\(line)")
                 return Array(words.dropFirst())
@@ -85,6 +86,11 @@ struct DocumentationTests {
                 withDestinationURL: folder.appendingPathComponent(part))
         }
         try Fixture.writeAnnotated("few-shot/food101", images: "images/", in: folder)
+        try folder.write(
+            "sweep.yaml",
+            "model: vit\ndata: task\nwarmup-epochs: 1\nsweep: {method: [lora, linear], lr: {log: [1e-3, 1e-1]}}\n"
+                + "search: random\ntrials: 3\nseeds: [0, 1]\nhalving: {epochs: [1, 3], keep: 0.333}\ntest: true\n"
+        )
     }
 
     @Test("Every example of the page of commands runs, and its result is what its schema says")

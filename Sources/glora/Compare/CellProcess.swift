@@ -6,6 +6,18 @@ import Training
 
 /// A command that trains cells. Its command line decides every one of them, so the process that trains one is given the same.
 protocol CellsCommand: ParsableCommand {
+    var common: CommonFlags { get }
+    /// Which state of a cell is scored.
+    var scoredState: RunState { get }
+    /// What goes on where it was stopped, as the subject of a sentence.
+    var continuation: String { get }
+
+    /// Every cell of a task that it may come to, and the device that they are trained on.
+    func cells(of task: String) throws -> (cells: [Cell], device: DeviceFlags)
+}
+
+/// A command that compares methods.
+protocol GridCommand: CellsCommand {
     var flags: CellFlags { get }
     var output: String { get }
     /// Of its result.
@@ -13,6 +25,17 @@ protocol CellsCommand: ParsableCommand {
 
     /// What it trains and tests on; with a name only the task of that name, and no other task's lists are read.
     func tasks(named name: String?) throws -> [GridTask]
+}
+
+extension GridCommand {
+    var common: CommonFlags { flags.common }
+    var scoredState: RunState { flags.checkpoint }
+    var continuation: String { "the same command" }
+
+    func cells(of task: String) throws -> (cells: [Cell], device: DeviceFlags) {
+        let output = URL(fileURLWithPath: output)
+        return (try tasks(named: task).flatMap { try $0.cells(flags, in: output) }, flags.device)
+    }
 }
 
 /// How far a process takes its cell, each with what is before it.
@@ -48,21 +71,20 @@ struct CellProcess: ParsableCommand {
         guard let command = try Glora.parseAsRoot(command) as? any CellsCommand else {
             throw ValidationError("what follows -- is no command line of a comparison")
         }
-        let (flags, console) = (command.flags, command.flags.common.console)
-        let output = URL(fileURLWithPath: command.output)
-        let cells = try command.tasks(named: task).flatMap { try $0.cells(flags, in: output) }
+        let console = command.common.console
+        let (cells, device) = try command.cells(of: task)
         guard let cell = cells.first(where: { $0.folder.path == folder }) else {
             throw ValidationError("the comparison has no cell \(folder)")
         }
         let locks = try cell.lock(as: self.command.first ?? "", console)
         defer { locks.forEach { $0.release() } }
         // The comparison has said what there is to say about the model and the device.
-        let backend = try flags.device.backend(
+        let backend = try device.backend(
             nil, cell.options.precision, productParts: try cell.begun?.configuration().productParts)
         let runner = CellRunner(
-            try cell.options.loadCheckpoint(), scoring: flags.checkpoint, on: backend,
-            continuation: "the same command goes on from it",
-            deviceBytes: flags.device.isOnHost(backend) ? nil : { backend.heldByteCount })
+            try cell.options.loadCheckpoint(), scoring: command.scoredState, on: backend,
+            continuation: "\(command.continuation) goes on from it",
+            deviceBytes: device.isOnHost(backend) ? nil : { backend.heldByteCount })
         var result = try runner.result(of: cell) ?? train(cell, runner, console)
         if until != .trained, !cell.isTested(result) {
             try stopIfAsked()
@@ -96,7 +118,7 @@ struct CellProcess: ParsableCommand {
             let what = "\(cell.label): the loss is not a number at step \(step)"
             // Of several rates one that fails is no choice, and no error.
             guard until != .trained else {
-                console.note("\(what); this rate is left out")
+                console.note("\(what); it is left out")
                 throw ExitCode(CellProcess.notANumber)
             }
             throw TrainingError.run(

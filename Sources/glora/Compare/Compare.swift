@@ -5,7 +5,7 @@ import Experiments
 import Foundation
 import Training
 
-struct Compare: CellsCommand {
+struct Compare: GridCommand {
     static let configuration = CommandConfiguration(
         abstract: "Methods side by side on one task: accuracy, parameters, time, memory, cost afterwards.",
         discussion: """

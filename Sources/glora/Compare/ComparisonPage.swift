@@ -36,13 +36,14 @@ struct ComparisonPage {
             }.joined())
     }
 
-    /// How it was done, and the command that does it again.
-    mutating func addProtocol(_ lines: [String]) {
+    /// How it was done, and what does it again: `again`, or else this command.
+    mutating func addProtocol(_ lines: [String], again: String? = nil) {
         add(
             "How this was done",
             "<ul>" + lines.map { "<li>\(Page.escape($0))</li>" }.joined() + "</ul>")
         let words = CommandLine.arguments.dropFirst().map(\.shellQuoted)
-        add("To make it again", "<pre>\(Page.escape("glora " + words.joined(separator: " ")))</pre>")
+        let again = again ?? "glora " + words.joined(separator: " ")
+        add("To make it again", "<pre>\(Page.escape(again))</pre>")
     }
 
     /// Writes OUTPUT/report.html and says so.

@@ -5,7 +5,7 @@ import Experiments
 import Foundation
 import Training
 
-struct FewShot: CellsCommand {
+struct FewShot: GridCommand {
     static let configuration = CommandConfiguration(
         commandName: "fewshot",
         abstract: "Accuracy against the number of training images of a class, as NOAH's lists draw them.",

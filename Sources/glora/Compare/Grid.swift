@@ -4,7 +4,6 @@ import Datasets
 import Experiments
 import Foundation
 import ModelConfiguration
-import TensorCore
 import Training
 
 /// A task of a comparison: its splits for each seed.
@@ -73,11 +72,6 @@ struct GridTask {
     }
 }
 
-extension Cell {
-    /// What it is called in a sentence.
-    var label: String { "\(task), \(method), lr \(options.learningRate.short), seed \(options.seed)" }
-}
-
 /// One method on one task: the rate that was chosen, and a result for each seed.
 struct Outcome {
     let task: String
@@ -102,35 +96,30 @@ struct Outcome {
     var peakBytes: Int { cells.map { $0.result.deviceBytes ?? $0.result.peakBytes }.max() ?? 0 }
 }
 
-/// Has the cells of a comparison trained and tested one after the other, each by a process of its own (see `CellProcess`). What
-/// was done before is read, what was begun goes on.
+/// Has the cells of a comparison trained and tested.
 final class Grid {
     let output: URL
-    /// The base that all train, without its tensors.
-    private let base: ViTCheckpoint
-    private let baseHash: String
+    private let base: KnownBase
     private let flags: CellFlags
     private let schema: String
     private let console: Console
-    private var (done, count) = (0, 0)
+    private let queue: CellQueue
 
     /// Checks the model and the device that the cells will use, and lets both go.
-    init<Command: CellsCommand>(_ command: Command) throws {
+    init<Command: GridCommand>(_ command: Command) throws {
         flags = command.flags
         schema = Command.schema
         output = URL(fileURLWithPath: command.output)
         console = flags.common.console
         let first = try flags.entries()[0]
         let options = flags.options(first, rate: flags.rates(first)[0], seed: 0)
-        let base = try TrainingBase(options, flags.device, console)
-        baseHash = contentHash(base.checkpoint.tensors)
-        var known = base.checkpoint
-        known.tensors = [:]
-        self.base = known
+        let base = KnownBase(try TrainingBase(options, flags.device, console).checkpoint)
+        self.base = base
+        queue = CellQueue(command, console) { _ in base }
     }
 
     /// Of the base that all train.
-    var configuration: ViTConfiguration { base.configuration }
+    var configuration: ViTConfiguration { base.checkpoint.configuration }
 
     /// Every method on every task, task by task; `measuring` what an image costs the first seed's models. Throws `ExitCode.stopped`
     /// when the user stopped it.
@@ -140,21 +129,29 @@ final class Grid {
         for task in tasks {
             for entry in entries {
                 let rates = flags.rates(entry).count
-                count += task.draws.count
-                if rates > 1 { count += task.choosing == nil ? rates - 1 : rates }
+                queue.count += task.draws.count
+                if rates > 1 { queue.count += task.choosing == nil ? rates - 1 : rates }
             }
         }
         for task in tasks { console.say(task.summary) }
         let lines = try tasks.map { task in
-            try task.cell(entries[0], 0, task.draws[0], flags, in: output).options.preprocessingLine(base)
+            try task.cell(entries[0], 0, task.draws[0], flags, in: output).options.preprocessingLine(
+                base.checkpoint)
         }
         for (index, line) in lines.enumerated() where !lines[..<index].contains(line) { console.say(line) }
         for task in tasks {
             // What was made with other settings is said before hours are spent on the rest.
-            let results = try task.cells(flags, in: output).map { try result(of: $0) }
+            let results = try task.cells(flags, in: output).map { try queue.result(of: $0) }
             if results.contains(nil) { try check(task) }
         }
-        return try tasks.flatMap { task in try entries.map { try outcome(task, $0, measuring) } }
+        do {
+            return try tasks.flatMap { task in try entries.map { try outcome(task, $0, measuring) } }
+        } catch let code as ExitCode where code == .stopped {
+            console.say("stopped; \(output.path)/ keeps what is done, the same command goes on from there")
+            try? console.result(
+                Stopped(output: output.path, done: queue.done, count: queue.count), schema: schema)
+            throw code
+        }
     }
 
     /// Reads a task's images once: see `ImageCheckFlags`.
@@ -179,7 +176,7 @@ final class Grid {
         let cells = try task.draws.enumerated().map { index, draw in
             let cell = task.cell(entry, rate, draw, flags, in: output)
             let isChosenAlready = !tried.isEmpty && task.choosing == nil && index == 0
-            let result = try take(
+            let result = try queue.take(
                 cell, to: measuring && index == 0 ? .measured : .tested, counts: !isChosenAlready)
             return (cell: cell, result: result)
         }
@@ -195,80 +192,16 @@ final class Grid {
             )
         }
         do {
-            let result = try take(cell, to: .trained, counts: true)
+            let result = try queue.take(cell, to: .trained)
             return TriedRate(rate: rate, accuracy: result.valAccuracy, loss: result.valLoss)
         } catch let code as ExitCode where code.rawValue == CellProcess.notANumber {
+            queue.skip(1)
             return TriedRate(rate: rate, accuracy: nil, loss: nil)
         }
     }
 
-    private func result(of cell: Cell) throws -> CellResult? {
-        try cell.result(checkpoint: flags.checkpoint, baseHash: baseHash, configuration: configuration)
-    }
-
-    /// A cell's result, at least as far as `stage`.
-    private func take(_ cell: Cell, to stage: CellStage, counts: Bool) throws -> CellResult {
-        if counts { done += 1 }
-        let title = "[\(done)/\(count)] \(cell.label)"
-        let before = try result(of: cell)
-        if let before {
-            if counts { console.say("\(title): done before") }
-            let isThere =
-                (stage == .trained || cell.isTested(before))
-                && (stage != .measured || before.inference != nil)
-            if isThere { return before }
-        }
-        if Interrupt.wasRequested { throw stopped() }
-        if before == nil, cell.directory.holdsRun { console.say("\(title): going on") }
-        try start(cell, until: stage, title)
-        guard let result = try result(of: cell) else {
-            throw TrainingError.run(
-                "\(cell.folder.path) holds no result.json any more; give the same command again")
-        }
-        return result
-    }
-
-    /// Runs a cell's process to its end. Throws its exit code when that isn't 0.
-    private func start(_ cell: Cell, until stage: CellStage, _ title: String) throws {
-        let ending: ChildProcess.Ending
-        do {
-            ending = try Interrupt.run {
-                // The link leads to this very program even when its file has been replaced meanwhile. A cell ends when its
-                // standard input does; see `CellProcess`.
-                try ChildProcess(
-                    "/proc/self/exe",
-                    ["cell", "--task", cell.task, "--folder", cell.folder.path, "--until", stage.rawValue]
-                        + ["--title", title, "--"] + Glora.arguments, holdsInput: true)
-            }
-        } catch let failure as ChildProcess.StartFailure {
-            throw TrainingError.run(
-                "\(cell.label): its process can't be started: \(failure); raise the limit on processes (ulimit -u), or free "
-                    + "memory, and give the same command again")
-        }
-        switch ending {
-        case .exit(0): break
-        case _ where Interrupt.wasRequested: throw stopped()
-        case .exit(ExitCode.stopped.rawValue): throw stopped()
-        case .exit(let code): throw ExitCode(code)
-        case .signal(let signal):
-            console.endProgress()
-            throw TrainingError.run(
-                "\(cell.label): its process was ended by signal \(signal)"
-                    + (signal == SIGKILL ? ", as Linux does when memory runs out" : "")
-                    + "; the same command goes on from the last epoch, and with a smaller --batch-size and "
-                    + "another --output takes less memory")
-        }
-    }
-
-    private func stopped() -> any Error {
-        console.say("stopped; \(output.path)/ keeps what is done, the same command goes on from there")
-        try? console.result(
-            Stopped(finished: false, output: output.path, done: done - 1, count: count), schema: schema)
-        return ExitCode.stopped
-    }
-
     private struct Stopped: Encodable {
-        let finished: Bool
+        let finished = false
         let output: String
         let done: Int
         let count: Int

@@ -5,7 +5,7 @@ import Experiments
 import Foundation
 import Training
 
-struct Shift: CellsCommand {
+struct Shift: GridCommand {
     static let configuration = CommandConfiguration(
         abstract: "Train on one data set, test on it and on shifted ones of the same classes.",
         discussion: """

@@ -4,7 +4,7 @@ import Datasets
 import Experiments
 import Foundation
 
-struct VTAB: CellsCommand {
+struct VTAB: GridCommand {
     static let configuration = CommandConfiguration(
         commandName: "vtab",
         abstract: "VTAB-1K's 19 tasks, with both averages, beside the published rows.",
