@@ -75,7 +75,7 @@ struct SweepTests {
         #expect(warmups == [0, 1, 3, 10])
         // Whatever the rung, some of it is trained at the rate that is searched for.
         for epochs in 1...20 {
-            let schedule = sweep.options(sweep.trials[1], epochs: epochs, seed: 0).schedule
+            let schedule = sweep.options(sweep.trials[1], epochs: epochs, seed: 0).cosineSchedule
             #expect((0..<epochs).contains { schedule.learningRate(inEpoch: $0) > 2e-4 }, "\(epochs)")
         }
         #expect(sweep.options(sweep.trials[0], epochs: 6, seed: 0).epochs == 6)
