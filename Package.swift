@@ -146,7 +146,7 @@ let package = Package(
             name: "TrainingTests",
             dependencies: [
                 "TestSupport", "TensorCore", "CPUBackend", "OpenCLBackend", "Adapters", "ArchitectureSearch",
-                "Datasets", "ModelConfiguration", "Checkpoints", "VisionModels", "Training",
+                "Datasets", "ModelConfiguration", "Checkpoints", "Transformers", "VisionModels", "Training",
                 "SupernetSearch", "Experiments",
             ],
             swiftSettings: unoptimised),
