@@ -61,7 +61,8 @@ final class SoftmaxRegression: TrainableModel {
     func embed(_ plan: Plan) {}
 
     func forward(_ plan: Plan, fromBlock first: Int, _ mode: PassMode, onBlock: (Int) -> Void) {
-        backend.matmul(plan.logits, plan.inputs, store["head.weight"]!.value, transposeA: false, transposeB: true,
+        backend.matmul(
+            plan.logits, plan.inputs, store["head.weight"]!.value, transposeA: false, transposeB: true,
             accumulate: false)
         backend.scaleShift(plan.logits, plan.logits, ones, store["head.bias"]!.value)
     }
