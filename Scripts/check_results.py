@@ -1,8 +1,9 @@
 """Says what results of commands (`--json`) hold that their schemas don't allow, and what is wrong with the schemas themselves.
 
-    Scripts/check_results.py FOLDER < RESULTS
+    Scripts/check_results.py FOLDER [SCHEMA] < RESULTS
 
-FOLDER holds NAME.schema.json for each command; RESULTS are the commands' last lines of standard output, one a line.
+FOLDER holds NAME.schema.json for each command; RESULTS are the commands' last lines of standard output, one a line. With SCHEMA, such
+as glora.metrics/1, they are lines of a file of that schema, which don't name it.
 """
 
 import json
@@ -46,7 +47,7 @@ for file in sorted(Path(sys.argv[1]).glob("*.schema.json")):
     wrong += [f"{file.name}: {reason}" for reason in loose(schema, "#")]
 for line in sys.stdin:
     result = json.loads(line)
-    name = next(iter(result.items()))
+    name = ("schema", sys.argv[2]) if len(sys.argv) > 2 else next(iter(result.items()))
     if name[0] != "schema" or name[1] not in schemas:
         wrong.append(f"a result begins with {name}, which no schema in {sys.argv[1]} describes")
         continue

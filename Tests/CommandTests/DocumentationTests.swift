@@ -55,8 +55,8 @@ struct DocumentationTests {
         return found
     }
 
-    /// Compares results, a line each, with the schemas that they name.
-    private func expectValid(_ results: String, in folder: URL) throws {
+    /// Compares results, a line each, with the schemas that they name, or with one that they don't.
+    private func expectValid(_ results: String, as schema: String? = nil, in folder: URL) throws {
         try folder.write("results.jsonl", results)
         let process = Process()
         // Debian's own, for which Scripts/setup installs jsonschema; the first on the PATH may be another.
@@ -64,6 +64,7 @@ struct DocumentationTests {
         process.arguments = [
             Self.package.appendingPathComponent("Scripts/check_results.py").path, Self.schemas.path,
         ]
+        if let schema { process.arguments?.append(schema) }
         process.standardInput = try FileHandle(
             forReadingFrom: folder.appendingPathComponent("results.jsonl"))
         let pipe = Pipe()
@@ -113,6 +114,12 @@ struct DocumentationTests {
             }
             results += try Glora.succeed(["--version", "--json"], in: folder).output
             try expectValid(results, in: folder)
+            for run in ["a", "b", "c"] {
+                let metrics = folder.appendingPathComponent("runs/\(run)/metrics.jsonl")
+                let lines = try String(contentsOf: metrics, encoding: .utf8)
+                #expect(lines.split(separator: "\n").count > 4)
+                try expectValid(lines, as: "glora.metrics/1", in: folder)
+            }
         }
     }
 
@@ -125,8 +132,8 @@ struct DocumentationTests {
             let words = command.split(separator: " ").map(String.init)
             #expect(examples.contains { $0.starts(with: words) }, "\(command) has no example")
         }
-        // --version is no command, but has a result.
-        let names = Set(commands.map { $0.replacing(" ", with: ".") }).union(["version"])
+        // --version is no command, but has a result; a run's metrics are a file.
+        let names = Set(commands.map { $0.replacing(" ", with: ".") }).union(["version", "metrics"])
         let files = try FileManager.default.contentsOfDirectory(atPath: Self.schemas.path)
         #expect(Set(files) == Set(names.map { $0 + ".schema.json" }))
         let titles = try files.map { file in
