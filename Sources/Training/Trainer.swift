@@ -76,12 +76,18 @@ public final class Trainer<Model: TrainableModel> {
     private let targets: TargetMaker?
     private let average: MovingAverage?
 
-    /// A run at its beginning. Takes the memory of its steps. Throws `BackendError.outOfMemory`.
+    /// A run at its beginning. Takes the memory of its steps. Throws `TrainingError.settings` for settings that don't fit what is
+    /// trained, and `BackendError.outOfMemory`.
     public init(
         _ model: Model, _ options: TrainingOptions, training: Model.Examples, validation: Model.Examples?
     ) throws {
         (self.model, self.options, self.training, self.validation) = (model, options, training, validation)
         let additions = options.additions
+        if additions.patience != nil, validation == nil {
+            throw TrainingError.settings(
+                "`patience` counts validations, and there is no validation split; leave it out, or give the data one"
+            )
+        }
         optimizer = additions.optimizer(options, model.store, on: model.backend)
         optimizer.groups = try ParameterGroups(options, model.store, depth: model.shape.depth)
         gradients = try GradientScaling(model.store, on: model.backend)

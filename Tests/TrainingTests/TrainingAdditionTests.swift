@@ -240,6 +240,11 @@ import Testing
         try second.restore(try first.snapshot())
         #expect(try second.run() == .patience)
         #expect(second.state.epoch == 9)
+        let error = try #require(throws: TrainingError.self) {
+            _ = try Trainer(
+                try SoftmaxRegression(on: try CPUBackend()), options, training: Vectors(), validation: nil)
+        }
+        #expect("\(error)".contains("`patience` counts validations"))
     }
 
     @Test("A training ends when its time is up, behind a step, and says that it can go on")
