@@ -31,7 +31,7 @@ DIFFERENT = [
     ("dpwee", "has differential attention"),
     ("wee", "runs attention and MLP in parallel"),
     ("rope_mixed", "has rotary positions that are learned"),
-    ("sapiens2", "has norms of queries and keys"),
+    ("sapiens2", "shares keys and values among heads"),
     ("relpos", "has relative positions"),
     ("samvit", "attends within windows"),
     ("naflex", "takes images of any proportions"),

@@ -34,7 +34,7 @@ struct NamesOfModelsTests {
             ("vit_base_patch16_rpn_224.sw_in1k", "puts each LayerNorm behind"),
             ("vit_base_patch16_xp_224", "runs attention and MLP in parallel"),
             ("beit_base_patch16_224", "relative positions"),
-            ("vit_base_patch16_sapiens2", "norms of queries and keys"),
+            ("vit_base_patch16_sapiens2", "keys and values among heads"),
             ("vit_small_patch16_rope_mixed_224", "rotary positions that are learned"),
         ])
     func architecturesOfOtherFunctionsAreRefused(_ name: String, _ part: String) {
