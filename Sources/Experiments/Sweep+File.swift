@@ -14,6 +14,16 @@ extension Sweep {
         "seed": "write seeds: [0, 1, 2] beside 'sweep'",
     ]
 
+    /// Settings that no sweep has, and why.
+    private static let unfit = [
+        "log-dir": "its trainings would write into folders of the same names",
+        "time-limit": "trainings that are cut off can't be compared; give fewer epochs, or halving",
+    ]
+
+    private static func checkFit(_ key: String) throws {
+        if let reason = unfit[key] { throw Fault("'\(key)' is not for sweeps: \(reason)") }
+    }
+
     /// Reads a sweep's file: `yaml` is its text, `name` what it is called in errors. Throws `TrainingError.settings` with the
     /// key that can't be meant.
     public init(yaml: String, name: String) throws {
@@ -79,6 +89,7 @@ extension Sweep {
             device = word
         case "halving": halving = try Sweep.halving(value)
         default:
+            try Sweep.checkFit(key)
             let word = try Sweep.word(key, value)
             try Sweep.checkValue(key, word)
             fixed[key] = word
@@ -104,6 +115,7 @@ extension Sweep {
         guard let setting = TrainingOptions().settings.first(where: { $0.name == key }) else {
             throw unknown(key, below: "sweep")
         }
+        try checkFit(key)
         if let reason = constant[key] { throw Fault("'\(key)' can't vary: \(reason)") }
         if let list = node.sequence {
             let words = try list.map { try word(key, $0) }

@@ -18,14 +18,28 @@ struct EventLog {
 
     private final class Step { var value = 0 }
 
-    /// Of the run in `run`, which goes on from `state`: what TensorBoard has of later steps is dropped. Throws `EventError`.
-    init(_ path: String, run: URL, from state: TrainingState, classNames: [String]?) throws {
+    /// Of the run in `run`, a new one or one that goes on from `state`: what TensorBoard has of later steps is dropped then. Throws
+    /// `EventError`.
+    init(_ path: String, run: URL, isNew: Bool, from state: TrainingState, classNames: [String]?) throws {
         self.classNames = classNames
         step = Step()
         step.value = state.step
         writer = try EventWriter(
-            folder: URL(fileURLWithPath: path).appendingPathComponent(run.lastPathComponent),
-            purgeStep: state.step > 0 ? state.step + 1 : nil)
+            folder: EventLog.folder(path, run), purgeStep: isNew ? nil : state.step + 1)
+    }
+
+    private static func folder(_ path: String, _ run: URL) -> URL {
+        URL(fileURLWithPath: path).appendingPathComponent(run.lastPathComponent)
+    }
+
+    /// Throws `TrainingError.settings` where another run of that name has written its events: both would be one zigzag.
+    static func refuseOthers(_ path: String, run: URL) throws {
+        let folder = folder(path, run)
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+        guard names.contains(where: { $0.contains("tfevents") }) else { return }
+        throw TrainingError.settings(
+            "\(folder.path) holds the events of another run of that name; give another `log-dir` or `run`, or remove it"
+        )
     }
 
     /// Throws `EventError`.

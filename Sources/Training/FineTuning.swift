@@ -22,6 +22,7 @@ public final class FineTuning<Model: TrainableModel> {
     private let directory: RunDirectory
     private let saveAdapter: () throws -> Void
     private var savedStep = 0  // of `directory.last`
+    private let isNew: Bool
     /// How to go on from the last state, as a part of a sentence.
     private let continuation: String
 
@@ -39,6 +40,7 @@ public final class FineTuning<Model: TrainableModel> {
         (self.trainer, self.directory, self.saveAdapter) = (trainer, directory, saveAdapter)
         (model, options) = (trainer.model, trainer.options)
         self.continuation = continuation ?? "go on from it with `resume`"
+        isNew = configuration != nil
         var notes = notes
         if let configuration {
             if let inherited {
@@ -48,6 +50,9 @@ public final class FineTuning<Model: TrainableModel> {
                             + "space, model or task")
                 }
                 model.store.pack(model.store.values, inherited)
+            }
+            if let log = options.additions.logDirectory {
+                try EventLog.refuseOthers(log, run: directory.url)
             }
             try directory.create(configuration, try trainer.snapshot())
         } else {
@@ -65,7 +70,9 @@ public final class FineTuning<Model: TrainableModel> {
     public func run(onEvent: (TrainingEvent) -> Void, shouldStop: () -> Bool) throws -> TrainingEnd {
         let start = ContinuousClock.now
         let events = try options.additions.logDirectory.map {
-            try EventLog($0, run: directory.url, from: trainer.state, classNames: trainer.classNames)
+            try EventLog(
+                $0, run: directory.url, isNew: isNew, from: trainer.state,
+                classNames: trainer.classNames)
         }
         do {
             if trainer.state.step == 0, let events, let samples { try events.add(samples: try samples()) }

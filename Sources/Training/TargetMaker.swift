@@ -46,7 +46,8 @@ struct TargetMaker {
         func failure(_ what: String) -> TrainingError { .settings("`class-weights` \(path) \(what)") }
         guard let text = try? String(contentsOfFile: path, encoding: .utf8) else {
             throw failure(
-                "can't be read as text; give balanced, or a file with a line `class weight` for each class")
+                "can't be read as text; give balanced, or a file with a line for each class, its name and its weight"
+            )
         }
         var weights = [Double?](repeating: nil, count: classCount)
         for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {

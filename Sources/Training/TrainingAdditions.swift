@@ -17,7 +17,7 @@ public struct TrainingAdditions: SettingGroup {
     public var labelSmoothing: Double? = nil
     @Setting(
         "class-weights",
-        "Weights of the classes' losses: balanced (by 1 / their number), or a file with a line `class weight` for each",
+        "Weights of the classes' losses: balanced (by 1 / their number), or a file with a line for each class, its name and its weight",
         default: "none")
     public var classWeights: String? = nil
     @Setting(

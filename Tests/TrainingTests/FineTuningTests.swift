@@ -126,6 +126,25 @@ struct FineTuningTests {
         }
     }
 
+    @Test("Two runs of one name don't share a folder of events")
+    func eventsOfAnother() throws {
+        try TinyTask.withRun(on: .cpu) { backend, folder in
+            var options = TinyTask.options()
+            options.path = "none"
+            options.additions.logDirectory = folder.appendingPathComponent("logs").path
+            let run = folder.appendingPathComponent("a/run")
+            _ = try train(options, run, stopAfter: 1, on: backend)
+            // The run itself goes on.
+            _ = try train(options, run, resumes: true, on: backend)
+            let other = folder.appendingPathComponent("b/run")
+            let error = try #require(throws: TrainingError.self) {
+                _ = try train(options, other, on: backend)
+            }
+            #expect("\(error)".contains("logs/run holds the events of another run"))
+            #expect(!FileManager.default.fileExists(atPath: other.path))
+        }
+    }
+
     @Test("Augmented images reach the training, and not the validation")
     func augmentation() throws {
         try TinyTask.withRun(on: .cpu) { backend, folder in

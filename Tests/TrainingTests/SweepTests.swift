@@ -129,6 +129,8 @@ struct SweepTests {
             ("lr: 1e-3", "'sweep' is missing"), ("sweep: {data: [a, b]}", "'data' can't vary"),
             ("sweep: {seed: [0, 1]}", "'seed' can't vary"),
             ("sweep: {train-split: [train800]}", "'train-split' can't vary"),
+            ("sweep: {lr: [1]}\ntime-limit: 1h", "'time-limit' is not for sweeps"),
+            ("sweep: {log-dir: [a, b]}", "'log-dir' is not for sweeps"),
             ("sweep: {lr: {log: [1e-5, 1e-1]}}", "'lr' is a range"),
             ("sweep: {lr: [1]}\nsearch: bayes", "'search' is grid or random"),
             ("sweep: {lr: [1]}\nsearch: random", "'trials' is missing"),
