@@ -32,9 +32,17 @@ struct EventLog {
         URL(fileURLWithPath: path).appendingPathComponent(run.lastPathComponent)
     }
 
-    /// Throws `TrainingError.settings` where another run of that name has written its events: both would be one zigzag.
-    static func refuseOthers(_ path: String, run: URL) throws {
+    /// Makes the folder of a new run. Throws `TrainingError.settings` where it can't be, and where another run of that name has written
+    /// its events: both would be one zigzag.
+    static func makeFolder(_ path: String, run: URL) throws {
         let folder = folder(path, run)
+        do {
+            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        } catch {
+            throw TrainingError.settings(
+                "cannot make the folder \(folder.path) for `log-dir`; check its parent's permissions and that no file has its "
+                    + "name")
+        }
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
         guard names.contains(where: { $0.contains("tfevents") }) else { return }
         throw TrainingError.settings(

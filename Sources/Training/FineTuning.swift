@@ -52,7 +52,7 @@ public final class FineTuning<Model: TrainableModel> {
                 model.store.pack(model.store.values, inherited)
             }
             if let log = options.additions.logDirectory {
-                try EventLog.refuseOthers(log, run: directory.url)
+                try EventLog.makeFolder(log, run: directory.url)
             }
             try directory.create(configuration, try trainer.snapshot())
         } else {

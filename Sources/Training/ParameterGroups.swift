@@ -18,7 +18,12 @@ public struct ParameterGroups: Equatable, Sendable {
     /// is of no trained tensor.
     public init(_ options: TrainingOptions, _ store: ParameterStore, depth: Int) throws {
         self.init(store)
-        for factor in options.additions.learningRateFactors ?? [] {
+        let factors = options.additions.learningRateFactors ?? []
+        for (number, factor) in factors.enumerated() {
+            guard !factors[..<number].contains(where: { $0.group == factor.group }) else {
+                throw TrainingError.settings(
+                    "`lr-factors` has a factor for '\(factor.group.rawValue)' twice; give one of them")
+            }
             let indices = store.segments.indices.filter { factor.group.holds(store.segments[$0].name) }
             guard !indices.isEmpty else {
                 throw TrainingError.settings(

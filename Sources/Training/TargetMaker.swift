@@ -50,7 +50,9 @@ struct TargetMaker {
             )
         }
         var weights = [Double?](repeating: nil, count: classCount)
-        for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+        for (index, line) in text.split(
+            omittingEmptySubsequences: false, whereSeparator: \.isNewline
+        ).enumerated() {
             let line = line.trimmingCharacters(in: .whitespaces)
             if line.isEmpty || line.hasPrefix("#") { continue }
             guard let gap = line.lastIndex(where: { $0 == " " || $0 == "\t" || $0 == "," }),

@@ -142,6 +142,9 @@ struct FineTuningTests {
             }
             #expect("\(error)".contains("logs/run holds the events of another run"))
             #expect(!FileManager.default.fileExists(atPath: other.path))
+            options.additions.logDirectory = "/dev/null/logs"
+            #expect(throws: TrainingError.self) { _ = try train(options, other, on: backend) }
+            #expect(!FileManager.default.fileExists(atPath: other.path))
         }
     }
 

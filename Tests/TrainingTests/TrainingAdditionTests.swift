@@ -125,7 +125,7 @@ import Testing
         let expected = try #require(try Fixture.read().runs["weightsAndSmoothing"])
         try TinyTask.withFolder { folder in
             let file = folder.appendingPathComponent("weights.txt")
-            try Data("# rare ones more\n2 4\n0 0.5\n1,1\n\n".utf8).write(to: file)
+            try Data("# rare ones more\r\n2 4\r\n0 0.5\n1,1\n\n".utf8).write(to: file)
             let options = Self.options {
                 ($0.additions.classWeights, $0.additions.labelSmoothing) = (file.path, 0.2)
             }
@@ -188,6 +188,8 @@ import Testing
         #expect(try rates("B=0") == [1, 0, 1, 1])
         let error = try #require(throws: TrainingError.self) { _ = try rates("E=2") }
         #expect("\(error)".contains("'E'"))
+        let twice = try #require(throws: TrainingError.self) { _ = try rates("head=10,head=2") }
+        #expect("\(twice)".contains("'head' twice"))
         for text in ["head", "head=", "=2", "head=-1", "head=nan", "head=1=2"] {
             #expect(LearningRateFactor(text) == nil, "\(text)")
         }
