@@ -48,6 +48,8 @@ public final class VisionTransformer: TrainableModel {
     let attachments: Attachments
     private let planArena: Arena
     private var plans: [PlanKey: Plan] = [:]
+    /// Whose numbers the plans' memory holds.
+    private var lastPlan: PlanKey?
     // What products read of the Linears' weights that are trained whole, where that isn't float32; see `beginPass`.
     private let roundedWeights: [(copy: Tensor, trained: Tensor)]
 
@@ -306,14 +308,19 @@ public final class VisionTransformer: TrainableModel {
 
     public func plan(batch: Int, isForTraining: Bool) throws -> Plan {
         let key = PlanKey(batch: batch, isForTraining: isForTraining)
-        if let plan = plans[key] { return plan }
-        planArena.reset()
-        let plan = try Workspace.layOut(
-            in: planArena, isForTraining: isForTraining, stored: backend.precision.stored
-        ) { try layOut(batch: batch, $0) }
-        for places in plan.places { backend.upload(places.tensor, places.values(batch: batch)) }
-        plans[key] = plan
-        return plan
+        if key == lastPlan, let plan = plans[key] { return plan }
+        var plan = plans[key]
+        if plan == nil {
+            planArena.reset()
+            plan = try Workspace.layOut(
+                in: planArena, isForTraining: isForTraining, stored: backend.precision.stored
+            ) { try layOut(batch: batch, $0) }
+            plans[key] = plan
+        }
+        // Another plan lies over the same memory.
+        for places in plan!.places { backend.upload(places.tensor, places.values(batch: batch)) }
+        lastPlan = key
+        return plan!
     }
 
     /// The bytes of a plan, without taking them; the largest number where they are more than any memory has.
