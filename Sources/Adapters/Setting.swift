@@ -37,6 +37,25 @@ extension SettingChoice {
     public static var choices: [String] { allCases.map(\.rawValue) }
 }
 
+/// What a file holds as the word that the command line takes.
+public protocol SettingText: SettingValue, LosslessStringConvertible where Item == Self {}
+
+extension SettingText {
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        let text = try container.decode(String.self)
+        guard let value = Self(text) else {
+            throw DecodingError.dataCorruptedError(in: container, debugDescription: "'\(text)' can't be read")
+        }
+        self = value
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        try container.encode(description)
+    }
+}
+
 extension Optional: SettingValue where Wrapped: SettingValue {
     public init?(word: String) {
         if let value = Wrapped(word: word) { self = value } else { return nil }

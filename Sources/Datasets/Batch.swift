@@ -1,4 +1,5 @@
 import Foundation
+import TensorCore
 
 /// One batch on its way to the device.
 public struct Batch: Sendable {
@@ -9,7 +10,7 @@ public struct Batch: Sendable {
     /// [count, 3, S, S].
     public let shape: [Int]
     /// What the images were mixed with; nil where they weren't.
-    public let mixing: BatchMix?
+    public let mix: LabelMix?
     let memory: BatchMemory
 
     /// The number of images.

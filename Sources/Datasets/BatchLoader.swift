@@ -49,7 +49,7 @@ public final class BatchLoader {
     ///
     /// With `draws` the images are augmented. What becomes of an image depends on them and its index alone: not on the
     /// threads, its batch or its place in it. Mixing pairs the images of a batch, by draws of the batch's step.
-    public func start(_ batches: [[Int]], augmented draws: AugmentationDraws? = nil) {
+    public func start(_ batches: [[Int]], augmented draws: TrainingDraws? = nil) {
         queue.start(batches, draws)
     }
 
@@ -84,7 +84,7 @@ private final class BatchQueue: @unchecked Sendable {
     private let condition = NSCondition()
     private var pending: ArraySlice<[Int]> = []
     /// Of the epoch, when it is augmented; `step` is that of the first pending batch.
-    private var draws: AugmentationDraws?
+    private var draws: TrainingDraws?
     /// Batches in work or ready, in the order of delivery.
     private var jobs: [BatchJob] = []
     private let cacheIsUsed: Bool
@@ -118,7 +118,7 @@ private final class BatchQueue: @unchecked Sendable {
         }
     }
 
-    func start(_ batches: [[Int]], _ draws: AugmentationDraws?) {
+    func start(_ batches: [[Int]], _ draws: TrainingDraws?) {
         precondition(
             batches.allSatisfy { batch in
                 !batch.isEmpty && batch.allSatisfy { (0..<source.count).contains($0) }
@@ -145,10 +145,10 @@ private final class BatchQueue: @unchecked Sendable {
             return Batch(
                 indices: job.indices, labels: job.indices.map { Int32(source.label(at: $0)) },
                 shape: [job.indices.count, 3, preprocessing.imageSize, preprocessing.imageSize],
-                mixing: job.mixing.map { mixing in
-                    BatchMix(
+                mix: job.mixing.map { mixing in
+                    LabelMix(
                         lambda: mixing.lambda(side: preprocessing.imageSize),
-                        partnerLabels: job.indices.reversed().map { Int32(source.label(at: $0)) })
+                        partners: job.indices.reversed().map { Int32(source.label(at: $0)) })
                 },
                 memory: job.memory)
         }
@@ -226,10 +226,10 @@ private final class BatchQueue: @unchecked Sendable {
         while jobs.count < batchesAhead, let indices = pending.popFirst() {
             jobs.append(BatchJob(indices, BatchMemory(pool, count: indices.count * imageCount), draws))
             if let draws {
-                var random = Random(draws.seed, "augmentation/mixing", draws.step)
+                var random = Random(draws.seed, "augmentation/mixing", draws.batch)
                 jobs.last?.mixing = augmenter.augmentation.mixing.draw(
                     side: preprocessing.imageSize, &random)
-                self.draws?.step += 1
+                self.draws?.batch += 1
             }
         }
         condition.broadcast()
@@ -314,7 +314,7 @@ private final class BatchJob {
     let indices: [Int]
     let memory: BatchMemory
     /// Of the epoch, when it is augmented.
-    let draws: AugmentationDraws?
+    let draws: TrainingDraws?
     /// How the images are mixed when all are there; set before any is in work.
     var mixing: BatchMixing.Draw?
     var started = 0
@@ -322,7 +322,7 @@ private final class BatchJob {
     /// Of the earliest slot that failed, so that the error doesn't depend on the threads.
     var failure: (slot: Int, error: any Error)?
 
-    init(_ indices: [Int], _ memory: BatchMemory, _ draws: AugmentationDraws?) {
+    init(_ indices: [Int], _ memory: BatchMemory, _ draws: TrainingDraws?) {
         (self.indices, self.memory, self.draws) = (indices, memory, draws)
         unfinished = indices.count
     }

@@ -1,3 +1,5 @@
+import TensorCore
+
 /// A split that is ready to be read in batches: its images, how they are prepared, and the loader that keeps them.
 public struct PreparedImages {
     /// The images and their classes.
@@ -18,7 +20,7 @@ public struct PreparedImages {
 
     /// Begins to make batches of these images, changed by the augmentation as it is drawn; see `BatchLoader.start`. Without draws
     /// they are as in evaluation.
-    public func start(_ batches: [[Int]], augmented draws: AugmentationDraws?) {
+    public func start(_ batches: [[Int]], augmented draws: TrainingDraws?) {
         loader.start(batches, augmented: draws)
     }
 

@@ -61,14 +61,6 @@ public struct Preprocessing: Codable, Hashable, Sendable {
     /// Mean and standard deviation 0.5: pixels of −1…1, as Google's models take them.
     public static let inception: (mean: [Float], std: [Float]) = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
 
-    /// The evaluation of NOAH's few-shot runs (lib/datasets.py, `build_transform`): squashed to 256/224 of S, the centre cut out,
-    /// and normalised by ImageNet's mean and deviation unless others are given.
-    public static func noah(
-        imageSize: Int, mean: [Float] = imagenet.mean, std: [Float] = imagenet.std
-    ) -> Preprocessing {
-        Preprocessing(side: (256.0 / 224 * Double(imageSize)).rounded(.down), mean: mean, std: std)
-    }
-
     /// The same for a model whose input is `factor` times as large.
     public func scaled(by factor: Double) -> Preprocessing {
         var scaled = self

@@ -74,14 +74,14 @@ public struct ParameterGroups: Equatable, Sendable {
 }
 
 /// A factor of the learning rate of some tensors, as `head=10` or `C=0.1`.
-public struct LearningRateFactor: SettingValue, LosslessStringConvertible {
+public struct LearningRateFactor: SettingText {
     /// Which.
     public let group: Group
     /// What their rate is multiplied by; not negative.
     public let factor: Double
 
     /// Which tensors a factor is for.
-    public enum Group: Codable, Hashable, Sendable, RawRepresentable {
+    public enum Group: Hashable, Sendable, RawRepresentable {
         /// The classifier's.
         case head
         /// GLoRA's A, B, C, D or E in every layer.
@@ -129,19 +129,4 @@ public struct LearningRateFactor: SettingValue, LosslessStringConvertible {
     }
 
     public var description: String { "\(group.rawValue)=\(factor.short)" }
-
-    public init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        let text = try container.decode(String.self)
-        guard let factor = Self(text) else {
-            throw DecodingError.dataCorruptedError(
-                in: container, debugDescription: "'\(text)' is no factor of a learning rate, such as head=10")
-        }
-        self = factor
-    }
-
-    public func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        try container.encode(description)
-    }
 }

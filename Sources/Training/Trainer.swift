@@ -275,30 +275,31 @@ public final class Trainer<Model: TrainableModel> {
             model.backward(plan, mode, lossScale: (state.lossScale?.factor ?? 1) * share)
             first += batch.count
         }
-        let norm = try finishGradients()
-        if let norm {
-            optimizer.step(
-                learningRate: rate, weightDecay: options.weightDecay, onPath: model.trainedNames)
-            average?.add()
-            return (sum / Double(count), options.additions.clipNorm == nil ? nil : norm)
-        }
-        return (sum / Double(count), nil)
+        guard try unscaledGradientsAreFinite() else { return (sum / Double(count), nil) }
+        let norm = try clippedNorm()
+        optimizer.step(learningRate: rate, weightDecay: options.weightDecay, onPath: model.trainedNames)
+        average?.add()
+        return (sum / Double(count), norm)
     }
 
-    /// Divides the gradients by the loss's factor and clips them. Returns their norm before that, 0 where nobody asks for it; nil
-    /// when one of them overflowed: the step is left out then. Throws `TrainingError.notANumber` when they do so without any factor.
-    private func finishGradients() throws -> Double? {
-        if let scale = state.lossScale {
-            let areFinite = model.backend.values(model.store.gradients).allSatisfy(\.isFinite)
-            try model.backend.checkForFailure()
-            guard areFinite || scale.factor > 1 else {
-                throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
-            }
-            if areFinite { gradients.multiply(by: 1 / scale.factor) }
-            state.lossScale!.update(gradientsAreFinite: areFinite)
-            guard areFinite else { return nil }
+    /// Divides the gradients by the loss's factor. Returns false when one of them overflowed: the step is left out then. Throws
+    /// `TrainingError.notANumber` when they do so without any factor.
+    private func unscaledGradientsAreFinite() throws -> Bool {
+        guard let scale = state.lossScale else { return true }
+        let areFinite = model.backend.values(model.store.gradients).allSatisfy(\.isFinite)
+        try model.backend.checkForFailure()
+        guard areFinite || scale.factor > 1 else {
+            throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")
         }
-        guard let limit = options.additions.clipNorm else { return 0 }
+        if areFinite { gradients.multiply(by: 1 / scale.factor) }
+        state.lossScale!.update(gradientsAreFinite: areFinite)
+        return areFinite
+    }
+
+    /// Shortens gradients that are longer than `clip-norm`. Returns their norm before that; nil where nobody asks for it. Throws
+    /// `TrainingError.notANumber` for one that is none.
+    private func clippedNorm() throws -> Double? {
+        guard let limit = options.additions.clipNorm else { return nil }
         let norm = gradients.norm()
         guard norm.isFinite else {
             throw TrainingError.notANumber(step: state.step + 1, run: "the run's last.safetensors")

@@ -135,7 +135,7 @@ public struct TrainingAdditions: SettingGroup {
 }
 
 /// Hours, minutes and seconds, as `1h30m`, `90s` or `45m`.
-public struct TimeLimit: SettingValue, LosslessStringConvertible {
+public struct TimeLimit: SettingText {
     /// Seconds, more than none.
     public let seconds: Int
 
@@ -159,20 +159,5 @@ public struct TimeLimit: SettingValue, LosslessStringConvertible {
     public var description: String {
         [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")]
             .compactMap { $0.0 > 0 ? "\($0.0)\($0.1)" : nil }.joined()
-    }
-
-    public init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        let text = try container.decode(String.self)
-        guard let limit = Self(text) else {
-            throw DecodingError.dataCorruptedError(
-                in: container, debugDescription: "'\(text)' is no time, such as 1h30m")
-        }
-        self = limit
-    }
-
-    public func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        try container.encode(description)
     }
 }

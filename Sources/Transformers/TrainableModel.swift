@@ -103,32 +103,6 @@ public protocol ExampleBatch {
     var mix: LabelMix? { get }
 }
 
-/// What an epoch's changes of its examples are drawn by.
-public struct TrainingDraws: Hashable, Sendable {
-    /// The run's seed.
-    public let seed: Int
-    /// Which time the examples are read.
-    public let epoch: Int
-    /// The batches of the run before the first one.
-    public let batch: Int
-
-    /// These draws.
-    public init(seed: Int, epoch: Int, batch: Int) {
-        (self.seed, self.epoch, self.batch) = (seed, epoch, batch)
-    }
-}
-
-/// The second classes of a batch whose examples were mixed in pairs: an example counts λ of its own class and 1 − λ of the other.
-public struct LabelMix: Hashable, Sendable {
-    /// λ.
-    public let lambda: Double
-    /// [B] the classes that were mixed in.
-    public let partners: [Int32]
-
-    /// Of these classes.
-    public init(lambda: Double, partners: [Int32]) { (self.lambda, self.partners) = (lambda, partners) }
-}
-
 extension ExampleSource {
     public var classNames: [String]? { nil }
 

@@ -1,4 +1,5 @@
 import Datasets
+import TensorCore
 import Transformers
 
 extension PreparedImages: ExampleSource {
@@ -9,16 +10,9 @@ extension PreparedImages: ExampleSource {
     public var classNames: [String]? { source.classNames }
     public func start(_ batches: [[Int]]) { loader.start(batches) }
     public func start(_ batches: [[Int]], training draws: TrainingDraws) {
-        start(
-            batches,
-            augmented: augmentation == .none
-                ? nil : AugmentationDraws(seed: draws.seed, epoch: draws.epoch, step: draws.batch))
+        start(batches, augmented: augmentation == .none ? nil : draws)
     }
     public func next() throws -> Batch? { try loader.next() }
 }
 
-extension Batch: ExampleBatch {
-    public var mix: LabelMix? {
-        mixing.map { LabelMix(lambda: Double($0.lambda), partners: $0.partnerLabels) }
-    }
-}
+extension Batch: ExampleBatch {}

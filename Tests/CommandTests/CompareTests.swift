@@ -519,6 +519,10 @@ struct CompareTests {
                     return cell
                 }
             }
+            // NOAH's protocol, unless somebody says otherwise.
+            let settings = try #require(try score("food101", 1)[0]["settings"])
+            #expect(settings["augment"] == "fewshot" && settings["crop"] == "squash-center")
+            #expect(settings["label-smoothing"]?.numberValue == 0.1)
             for (dataset, shots) in [("food101", 1), ("food101", 2), ("standford-cars", 2)] {
                 let cells = try score(dataset, shots)
                 #expect(Set(try cells.map { try #require($0["trainingHash"]) }).count == 3)
@@ -543,6 +547,12 @@ struct CompareTests {
             // Of one number of shots each method is a mark.
             let marks = String(decoding: try folder.bytes("out/report.html"), as: UTF8.self)
             #expect(marks.contains("<circle class=\"point c0\"") && !marks.contains("<polyline"))
+            _ = try Glora.succeed(
+                ["fewshot", "--data", "few shot/food101", "--shots", "1", "--split-seeds", "0"]
+                    + Self.flags("linear", "--lr", "1e-2", "--augment", "none"), in: folder)
+            let plain = try result(folder, "food101/1-shot/linear/lr-1e-2/seed-0")
+            #expect(plain["settings"]?["augment"] == "none" && plain["settings"]?["crop"] == nil)
+            #expect(plain["settings"]?["label-smoothing"] == nil)
             #expect(marks.components(separatedBy: "<circle").count == 3)
             try Glora.refuse(
                 ["fewshot", "--data", "few shot/food101"] + flags, in: folder,

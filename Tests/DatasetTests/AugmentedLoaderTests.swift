@@ -30,7 +30,7 @@ private final class NoiseSource: ImageSource {
 @Suite("The batch loader augments")
 struct AugmentedLoaderTests {
     private let preprocessing: Preprocessor
-    private let draws = AugmentationDraws(seed: 3, epoch: 2, step: 10)
+    private let draws = TrainingDraws(seed: 3, epoch: 2, batch: 10)
 
     init() throws {
         preprocessing = try Preprocessor(Preprocessing(), imageSize: 16)
@@ -39,7 +39,7 @@ struct AugmentedLoaderTests {
     /// The batches of an epoch; `draws` nil for one without augmentation.
     private func epoch(
         _ text: String, _ batches: [[Int]], threads: Int = 1, cache: Int = 1 << 20,
-        _ draws: AugmentationDraws?
+        _ draws: TrainingDraws?
     ) throws -> [Batch] {
         let loader = BatchLoader(
             NoiseSource(), preprocessing, augmentation: try Augmentation(text), threads: threads,
@@ -78,10 +78,10 @@ struct AugmentedLoaderTests {
             }
         }
         var later = draws
-        later.step += 7
+        later.batch += 7
         #expect(byIndex(try epoch(text, [[0, 1, 2, 3, 4, 5]], later)) == reference)
         for other in [
-            AugmentationDraws(seed: 4, epoch: 2, step: 10), AugmentationDraws(seed: 3, epoch: 3, step: 10),
+            TrainingDraws(seed: 4, epoch: 2, batch: 10), TrainingDraws(seed: 3, epoch: 3, batch: 10),
         ] {
             #expect(byIndex(try epoch(text, [[0, 1, 2, 3, 4, 5]], other)) != reference)
         }
@@ -92,7 +92,7 @@ struct AugmentedLoaderTests {
     func evaluation(_ text: String) throws {
         let source = NoiseSource()
         let batches = try epoch(text, [[2, 0], [5]], nil)
-        #expect(batches.allSatisfy { $0.mixing == nil })
+        #expect(batches.allSatisfy { $0.mix == nil })
         #expect(
             batches.map(\.images)
                 == [
@@ -130,9 +130,9 @@ struct AugmentedLoaderTests {
         let plain = try epoch("none", batches, draws)
         let mixed = try epoch(text, batches, threads: threads, draws)
         for (batch, before) in zip(mixed, plain) {
-            let mix = try #require(batch.mixing)
+            let mix = try #require(batch.mix)
             #expect(batch.labels == before.labels)
-            #expect(mix.partnerLabels == batch.labels.reversed())
+            #expect(mix.partners == batch.labels.reversed())
             let (size, own, other) = (3 * 16 * 16, Float(mix.lambda), Float(1 - mix.lambda))
             let last = batch.count - 1
             var kept = 0
@@ -152,10 +152,10 @@ struct AugmentedLoaderTests {
             // Values that are equal in both images count as kept.
             #expect(abs(Double(kept) / all - (text.contains("mixup") ? 1 : mix.lambda)) < 0.02)
         }
-        #expect(Set(mixed.map { $0.mixing?.lambda }).count == 3)
+        #expect(Set(mixed.map { $0.mix?.lambda }).count == 3)
         // A run that goes on in the middle of an epoch mixes as it would have.
         var later = draws
-        later.step += 1
+        later.batch += 1
         let rest = try epoch(text, Array(batches.dropFirst()), later)
         #expect(rest.map(\.images) == mixed.dropFirst().map(\.images))
     }
@@ -169,7 +169,7 @@ struct AugmentedLoaderTests {
         let expected = try [4, 1].flatMap { index in
             let image = source.image(at: index)
             let views = (0..<2).map { epoch in
-                let draws = AugmentationDraws(seed: 3, epoch: epoch, step: 0)
+                let draws = TrainingDraws(seed: 3, epoch: epoch, batch: 0)
                 return augmenter.apply(
                     augmenter.draw(width: image.width, height: image.height, draws, image: index), to: image)
             }
@@ -289,7 +289,7 @@ struct AugmentationDrawTests {
         let augmenter = Augmenter(
             try Augmentation("light,hflip=0.25,vflip=0.75,interpolation=random,jitter=0.4"),
             try Preprocessor(Preprocessing(), imageSize: 16))
-        let draws = AugmentationDraws(seed: 2, epoch: 0, step: 0)
+        let draws = TrainingDraws(seed: 2, epoch: 0, batch: 0)
         let images = (0..<count).map { augmenter.draw(width: 30, height: 20, draws, image: $0) }
         func share(_ isSo: (Augmenter.Draw) -> Bool) -> Double {
             Double(images.filter(isSo).count) / Double(count)

@@ -1,7 +1,6 @@
 /// An augmentation as text: a name, or a policy of RandAugment, and what differs from it: `light`,
-/// `fewshot,reprob=0,mixup=0.2`, `rand-m9-mstd0.5-inc1,scale=0.35:1`. It is stored as its text, which says a
-/// Double exactly where YAML's writer would round it to 15 digits.
-extension Augmentation: CustomStringConvertible, Codable {
+/// `fewshot,reprob=0,mixup=0.2`, `rand-m9-mstd0.5-inc1,scale=0.35:1`.
+extension Augmentation: CustomStringConvertible {
     /// The augmentations that have a name.
     public static let named: [(name: String, augmentation: Augmentation)] = [
         ("none", .none), ("light", .light), ("fewshot", .fewshot),
@@ -51,17 +50,6 @@ extension Augmentation: CustomStringConvertible, Codable {
             text += ",\(member.name)=\(member.write(self))"
         }
         return text
-    }
-
-    /// Reads the text. Throws `DecodingError`, and `DatasetError` for a text that can't be read.
-    public init(from decoder: any Decoder) throws {
-        try self.init(try decoder.singleValueContainer().decode(String.self))
-    }
-
-    /// Writes the text. Throws `EncodingError`.
-    public func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        try container.encode(description)
     }
 }
 

@@ -1,20 +1,6 @@
 import TensorCore
 
-/// From where an epoch's augmentation is drawn. What an image becomes follows from seed, epoch and its index
-/// in the source; how a batch is mixed from seed and step.
-public struct AugmentationDraws: Hashable, Sendable {
-    /// The run's seed.
-    public var seed: Int
-    /// Which time the images are read.
-    public var epoch: Int
-    /// The number of batches of the run before the first one.
-    public var step: Int
-
-    /// The draws of an epoch whose first batch is the run's batch `step`.
-    public init(seed: Int, epoch: Int, step: Int) {
-        (self.seed, self.epoch, self.step) = (seed, epoch, step)
-    }
-
+extension TrainingDraws {
     /// The stream of a purpose for an image.
     func random(_ purpose: String, image index: Int) -> Random {
         Random(seed, "augmentation/\(purpose)/epoch \(epoch)", index)
@@ -59,7 +45,7 @@ struct Augmenter: Sendable {
     }
 
     /// Draws for an image of this size.
-    func draw(width: Int, height: Int, _ draws: AugmentationDraws, image index: Int) -> Draw {
+    func draw(width: Int, height: Int, _ draws: TrainingDraws, image index: Int) -> Draw {
         // A stream for each stage: another policy leaves the crops as they are.
         func stream(_ purpose: String) -> Random { draws.random(purpose, image: index) }
         func isCubic(_ random: inout Random) -> Bool {
@@ -110,7 +96,7 @@ struct Augmenter: Sendable {
 
     /// out [3, S, S] ← the image augmented and normalised.
     func callAsFunction(
-        _ out: UnsafeMutableBufferPointer<Float>, _ image: RGBImage, _ draws: AugmentationDraws,
+        _ out: UnsafeMutableBufferPointer<Float>, _ image: RGBImage, _ draws: TrainingDraws,
         index: Int
     ) {
         let draw = draw(width: image.width, height: image.height, draws, image: index)

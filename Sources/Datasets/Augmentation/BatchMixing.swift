@@ -97,19 +97,6 @@ public struct BatchMixing: Hashable, Sendable {
     }
 }
 
-/// What a batch's images were mixed with.
-public struct BatchMix: Hashable, Sendable {
-    /// λ, the weight of an image's own label; 1 − λ is that of its partner's.
-    public let lambda: Double
-    /// [count] the partners' classes.
-    public let partnerLabels: [Int32]
-
-    /// λ and the partners' classes [count].
-    public init(lambda: Double, partnerLabels: [Int32]) {
-        (self.lambda, self.partnerLabels) = (lambda, partnerLabels)
-    }
-}
-
 extension Random {
     /// Beta(α, α): G₁ / (G₁ + G₂) of two gamma variables, whose logarithms stay finite for the smallest α.
     mutating func beta(_ alpha: Double) -> Double {

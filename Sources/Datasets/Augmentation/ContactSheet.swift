@@ -1,3 +1,5 @@
+import TensorCore
+
 extension RGBImage {
     /// A contact sheet: the images row by row, `columns` in each, in cells of the largest width and height
     /// with `gap` pixels of white between them. Traps without an image or a column.
@@ -29,7 +31,7 @@ extension PreparedImages {
         let size = 3 * loader.preprocessor.imageSize * loader.preprocessor.imageSize
         var columns: [[RGBImage]] = []
         for view in 0...views {
-            let draws = AugmentationDraws(seed: seed, epoch: view - 1, step: view - 1)
+            let draws = TrainingDraws(seed: seed, epoch: view - 1, batch: view - 1)
             start([indices], augmented: view == 0 ? nil : draws)
             guard let batch = try loader.next() else { break }
             columns.append(
