@@ -77,6 +77,16 @@ public final class FolderLock {
 
     deinit { release() }
 
+    /// Who writes into the folder now, as that process says: `process 4711 (glora train) on HOST since …`; nil for nobody.
+    public static func currentHolder(of folder: URL) -> String? {
+        let descriptor = open(
+            folder.appendingPathComponent(fileName).path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        // A shared lock, so that others who ask at the same time aren't taken for a holder; closing lets go of it.
+        return lock(descriptor, LOCK_SH | LOCK_NB) == EWOULDBLOCK ? read(descriptor) : nil
+    }
+
     /// Removes the file and unlocks the folder. Folders that were made for the lock and hold nothing are removed too: a command that
     /// failed before it wrote leaves none.
     public func release() {

@@ -106,16 +106,21 @@ public struct Sweep: Sendable {
         }
     }
 
-    /// The settings of one training; `epochs` is its rung's, where there are rungs.
-    public func options(_ trial: Trial, epochs: Int? = nil, seed: Int) -> TrainingOptions {
+    /// The settings of one training on so many images; `epochs` is its rung's, where there are rungs.
+    public func options(_ trial: Trial, epochs: Int? = nil, imageCount: Int? = nil, seed: Int)
+        -> TrainingOptions
+    {
         var given: [String: any SettingValue] = [:]
         for (name, word) in words(trial) { given.merge(Sweep.values(name, word) ?? [:]) { $1 } }
-        var options = TrainingOptions(given: given)
+        var options = TrainingOptions(given: given, recipe: .standard)
         options.seed = seed
+        if let imageCount { options.fit(imageCount: imageCount) }
         if let epochs, epochs != options.epochs {
-            // A warm-up's first two epochs run at its first rate: fewer than three would be nothing else.
             let warmup = Double(options.warmupEpochs) * Double(epochs) / Double(options.epochs)
-            options.warmupEpochs = epochs < 3 ? 0 : Int(warmup)
+            // By epoch, a warm-up's first two run at its first rate: fewer than three would be nothing else.
+            let least =
+                options.additions.schedule ?? .original == .original ? 0 : min(options.warmupEpochs, 1)
+            options.warmupEpochs = epochs < 3 ? 0 : max(Int(warmup), least)
             options.epochs = epochs
         }
         return options

@@ -165,7 +165,7 @@ extension TrainingOptions {
         guard var glora = method as? GLoRA else { return method }
         glora.choice =
             try run.map { try PathChoice($0, space: space, for: shape) }
-            ?? PathChoice(path, space: space, recipe: recipe, for: shape)
+            ?? PathChoice(path, space: space, recipe: recipe.draws, for: shape)
         return glora
     }
 }

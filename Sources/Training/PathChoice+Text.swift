@@ -22,7 +22,7 @@ extension PathChoice {
     init(_ run: RunDirectory.Configuration, space: SearchSpace, for shape: TransformerShape) throws {
         guard let paths = run.paths else {
             self = try PathChoice(
-                run.options.path, space: space, recipe: run.options.recipe, for: shape)
+                run.options.path, space: space, recipe: run.options.recipe.draws, for: shape)
             return
         }
         guard paths.count == shape.linears.count else {

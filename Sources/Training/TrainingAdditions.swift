@@ -4,7 +4,7 @@ import Adapters
 import Datasets
 import Foundation
 
-/// What practitioners ask of a training beyond its method's recipe, by the names that they know from timm, PyTorch and Keras. What is
+/// What practitioners ask of a training beyond what its method's authors do, by the names that they know from timm, PyTorch and Keras. What is
 /// left out changes nothing.
 public struct TrainingAdditions: SettingGroup {
     @Setting(
@@ -48,7 +48,7 @@ public struct TrainingAdditions: SettingGroup {
     @Setting(
         "schedule",
         "The learning rate's course: original (a cosine by epoch), or by step cosine, linear, constant, one-cycle",
-        default: "original")
+        default: "cosine; original with `recipe original`")
     public var schedule: LearningRateSchedule.Kind? = nil
     @Setting(
         "warmup-steps", "Steps of linear warm-up, with a schedule by step", default: "as warmup-epochs say",

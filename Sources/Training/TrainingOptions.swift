@@ -8,14 +8,13 @@ import Transformers
 
 extension LinearRole: SettingChoice {}
 extension SearchSpace.FormName: SettingChoice {}
-extension PathChoice.Recipe: SettingChoice {}
 extension AdamW.Mode: SettingChoice {}
 extension MemoryPolicy: SettingChoice {}
 extension Precision: SettingChoice {}
 extension Preprocessing.Filter: SettingChoice {}
 
-/// Every setting of a training run, with the defaults of its method's authors. The keys are the settings' names, so a run's
-/// `config.yaml` is its command line written down.
+/// Every setting of a training run, with the defaults of its method's authors; `TrainingRecipe` has the others'. The keys are the
+/// settings' names, so a run's `config.yaml` is its command line written down.
 ///
 /// Source: ViT-Slim/GLoRA/supernet.py.
 public struct TrainingOptions: SettingGroup {
@@ -56,11 +55,15 @@ public struct TrainingOptions: SettingGroup {
     public var method = MethodName.glora
     /// The method's own settings.
     public var methodSettings = MethodSettings()
-    @Setting("path", "GLoRA's supernet, full, none (the linear probe), or a JSON file of paths")
+    @Setting(
+        "path", "GLoRA's supernet, full, none (the linear probe), or a JSON file of paths",
+        default: "full; supernet with `recipe original`")
     public var path = "supernet"
     @Setting(
-        "recipe", "How a supernet's steps draw: original, or sandwich (every other step the richest path)")
-    public var recipe = PathChoice.Recipe.original
+        "recipe",
+        "Whose defaults: standard (a good result soon), original (the authors'), or sandwich (those, but a supernet takes its richest path at every other step)"
+    )
+    public var recipe = TrainingRecipe.original
     @Setting(
         "ranks", "Ranks that lowRank may mean, each an equally likely choice: 4, or 8,4",
         .within(1...MethodSettings.largestSize))
@@ -81,7 +84,9 @@ public struct TrainingOptions: SettingGroup {
     public var head = HeadKind.linear
     @Setting("optimizer", "adamw, sgd with momentum, or lion", default: "the method's")
     public var optimizer = OptimizerName.adamw
-    @Setting("lr", "Learning rate after the warm-up", default: "the method's; 1e-4 for glora", .rate)
+    @Setting(
+        "lr", "Learning rate after the warm-up",
+        default: "the method's; for glora 1e-3, with `recipe original` 1e-4", .rate)
     public var learningRate = 1e-4
     /// AdamW's is decoupled, SGD's part of the gradient.
     @Setting(
@@ -90,29 +95,37 @@ public struct TrainingOptions: SettingGroup {
     public var weightDecay = 1e-4
     @Setting("adamw", "What AdamW does to tensors off the path: dense (as published) or sparse (PyTorch 2)")
     public var adamw = AdamW.Mode.dense
-    @Setting("batch-size", "Images in a step", .within(1...largestBatch)) public var batchSize = 64
+    @Setting(
+        "batch-size", "Images in a step", default: "32; 64 with `recipe original`", .within(1...largestBatch))
+    public var batchSize = 64
     @Setting("drop-last", "Leave out an epoch's last, smaller batch") public var dropLast = true
     @Setting(
-        "epochs", "Passes over the training split", default: "the method's; 500 for glora, else 100",
+        "epochs", "Passes over the training split",
+        default: "by the number of images; with `recipe original` 500 for glora, else 100",
         .within(1...largestEpochCount))
     public var epochs = 500
     @Setting(
-        "warmup-epochs", "Epochs of linear warm-up", default: "the method's; 10, for adaptformer 20",
+        "warmup-epochs", "Epochs of linear warm-up",
+        default: "1; with `recipe original` 10, for adaptformer 20",
         .init("must be 0 or more") { $0 >= 0 })
     public var warmupEpochs = 10
     @Setting("warmup-lr", "The rate of the warm-up's first epoch", .rate) public var warmupLearningRate = 1e-6
-    @Setting("min-lr", "The rate that the cosine ends at", default: "the method's", .rate)
+    @Setting(
+        "min-lr", "The rate that the schedule ends at",
+        default: "0; with `recipe original` the method's", .rate)
     public var minimumLearningRate = 1e-5
     /// The probability of leaving out the last block; the first is always there.
     @Setting(
-        "drop-path", "Stochastic depth in the last block, growing linearly from 0", default: "the method's",
+        "drop-path", "Stochastic depth in the last block, growing linearly from 0",
+        default: "the method's; for glora 0, with `recipe original` 0.1",
         .probability)
     public var dropPath = 0.1
-    /// What is asked of the training beyond its method's recipe.
+    /// What is asked of the training beyond what its method's authors do.
     public var additions = TrainingAdditions()
     @Setting("seed", "The seed of every draw") public var seed = 42
     @Setting(
         "validate-every", "Epochs between validations; the last is always validated",
+        default: "1; 10 with `recipe original`",
         .init("must be at least 1") { $0 > 0 })
     public var validateEvery = 10
     @Setting(
@@ -125,6 +138,9 @@ public struct TrainingOptions: SettingGroup {
         "float32, bfloat16 or float16: what frozen weights and activations are stored in, on OpenCL devices; tf32: float32 whose products NVIDIA's tensor cores compute"
     )
     public var precision = Precision.float32
+
+    /// Whether `epochs` wait for the number of images, by `fit`.
+    var epochsFollowImages = false
 
     /// GLoRA's authors' settings.
     public init() {}
@@ -158,14 +174,6 @@ public struct TrainingOptions: SettingGroup {
         case .full: learningRate = 1e-4
         case .glora, .lora, .factTT, .factTK, .repadapter, .adapter, .noah, .bitfit, .linear: break
         }
-    }
-
-    /// What a command line gives, and else what the authors of its method do.
-    public init(given: [String: any SettingValue]) {
-        var own = Self()
-        own.take(given)
-        self.init(method: own.method, batchSize: own.batchSize)
-        take(given)
     }
 
     /// What turns gradients into steps.
@@ -229,8 +237,9 @@ public struct TrainingOptions: SettingGroup {
             mistake =
                 mistake ?? "`resize-to` is the size before `crop center` or `crop squash-center`; give both"
         }
-        if method != .glora, path != "supernet" || recipe != .original {
-            mistake = mistake ?? "`path` and `recipe` are GLoRA's; leave them out with `method \(method)`"
+        if method != .glora, path != "supernet" || recipe == .sandwich {
+            mistake =
+                mistake ?? "`path` and `recipe sandwich` are GLoRA's; leave them out with `method \(method)`"
         }
         if let mistake = mistake ?? additions.mistake(self) { throw TrainingError.settings(mistake) }
         _ = try searchSpace()

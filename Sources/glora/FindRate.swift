@@ -17,7 +17,7 @@ struct FindRate: ParsableCommand {
             trainings is often somewhat lower.
 
             Example:
-              glora find-lr --model vit --data task --path full --output lr
+              glora find-lr --model vit --data task --output lr
             """)
 
     @OptionGroup var training: TrainingFlags
@@ -60,7 +60,8 @@ struct FindRate: ParsableCommand {
         let console = common.console
         var given = training.given
         given["precision"] = device.precision
-        let start = try TrainingStart(TrainingOptions(given: given), device, checks, console)
+        let start = try TrainingStart(
+            TrainingOptions(given: given, recipe: .standard), device, checks, console)
         let (options, checkpoint) = (start.options, start.base.checkpoint)
         let folder = URL(fileURLWithPath: output)
         Interrupt.install()

@@ -153,6 +153,11 @@ struct Search: ParsableCommand {
         let (images, test) = (lists[0], lists.dropFirst().first)
         for note in ready.notes { console.note(note) }
         console.say(ready.preprocessingLine)
+        if ready.options.path != "supernet" {
+            console.note(
+                "\(runFolder) was trained on paths of its own, so that other paths have tensors that nothing was learnt in: "
+                    + "search a run of `glora train --path supernet`")
+        }
         if Split(fitnessSplit) == .test {
             console.note(
                 "candidates are scored on the test split: what it finds has seen the answers and is no result"

@@ -9,12 +9,13 @@ struct Train: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Fine-tune a pretrained ViT on a folder of labelled images.",
         discussion: """
-            Without further flags this trains the original's supernet. --path full
-            trains the richest path alone, --path none is the linear probe. A YAML file
-            of these flags is read by --config FILE; flags override it.
+            Without further flags this trains GLoRA's richest path on its own, for as many
+            epochs as suit the number of images. --path none is the linear probe, --path
+            supernet what `search` searches, --recipe original what the paper's authors do.
+            A YAML file of these flags is read by --config FILE; flags override it.
 
             Example:
-              glora train --model vit --data task --run runs/a --path full --lr 1e-3
+              glora train --model vit --data task --run runs/a
               glora train --run runs/a --resume
             """)
 
@@ -34,7 +35,7 @@ struct Train: ParsableCommand {
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
         let lock = try directory.lock(orGive: "run", console)
         defer { lock.release() }
-        let options = try resume ? savedOptions(directory) : TrainingOptions(given: given)
+        let options = try resume ? savedOptions(directory) : TrainingOptions(given: given, recipe: .standard)
         if options.model.isEmpty {
             throw ValidationError("--model is missing: the pretrained ViT to start from")
         }

@@ -91,6 +91,10 @@ struct InputFlags: SettingFlags {
 struct TrainingFlags: SettingFlags {
     static var settings: [any AnySetting] { TrainingOptions().settings.filter { $0.name != "precision" } }
 
+    static func origin(of setting: any AnySetting) -> String? {
+        setting.name == "recipe" ? TrainingRecipe.standard.rawValue : setting.origin ?? setting.text
+    }
+
     var given: [String: any SettingValue] = [:]
 }
 

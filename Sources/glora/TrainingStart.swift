@@ -84,6 +84,7 @@ struct TrainingStart {
         keepsBase = resuming != nil || supernet != nil
         var options = options
         if !keepsBase, task.isVTAB { options.keepVTABProtocol() }
+        options.fit(imageCount: training.count)
         (self.options, self.checks, self.console) = (options, checks, console)
     }
 

@@ -25,8 +25,8 @@ enum Fixture {
     /// The flags of a run of three epochs of four steps on the fixture, and more.
     static func train(_ run: String, _ more: String...) -> [String] {
         [
-            "train", "--model", "model", "--data", "task", "--run", run, "--device", "cpu", "--batch-size",
-            "8",
+            "train", "--model", "model", "--data", "task", "--run", run, "--device", "cpu", "--recipe",
+            "original", "--batch-size", "8",
             "--epochs", "3", "--warmup-epochs", "1", "--lr", "1e-2", "--validate-every", "1", "--ranks",
             "4,2",
         ] + more

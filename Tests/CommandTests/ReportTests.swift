@@ -103,4 +103,46 @@ struct ReportTests {
         let labels = near[0].labels.filter { $0.hasPrefix("0.") }
         #expect(labels.count >= 2 && Set(labels).count == labels.count, "\(labels)")
     }
+
+    private func page(_ file: String, in folder: URL) -> String {
+        (try? folder.bytes(file)).map { String(decoding: $0, as: UTF8.self) } ?? ""
+    }
+
+    /// How many epochs a page says to be done.
+    private func epochs(_ page: String) -> Int? {
+        page.firstMatch(of: /<p>([0-9]+) of 100000 epochs are done; process [0-9]+ \(glora train\)/)
+            .flatMap { Int($0.output.1) }
+    }
+
+    @Test("A page that is followed grows with the run, is loaded anew by the browser, and ends with the run")
+    func followed() throws {
+        try Fixture.withFolder { folder in
+            let training = try Glora.start(Fixture.train("long", "--epochs", "100000"), in: folder)
+            training.wait { folder.exists("long/config.yaml") }
+            let follow = ["report", "--run", "long", "--follow"]
+            let report = try Glora.start(follow + ["--json"], in: folder)
+            report.wait { epochs(page("long/report.html", in: folder)) != nil }
+            let first = try #require(epochs(page("long/report.html", in: folder)))
+            report.wait { epochs(page("long/report.html", in: folder)) ?? 0 > first }
+            let later = page("long/report.html", in: folder)
+            #expect(try #require(epochs(later)) > first && later.contains(#"http-equiv="refresh""#))
+            // Another follower is stopped, and the run goes on.
+            let other = try Glora.start(follow + ["--output", "other.html"], in: folder)
+            other.wait { epochs(page("other.html", in: folder)) != nil }
+            other.send(SIGINT)
+            #expect(try other.outcome().exitCode == 130)
+            #expect(!page("other.html", in: folder).contains(#"http-equiv="refresh""#))
+            #expect(training.process.isRunning && report.process.isRunning)
+            training.send(SIGINT)
+            #expect(try training.outcome().exitCode == 130)
+            let outcome = try report.outcome()
+            #expect(outcome.exitCode == 0, "\(outcome.errors)")
+            let last = page("long/report.html", in: folder)
+            #expect(!last.contains("epochs are done") && !last.contains(#"http-equiv="refresh""#))
+            #expect(try outcome.json()["bytes"]?.integerValue == last.utf8.count)
+            // Nobody is there any more: the page is written once.
+            try Glora.succeed(follow, in: folder)
+            #expect(page("long/report.html", in: folder) == last)
+        }
+    }
 }

@@ -148,7 +148,13 @@ struct SweepTests {
             #expect(stopped["finished"] == false && stopped["best"] == nil)
             #expect(stopped["done"]?.integerValue == 1 && stopped["count"]?.integerValue == 2)
             #expect(outcome.errors.contains("`glora sweep --run out --resume` goes on from there"))
+            func page() throws -> String {
+                String(decoding: try folder.bytes("out/report.html"), as: UTF8.self)
+            }
+            #expect(try page().contains("1 of 2 trainings are done") && !page().contains("http-equiv"))
+            try Glora.refuse(["report", "--run", "out"], in: folder, saying: ["the folder of a sweep"])
             let again = try Glora.succeed(["sweep", "--run", "out", "--resume"], in: folder)
+            #expect(try !page().contains("trainings are done"))
             #expect(again.output.contains("[1/2] trial 1 (lr 1e-2): done before"))
             #expect(again.output.contains("[2/2] trial 2 (lr 1e-3): going on"))
             #expect(try result(folder) == result(folder, "whole"))

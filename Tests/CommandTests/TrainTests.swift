@@ -44,6 +44,29 @@ struct TrainTests {
         }
     }
 
+    @Test("Without further flags the richest path is trained alone, for as many epochs as suit the images")
+    func standard() throws {
+        try Fixture.withFolder { folder in
+            let train = ["train", "--model", "model", "--data", "task", "--device", "cpu", "--run"]
+            let json = try Glora.succeed(train + ["a", "--json"], in: folder).json()
+            // 32 images are one step of 32.
+            #expect(json["epochs"]?.integerValue == 50 && json["steps"]?.integerValue == 50)
+            let config = String(decoding: try folder.bytes("a/config.yaml"), as: UTF8.self)
+            for line in [
+                "path: full", "recipe: standard", "epochs: 50", "schedule: cosine", "batch-size: 32",
+            ] {
+                #expect(config.contains("  \(line)\n"), "\(line)")
+            }
+            // Learnt, not drawn: three colours that a small model tells apart.
+            #expect(try json.number("bestValAccuracy") > 0.7)
+            let original = try Glora.succeed(
+                train + ["b", "--recipe", "original", "--epochs", "1", "--json"], in: folder)
+            #expect(try original.json()["epochs"]?.integerValue == 1)
+            let authors = String(decoding: try folder.bytes("b/config.yaml"), as: UTF8.self)
+            #expect(authors.contains("  path: supernet\n") && authors.contains("  recipe: original\n"))
+        }
+    }
+
     @Test("Without --json everything is said on standard output")
     func plainOutput() throws {
         try Fixture.withFolder { folder in

@@ -18,6 +18,40 @@ struct SettingsTests {
         #expect(options.path == "supernet" && options.trainSplit == "train800")
     }
 
+    @Test("The standard recipe's defaults, of which every one gives way to what is given")
+    func standardRecipe() {
+        func options(_ given: [String: any SettingValue]) -> TrainingOptions {
+            TrainingOptions(given: given, recipe: .standard)
+        }
+        let own = options([:])
+        #expect(own.recipe == .standard && own.path == "full" && own.additions.schedule == .cosine)
+        #expect(own.batchSize == 32 && own.warmupEpochs == 1 && own.validateEvery == 1)
+        #expect(own.dropPath == 0 && own.minimumLearningRate == 0 && own.recipe.draws == .sandwich)
+        for (count, epochs) in [(1, 50), (160, 50), (800, 15), (1000, 12), (5000, 5), (1 << 40, 5)] {
+            var fitted = own
+            fitted.fit(imageCount: count)
+            #expect(fitted.epochs == epochs, "\(count) images")
+            var given = options(["epochs": 7])
+            given.fit(imageCount: count)
+            #expect(given.epochs == 7)
+        }
+        let given = options([
+            "path": "supernet", "batch-size": 64, "schedule": LearningRateSchedule.Kind.linear,
+        ])
+        #expect(given.path == "supernet" && given.batchSize == 64 && given.additions.schedule == .linear)
+        // Other methods keep their authors' optimizers, whose rates go by the batch.
+        let vpt = options(["method": MethodName.vptDeep])
+        #expect(vpt.optimizer == .sgd && vpt.learningRate == 0.125 && vpt.path == "supernet")
+        #expect(throws: Never.self) { try vpt.validate() }
+        for recipe in [TrainingRecipe.original, .sandwich] {
+            var authors = options(["recipe": recipe])
+            authors.fit(imageCount: 1)
+            #expect(authors.recipe == recipe && authors.recipe.draws.rawValue == recipe.rawValue)
+            authors.recipe = .original
+            #expect(authors == TrainingOptions())
+        }
+    }
+
     @Test("A run's configuration survives its file")
     func configuration() throws {
         try TinyTask.withFolder { folder in

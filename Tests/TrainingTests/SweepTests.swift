@@ -67,12 +67,22 @@ struct SweepTests {
 
     @Test("A third of 27 trials is 9, of 4 one, and one always goes on")
     func halving() throws {
-        let sweep = try sweep("sweep: {lr: [1e-4, 1e-3]}\nhalving: {epochs: [2, 6, 20], keep: 0.333}\n")
+        let text = "sweep: {lr: [1e-4, 1e-3]}\nhalving: {epochs: [2, 6, 20], keep: 0.333}\n"
+        let (standard, sweep) = (try sweep(text), try sweep(text + "recipe: original\n"))
         let halving = try #require(sweep.halving)
         #expect([27, 9, 3, 4, 5, 1].map(halving.kept) == [9, 3, 1, 1, 2, 1])
         // The warm-up is shortened like the training.
-        let warmups = [2, 3, 6, 20].map { sweep.options(sweep.trials[0], epochs: $0, seed: 0).warmupEpochs }
-        #expect(warmups == [0, 1, 3, 10])
+        func warmups(_ sweep: Sweep) -> [Int] {
+            [2, 3, 6, 20].map { sweep.options(sweep.trials[0], epochs: $0, seed: 0).warmupEpochs }
+        }
+        #expect(warmups(sweep) == [0, 1, 3, 10] && warmups(standard) == [0, 1, 1, 1])
+        // Without rungs the images say how long, where the file doesn't.
+        func epochs(_ text: String) throws -> Int {
+            let sweep = try Sweep(yaml: "model: vit\ndata: task\n" + text, name: "s.yaml")
+            return sweep.options(sweep.trials[0], imageCount: 800, seed: 0).epochs
+        }
+        #expect(try epochs("sweep: {lr: [1e-4, 1e-3]}\n") == 15)
+        #expect(try epochs("epochs: 7\nsweep: {lr: [1e-4, 1e-3]}\n") == 7)
         // Whatever the rung, some of it is trained at the rate that is searched for.
         for epochs in 1...20 {
             let schedule = sweep.options(sweep.trials[1], epochs: epochs, seed: 0).cosineSchedule

@@ -116,7 +116,13 @@ struct CellTrainingFlags: SettingFlags {
     }
 
     static func origin(of setting: any AnySetting) -> String? {
-        setting.origin == nil ? setting.text : "the method's"
+        switch setting.name {
+        case "schedule": "original"
+        case "batch-size", "validate-every": setting.text
+        // What is left out changes nothing, and its help says so.
+        default:
+            setting.origin == nil || setting.text == nil ? setting.origin ?? setting.text : "the method's"
+        }
     }
 
     var given: [String: any SettingValue] = [:]

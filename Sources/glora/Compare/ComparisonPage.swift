@@ -46,10 +46,10 @@ struct ComparisonPage {
         add("To make it again", "<pre>\(Page.escape(again))</pre>")
     }
 
-    /// Writes OUTPUT/report.html and says so.
-    func write(_ console: Console) throws {
+    /// Writes OUTPUT/report.html and says so, unless it is one that `isFollowed`.
+    func write(_ console: Console, isFollowed: Bool = false) throws {
         let file = output.appendingPathComponent("report.html")
-        try AtomicFile.write(Page.html(title: title, sections), to: file)
-        console.say("wrote \(file.path)")
+        try AtomicFile.write(Page.html(title: title, isFollowed: isFollowed, sections), to: file)
+        if !isFollowed { console.say("wrote \(file.path)") }
     }
 }

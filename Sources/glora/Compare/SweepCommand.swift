@@ -38,7 +38,9 @@ struct SweepCommand: CellsCommand {
 
     private var output: URL { URL(fileURLWithPath: folder) }
     /// The sweep's own copy of its file: what becomes of that no longer matters.
-    private var kept: URL { output.appendingPathComponent("sweep.yaml") }
+    private var kept: URL { SweepCommand.file(in: output) }
+    /// A sweep's file in its folder.
+    static func file(in folder: URL) -> URL { folder.appendingPathComponent("sweep.yaml") }
 
     mutating func validate() throws {
         if config == nil, !resume { throw ValidationError("--config is missing: the YAML file of the sweep") }
@@ -131,6 +133,7 @@ struct SweepCommand: CellsCommand {
             try progress.test()
         } catch let code as ExitCode where code == .stopped {
             console.say("stopped; \(output.path)/ keeps what is done, \(continuation) goes on from there")
+            try? progress.writePage(isFinished: false, isFollowed: false)
             try? console.result(progress.result(isFinished: false), schema: Self.schema)
             throw code
         }
@@ -176,7 +179,7 @@ struct SweepData {
     func options(
         _ sweep: Sweep, _ trial: Sweep.Trial, epochs: Int? = nil, seed: Int
     ) -> TrainingOptions {
-        var options = sweep.options(trial, epochs: epochs, seed: seed)
+        var options = sweep.options(trial, epochs: epochs, imageCount: images.training.count, seed: seed)
         if task.isVTAB { options.keepVTABProtocol() }
         return options
     }

@@ -5,7 +5,7 @@ import Experiments
 import Foundation
 import Training
 
-/// A sweep under way: its trials' scores so far, rung by rung, in `sweep.json` after every trial.
+/// A sweep under way: its trials' scores so far, rung by rung, in `sweep.json` and on its page after every trial.
 final class SweepProgress {
     /// A trial on a rung.
     struct Entry {
@@ -47,6 +47,7 @@ final class SweepProgress {
                 let entry = try train(trial, rung: index, epochs)
                 entries.append(entry)
                 try write(isFinished: false)
+                try writePage(isFinished: false, isFollowed: true)
                 return entry.score
             }
             let ranked = TrialScore.ranked(rung).filter { $0.validation != nil }
@@ -80,7 +81,7 @@ final class SweepProgress {
         let isWhole = cells.count == sweep.seeds.count
         return Entry(
             score: TrialScore(
-                trial: trial, rung: rung, epochs: epochs ?? sweep.options(trial, seed: 0).epochs,
+                trial: trial, rung: rung, epochs: epochs ?? data.options(sweep, trial, seed: 0).epochs,
                 validation: isWhole ? Spread(cells.compactMap(\.result.valAccuracy)) : nil,
                 loss: isWhole ? Spread(cells.compactMap(\.result.valLoss))?.mean : nil),
             cells: cells)
@@ -146,21 +147,28 @@ final class SweepProgress {
             console.say("and \(table.rows.count - Self.shown) more in \(output.path)/report.html")
         }
         console.say("")
-        let lines = protocolLines
-        for line in lines { console.say("- \(line)") }
+        for line in protocolLines { console.say("- \(line)") }
+        try writePage(isFinished: true, isFollowed: false)
+    }
+
+    /// Writes `report.html`; one that `isFollowed` is going to change.
+    func writePage(isFinished: Bool, isFollowed: Bool) throws {
         var page = ComparisonPage("\(data.task.name): a sweep", in: output)
+        if !isFinished {
+            page.add("Not finished", "<p>\(queue.done) of \(queue.count) trainings are done.</p>")
+        }
         page.add("Trials, best first", table.html)
         let scatter = scatter
         if !scatter.isEmpty { page.add("Settings and validation", scatter) }
         page.add("Learning curves of the best, first seed", try curves)
-        if let best = ranked.first, let mistakes = try Mistakes(best.cells[0].cell.directory) {
+        if let best = ranked.first?.cells.first, let mistakes = try Mistakes(best.cell.directory) {
             page.add("Mistakes of the best, first seed, on \(mistakes.split)", mistakes.html)
         }
         let file = output.appendingPathComponent("sweep.yaml").path
         page.addProtocol(
-            lines,
+            protocolLines,
             again: "glora sweep --config \(file.shellQuoted) --run again\n\n# \(file)\n\(text)")
-        try page.write(console)
+        try page.write(console, isFollowed: isFollowed)
     }
 
     private var table: Table {

@@ -9,18 +9,22 @@ enum Page {
             .replacingOccurrences(of: "\"", with: "&quot;")
     }
 
-    /// A whole page.
-    static func html(title: String, _ sections: [String]) -> String {
-        """
-        <!DOCTYPE html>
-        <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-        <title>\(escape(title))</title><style>\(style)</style></head>
-        <body><h1>\(escape(title))</h1>
-        \(sections.joined(separator: "\n"))
-        </body></html>
+    /// A whole page. One that `isFollowed` is loaded anew by the browser every few seconds.
+    static func html(title: String, isFollowed: Bool = false, _ sections: [String]) -> String {
+        let refresh = isFollowed ? "<meta http-equiv=\"refresh\" content=\"\(secondsBetweenLoads)\">" : ""
+        return """
+            <!DOCTYPE html>
+            <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">\(refresh)
+            <title>\(escape(title))</title><style>\(style)</style></head>
+            <body><h1>\(escape(title))</h1>
+            \(sections.joined(separator: "\n"))
+            </body></html>
 
-        """
+            """
     }
+
+    /// How often a page that changes is written and loaded.
+    static let secondsBetweenLoads = 5
 
     /// A heading and what is below it.
     static func section(_ title: String, _ body: String) -> String {

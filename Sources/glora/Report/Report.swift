@@ -12,10 +12,13 @@ struct Report: ParsableCommand {
             The page stands alone: no script, no network. --with sets other runs on the
             same data beside it, such as the found subnet trained on, or LoRA. The
             confusion matrix and the worst mistakes are of what glora eval last said of
-            the run's test split, or else of its validation split.
+            the run's test split, or else of its validation split. --follow writes the
+            page again and again for as long as a command works on the run; a browser
+            that shows it loads it anew by itself.
 
             Example:
               glora report --run runs/a --with runs/lora --output a.html
+              glora report --run runs/a --follow
             """)
 
     @Option(name: .customLong("run"), help: "The run.")
@@ -24,6 +27,8 @@ struct Report: ParsableCommand {
     var others: [String] = []
     @Option(help: "The page (default: report.html in the run's folder).")
     var output: String?
+    @Flag(help: "Write the page anew every few seconds for as long as a command works on the run.")
+    var follow = false
     @OptionGroup var common: CommonFlags
 
     struct Result: Encodable {
@@ -33,8 +38,49 @@ struct Report: ParsableCommand {
 
     func run() throws {
         let console = common.console
+        let directory = RunDirectory(URL(fileURLWithPath: runFolder))
+        if !directory.holdsRun,
+            FileManager.default.fileExists(atPath: SweepCommand.file(in: directory.url).path)
+        {
+            throw TrainingError.run(
+                "\(directory.url.path) is the folder of a sweep, whose page is its report.html, written after every trial; "
+                    + "give `run` one of the runs below it")
+        }
+        let file =
+            output.map { URL(fileURLWithPath: $0).resolvingSymlinksInPath() }
+            ?? directory.url.appendingPathComponent("report.html")
+        if follow { Interrupt.install() }
+        var (byteCount, last) = (0, "")
+        while true {
+            // Asked before the run is read: what its holder writes last is read once more.
+            let holder = follow ? FolderLock.currentHolder(of: directory.url) : nil
+            let page = try page(writtenBy: holder)
+            // The browser keeps its place where nothing is new.
+            if page != last { try AtomicFile.write(page, to: file) }
+            if last.isEmpty { console.say("wrote \(file.path)") }
+            (byteCount, last) = (page.utf8.count, page)
+            guard holder != nil else { break }
+            for _ in 0..<Page.secondsBetweenLoads * 10 where !Interrupt.wasRequested { usleep(100_000) }
+            if Interrupt.wasRequested {
+                try AtomicFile.write(try self.page(writtenBy: nil), to: file)
+                throw ExitCode.stopped
+            }
+        }
+        try console.result(Result(output: file.path, bytes: byteCount), schema: "glora.report/1")
+    }
+
+    /// The whole page; `holder` is who works on the run while the page is followed.
+    private func page(writtenBy holder: String?) throws -> String {
         let runs = try ([runFolder] + others).map { try ReportedRun($0) }
-        var sections = [
+        var sections: [String] = []
+        if let holder {
+            let done = runs[0].metrics.count { $0.trainLoss != nil }
+            sections.append(
+                Page.section(
+                    "Under way",
+                    "<p>\(Page.escape("\(done) of \(runs[0].epochs) epochs are done; \(holder)"))</p>"))
+        }
+        sections += [
             Page.section("What it took", comparison(runs)),
             Page.section("Learning curves", curves(runs)),
         ]
@@ -52,14 +98,9 @@ struct Report: ParsableCommand {
                 ))
         }
         sections.append(Page.section("To make it again", "<pre>\(Page.escape(try runs[0].commands()))</pre>"))
-        let page = Page.html(title: "\(runs[0].name): \(runs[0].method) on \(runs[0].data)", sections)
-        let file =
-            output.map { URL(fileURLWithPath: $0).resolvingSymlinksInPath() }
-            ?? runs[0].directory.url.appendingPathComponent("report.html")
-        try AtomicFile.write(page, to: file)
-        console.say("wrote \(file.path)")
-        try console.result(
-            Result(output: file.path, bytes: page.utf8.count), schema: "glora.report/1")
+        return Page.html(
+            title: "\(runs[0].name): \(runs[0].method) on \(runs[0].data)", isFollowed: holder != nil,
+            sections)
     }
 
     private func comparison(_ runs: [ReportedRun]) -> String {
@@ -115,6 +156,7 @@ private struct ReportedRun {
     let data: String
     let method: String
     let path: String
+    let epochs: Int
     let metrics: [RunDirectory.EpochMetric]
     var folder: SearchDirectory { SearchDirectory(directory) }
 
@@ -128,8 +170,9 @@ private struct ReportedRun {
             options.method != .glora
             ? options.method.rawValue
             : options.path == "supernet"
-                ? "supernet, \(options.recipe.rawValue)"
+                ? "supernet, \(options.recipe.draws.rawValue)"
                 : URL(fileURLWithPath: options.path).lastPathComponent
+        epochs = options.epochs
         metrics = try directory.epochMetrics()
     }
 
