@@ -86,7 +86,7 @@ public struct TrainingOptions: SettingGroup {
     public var optimizer = OptimizerName.adamw
     @Setting(
         "lr", "Learning rate after the warm-up",
-        default: "the method's; for glora 1e-3, with `recipe original` 1e-4", .rate)
+        default: "the method's; for glora 2e-3, with `recipe original` 1e-4", .rate)
     public var learningRate = 1e-4
     /// AdamW's is decoupled, SGD's part of the gradient.
     @Setting(

@@ -20,7 +20,7 @@ extension TrainingOptions {
         self.init(method: method, batchSize: batchSize ?? (recipe == .standard ? 32 : 64))
         self.recipe = recipe
         guard recipe == .standard else { return }
-        if method == .glora { (path, learningRate, dropPath) = ("full", 1e-3, 0) }
+        if method == .glora { (path, learningRate, dropPath) = ("full", 2e-3, 0) }
         (additions.schedule, warmupEpochs, minimumLearningRate) = (.cosine, 1, 0)
         validateEvery = 1
         epochs = TrainingOptions.standardEpochs(imageCount: 1000)

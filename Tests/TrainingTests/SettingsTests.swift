@@ -26,7 +26,9 @@ struct SettingsTests {
         let own = options([:])
         #expect(own.recipe == .standard && own.path == "full" && own.additions.schedule == .cosine)
         #expect(own.batchSize == 32 && own.warmupEpochs == 1 && own.validateEvery == 1)
-        #expect(own.dropPath == 0 && own.minimumLearningRate == 0 && own.recipe.draws == .sandwich)
+        #expect(
+            own.learningRate == 2e-3 && own.dropPath == 0 && own.minimumLearningRate == 0
+                && own.recipe.draws == .sandwich)
         for (count, epochs) in [(1, 50), (160, 50), (800, 15), (1000, 12), (5000, 5), (1 << 40, 5)] {
             var fitted = own
             fitted.fit(imageCount: count)
