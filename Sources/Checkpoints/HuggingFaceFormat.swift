@@ -41,15 +41,16 @@ enum HuggingFaceFormat {
         if source.names.contains(where: { $0.hasPrefix("text_model.") }) {
             notes.append("left out: the text model beside the vision model")
         }
-        if let problem = config["problem_type"]?.stringValue, configuration.classCount > 0,
-            problem != "single_label_classification"
-        {
+        let problem = configuration.classCount > 0 ? config["problem_type"]?.stringValue : nil
+        let problems = ["single_label_classification", "multi_label_classification", "regression"]
+        if let problem, !problems.contains(problem) {
             notes.append(
-                "config.json's problem_type is \(problem): the head was not trained to choose one class, which is what "
-                    + "scoring takes it for")
+                "config.json's problem_type is \(problem), which transformers doesn't know: scoring takes the head for one that "
+                    + "chooses one class")
         }
         var checkpoint = try ViTCheckpoint(configuration: configuration, tensors: tensors, notes: notes)
         (checkpoint.isHuggingFace, checkpoint.preparedSize) = (true, preparedSize)
+        if problem != problems[0] { checkpoint.problemType = problem }
         // transformers' interpolate_pos_encoding has an antialias in this one alone.
         checkpoint.resizing = family == .dinov2 && configuration.registers > 0 ? .antialiased : .sampled
         if configuration.classCount > 0 {

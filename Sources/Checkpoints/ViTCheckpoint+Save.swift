@@ -192,6 +192,7 @@ extension ViTCheckpoint {
         let renamed = try form.names.written(tensors, c).merging(form.unread) { own, _ in own }
         let pairs = (classNames ?? ClassNames.generic(c.classCount)).enumerated()
         var config = form.config
+        config["problem_type"] = problemType.map { .string($0) }
         if c.classCount > 0 {
             config["id2label"] = .object(
                 Dictionary(uniqueKeysWithValues: pairs.map { ("\($0)", .string($1)) }))

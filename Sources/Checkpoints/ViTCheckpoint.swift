@@ -31,6 +31,9 @@ public struct ViTCheckpoint: Equatable, Sendable {
     public var tensors: [String: HostTensor]
     /// [classCount] the names of the head's classes, where the file says them. Two classes may have one name.
     public var classNames: [String]?
+    /// What Hugging Face's config.json calls the head's task, where it isn't to choose one class: multi_label_classification or
+    /// regression.
+    public var problemType: String?
     /// Who says how images are prepared.
     public var preprocessingOrigin = PreprocessingOrigin.assumed
     /// timm's name of the architecture, where the file said one that is known: what a written one is called.

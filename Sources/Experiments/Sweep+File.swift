@@ -17,6 +17,7 @@ extension Sweep {
     /// Settings that no sweep has, and why.
     private static let unfit = [
         "log-dir": "its trainings would write into folders of the same names",
+        "task": "its trials are judged by their accuracy on classes",
         "time-limit": "trainings that are cut off can't be compared; give fewer epochs, or halving",
     ]
 

@@ -31,6 +31,11 @@ public final class SearchRun<Model: TrainableModel> {
                 "this is a run of \(ready.options.method.rawValue); only a supernet of GLoRA's can be searched"
             )
         }
+        guard ready.task == .classes else {
+            throw TrainingError.run(
+                "this is a run that learns \(ready.task.rawValue); only a supernet that learns classes can be searched"
+            )
+        }
         (self.ready, self.saveAdapter) = (ready, saveAdapter)
         (self.directory, self.configuration) = (directory, configuration)
         space = try ready.model.candidateSpace(try ready.options.searchSpace())

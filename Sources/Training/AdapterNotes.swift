@@ -12,6 +12,7 @@ func adapterNotes(
         "glora_image_size": .integer(configuration.imageSize),
     ]
     notes["glora_architecture"] = try? JSONValue(parsing: JSONEncoder().encode(configuration))
+    if let task = options.additions.task, task != .classes { notes["glora_task"] = .string(task.rawValue) }
     notes["glora_class_names"] = classNames.map { .array($0.map { .string($0) }) }
     return notes
 }
@@ -31,6 +32,12 @@ extension TrainingOptions {
             names.arrayValue?.allSatisfy({ $0.stringValue != nil }) != true
         {
             try refuse("glora_class_names")
+        }
+        if let noted = notes["glora_task"] {
+            guard let task = noted.stringValue.flatMap(LearningTask.init(rawValue:)) else {
+                try refuse("glora_task")
+            }
+            additions.task = task
         }
         for key in ["glora_mean", "glora_std"] {
             if let noted = notes[key], noted.numbers?.count != 3 { try refuse(key) }

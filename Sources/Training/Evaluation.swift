@@ -1,3 +1,4 @@
+import Foundation
 import TensorCore
 import Transformers
 
@@ -9,8 +10,57 @@ public struct EvaluationResult: Codable, Equatable, Sendable {
     public var count: Int
     /// The mean cross-entropy.
     public var loss: Double
+    /// Of labels the mean average precision, 0 to 1, of values the mean R², at most 1; nil of classes.
+    public var targetScore: Double?
     /// correct / count, 0 to 1.
     public var accuracy: Double { count == 0 ? 0 : Double(correct) / Double(count) }
+    /// What a model is judged by: the accuracy, or `targetScore`.
+    public var score: Double { targetScore ?? accuracy }
+}
+
+/// What a model is judged by.
+public enum Metric: Sendable {
+    /// Classes'.
+    case accuracy
+    /// Labels', over the labels that some image has.
+    case meanAveragePrecision
+    /// Values', the mean over them.
+    case r2
+
+    /// As a sentence says it.
+    public var name: String {
+        switch self {
+        case .accuracy: "accuracy"
+        case .meanAveragePrecision: "mean average precision"
+        case .r2: "R²"
+        }
+    }
+
+    /// `an` or `a` before the name.
+    var article: String { self == .meanAveragePrecision ? "a" : "an" }
+
+    /// With its unit: per cent, but R², which may be far below 0.
+    public func text(_ score: Double, decimals: Int = 2) -> String {
+        self == .r2
+            ? String(format: "%.\(decimals + 2)f", score)
+            : String(format: "%.\(decimals)f", 100 * score) + " %"
+    }
+
+    /// Whether a model can have that score.
+    func isPossible(_ score: Double) -> Bool {
+        self == .r2 ? score <= 1 && score > -.infinity : (0...1).contains(score)
+    }
+}
+
+extension TrainingOptions {
+    /// What the task is judged by.
+    public var metric: Metric {
+        switch additions.task {
+        case nil, .classes: .accuracy
+        case .labels: .meanAveragePrecision
+        case .values: .r2
+        }
+    }
 }
 
 /// Runs `model`, as its layers are set, on every example of a source, in order and without drop-path.
@@ -46,13 +96,37 @@ public func forEachBatch<Model: TrainableModel>(
 
 /// Scores `model`, as its layers are set, on every example of a source, in order and without drop-path.
 ///
-/// `onBatch` receives each batch's outputs [B, K], row-major. Throws what the examples throw,
+/// `onBatch` receives each batch's outputs [B, K], row-major. `scale` is that of the values as the model's outputs have it; nil for
+/// the values' own units. Throws what the examples throw, `TrainingError.settings` where they can't be scored,
 /// `TrainingError.overflow` where an output or a loss is not a finite number, and `BackendError`.
 public func evaluate<Model: TrainableModel>(
     _ model: Model, on examples: Model.Examples, batchSize: Int, isForTraining: Bool = false,
+    scale: TargetScale? = nil,
     onBatch: (_ outputs: [Float], Model.Examples.Batch) -> Void = { _, _ in }
 ) throws -> EvaluationResult {
     var result = EvaluationResult(correct: 0, count: 0, loss: 0)
+    if let kind = examples.targetLoss {
+        try checkTargets(examples)
+        var (outputs, targets): ([Float], [Float]) = ([], [])
+        try forEachBatch(model, on: examples, batchSize: batchSize, isForTraining: isForTraining) {
+            some, batch, _ in
+            outputs += some
+            for index in batch.indices {
+                let own = examples.targets(at: index)
+                targets += scale?.standardised(own) ?? own
+            }
+            result.count += batch.count
+            onBatch(some, batch)
+        }
+        guard result.count > 0 else { return result }
+        let columns = outputs.count / result.count
+        result.loss = zip(outputs, targets).reduce(0) { $0 + kind.loss($1.0, $1.1) } / Double(outputs.count)
+        result.targetScore =
+            kind == .sigmoid
+            ? LabelMetrics(outputs: outputs, targets: targets, count: columns).meanAveragePrecision
+            : ValueMetrics(outputs: outputs, targets: targets, count: columns).meanR2
+        return result
+    }
     try forEachBatch(model, on: examples, batchSize: batchSize, isForTraining: isForTraining) {
         outputs, batch, plan in
         model.loss(plan)
@@ -70,6 +144,29 @@ public func evaluate<Model: TrainableModel>(
     }
     if result.count > 0 { result.loss /= Double(result.count) }
     return result
+}
+
+/// Throws `TrainingError.settings` for examples on which labels or values can't be scored.
+func checkTargets(_ examples: some ExampleSource) throws {
+    guard let kind = examples.targetLoss, examples.count > 0 else { return }
+    if kind == .squared, examples.count < 2 {
+        throw TrainingError.settings("\(examples.name) has one image, and R² needs two; give it more")
+    }
+    if kind == .sigmoid,
+        !(0..<examples.count).contains(where: { examples.targets(at: $0).contains { $0 > 0 } })
+    {
+        throw TrainingError.settings(
+            "no image of \(examples.name) has a label, so that nothing can be ranked there; give it some that have"
+        )
+    }
+}
+
+extension TargetLoss {
+    /// Of one output z and its target t, in double: what is averaged over images and outputs.
+    fileprivate func loss(_ z: Float, _ t: Float) -> Double {
+        let (z, t) = (Double(z), Double(t))
+        return self == .squared ? (z - t) * (z - t) : max(z, 0) - z * t + log1p(exp(-abs(z)))
+    }
 }
 
 extension TrainableModel {

@@ -8,20 +8,24 @@ import TensorBoard
 /// | --- | --- |
 /// | `train/loss`, `train/lr`, `train/gradient_norm`, `train/images_per_second` | after a step |
 /// | `train/epoch_loss` | after an epoch |
-/// | `validation/accuracy`, `validation/loss`, and `validation/unaveraged_…` beside a moving average | after a validation |
+/// | `validation/accuracy` (of labels `validation/mean_average_precision`, of values `validation/r2`), `validation/loss`, and `validation/unaveraged_…` beside a moving average | after a validation |
 /// | `train/samples`, a few images, each as it is scored and as four epochs train on it | at the beginning |
 /// | `validation/confusion`, a picture of the confusion matrix | after the best validation so far |
 struct EventLog {
     private let writer: EventWriter
     private let classNames: [String]?
+    private let metric: Metric
     private let step: Step
 
     private final class Step { var value = 0 }
 
     /// Of the run in `run`, a new one or one that goes on from `state`: what TensorBoard has of later steps is dropped then. Throws
     /// `EventError`.
-    init(_ path: String, run: URL, isNew: Bool, from state: TrainingState, classNames: [String]?) throws {
-        self.classNames = classNames
+    init(
+        _ path: String, run: URL, isNew: Bool, from state: TrainingState, classNames: [String]?,
+        _ metric: Metric
+    ) throws {
+        (self.classNames, self.metric) = (classNames, metric)
         step = Step()
         step.value = state.step
         writer = try EventWriter(
@@ -64,11 +68,12 @@ struct EventLog {
             try scalar("train/images_per_second", progress.imagesPerSecond)
         case .epoch(_, let loss, _): try scalar("train/epoch_loss", loss)
         case .validation(_, let validation):
-            try scalar("validation/accuracy", validation.result.accuracy)
+            let metric = metric.name.lowercased().replacing(" ", with: "_").replacing("²", with: "2")
+            try scalar("validation/\(metric)", validation.result.score)
             try scalar("validation/loss", validation.result.loss)
-            try scalar("validation/unaveraged_accuracy", validation.unaveraged?.accuracy)
+            try scalar("validation/unaveraged_\(metric)", validation.unaveraged?.score)
             try scalar("validation/unaveraged_loss", validation.unaveraged?.loss)
-            if validation.isBest { try confusion(validation.confusions) }
+            if validation.isBest, !validation.confusions.isEmpty { try confusion(validation.confusions) }
         }
     }
 

@@ -72,7 +72,7 @@ public final class FineTuning<Model: TrainableModel> {
         let events = try options.additions.logDirectory.map {
             try EventLog(
                 $0, run: directory.url, isNew: isNew, from: trainer.state,
-                classNames: trainer.classNames)
+                classNames: trainer.classNames, options.metric)
         }
         do {
             if trainer.state.step == 0, let events, let samples { try events.add(samples: try samples()) }
@@ -113,7 +113,7 @@ public final class FineTuning<Model: TrainableModel> {
         if isBest {
             try snapshot.write(to: directory.best)
             model.method.beginReading(model.layers)
-            try trainer.withAverages(saveAdapter)
+            try trainer.withResult(saveAdapter)
         }
         try snapshot.write(to: directory.last)
         if let keep = options.additions.keep {
@@ -134,11 +134,17 @@ public final class FineTuning<Model: TrainableModel> {
             try directory.appendMetric(EpochLine(epoch: epoch, trainLoss: loss, lr: rate))
         case .validation(let epoch, let validation):
             let (result, unaveraged) = (validation.result, validation.unaveraged)
-            try directory.appendMetric(
-                ValidationLine(
-                    epoch: epoch, valAccuracy: result.accuracy, valLoss: result.loss,
-                    isBest: validation.isBest, unaveragedValAccuracy: unaveraged?.accuracy,
-                    unaveragedValLoss: unaveraged?.loss))
+            var line = ValidationLine(
+                epoch: epoch, valLoss: result.loss, isBest: validation.isBest,
+                unaveragedValLoss: unaveraged?.loss)
+            switch options.metric {
+            case .accuracy: (line.valAccuracy, line.unaveragedValAccuracy) = (result.score, unaveraged?.score)
+            case .meanAveragePrecision:
+                line.valMeanAveragePrecision = result.score
+                line.unaveragedValMeanAveragePrecision = unaveraged?.score
+            case .r2: (line.valR2, line.unaveragedValR2) = (result.score, unaveraged?.score)
+            }
+            try directory.appendMetric(line)
         }
     }
 }
@@ -159,9 +165,14 @@ private struct EpochLine: Encodable {
 
 private struct ValidationLine: Encodable {
     let epoch: Int
-    let valAccuracy: Double
+    // One of the three, by the task.
+    var valAccuracy: Double?
+    var valMeanAveragePrecision: Double?
+    var valR2: Double?
     let valLoss: Double
     let isBest: Bool
-    let unaveragedValAccuracy: Double?
+    var unaveragedValAccuracy: Double?
+    var unaveragedValMeanAveragePrecision: Double?
+    var unaveragedValR2: Double?
     let unaveragedValLoss: Double?
 }

@@ -6,7 +6,8 @@ import VisionModels
 
 /// How far the logits of a model in another form, merged or converted, are from the original's.
 public struct LogitDifference: Sendable {
-    /// The largest |difference| of a logit; infinite when one is not a number.
+    /// The largest |difference| of a logit, for values (regression) over the largest of them, if that is above 1; infinite when one is
+    /// not a number.
     public let largest: Double
     /// The images that were compared.
     public let imageCount: Int
@@ -36,15 +37,18 @@ public func logitDifference(
     }
     func logits(_ model: VisionTransformer) throws -> [Float] {
         var all: [Float] = []
-        _ = try evaluate(model, on: images, batchSize: min(64, max(1, images.count))) { logits, _ in
+        try forEachBatch(model, on: images, batchSize: min(64, max(1, images.count))) { logits, _, _ in
             all += logits
         }
         return all
     }
-    let pairs = zip(try logits(model), try logits(other))
+    let own = try logits(model)
+    // Values have units: those in ten thousands are off by 1e-3 where float32 ends.
+    let reach = images.source.task == .values ? own.reduce(1) { max($0, abs(Double($1))) } : 1
+    let pairs = zip(own, try logits(other))
     let largest = pairs.reduce(0.0) { largest, pair in
         let difference = abs(Double(pair.0) - Double(pair.1))
-        return difference.isFinite ? max(largest, difference) : .infinity
+        return difference.isFinite ? max(largest, difference / reach) : .infinity
     }
     return LogitDifference(largest: largest, imageCount: images.count, form: form)
 }

@@ -26,6 +26,8 @@ public struct ReadyModel<Model: TrainableModel> {
     public let classNames: [String]?
     /// A line for the user: how images are prepared, and who says so.
     public let preprocessingLine: String
+    /// What the outputs say of an image.
+    public var task: LearningTask { options.additions.task ?? .classes }
     /// Whether the logits mean something: a checkpoint may have no head, and its features be of use.
     public let hasHead: Bool
 }
@@ -74,7 +76,9 @@ extension ReadyModel where Model == VisionTransformer {
                 "\(directory.url.path) has no \(segment.name) of shape \(segment.shape); its files don't belong together"
             )
         }
-        model.store.pack(model.store.values, snapshot.result)
+        var result = snapshot.result
+        try snapshot.state.targetScale?.fold(into: &result)
+        model.store.pack(model.store.values, result)
         self.model = model
         options = saved.options
         notes = checkpoint.notes
@@ -100,6 +104,7 @@ extension ReadyModel where Model == VisionTransformer {
         var notes: [String] = []
         var names: [String]?
         let ownHead = checkpoint.head != nil
+        options.additions.task = checkpoint.problemType.flatMap(LearningTask.init(problemType:))
         if let folder, let saved = try MethodAdapter.load(folder) {
             names = try options.apply(saved.extra, to: &checkpoint)
             model = try saved.model(checkpoint, on: backend)
@@ -142,12 +147,30 @@ extension ReadyModel where Model == VisionTransformer {
     public func merged() throws -> ViTCheckpoint {
         var merged = try model.merged()
         merged.classNames = classNames
+        merged.problemType = task.problemType
         return merged
     }
 
     /// A split prepared as this model wants it. Throws `DatasetError`.
     public func prepare(_ source: any ImageSource) throws -> PreparedImages {
         PreparedImages(source, try model.configuration.preprocessor)
+    }
+}
+
+extension LearningTask {
+    /// What Hugging Face's config.json calls it; nil for classes, its default.
+    var problemType: String? {
+        switch self {
+        case .classes: nil
+        case .labels: "multi_label_classification"
+        case .values: "regression"
+        }
+    }
+
+    /// nil for what isn't one of those.
+    init?(problemType: String) {
+        guard let task = Self.allCases.first(where: { $0.problemType == problemType }) else { return nil }
+        self = task
     }
 }
 

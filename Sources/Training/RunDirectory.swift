@@ -134,8 +134,14 @@ public struct RunDirectory: Sendable {
         public let epoch: Int
         /// The mean training loss.
         public let trainLoss: Double?
-        /// Of the validation split, 0 to 1.
+        /// Of the validation split, 0 to 1; nil where the task is another than classes.
         public let valAccuracy: Double?
+        /// Of the validation split, 0 to 1, of labels.
+        public let valMeanAveragePrecision: Double?
+        /// Of the validation split, at most 1, of values.
+        public let valR2: Double?
+        /// The one of the three that there is.
+        public var valScore: Double? { valAccuracy ?? valMeanAveragePrecision ?? valR2 }
         /// The validation split's mean cross-entropy.
         public let valLoss: Double?
     }
@@ -145,10 +151,10 @@ public struct RunDirectory: Sendable {
 
     /// The validation of a state: the last one, or the first of the best ones. nil without validations. Throws as `epochMetrics`.
     package func validation(of state: RunState) throws -> EpochMetric? {
-        let all = try epochMetrics().filter { $0.valAccuracy != nil }
+        let all = try epochMetrics().filter { $0.valScore != nil }
         guard state == .best else { return all.last }
-        let best = all.compactMap(\.valAccuracy).max()
-        return all.first { $0.valAccuracy == best }
+        let best = all.compactMap(\.valScore).max()
+        return all.first { $0.valScore == best }
     }
 
     /// The run's epochs and validations. Throws `TrainingError` when the file is missing or has numbers that no run has.
@@ -170,13 +176,13 @@ public struct RunDirectory: Sendable {
                 unread = number
                 return
             }
-            guard line.trainLoss != nil || line.valAccuracy != nil else { return }
+            guard line.trainLoss != nil || line.valScore != nil else { return }
             let isPossible =
                 (0..<TrainingOptions.largestEpochCount).contains(line.epoch)
-                && (0...1).contains(line.valAccuracy ?? 0)
+                && (line.valR2.map(Metric.r2.isPossible) ?? (0...1).contains(line.valScore ?? 0))
             guard isPossible, all.count < 2 * TrainingOptions.largestEpochCount else {
                 throw TrainingError.run(
-                    "\(metrics.path) has a validation accuracy of \(line.valAccuracy ?? 0) in epoch \(line.epoch), which no run "
+                    "\(metrics.path) has a validation score of \(line.valScore ?? 0) in epoch \(line.epoch), which no run "
                         + "has; remove that line")
             }
             all.append(line)

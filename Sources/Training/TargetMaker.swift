@@ -3,7 +3,8 @@ import Foundation
 import TensorCore
 import Transformers
 
-/// Labels as targets t [B, K], where they aren't plain classes. Of class y, with smoothing s and weights w,
+/// Targets t [B, K] of a step, where they aren't plain classes: zeros and ones of labels, values as `TargetScale` has them, and of
+/// class y, with smoothing s and weights w,
 ///
 ///     tₖ = wₖ ((1 − s) [k = y] + s / K) · B / Σᵢ w(yᵢ)
 ///
@@ -12,7 +13,11 @@ import Transformers
 /// Sources: `torch.nn.CrossEntropyLoss` with `label_smoothing` and `weight`, of classes and of probabilities; timm's `mixup_target`.
 struct TargetMaker {
     /// The loss that reads them.
-    let kind = TargetLoss.softmax
+    let kind: TargetLoss
+    /// Of values.
+    let scale: TargetScale?
+    /// [examples][K] of labels and values.
+    private let targets: [[Float]]
     private let classCount: Int
     private let smoothing: Double
     let weights: [Double]?  // [K]
@@ -22,8 +27,16 @@ struct TargetMaker {
     /// weights that can't be meant.
     init?(_ additions: TrainingAdditions, _ examples: some ExampleSource, classCount: Int) throws {
         mixes = try additions.augmentation.mixing.isOn
-        guard mixes || additions.labelSmoothing ?? 0 > 0 || additions.classWeights != nil else { return nil }
         self.classCount = classCount
+        if let kind = examples.targetLoss {
+            let rows = (0..<examples.count).map { examples.targets(at: $0) }
+            scale = kind == .squared ? TargetScale(rows) : nil
+            targets = scale.map { rows.map($0.standardised) } ?? rows
+            (self.kind, smoothing, weights) = (kind, 0, nil)
+            return
+        }
+        (kind, scale, targets) = (.softmax, nil, [])
+        guard mixes || additions.labelSmoothing ?? 0 > 0 || additions.classWeights != nil else { return nil }
         smoothing = additions.labelSmoothing ?? 0
         weights = try additions.classWeights.map { text in
             text == "balanced"
@@ -84,7 +97,8 @@ struct TargetMaker {
 
     /// t [B, K] of a batch, in a step of that `weight`.
     func values(of batch: some ExampleBatch, weight: Double?) -> [Float] {
-        batch.labels.indices.flatMap { row in
+        guard kind == .softmax else { return batch.indices.flatMap { targets[$0] } }
+        return batch.labels.indices.flatMap { row in
             let (own, mix) = (Int(batch.labels[row]), batch.mix)
             return (0..<classCount).map { k in
                 let meant =

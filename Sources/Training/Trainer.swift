@@ -95,6 +95,7 @@ public final class Trainer<Model: TrainableModel> {
         if options.precision == .float16 { state.lossScale = LossScale() }
         let plan = try model.plan(batch: min(options.batchSize, training.count), isForTraining: true)
         targets = try TargetMaker(additions, training, classCount: plan.logits.columns)
+        if let validation { try checkTargets(validation) }
     }
 
     /// The classes' names, where they are known.
@@ -204,8 +205,10 @@ public final class Trainer<Model: TrainableModel> {
             model.method.beginReading(model.layers)
             func score() throws -> EvaluationResult {
                 confusions = [:]
-                return try evaluate(model, on: validation, batchSize: batchSize, isForTraining: true) {
-                    outputs, batch in
+                return try evaluate(
+                    model, on: validation, batchSize: batchSize, isForTraining: true, scale: targets?.scale
+                ) { outputs, batch in
+                    guard validation.targetLoss == nil else { return }
                     let classes = outputs.count / batch.count
                     for (row, label) in batch.labels.enumerated() {
                         let scores = outputs[row * classes..<(row + 1) * classes]
@@ -224,12 +227,12 @@ public final class Trainer<Model: TrainableModel> {
             // float32's range isn't left but by weights that the training has lost.
             throw TrainingError.notANumber(step: state.step, run: "the run's last.safetensors")
         }
-        let isBest = state.bestAccuracy.map { result.accuracy > $0 } ?? true
+        let isBest = state.bestAccuracy.map { result.score > $0 } ?? true
         if isBest {
-            state.bestAccuracy = result.accuracy
+            state.bestAccuracy = result.score
             state.bestEpoch = epoch
         }
-        state.lastAccuracy = result.accuracy
+        state.lastAccuracy = result.score
         try onEvent(
             .validation(
                 epoch,
@@ -347,9 +350,20 @@ public final class Trainer<Model: TrainableModel> {
 
     // MARK: State
 
-    /// Runs `body` with the moving average in the tensors' place, where there is one.
-    func withAverages<Result>(_ body: () throws -> Result) rethrows -> Result {
-        try average?.inPlace(body) ?? body()
+    /// Runs `body` with what the training has come to in the tensors' place: the moving average where there is one, and a head that gives
+    /// values in their own units.
+    func withResult<Result>(_ body: () throws -> Result) throws -> Result {
+        func scaled() throws -> Result {
+            guard let scale = targets?.scale else { return try body() }
+            let store = model.store
+            let own = store.unpack(store.values)
+            var folded = own
+            try scale.fold(into: &folded)
+            store.pack(store.values, folded)
+            defer { store.pack(store.values, own) }
+            return try body()
+        }
+        return try average?.inPlace(scaled) ?? scaled()
     }
 
     /// Everything that a resumed run needs: values, moments, step counts, and where the run stands. Throws `BackendError.failed`.
@@ -357,6 +371,7 @@ public final class Trainer<Model: TrainableModel> {
         let store = model.store
         var state = state
         state.classWeights = targets?.weights
+        state.targetScale = targets?.scale
         state.stepCounts = Dictionary(
             uniqueKeysWithValues: zip(store.segments.map(\.name), optimizer.stepCounts))
         let snapshot = TrainingSnapshot(

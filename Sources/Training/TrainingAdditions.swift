@@ -13,6 +13,11 @@ public struct TrainingAdditions: SettingGroup {
         default: "none")
     public var augment: String? = nil
     @Setting(
+        "task",
+        "What is learnt: classes, labels (of which any number holds) or values (regression), of tables such as train.csv",
+        default: "classes")
+    public var task: LearningTask? = nil
+    @Setting(
         "label-smoothing", "What of each label is spread over all classes", default: "0", .probability)
     public var labelSmoothing: Double? = nil
     @Setting(
@@ -105,6 +110,9 @@ public struct TrainingAdditions: SettingGroup {
     /// How training images are changed. Throws `DatasetError` for a text that can't be read.
     public var augmentation: Augmentation { get throws { try augment.map { try Augmentation($0) } ?? .none } }
 
+    /// What else than classes is learnt of images; nil for nothing.
+    private var otherTask: LearningTask? { task == .classes ? nil : task }
+
     /// What can't be meant beside the other settings, as a sentence; nil for nothing.
     func mistake(_ options: TrainingOptions) -> String? {
         let optimizer = options.optimizer
@@ -125,6 +133,20 @@ public struct TrainingAdditions: SettingGroup {
             return schedule == .oneCycle
                 ? "`schedule one-cycle` rises over 30 % of the steps; leave `warmup-steps` out"
                 : "`warmup-steps` go with a schedule by step; give `schedule cosine`, or `warmup-epochs`"
+        }
+        if let task = otherTask {
+            let ofClasses: [(String, Bool)] = [
+                ("label-smoothing", labelSmoothing != nil), ("class-weights", classWeights != nil),
+                ("sampler balanced", sampler == .balanced),
+                ("augment with mixup or cutmix", (try? augmentation.mixing.isOn) == true),
+            ]
+            if let name = ofClasses.first(where: \.1)?.0 {
+                return "`\(name)` is for classes; leave it out with `task \(task.rawValue)`"
+            }
+            if options.method == .glora, options.path == "supernet" {
+                return
+                    "a supernet is searched by its accuracy on classes; give another `path` with `task \(task.rawValue)`"
+            }
         }
         if sampler == .balanced, classWeights == "balanced" {
             return

@@ -12,6 +12,7 @@ extension AdamW.Mode: SettingChoice {}
 extension MemoryPolicy: SettingChoice {}
 extension Precision: SettingChoice {}
 extension Preprocessing.Filter: SettingChoice {}
+extension LearningTask: SettingChoice {}
 
 /// Every setting of a training run, with the defaults of its method's authors; `TrainingRecipe` has the others'. The keys are the
 /// settings' names, so a run's `config.yaml` is its command line written down.

@@ -14,15 +14,17 @@ public struct TrainingState: Codable, Equatable, Sendable {
     public var step = 0
     /// The sum of that epoch's batch losses.
     public var epochLoss = 0.0
-    /// The best validation accuracy so far, and the epoch after which it was measured.
+    /// The best validation score so far (`EvaluationResult.score`), and the epoch after which it was measured.
     public var bestAccuracy: Double?
     public var bestEpoch: Int?
-    /// The latest validation accuracy.
+    /// The latest validation score.
     public var lastAccuracy: Double?
     /// float16's; nil in the other precisions.
     public var lossScale: LossScale?
     /// [K] of a file, which may be another by the time that the run goes on; nil without any.
     public var classWeights: [Double]?
+    /// How values were made smaller or larger for the training; nil for other tasks.
+    public var targetScale: TargetScale?
     /// AdamW's steps for each tensor.
     public var stepCounts: [String: Int] = [:]
 
@@ -49,8 +51,10 @@ extension TrainingState {
         try require(
             epochLoss.isFinite && (stepInEpoch > 0 ? epochLoss >= 0 : epochLoss == 0),
             "a loss of \(epochLoss)")
-        for accuracy in [bestAccuracy, lastAccuracy].compactMap(\.self) {
-            try require((0...1).contains(accuracy), "an accuracy of \(accuracy)")
+        for score in [bestAccuracy, lastAccuracy].compactMap(\.self) {
+            try require(
+                options.metric.isPossible(score),
+                "\(options.metric.article) \(options.metric.name) of \(score)")
         }
         if let bestEpoch {
             try require((0..<max(epoch, 1)).contains(bestEpoch), "the best epoch \(bestEpoch)")

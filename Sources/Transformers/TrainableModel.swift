@@ -83,6 +83,10 @@ public protocol ExampleSource {
     func exampleName(at index: Int) -> String
     /// An example's class.
     func label(at index: Int) -> Int
+    /// The loss of what is said of an example where that isn't its class; nil for classes.
+    var targetLoss: TargetLoss? { get }
+    /// [K] what is to be said of an example where that isn't its class.
+    func targets(at index: Int) -> [Float]
     /// The classes' names, where they are known.
     var classNames: [String]? { get }
     /// Begins to make batches of these examples, as they are scored.
@@ -105,6 +109,8 @@ public protocol ExampleBatch {
 
 extension ExampleSource {
     public var classNames: [String]? { nil }
+    public var targetLoss: TargetLoss? { nil }
+    public func targets(at index: Int) -> [Float] { [] }
 
     /// Unchanged.
     public func start(_ batches: [[Int]], training draws: TrainingDraws) { start(batches) }

@@ -43,7 +43,7 @@ struct Ablate: ParsableCommand {
             console, productParts: try directory.configuration().productParts)
         let ready = try ReadyModel(run: directory, state: found.checkpoint, on: backend)
         for note in ready.notes { console.note(note) }
-        let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data))
+        let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data), for: ready.task)
         let images = try match.open([found.fitnessSplit], of: task, for: ready, console)[0]
         console.say(ready.preprocessingLine)
         let ablation = try ablate(

@@ -156,9 +156,10 @@ struct Evaluate: ParsableCommand {
     func run() throws {
         let console = common.console
         let ready = try source.open(device, console)
-        let task = try TaskFolder.open(URL(fileURLWithPath: data ?? ready.options.data))
+        let task = try TaskFolder.open(URL(fileURLWithPath: data ?? ready.options.data), for: ready.task)
         let images = try match.open([split], of: task, for: ready, console)[0]
         let prepared = try ready.prepare(images)
+        guard ready.task == .classes else { return try scoreTargets(ready, prepared, console) }
         let (result, scored) = try score(
             ready.model, on: prepared, batchSize: min(batchSize, images.count))
         for note in prepared.notes { console.note(note) }
@@ -180,6 +181,17 @@ struct Evaluate: ParsableCommand {
                     Confusion(label: $0.label, predicted: $0.predicted, count: $0.count)
                 }),
             schema: "glora.eval/1")
+    }
+
+    /// Scores a model of labels or values: a table of them, and the same as the result.
+    private func scoreTargets(
+        _ ready: ReadyModel<VisionTransformer>, _ images: PreparedImages, _ console: Console
+    ) throws {
+        let scores = try TargetScores(ready, on: images, batchSize: min(batchSize, images.count))
+        for note in images.notes { console.note(note) }
+        console.say("\(images.name): \(scores.line)")
+        for line in scores.table.lines { console.say(line) }
+        try console.result(scores.result(split: split), schema: "glora.eval/1")
     }
 
     /// What there is to say of the classes: of up to ten all, of more the worst.

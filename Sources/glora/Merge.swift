@@ -102,7 +102,7 @@ func comparedImages(_ ready: ReadyModel<VisionTransformer>, _ data: String?, _ c
     guard !folder.isEmpty else {
         throw ValidationError("--data is missing: the images to compare the two forms of the model on")
     }
-    let task = try TaskFolder.open(URL(fileURLWithPath: folder))
+    let task = try TaskFolder.open(URL(fileURLWithPath: folder), for: ready.task)
     let validation = try task.validationSplit()
     let images = try validation ?? task.split(.test)
     console.say(try task.summary([DataSummary.Part(validation == nil ? .test : .validation, images)]))

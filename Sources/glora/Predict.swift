@@ -12,7 +12,8 @@ struct Predict: ParsableCommand {
         discussion: """
             The images need no classes: --data takes folders, single images and lists. A
             line or a row is an image, in the order of --data and within a folder of the
-            paths. --features writes what the classifier reads, [images, width] float32,
+            paths. Of labels each one's probability is written, of values the values.
+            --features writes what the classifier reads, [images, width] float32,
             for retrieval and probes, and needs no head.
 
             Example:
@@ -29,8 +30,8 @@ struct Predict: ParsableCommand {
     var data: [String]
     @Option(help: "The predictions, a new .csv or .jsonl file.")
     var output: String?
-    @Option(help: "How many of the likeliest classes to write of each image.")
-    var top = 5
+    @Option(help: "How many of the likeliest classes to write of each image (default: 5).")
+    var top: Int?
     @Flag(help: "Write all logits, too.")
     var logits = false
     @Option(help: "The features, a new .safetensors file.")
@@ -59,7 +60,7 @@ struct Predict: ParsableCommand {
         guard output != nil || features != nil else {
             throw ValidationError("--output is missing: the file of predictions; or --features")
         }
-        guard top >= 1 else { throw ValidationError("--top must be at least 1, not \(top)") }
+        if let top, top < 1 { throw ValidationError("--top must be at least 1, not \(top)") }
         if output == nil, logits { throw ValidationError("--logits are written into --output; give it") }
         if features == nil, tokens { throw ValidationError("--tokens are written into --features; give it") }
         if let output, PredictionForm(output) == nil {
@@ -83,14 +84,22 @@ struct Predict: ParsableCommand {
         console.say("\(images.name): \(images.count) \(images.count == 1 ? "image" : "images")")
         let ready = try source.open(device, console, needsHead: output != nil)
         let model = ready.model
+        if ready.task != .classes, top != nil {
+            throw ValidationError(
+                "--top is for classes, and the model says \(ready.task.rawValue), which are all written")
+        }
+        if ready.task == .values, logits {
+            throw ValidationError(
+                "--logits are of classes and labels, and the model says values; leave it out")
+        }
         model.keepsTokens = tokens
         Interrupt.install()
         let size = min(batchSize, images.count)
         let plan = try model.plan(batch: size, isForTraining: false)
         let table = output.map {
             PredictionTable(
-                PredictionForm($0)!, classCount: model.configuration.classCount, names: ready.classNames,
-                top: top, logits: logits)
+                PredictionForm($0)!, ready.task, classCount: model.configuration.classCount,
+                names: ready.classNames, top: top ?? 5, logits: logits)
         }
         // A single pass: what is kept of an image would never be read again.
         let prepared = PreparedImages(images, try model.configuration.preprocessor, cacheByteLimit: 0)

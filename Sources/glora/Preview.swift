@@ -59,7 +59,7 @@ struct Preview: ParsableCommand {
         }
         let augmentation: Augmentation
         do { augmentation = try Augmentation(augment) } catch { throw ValidationError("--augment: \(error)") }
-        let task = try TaskFolder.open(URL(fileURLWithPath: data))
+        let task = try TaskFolder.open(URL(fileURLWithPath: data), for: nil)
         let images = try task.split(.train)
         console.say(try task.summary([DataSummary.Part(.training, images)]))
         let shown = min(count, images.count)

@@ -147,7 +147,7 @@ struct Search: ParsableCommand {
         let backend = try device.backend(
             console, productParts: try directory.configuration().productParts)
         let ready = try ReadyModel(run: directory, state: checkpoint, on: backend)
-        let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data))
+        let task = try TaskFolder.open(URL(fileURLWithPath: ready.options.data), for: ready.task)
         let tests = task.splitNames.filter { Split($0) == .test }
         let lists = try match.open([fitnessSplit] + tests, of: task, for: ready, console)
         let (images, test) = (lists[0], lists.dropFirst().first)

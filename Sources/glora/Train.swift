@@ -78,8 +78,13 @@ struct RunReporter {
         let epochs: Int
         let steps: Int
         let lastLoss: Double?
-        let valAccuracy: Double?
-        let bestValAccuracy: Double?
+        // The two of the task.
+        var valAccuracy: Double?
+        var bestValAccuracy: Double?
+        var valMeanAveragePrecision: Double?
+        var bestValMeanAveragePrecision: Double?
+        var valR2: Double?
+        var bestValR2: Double?
         let adapterParameters: Int
         let headParameters: Int
         let seconds: Double
@@ -107,14 +112,15 @@ struct RunReporter {
         Interrupt.install()
         let start = ContinuousClock.now
         var lastStep: TrainingProgress?
-        var lastAccuracy = tuning.trainer.state.lastAccuracy
+        let metric = tuning.options.metric
+        var lastScore = tuning.trainer.state.lastAccuracy
         var lastMilestone = ContinuousClock.now
         let end = try tuning.run(
             onEvent: { event in
                 switch event {
                 case .step(let progress):
                     lastStep = progress
-                    console.progress(line(progress, lastAccuracy))
+                    console.progress(line(progress, lastScore))
                 case .epoch(let epoch, let loss, let rate):
                     // Every epoch on short runs; at most a line every ten seconds on long ones.
                     let isDue = lastMilestone.secondsPassed > 10 || tuning.options.epochs <= 20
@@ -129,12 +135,12 @@ struct RunReporter {
                 case .validation(let epoch, let validation):
                     let result = validation.result
                     console.endProgress()
-                    lastAccuracy = result.accuracy
+                    lastScore = result.score
                     console.say(
-                        "epoch \(epoch + 1)/\(tuning.options.epochs)  validation accuracy "
-                            + "\((100 * result.accuracy).fixed(2)) %  loss \(result.loss.fixed(4))"
+                        "epoch \(epoch + 1)/\(tuning.options.epochs)  validation \(metric.name) "
+                            + "\(metric.text(result.score))  loss \(result.loss.fixed(4))"
                             + (validation.unaveraged.map {
-                                "  of the average; \((100 * $0.accuracy).fixed(2)) % without"
+                                "  of the average; \(metric.text($0.score)) without"
                             } ?? "") + (validation.isBest ? "  (best so far)" : ""))
                 }
             }, shouldStop: { Interrupt.wasRequested })
@@ -154,18 +160,25 @@ struct RunReporter {
         case .timeLimit: console.say("time is up after step \(state.step); \(goOn)")
         case .stopped: console.say("stopped after step \(state.step); \(goOn)")
         }
-        return Result(
+        var result = Result(
             run: path, finished: end.isFinished, end: end, epochs: state.epoch, steps: state.step,
             lastLoss: lastStep?.loss,
-            valAccuracy: state.lastAccuracy, bestValAccuracy: state.bestAccuracy,
             adapterParameters: trainedCount, headParameters: model.headParameterCount,
             seconds: start.secondsPassed, imagesPerSecond: lastStep?.imagesPerSecond)
+        let (last, best) = (state.lastAccuracy, state.bestAccuracy)
+        switch metric {
+        case .accuracy: (result.valAccuracy, result.bestValAccuracy) = (last, best)
+        case .meanAveragePrecision:
+            (result.valMeanAveragePrecision, result.bestValMeanAveragePrecision) = (last, best)
+        case .r2: (result.valR2, result.bestValR2) = (last, best)
+        }
+        return result
     }
 
-    private func line(_ progress: TrainingProgress, _ accuracy: Double?) -> String {
+    private func line(_ progress: TrainingProgress, _ score: Double?) -> String {
         let place =
             "epoch \(progress.epoch + 1)/\(tuning.options.epochs)  step \(progress.step)/\(progress.stepCount)  "
-        let validation = accuracy.map { "val \((100 * $0).fixed(1)) %  " } ?? ""
+        let validation = score.map { "val \(tuning.options.metric.text($0, decimals: 1))  " } ?? ""
         let speed = "\(progress.imagesPerSecond.fixed(1)) img/s  \(ResidentMemory.current >> 20) MiB  "
         return place + "loss \(progress.loss.fixed(4))  " + validation + speed
             + "\(progress.secondsLeft.duration) left"

@@ -72,7 +72,8 @@ struct TrainingStart {
         _ console: Console
     ) throws {
         do { try options.validate() } catch { throw ValidationError(error) }
-        let task = try TaskFolder.open(URL(fileURLWithPath: options.data))
+        let task = try TaskFolder.open(
+            URL(fileURLWithPath: options.data), for: options.additions.task ?? .classes)
         training = try task.split(options.trainSplit)
         validation = try task.validationSplit()
         var parts = [DataSummary.Part(.training, training)]

@@ -258,18 +258,25 @@ struct NamesOfModelsTests {
         }
     }
 
-    @Test("A head for several labels is noted")
-    func aHeadOfSeveralLabelsIsNoted() throws {
+    @Test("A head for several labels or for values is known; one for what transformers doesn't know is noted")
+    func problemTypes() throws {
         try withTemporaryFolder { folder in
             let hf = folder.appendingPathComponent("hf")
             try FileManager.default.copyItem(at: fixture("huggingface"), to: hf)
             let config = hf.appendingPathComponent("config.json")
             let text = try String(contentsOf: config, encoding: .utf8)
-            let new = text.replacingOccurrences(
-                of: "\"pooler_act\"", with: "\"problem_type\": \"multi_label_classification\", \"pooler_act\""
-            )
-            try AtomicFile.write(new, to: config)
-            #expect(try ViTCheckpoint.load(hf).notes.first?.contains("multi_label_classification") == true)
+            func load(_ problem: String) throws -> ViTCheckpoint {
+                let new = text.replacing(
+                    "\"pooler_act\"", with: "\"problem_type\": \"\(problem)\", \"pooler_act\"")
+                try AtomicFile.write(new, to: config)
+                return try ViTCheckpoint.load(hf)
+            }
+            for problem in ["multi_label_classification", "regression"] {
+                let checkpoint = try load(problem)
+                #expect(checkpoint.problemType == problem && checkpoint.notes.isEmpty)
+            }
+            #expect(try load("single_label_classification").problemType == nil)
+            #expect(try load("ranking").notes.first?.contains("problem_type is ranking") == true)
         }
     }
 }

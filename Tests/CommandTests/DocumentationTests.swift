@@ -56,13 +56,13 @@ struct DocumentationTests {
     }
 
     /// Compares results, a line each, with the schemas that they name, or with one that they don't.
-    private func expectValid(_ results: String, as schema: String? = nil, in folder: URL) throws {
+    static func expectValid(_ results: String, as schema: String? = nil, in folder: URL) throws {
         try folder.write("results.jsonl", results)
         let process = Process()
         // Debian's own, for which Scripts/setup installs jsonschema; the first on the PATH may be another.
         process.executableURL = URL(fileURLWithPath: "/usr/bin/python3")
         process.arguments = [
-            Self.package.appendingPathComponent("Scripts/check_results.py").path, Self.schemas.path,
+            package.appendingPathComponent("Scripts/check_results.py").path, schemas.path,
         ]
         if let schema { process.arguments?.append(schema) }
         process.standardInput = try FileHandle(
@@ -113,12 +113,12 @@ struct DocumentationTests {
                 results += outcome.output
             }
             results += try Glora.succeed(["--version", "--json"], in: folder).output
-            try expectValid(results, in: folder)
+            try Self.expectValid(results, in: folder)
             for run in ["a", "b", "c"] {
                 let metrics = folder.appendingPathComponent("runs/\(run)/metrics.jsonl")
                 let lines = try String(contentsOf: metrics, encoding: .utf8)
                 #expect(lines.split(separator: "\n").count > 4)
-                try expectValid(lines, as: "glora.metrics/1", in: folder)
+                try Self.expectValid(lines, as: "glora.metrics/1", in: folder)
             }
         }
     }
@@ -165,7 +165,7 @@ struct DocumentationTests {
                 #expect(try outcome.json()["finished"]?.booleanValue == false)
                 #expect(outcome.exitCode == 130)
             }
-            try expectValid(stopped.map(\.output).joined(), in: folder)
+            try Self.expectValid(stopped.map(\.output).joined(), in: folder)
             var codes = stopped.map(\.exitCode)
             codes.append(try Glora.run(["devices"], in: folder).exitCode)
             for arguments in [["inspect", "--run", "nowhere"], ["devices", "--colour"]] {

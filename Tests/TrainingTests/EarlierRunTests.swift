@@ -64,7 +64,7 @@ import Testing
     @Test("A setting is known by one name, and says in a sentence what it may be")
     func names() {
         let names = TrainingOptions().settings.map(\.name)
-        #expect(Set(names).count == names.count && names.count == 69)
+        #expect(Set(names).count == names.count && names.count == 70)
         var options = TrainingOptions()
         let copy = options
         options.methodSettings.rank = 5000

@@ -111,12 +111,27 @@ final class Vectors: ExampleSource {
     }
 
     let count: Int
-    let name = "vectors"
+    let name: String
     /// The batches of every epoch that was begun.
     private(set) var begun: [[[Int]]] = []
     private var batches: ArraySlice<[Int]> = []
 
-    init(_ count: Int = 24) { self.count = count }
+    let targetLoss: TargetLoss?
+
+    private let hasLabels: Bool
+
+    init(_ count: Int = 24, _ targetLoss: TargetLoss? = nil, name: String = "vectors", hasLabels: Bool = true)
+    {
+        (self.count, self.targetLoss, self.name, self.hasLabels) = (count, targetLoss, name, hasLabels)
+    }
+
+    func targets(at i: Int) -> [Float] {
+        (0..<3).map { k in
+            targetLoss == .sigmoid
+                ? (hasLabels && sin(Double(2 * i + 5 * k)) > 0.3 ? 1 : 0)
+                : Float(Double(1000 * (k + 1)) + 300 * sin(Double(i + k)))
+        }
+    }
 
     static func vector(_ i: Int) -> [Float] { (0..<8).map { Float(sin(Double(1 + 7 * i + 3 * $0))) } }
     func exampleName(at index: Int) -> String { "vector \(index)" }

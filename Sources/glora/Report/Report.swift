@@ -89,7 +89,7 @@ struct Report: ParsableCommand {
         for (name, mistakes) in mistakes {
             sections.append(Page.section("\(name) on \(mistakes.split)", mistakes.html))
         }
-        if mistakes.isEmpty {
+        if mistakes.isEmpty, runs[0].metric == .accuracy {
             sections.append(
                 Page.section(
                     "Mistakes",
@@ -111,7 +111,7 @@ struct Report: ParsableCommand {
             let summary = run.directory.readSummary()
             rows.append([
                 run.name, run.path, summary?.seconds.duration ?? "", memory(summary?.peakBytes),
-                percent(run.metrics.last { $0.valAccuracy != nil }?.valAccuracy), "",
+                run.metrics.compactMap(\.valScore).last.map { run.metric.text($0) } ?? "", "",
             ])
             if let found = try? run.folder.found(), let search = try? run.folder.readSummary() {
                 rows.append([
@@ -133,8 +133,22 @@ struct Report: ParsableCommand {
             runs.map { Page.Series(name: $0.name, metrics: $0.metrics, value) }
         }
         return Page.chart(series(\.trainLoss), x: "epoch", y: "training loss")
-            + Page.chart(
-                series { $0.valAccuracy.map { 100 * $0 } }, x: "epoch", y: "validation accuracy, %")
+            + validations(runs)
+    }
+
+    /// A chart for each metric that the runs are judged by.
+    private func validations(_ runs: [ReportedRun]) -> String {
+        [Metric.accuracy, .meanAveragePrecision, .r2].compactMap { metric in
+            let runs = runs.filter { $0.metric == metric }
+            guard !runs.isEmpty else { return nil }
+            let isShare = metric != .r2
+            return Page.chart(
+                runs.map { run in
+                    Page.Series(name: run.name, metrics: run.metrics) {
+                        $0.valScore.map { isShare ? 100 * $0 : $0 }
+                    }
+                }, x: "epoch", y: "validation \(metric.name)" + (isShare ? ", %" : ""))
+        }.joined()
     }
 }
 
@@ -157,6 +171,7 @@ private struct ReportedRun {
     let method: String
     let path: String
     let epochs: Int
+    let metric: Metric
     let metrics: [RunDirectory.EpochMetric]
     var folder: SearchDirectory { SearchDirectory(directory) }
 
@@ -172,7 +187,7 @@ private struct ReportedRun {
             : options.path == "supernet"
                 ? "supernet, \(options.recipe.draws.rawValue)"
                 : URL(fileURLWithPath: options.path).lastPathComponent
-        epochs = options.epochs
+        (epochs, metric) = (options.epochs, options.metric)
         metrics = try directory.epochMetrics()
     }
 

@@ -1,6 +1,6 @@
 """Writes training.json: what PyTorch, timm and transformers do in 50 steps of softmax regression, in double precision.
 
-    pip install torch timm==1.0.31 transformers==5.24.0
+    pip install torch timm==1.0.31 transformers==5.24.0 scikit-learn
     python make_fixtures.py
 
 All 24 examples are one batch, so that neither an order nor a division into smaller batches changes what is computed.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import timm
 import torch
+from sklearn.metrics import average_precision_score, r2_score
 from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import Lion, param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
@@ -36,7 +37,7 @@ def model():
     return linear
 
 
-def run(optimizer, *, clip=None, smoothing=0.0, weights=None, ema=None, schedule=None):
+def run(optimizer, *, clip=None, smoothing=0.0, weights=None, ema=None, schedule=None, loss_of=None):
     """Losses, gradient norms and rates of the steps; what the parameters and their average are behind them."""
     linear = model()
     optimizer = optimizer(linear)
@@ -45,7 +46,8 @@ def run(optimizer, *, clip=None, smoothing=0.0, weights=None, ema=None, schedule
     result = {"losses": [], "norms": [], "rates": []}
     for _ in range(STEPS):
         optimizer.zero_grad()
-        loss = functional.cross_entropy(linear(x), y, weight=weights, label_smoothing=smoothing)
+        loss = loss_of(linear(x)) if loss_of else functional.cross_entropy(
+            linear(x), y, weight=weights, label_smoothing=smoothing)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(linear.parameters(), clip or 1e30)
         result["losses"].append(loss.item())
@@ -58,6 +60,7 @@ def run(optimizer, *, clip=None, smoothing=0.0, weights=None, ema=None, schedule
             schedule(len(result["losses"]))
     result["weight"] = linear.weight.detach().flatten().tolist()
     result["bias"] = linear.bias.detach().tolist()
+    result["outputs"] = linear(x).detach().flatten().tolist()
     if average:
         result["average"] = average.module.weight.detach().flatten().tolist()
     return result
@@ -89,6 +92,11 @@ def one_cycle(optimizer):
     return lambda done: scheduler.step() if done < STEPS else None
 
 
+# Labels of which any number may hold, and values, which are standardised.
+labels = torch.tensor([[float(math.sin(2 * i + 5 * k) > 0.3) for k in range(K)] for i in range(N)])
+values = torch.tensor([[1000 * (k + 1) + 300 * math.sin(i + k) for k in range(K)] for i in range(N)])
+mean, deviation = values.mean(0), values.std(0, correction=0)
+
 balanced = N / (K * torch.tensor([12.0, 8.0, 4.0]))
 
 runs = {
@@ -107,8 +115,18 @@ runs = {
     "factors": run(groups({"lr": 0.2})),
     "cosine": run(adamw(), schedule=cosine),
     "linear": run(adamw(), schedule=linear),
+    "labels": run(adamw(), loss_of=lambda z: functional.binary_cross_entropy_with_logits(z, labels)),
+    "values": run(adamw(), loss_of=lambda z: functional.mse_loss(z, (values - mean) / deviation)),
     "oneCycle": run(adamw(), schedule=one_cycle),
 }
+
+for name in runs:
+    if name not in ("labels", "values"):
+        del runs[name]["outputs"]
+runs["labels"]["score"] = average_precision_score(labels, torch.tensor(runs["labels"]["outputs"]).view(N, K))
+predicted = torch.tensor(runs["values"]["outputs"]).view(N, K) * deviation + mean
+runs["values"]["outputs"] = predicted.flatten().tolist()
+runs["values"]["score"] = r2_score(values, predicted)
 
 # The shares of the rate in layer-wise decay, and the decay, of a ViT of three blocks.
 vit = timm.create_model("vit_tiny_patch16_224", depth=3, num_classes=5)
