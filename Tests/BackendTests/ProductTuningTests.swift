@@ -208,7 +208,9 @@ import Testing
             #expect(backend.choice.candidates == engines + [.panels])
             var tuning = ProductTuning(device)
             var trials: [ProductTuner.Trial] = []
-            try ProductTuner(backend, budget: ProductTuningTests.unlimited).tune(ProductTuningTests.shapes, into: &tuning) {
+            try ProductTuner(backend, budget: ProductTuningTests.unlimited).tune(
+                ProductTuningTests.shapes, into: &tuning
+            ) {
                 trials.append($0)
             }
             #expect(
@@ -246,7 +248,9 @@ import Testing
                 #expect(backend.engine == nil)
                 var tuning = ProductTuning(device)
                 var trials: [ProductTuner.Trial] = []
-                try ProductTuner(backend, budget: ProductTuningTests.unlimited).tune([shape], into: &tuning) { trials.append($0) }
+                try ProductTuner(backend, budget: ProductTuningTests.unlimited).tune([shape], into: &tuning) {
+                    trials.append($0)
+                }
                 #expect(tuning.choices.map(\.kernel) == [.panels])
                 #expect(trials.dropLast().map(\.note) == engines.map { _ in "not on this device" })
                 tuning.set(
