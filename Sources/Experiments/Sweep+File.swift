@@ -257,7 +257,11 @@ extension Sweep {
             trials = Sweep.draws(axes, count: drawCount, seed: seed)
         }
         for trial in trials {
-            do { try options(trial, seed: seeds[0]).validate() } catch {
+            do {
+                let options = options(trial, seed: seeds[0])
+                try options.validate()
+                try options.refuseWithoutEffect()
+            } catch {
                 throw Fault("trial \(trial.number) (\(text(trial))): \(error)")
             }
         }

@@ -33,6 +33,8 @@ extension TrainingOptions {
         {
             try refuse("glora_class_names")
         }
+        // Another task than that of the model's own head.
+        if notes["glora_base_model"] != nil { additions.task = nil }
         if let noted = notes["glora_task"] {
             guard let task = noted.stringValue.flatMap(LearningTask.init(rawValue:)) else {
                 try refuse("glora_task")

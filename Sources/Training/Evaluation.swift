@@ -8,7 +8,7 @@ public struct EvaluationResult: Codable, Equatable, Sendable {
     public var correct: Int
     /// Images.
     public var count: Int
-    /// The mean cross-entropy.
+    /// The mean cross-entropy; of labels the binary one, of values the squared error, as `TargetLoss` has them.
     public var loss: Double
     /// Of labels the mean average precision, 0 to 1, of values the mean R², at most 1; nil of classes.
     public var targetScore: Double?

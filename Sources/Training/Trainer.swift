@@ -46,7 +46,7 @@ public struct TrainingProgress: Sendable {
     public let step: Int
     /// Steps of the whole run.
     public let stepCount: Int
-    /// The batch's mean cross-entropy.
+    /// The batch's mean loss.
     public let loss: Double
     /// η of the step.
     public let learningRate: Double

@@ -156,6 +156,50 @@ public struct TrainingAdditions: SettingGroup {
     }
 }
 
+extension TrainingOptions {
+    /// Throws `TrainingError.settings` for a setting of a new run that another leaves without effect: whoever gave it meant something.
+    /// What has its recipe's default counts as left out, so that a run's `config.yaml` trains it again.
+    public func refuseWithoutEffect() throws {
+        let own = TrainingOptions(recipe, method: method, batchSize: batchSize)
+        let schedule = additions.schedule ?? .original
+        let isHeadAlone = method == .linear || method == .glora && path == "none"
+        func differs<Value: Equatable>(_ setting: KeyPath<TrainingOptions, Value>) -> Bool {
+            self[keyPath: setting] != own[keyPath: setting]
+        }
+        let mistakes: [(Bool, String)] = [
+            (
+                [.constant, .oneCycle].contains(schedule) && differs(\.minimumLearningRate),
+                "`min-lr` is where a cosine or a line ends; leave it out with `schedule \(schedule.rawValue)`"
+            ),
+            (
+                differs(\.minimumLearningRate) && minimumLearningRate > learningRate,
+                "`min-lr` \(minimumLearningRate.short), where the schedule ends, is above `lr` \(learningRate.short)"
+            ),
+            (
+                schedule == .oneCycle && (differs(\.warmupEpochs) || differs(\.warmupLearningRate)),
+                "`schedule one-cycle` rises over 30 % of the steps; leave `warmup-epochs` and `warmup-lr` out"
+            ),
+            (
+                additions.warmupSteps != nil && differs(\.warmupEpochs),
+                "`warmup-epochs` and `warmup-steps` say the same; give one of them"
+            ),
+            (
+                optimizer != .adamw && differs(\.adamw),
+                "`adamw` is AdamW's; leave it out with `optimizer \(optimizer)`"
+            ),
+            (
+                additions.layerDecay != nil && isHeadAlone,
+                "`layer-decay` is for the blocks, of which nothing is trained; leave it out"
+            ),
+            (
+                (try? additions.augmentation.mixing.isOn) == true && batchSize == 1,
+                "mixup and cutmix mix the images of a batch; give a larger `batch-size` than 1"
+            ),
+        ]
+        if let mistake = mistakes.first(where: \.0)?.1 { throw TrainingError.settings(mistake) }
+    }
+}
+
 /// Hours, minutes and seconds, as `1h30m`, `90s` or `45m`.
 public struct TimeLimit: SettingText {
     /// Seconds, more than none.

@@ -71,7 +71,10 @@ struct TrainingStart {
         _ checks: ImageCheckFlags,
         _ console: Console
     ) throws {
-        do { try options.validate() } catch { throw ValidationError(error) }
+        do {
+            try options.validate()
+            if resuming == nil, supernet == nil { try options.refuseWithoutEffect() }
+        } catch { throw ValidationError(error) }
         let task = try TaskFolder.open(
             URL(fileURLWithPath: options.data), for: options.additions.task ?? .classes)
         training = try task.split(options.trainSplit)

@@ -112,6 +112,16 @@ struct TargetTests {
                 let other = try Glora.succeed(eval + model, in: folder).json().number(metric)
                 #expect(abs(other - score) < 1e-5, "\(model)")
             }
+            // An adapter of classes on that folder says classes, whatever the folder's own head says.
+            try Glora.succeed(
+                [
+                    "train", "--model", "hf", "--data", "task", "--run", "c", "--device", "cpu", "--epochs",
+                    "1",
+                ],
+                in: folder)
+            let classes = ["eval", "--model", "hf", "--adapter", "c/adapter", "--data", "task"]
+            let accuracy = try Glora.succeed(classes + ["--device", "cpu", "--json"], in: folder).json()
+            #expect(accuracy["accuracy"] != nil && accuracy["task"] == nil)
             try Glora.succeed(["report", "--run", "a"], in: folder)
             let page = String(decoding: try folder.bytes("a/report.html"), as: UTF8.self)
             #expect(

@@ -120,6 +120,36 @@ import Testing
         }
     }
 
+    static let withoutEffect: [(String, @Sendable (inout TrainingOptions) -> Void)] = [
+        ("`min-lr`", { ($0.additions.schedule, $0.minimumLearningRate) = (.constant, 1e-4) }),
+        ("above `lr`", { $0.minimumLearningRate = 1 }),
+        ("30 % of the steps", { ($0.additions.schedule, $0.warmupEpochs) = (.oneCycle, 3) }),
+        ("give one of them", { ($0.additions.warmupSteps, $0.warmupEpochs) = (10, 3) }),
+        ("is AdamW's", { ($0.optimizer, $0.adamw) = (.sgd, .sparse) }),
+        ("for the blocks", { ($0.path, $0.additions.layerDecay) = ("none", 0.5) }),
+        ("`batch-size`", { ($0.batchSize, $0.additions.augment) = (1, "light,mixup=0.2") }),
+    ]
+
+    @Test("A setting of a new run that another leaves without effect is refused", arguments: withoutEffect)
+    func withoutEffect(_ words: String, _ change: @Sendable (inout TrainingOptions) -> Void) throws {
+        for recipe in [TrainingRecipe.standard, .original] {
+            var options = TrainingOptions(recipe)
+            if recipe == .original { options.additions.schedule = .cosine }
+            try options.refuseWithoutEffect()
+            change(&options)
+            let error = try #require(throws: TrainingError.self) { try options.refuseWithoutEffect() }
+            #expect("\(error)".contains(words), "\(error)")
+            // A run that has it is read.
+            try options.validate()
+        }
+        // Every schedule has its recipe's defaults.
+        for schedule in [LearningRateSchedule.Kind.constant, .oneCycle] {
+            var options = TrainingOptions(.standard)
+            options.additions.schedule = schedule
+            try options.refuseWithoutEffect()
+        }
+    }
+
     @Test("Weights of a file, with smoothing, are PyTorch's")
     func weightsOfAFile() throws {
         let expected = try #require(try Fixture.read().runs["weightsAndSmoothing"])
