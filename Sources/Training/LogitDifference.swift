@@ -6,8 +6,8 @@ import VisionModels
 
 /// How far the logits of a model in another form, merged or converted, are from the original's.
 public struct LogitDifference: Sendable {
-    /// The largest |difference| of a logit, for values (regression) over the largest of them, if that is above 1; infinite when one is
-    /// not a number.
+    /// The largest |difference| of a logit; of values in units of how far those of that output lie apart, or of 1/2048 of the largest,
+    /// if that is more (float32 has 24 bits). Infinite when one is not a number.
     public let largest: Double
     /// The images that were compared.
     public let imageCount: Int
@@ -42,13 +42,18 @@ public func logitDifference(
         }
         return all
     }
-    let own = try logits(model)
-    // Values have units: those in ten thousands are off by 1e-3 where float32 ends.
-    let reach = images.source.task == .values ? own.reduce(1) { max($0, abs(Double($1))) } : 1
-    let pairs = zip(own, try logits(other))
-    let largest = pairs.reduce(0.0) { largest, pair in
-        let difference = abs(Double(pair.0) - Double(pair.1))
-        return difference.isFinite ? max(largest, difference / reach) : .infinity
+    let (own, others) = (try logits(model), try logits(other))
+    /// What an output's differences are divided by.
+    func unit(_ k: Int) -> Double {
+        let all = stride(from: k, to: own.count, by: counts[0]).map { Double(own[$0]) }
+        let (least, most) = (all.min() ?? 0, all.max() ?? 0)
+        return max(most - least, max(abs(least), abs(most)) / 2048)
+    }
+    let units = (0..<counts[0]).map { images.source.task == .values ? unit($0) : 1 }
+    let largest = zip(own, others).enumerated().reduce(0.0) { largest, next in
+        let difference = abs(Double(next.element.0) - Double(next.element.1))
+        guard difference.isFinite else { return .infinity }
+        return difference == 0 ? largest : max(largest, difference / units[next.offset % counts[0]])
     }
     return LogitDifference(largest: largest, imageCount: images.count, form: form)
 }

@@ -202,6 +202,9 @@ public struct RunDirectory: Sendable {
         return Int(String(decoding: digits, as: UTF8.self))
     }
 
+    /// The file of a sweep in the folder that its runs are in.
+    public static let sweepFile = "sweep.yaml"
+
     /// A folder that is there or is to be made.
     public init(_ url: URL) { self.url = url }
 

@@ -38,9 +38,7 @@ struct SweepCommand: CellsCommand {
 
     private var output: URL { URL(fileURLWithPath: folder) }
     /// The sweep's own copy of its file: what becomes of that no longer matters.
-    private var kept: URL { SweepCommand.file(in: output) }
-    /// A sweep's file in its folder.
-    static func file(in folder: URL) -> URL { folder.appendingPathComponent("sweep.yaml") }
+    private var kept: URL { output.appendingPathComponent(RunDirectory.sweepFile) }
 
     mutating func validate() throws {
         if config == nil, !resume { throw ValidationError("--config is missing: the YAML file of the sweep") }

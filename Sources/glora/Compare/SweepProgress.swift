@@ -164,7 +164,7 @@ final class SweepProgress {
         if let best = ranked.first?.cells.first, let mistakes = try Mistakes(best.cell.directory) {
             page.add("Mistakes of the best, first seed, on \(mistakes.split)", mistakes.html)
         }
-        let file = output.appendingPathComponent("sweep.yaml").path
+        let file = output.appendingPathComponent(RunDirectory.sweepFile).path
         page.addProtocol(
             protocolLines,
             again: "glora sweep --config \(file.shellQuoted) --run again\n\n# \(file)\n\(text)")

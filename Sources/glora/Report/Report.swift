@@ -40,7 +40,8 @@ struct Report: ParsableCommand {
         let console = common.console
         let directory = RunDirectory(URL(fileURLWithPath: runFolder))
         if !directory.holdsRun,
-            FileManager.default.fileExists(atPath: SweepCommand.file(in: directory.url).path)
+            FileManager.default.fileExists(
+                atPath: directory.url.appendingPathComponent(RunDirectory.sweepFile).path)
         {
             throw TrainingError.run(
                 "\(directory.url.path) is the folder of a sweep, whose page is its report.html, written after every trial; "

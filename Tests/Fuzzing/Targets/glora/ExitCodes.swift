@@ -1,0 +1,1 @@
+../../../../Sources/glora/ExitCodes.swift
