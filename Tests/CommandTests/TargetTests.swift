@@ -119,8 +119,8 @@ struct TargetTests {
                     "1",
                 ],
                 in: folder)
-            let classes = ["eval", "--model", "hf", "--adapter", "c/adapter", "--data", "task"]
-            let accuracy = try Glora.succeed(classes + ["--device", "cpu", "--json"], in: folder).json()
+            let asClasses = ["eval", "--model", "hf", "--adapter", "c/adapter", "--data", "task"]
+            let accuracy = try Glora.succeed(asClasses + ["--device", "cpu", "--json"], in: folder).json()
             #expect(accuracy["accuracy"] != nil && accuracy["task"] == nil)
             try Glora.succeed(["report", "--run", "a"], in: folder)
             let page = String(decoding: try folder.bytes("a/report.html"), as: UTF8.self)
