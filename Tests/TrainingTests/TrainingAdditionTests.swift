@@ -120,7 +120,7 @@ import Testing
         }
     }
 
-    static let withoutEffect: [(String, @Sendable (inout TrainingOptions) -> Void)] = [
+    static let ineffective: [(String, @Sendable (inout TrainingOptions) -> Void)] = [
         ("`min-lr`", { ($0.additions.schedule, $0.minimumLearningRate) = (.constant, 1e-4) }),
         ("above `lr`", { $0.minimumLearningRate = 1 }),
         ("30 % of the steps", { ($0.additions.schedule, $0.warmupEpochs) = (.oneCycle, 3) }),
@@ -130,7 +130,7 @@ import Testing
         ("`batch-size`", { ($0.batchSize, $0.additions.augment) = (1, "light,mixup=0.2") }),
     ]
 
-    @Test("A setting of a new run that another leaves without effect is refused", arguments: withoutEffect)
+    @Test("A setting of a new run that another leaves without effect is refused", arguments: ineffective)
     func withoutEffect(_ words: String, _ change: @Sendable (inout TrainingOptions) -> Void) throws {
         for recipe in [TrainingRecipe.standard, .original] {
             var options = TrainingOptions(recipe)
